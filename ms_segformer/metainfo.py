@@ -1,0 +1,89 @@
+"""Names and numbers that are fixed because users, ModelScope or published checkpoints depend on them."""
+from dataclasses import dataclass
+from pathlib import Path
+
+TASK = 'image-segmentation'
+
+# Registry names: those of the EasyCV plugin, so that published configurations resolve.
+MODEL = 'Segformer'
+PIPELINE = 'easycv-segmentation'
+PREPROCESSOR = 'segformer-preprocessor'
+TRAINER = 'easycv'
+DATASET = 'SegDataset'
+METRIC = 'EasyCVMetric'
+LR_LOG_HOOK = 'AddLrLogHook'
+
+HUB_OWNERS = ('damo', 'iic')
+IGNORE_INDEX = 255
+NUM_OUTPUTS = 172  # of the published models; output 171 never gets a target and is VOID
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One published model.
+
+    Attributes:
+        name: `b0` … `b5`.
+        embed_dims: channels of the four stages.
+        depths: transformer blocks of the four stages.
+        head_channels: channels of the decode head.
+        parameters: trainable parameters with 172 outputs.
+        published_miou: mIoU in percent on the 5,000 COCO-Stuff 164k val images, from the model card.
+        published_latency_ms: milliseconds per image on a V100, from the model card.
+        short_side: length in pixels that the test pipeline scales an image's short side to.
+    """
+
+    name: str
+    embed_dims: tuple
+    depths: tuple
+    head_channels: int
+    parameters: int
+    published_miou: float
+    published_latency_ms: float
+    short_side: int = 512
+
+    @property
+    def model_name(self):
+        """Name of the model repository, e.g. `cv_segformer-b0_image_semantic-segmentation_coco-stuff164k`."""
+        return f'cv_segformer-{self.name}_image_semantic-segmentation_coco-stuff164k'
+
+    @property
+    def hub_ids(self):
+        """The ids this model is published under."""
+        return tuple(f'{owner}/{self.model_name}' for owner in HUB_OWNERS)
+
+
+_WIDE = (64, 128, 320, 512)
+# Dims and depths: SegFormer paper, table 6; parameters: counted; mIoU and latency: the six model cards.
+VARIANTS = {
+    variant.name: variant for variant in (
+        Variant('b0', (32, 64, 160, 256), (2, 2, 2, 2), 256, 3_759_372, 35.91, 47.2),
+        Variant('b1', _WIDE, (2, 2, 2, 2), 256, 13_722_476, 40.53, 46.8),
+        Variant('b2', _WIDE, (3, 4, 6, 3), 768, 27_481_964, 44.53, 49.1),
+        Variant('b3', _WIDE, (3, 4, 18, 3), 768, 47_357_804, 45.49, 52.3),
+        Variant('b4', _WIDE, (3, 8, 27, 3), 768, 64_128_364, 46.27, 58.5),
+        Variant('b5', _WIDE, (3, 6, 40, 3), 768, 84_728_684, 46.75, 99.2, short_side=640),
+    )
+}
+
+
+def variant_of(embed_dims, depths):
+    """Return the name of the variant with these stage widths and depths, or None when it is none of the six."""
+    for variant in VARIANTS.values():
+        if (tuple(embed_dims), tuple(depths)) == (variant.embed_dims, variant.depths):
+            return variant.name
+    return None
+
+
+def variant_of_hub_id(model_id):
+    """Return the `Variant` published under a hub id such as `damo/cv_segformer-b0_…`, or None for any other text."""
+    for variant in VARIANTS.values():
+        if model_id in variant.hub_ids:
+            return variant
+    return None
+
+
+def configuration_dir():
+    """Folder with one `<model name>/configuration.json` per published model."""
+    inside = Path(__file__).parent / 'configuration'
+    return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'

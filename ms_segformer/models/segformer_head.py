@@ -1,0 +1,112 @@
+"""The all-MLP decode head of SegFormer, written from section 3.2 of the paper and the published state-dict keys.
+
+Each stage goes through a 1×1 convolution with batch norm and ReLU, is scaled to a quarter of the input and fused by
+another such convolution. Scaling and the fusion's matrix product commute, so the product is taken at each stage's own
+resolution and the scaled results are summed: the same numbers for about a third of the work, in training too.
+"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .mix_transformer import pointwise
+
+
+class ConvBNReLU(nn.Module):
+    """A bias-free 1×1 convolution, batch norm and ReLU, the latter two optional (other SegFormer releases)."""
+
+    def __init__(self, in_channels, channels, norm='BN', conv_bias=False):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=conv_bias)
+        if norm:
+            self.bn = (nn.SyncBatchNorm if norm == 'SyncBN' else nn.BatchNorm2d)(channels)
+
+
+class SegformerHead(nn.Module):
+    """Fuses four feature maps into class logits at the resolution of the first.
+
+    Args:
+        in_channels: channels of the feature maps.
+        channels: width of the head.
+        num_classes: number of logits.
+        dropout_ratio: channel dropout before the classifier while training.
+        align_corners: passed to the bilinear scaling.
+        plain_projections: projections have a bias and neither norm nor activation (the head of the NVlabs and
+            Hugging Face releases; the published ModelScope models do not have it).
+    """
+
+    def __init__(self, in_channels, channels, num_classes, dropout_ratio=0.1, align_corners=False,
+                 plain_projections=False):
+        super().__init__()
+        self.align_corners = align_corners
+        self.plain_projections = plain_projections
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        self.dropout = nn.Dropout2d(dropout_ratio)
+        norm = None if plain_projections else 'BN'
+        self.convs = nn.ModuleList(
+            ConvBNReLU(c, channels, norm, conv_bias=plain_projections) for c in in_channels)
+        self.fusion_conv = ConvBNReLU(channels * len(in_channels), channels)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
+        self._folded = None
+
+    def forward(self, features):
+        """Channels-last maps N×h_i×w_i×C_i, finest first, to logits N×num_classes×h_0×w_0 (channels-last memory)."""
+        folded = self._folded
+        parts = self.fusion_conv.conv.weight.flatten(1).chunk(len(features), dim=1)
+        fused = None
+        for i, x in reversed(list(enumerate(features))):
+            x = self._project(i, x)  # N×h_i×w_i×channels
+            weight_and_bias = (parts[i],) if folded is None else folded['fusion'][i]
+            x = F.linear(x, *weight_and_bias).permute(0, 3, 1, 2)
+            if i:
+                x = F.interpolate(x, size=features[0].shape[1:3], mode='bilinear', align_corners=self.align_corners)
+            fused = x if fused is None else fused + x
+        if folded is None:
+            fused = F.relu(self.fusion_conv.bn(fused))
+        else:
+            fused = F.relu(fused)
+        fused = self.dropout(fused)
+        return pointwise(self.conv_seg, fused.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _project(self, i, x):
+        if self.plain_projections:
+            return pointwise(self.convs[i].conv, x)
+        if self._folded is not None:
+            return F.relu(F.linear(x, *self._folded['projections'][i]))
+        x = F.linear(x, self.convs[i].conv.weight.flatten(1)).permute(0, 3, 1, 2)
+        return F.relu(self.convs[i].bn(x)).permute(0, 2, 3, 1)
+
+    def fold(self):
+        """Fold every batch norm into its convolution for inference; parameters and state dict stay as they are.
+
+        The folded copies are dropped by `train()` and whenever weights are loaded or moved, and made again by the next
+        `fold()`.
+        """
+        self.eval()
+        with torch.no_grad():
+            weight, bias = _fold(self.fusion_conv)
+            parts = list(weight.chunk(len(self.convs), dim=1))
+            folded = {'projections': None if self.plain_projections else [_fold(conv) for conv in self.convs],
+                      'fusion': [(part.contiguous(), None) for part in parts]}
+            folded['fusion'][0] = (folded['fusion'][0][0], bias)  # added once, at the finest map, which is not scaled
+        self._folded = folded
+        return self
+
+    def train(self, mode=True):
+        if mode:
+            self._folded = None
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):
+        self._folded = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._folded = None
+        return super()._load_from_state_dict(*args, **kwargs)
+
+
+def _fold(block):
+    bn = block.bn
+    scale = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    return block.conv.weight.flatten(1) * scale[:, None], bn.bias - bn.running_mean * scale
