@@ -1,0 +1,40 @@
+"""`ms-segformer run SCRIPT [ARGUMENTS]`: run a model card's script unmodified."""
+import argparse
+
+HELP = 'run a Python script, such as the code of a model card, with SegFormer models resolved to this package'
+
+
+def add_arguments(parser):
+    parser.add_argument('script', help='path of the script')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='what the script finds in sys.argv')
+
+
+def run(args):
+    import os
+    import runpy
+    import sys
+
+    from ms_segformer import plugin
+    script = os.path.abspath(args.script)
+    if not os.path.isfile(script):
+        raise FileNotFoundError(f'{args.script} is not a file; give the path of a Python script')
+    if not plugin.activate():
+        print(f'{plugin.DISABLE_VARIABLE} is set: ModelScope runs as it is', file=sys.stderr)
+    sys.argv = [args.script, *args.arguments]
+    sys.path.insert(0, os.path.dirname(script))
+    try:
+        runpy.run_path(script, run_name='__main__')
+    except Exception as error:  # of the script, whose traceback its author wants, without this function in it
+        _print_traceback(error, script)
+        return 1
+    return 0
+
+
+def _print_traceback(error, script):
+    import sys
+    import traceback
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    traceback.print_exception(type(error), error, frames or error.__traceback__)
+    sys.stderr.flush()
