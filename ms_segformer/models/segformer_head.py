@@ -11,14 +11,14 @@ from torch import nn
 from .mix_transformer import pointwise
 
 
-class ConvBNReLU(nn.Module):
-    """A bias-free 1×1 convolution, batch norm and ReLU, the latter two optional (other SegFormer releases)."""
+class ConvNorm(nn.Module):
+    """The parameters of a 1×1 convolution and its batch norm; `plain` means a bias in place of the norm."""
 
-    def __init__(self, in_channels, channels, norm='BN', conv_bias=False):
+    def __init__(self, in_channels, channels, plain=False):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, 1, bias=conv_bias)
-        if norm:
-            self.bn = (nn.SyncBatchNorm if norm == 'SyncBN' else nn.BatchNorm2d)(channels)
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=plain)
+        if not plain:
+            self.bn = nn.BatchNorm2d(channels)
 
 
 class SegformerHead(nn.Module):
@@ -41,10 +41,8 @@ class SegformerHead(nn.Module):
         self.plain_projections = plain_projections
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
         self.dropout = nn.Dropout2d(dropout_ratio)
-        norm = None if plain_projections else 'BN'
-        self.convs = nn.ModuleList(
-            ConvBNReLU(c, channels, norm, conv_bias=plain_projections) for c in in_channels)
-        self.fusion_conv = ConvBNReLU(channels * len(in_channels), channels)
+        self.convs = nn.ModuleList(ConvNorm(c, channels, plain_projections) for c in in_channels)
+        self.fusion_conv = ConvNorm(channels * len(in_channels), channels)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
         self._folded = None

@@ -1,0 +1,86 @@
+"""The SegFormer model as ModelScope knows it: backbone and head under the published state-dict keys."""
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from modelscope.models.base import TorchModel
+from modelscope.models.builder import MODELS
+
+from ..config import read_model_section
+from ..metainfo import MODEL, TASK
+from .checkpoint import find_checkpoint, load_checkpoint
+from .mix_transformer import MixVisionTransformer
+from .segformer_head import SegformerHead
+
+
+@MODELS.register_module(group_key=TASK, module_name=MODEL, force=True)
+class Segformer(TorchModel):
+    """SegFormer (Xie et al., 2021), B0 to B5 or any other size.
+
+    The arguments are the `model` section of a configuration as it stands. `Model.from_pretrained` also loads the
+    checkpoint of the model directory; the constructor alone leaves the weights random.
+
+    Attributes:
+        settings: the section as `config.ModelSettings`.
+        backbone, decode_head: the network; their state-dict keys equal the published checkpoints'.
+    """
+
+    def __init__(self, model_dir=None, backbone=None, decode_head=None, test_cfg=None, pretrained=None, **_):
+        super().__init__(model_dir)
+        self.settings = read_model_section({
+            'type': MODEL, 'backbone': backbone, 'decode_head': decode_head, 'test_cfg': test_cfg,
+            'pretrained': pretrained}, name=str(model_dir or 'configuration'))
+        head = self.settings.head
+        self.backbone = MixVisionTransformer(**asdict(self.settings.backbone))
+        self.decode_head = SegformerHead(head.in_channels, head.channels, head.num_classes, head.dropout_ratio,
+                                         head.align_corners, head.plain_projections)
+
+    @classmethod
+    def _instantiate(cls, **kwargs):
+        model = cls(**kwargs)
+        load_checkpoint(model, find_checkpoint(model.model_dir))
+        return model.eval()
+
+    def forward(self, img, gt_semantic_seg=None, img_metas=None, **_):
+        """Return logits, or losses when labels are given while training.
+
+        Args:
+            img: N×3×H×W float tensor, normalised RGB.
+            gt_semantic_seg: N×1×H×W or N×H×W integer labels, `ignore_index` (255) where there is none.
+            img_metas: accepted for the sake of the data pipeline; not used.
+
+        Returns:
+            `{'logits': N×C×ceil(H/4)×ceil(W/4)}`; with labels in training mode
+            `{'loss', 'decode.loss_ce', 'decode.acc_seg'}`, the last in percent.
+        """
+        logits = self.logits(img)
+        if gt_semantic_seg is None or not self.training:
+            return {'logits': logits}
+        return self.losses(logits, gt_semantic_seg)
+
+    def logits(self, img):
+        """N×3×H×W normalised RGB to N×C×ceil(H/4)×ceil(W/4) class logits."""
+        return self.decode_head(self.backbone(img))
+
+    def losses(self, logits, labels):
+        """Cross entropy at the labels' resolution, averaged as the configuration says; see `forward`."""
+        settings = self.settings.head
+        labels = labels.reshape(labels.shape[0], *labels.shape[-2:]).long()
+        logits = F.interpolate(logits, labels.shape[-2:], mode='bilinear', align_corners=settings.align_corners)
+        weight = settings.loss.class_weight
+        weight = None if weight is None else logits.new_tensor(weight)
+        loss = F.cross_entropy(logits, labels, weight, ignore_index=settings.ignore_index, reduction='sum')
+        counted = labels != settings.ignore_index
+        # The original divides by every pixel, ignored ones too, unless avg_non_ignore says otherwise.
+        pixels = counted.sum().clamp(min=1) if settings.loss.avg_non_ignore else labels.numel()
+        loss = loss * settings.loss.loss_weight / pixels
+        with torch.no_grad():
+            correct = (logits.argmax(1) == labels) & counted
+            accuracy = 100 * correct.sum() / counted.sum().clamp(min=1)
+        return {'loss': loss, 'decode.loss_ce': loss.detach(), 'decode.acc_seg': accuracy}
+
+    def prepare_inference(self):
+        """Switch to evaluation mode and fold the batch norms; `train()` undoes both. Returns the model."""
+        self.eval()
+        self.decode_head.fold()
+        return self
