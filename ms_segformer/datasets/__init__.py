@@ -1,0 +1,1 @@
+"""Data: sources of image and label pairs, transforms, and `SegDataset` that joins them."""

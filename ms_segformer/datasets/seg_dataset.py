@@ -1,0 +1,247 @@
+"""`SegDataset`: pairs of image and label map through a pipeline of transforms, as the published configurations ask.
+
+    dataset = SegDataset(data_source={'type': 'SegSourceRaw', …}, pipeline=[{'type': 'MMResize', …}, …], mode='train')
+    dataset.set_seed(0)
+    dataset.set_epoch(3)                       # before each iter(loader)
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate)
+
+The random draws of a sample follow from (seed, epoch, index) alone, so they do not depend on the number of workers or
+on what ran before, and a resumed run sees what an unbroken one sees.
+"""
+import logging
+
+import torch
+from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
+from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
+
+from ms_segformer import metainfo
+
+from .errors import DatasetError
+from .sources import IGNORE_INDEX, SegSourcePairs, build_source
+from .transforms import Compose, sample_rng
+
+DATA_ROOT = '${data_root}'
+
+logger = logging.getLogger('ms_segformer')
+
+
+@CUSTOM_DATASETS.register_module(metainfo.TASK, metainfo.DATASET, force=True)
+class SegDataset(TorchCustomDataset):
+    """Images and label maps for semantic segmentation.
+
+    Args:
+        data_source: section of the configuration (`{'type': 'SegSourceRaw', …}`), or a source object.
+        pipeline: list of transforms, see `ms_segformer.datasets.transforms`.
+        ignore_index: label value for "not labelled".
+        mode: `train`, `eval` or `inference`; kept for ModelScope, the pipeline decides what a sample holds.
+        split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
+            folder replaces `${data_root}` in `data_source`. Other paths stay as they are.
+        datasets: table of pairs (`datasets.Dataset`, `MsDataset` over one, list) to read instead of `data_source`,
+            whose classes, palette, `reduce_zero_label` and `to_float32` still count.
+        seed: first of the three numbers that a sample's random draws follow from.
+        fallback: callable from a transform's name to its class, for names unknown here.
+        preprocessor, trainer, profiling, **extra: passed by ModelScope; not used.
+
+    Attributes:
+        CLASSES, PALETTE: names and (red, green, blue) of the classes.
+        source, ignore_index.
+
+    Raises:
+        DatasetError: whatever is wrong with the section or the files. Built through ModelScope's registry, whose
+            trainer prints an exception and goes on without the data set, the error comes at the first use instead.
+    """
+
+    def __init__(self, data_source=None, pipeline=(), ignore_index=IGNORE_INDEX, mode=None, split_config=None,
+                 datasets=None, seed=0, fallback=None, preprocessor=None, trainer=None, profiling=False, **extra):
+        if extra:
+            logger.warning('SegDataset ignores %s', ', '.join(sorted(extra)))
+        self.trainer = trainer
+        self.mode = mode
+        self.preprocessor = None
+        self.ignore_index = ignore_index
+        self.source = _source(data_source, split_config, datasets, ignore_index)
+        self.pipeline = Compose(pipeline, fallback)
+        self._position = torch.tensor([int(seed), 0])
+        self._position.share_memory_()  # workers that outlive an epoch see the next one's number
+        self._threads_set = False
+
+    @classmethod
+    def _instantiate(cls, **arguments):
+        """Build for ModelScope's registry: an error becomes a data set that raises it at the first use."""
+        try:
+            return cls(**arguments)
+        except DatasetError as error:
+            logger.error('%s', error)
+            return UnusableSegDataset(error)
+
+    def __len__(self):
+        return len(self.source)
+
+    @property
+    def CLASSES(self):
+        """Names of the classes, by id."""
+        return self.source.CLASSES
+
+    @property
+    def PALETTE(self):
+        """[red, green, blue] of the classes, by id."""
+        return self.source.PALETTE
+
+    @property
+    def num_classes(self):
+        """Number of class names (the network may have one output more)."""
+        return len(self.source.CLASSES)
+
+    @property
+    def seed(self):
+        """The number set by `set_seed`."""
+        return int(self._position[0])
+
+    @property
+    def epoch(self):
+        """The number set by `set_epoch`."""
+        return int(self._position[1])
+
+    def set_seed(self, seed):
+        """Set the seed (≥ 0) that every sample's random draws follow from, in running workers too."""
+        self._position[0] = int(seed)
+
+    def set_epoch(self, epoch):
+        """Set the epoch (≥ 0) that every sample's random draws follow from, in running workers too."""
+        self._position[1] = int(epoch)
+
+    def sample_name(self, index):
+        """Return the image's name relative to its folder."""
+        return self.source.name(index)
+
+    def load_label(self, index):
+        """Return the ground truth of a sample: H×W uint8 at the image's size, class ids and `ignore_index`."""
+        return self.source.load_label(index)
+
+    get_gt = load_label
+
+    def __getitem__(self, index):
+        """Return a sample.
+
+        With a training pipeline: `img` 3×H×W float32, `gt_semantic_seg` 1×H×W uint8, `img_metas` dict.
+        With a test pipeline (`MMMultiScaleFlipAug`): `img` list of 3×H×W float32 and `img_metas` list of dicts, one per
+        version, and of ours `label` H×W uint8 at the image's own size (when the source has labels) and `index`.
+
+        Raises:
+            DatasetError: a file of the pair cannot be used.
+        """
+        index = range(len(self))[index]
+        self._limit_worker_threads()
+        sample = self.source.load(index)
+        sample['rng'] = sample_rng(*self._position.tolist(), index)
+        label = sample.get('gt_semantic_seg')
+        data = self.pipeline(sample)
+        if data is None:
+            raise DatasetError(f'the pipeline dropped {self.sample_name(index)}: a transform returned None')
+        if 'gt_semantic_seg' not in data:
+            data['index'] = index
+            if label is not None:
+                data['label'] = torch.from_numpy(label)
+        return data
+
+    def _limit_worker_threads(self):
+        """In a loader's worker process, keep OpenCV to one thread: the workers are the parallelism."""
+        if not self._threads_set and torch.utils.data.get_worker_info() is not None:
+            import cv2
+            cv2.setNumThreads(1)
+            self._threads_set = True
+
+    def __getstate__(self):
+        return {**self.__dict__, 'trainer': None, '_threads_set': False}
+
+
+class UnusableSegDataset(TorchCustomDataset):
+    """Stands for a data set that could not be built, and raises the reason whenever it is used.
+
+    Args:
+        error: the `DatasetError`.
+    """
+
+    def __init__(self, error):
+        self.error = error
+        self.trainer = None
+
+    def __len__(self):
+        raise self.error
+
+    def __getitem__(self, index):
+        raise self.error
+
+    def __getattr__(self, name):
+        if name.startswith('__') or name == 'error':
+            raise AttributeError(name)
+        raise self.error
+
+
+def raise_construction_error(dataset):
+    """Raise the `DatasetError` of a data set that ModelScope's registry could not build; do nothing otherwise."""
+    if isinstance(dataset, UnusableSegDataset):
+        raise dataset.error
+
+
+def _source(data_source, split_config, datasets, ignore_index):
+    if data_source is None and datasets is None:
+        raise DatasetError('SegDataset needs data_source (a section such as {"type": "SegSourceRaw", …}) '
+                           'or datasets (a table of pairs)')
+    if datasets is not None:
+        section = data_source or {}
+        kept = {key: section[key] for key in ('palette', 'reduce_zero_label', 'to_float32') if key in section}
+        return SegSourcePairs(datasets, section.get('classes'), ignore_index=ignore_index, **kept)
+    if isinstance(data_source, dict):
+        data_source = {'ignore_index': ignore_index, **_replace_data_root(data_source, split_config)}
+    return build_source(data_source)
+
+
+def _replace_data_root(value, split_config):
+    """Return a section with `${data_root}` replaced by the folder in `split_config`, in nested values too."""
+    if isinstance(value, dict):
+        return {key: _replace_data_root(item, split_config) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace_data_root(item, split_config) for item in value]
+    if not isinstance(value, str) or DATA_ROOT not in value:
+        return value
+    if not split_config:
+        raise DatasetError(f'"{value}" contains {DATA_ROOT}, which stands for the folder of a downloaded data set; '
+                           'pass the data set (MsDataset.load(…)) or write the folder into the configuration')
+    return value.replace(DATA_ROOT, str(next(iter(split_config.values()))).rstrip('/'))
+
+
+def collate(samples):
+    """Join samples of a `SegDataset` into a batch, for a `DataLoader`.
+
+    Args:
+        samples: list of N samples.
+
+    Returns:
+        Training: `img` N×3×H×W, `gt_semantic_seg` N×1×H×W, `img_metas` list of N dicts.
+        Testing: `img` and `img_metas` as lists over the versions; a version's images are N×3×H×W when their sizes agree
+        and a list of N 1×3×H×W otherwise; `label` list of N H×W tensors, `index` list of N.
+
+    Raises:
+        DatasetError: training samples differ in size.
+    """
+    return {key: _join(key, [sample[key] for sample in samples]) for key in samples[0]}
+
+
+def _join(key, values):
+    if isinstance(values[0], list):  # versions of the test pipeline
+        return [_join_version(list(version)) for version in zip(*values, strict=True)]
+    if key in ('label', 'index') or not isinstance(values[0], torch.Tensor):
+        return values
+    if len({value.shape for value in values}) > 1:
+        raise DatasetError(f'the samples of a batch differ in size ({key}: {[tuple(value.shape) for value in values]}); '
+                           'end the pipeline with SegRandomCrop and MMPad of one size')
+    return torch.stack(values)
+
+
+def _join_version(values):
+    if not isinstance(values[0], torch.Tensor):
+        return values
+    if len({value.shape for value in values}) > 1:
+        return [value[None] for value in values]
+    return torch.stack(values)

@@ -1,0 +1,703 @@
+"""Where samples come from: folders of images and label maps, or a table of pairs.
+
+A source knows its classes and colours, pairs every image with its label map, and loads a pair:
+
+    source = SegSourceRaw(img_root='train2017', label_root='annotations/train2017', split='train.txt',
+                          label_suffix='_labelTrainIds.png', classes=['person', …])
+    sample = source.load(0)      # {'img': H×W×3 uint8 BGR, 'gt_semantic_seg': H×W uint8, 'filename': …}
+
+Nothing is skipped or replaced: a file that is missing, unreadable, of another size than its partner, or with values
+outside the classes raises `DatasetError` with its name.
+"""
+import inspect
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from . import coco_stuff
+from .errors import DatasetError
+
+SOURCES = {}
+IGNORE_INDEX = 255
+MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
+_NAMED = 5  # files that an error message names before it only counts
+
+VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+               'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
+               'tvmonitor')
+
+
+def _register(cls):
+    SOURCES[cls.__name__] = cls
+    return cls
+
+
+def build_source(cfg, check=True):
+    """Return the source that a `data_source` section describes.
+
+    Args:
+        cfg: `{'type': 'SegSourceRaw', …}`, or an object that already is a source (has `load`).
+        check: raise when files are missing; False leaves them in `source.pairing`, for a report.
+
+    Raises:
+        DatasetError: unknown type or arguments, or files are missing.
+    """
+    if hasattr(cfg, 'load') and hasattr(cfg, '__len__'):
+        return cfg
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise DatasetError(f'data_source is a dict with the key "type", e.g. {{"type": "SegSourceRaw", "img_root": …}}; '
+                           f'got {cfg!r}')
+    cls = SOURCES.get(cfg['type'])
+    if cls is None:
+        raise DatasetError(f'unknown data source "{cfg["type"]}"; known are: {", ".join(sorted(SOURCES))}')
+    arguments = {key: value for key, value in cfg.items() if key != 'type'}
+    names = list(inspect.signature(cls).parameters)
+    unknown = sorted(set(arguments) - set(names))
+    if unknown:
+        raise DatasetError(f'{cfg["type"]} does not take {unknown}; its arguments are: {", ".join(names)}')
+    return cls(**arguments, **({} if check else {'check': False}))
+
+
+def read_classes(classes):
+    """Return class names as a list.
+
+    Args:
+        classes: list of names, or the path of a text file with one name per line.
+
+    Raises:
+        DatasetError: no file there, no names, a name twice, or more than 255.
+    """
+    if isinstance(classes, (str, os.PathLike)):
+        path = Path(classes)
+        if not path.is_file():
+            raise DatasetError(f'classes names the file {path}, which does not exist; '
+                               'give its path, or the class names as a list')
+        classes = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    if not isinstance(classes, (list, tuple)) or not classes:
+        raise DatasetError(f'classes is a list of names or the path of a text file with one name per line; '
+                           f'got {classes!r}')
+    names = [str(name) for name in classes]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DatasetError(f'classes holds {repeated} more than once; every class needs its own name')
+    if len(names) > MAX_CLASSES:
+        raise DatasetError(f'{len(names)} classes: label maps are uint8, which leaves room for {MAX_CLASSES}')
+    return names
+
+
+def make_palette(palette, classes):
+    """Return one [red, green, blue] per class.
+
+    Args:
+        palette: colours 0-255, one per class; None: COCO-Stuff's for its classes, random ones otherwise (always the
+            same, those that EasyCV draws).
+        classes: list of class names.
+    """
+    if palette is None and list(classes) == list(coco_stuff.CLASSES):
+        palette = coco_stuff.PALETTE
+    if palette is None:
+        palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3))
+    colours = np.asarray(palette)
+    if colours.shape != (len(classes), 3) or colours.min() < 0 or colours.max() > 255:
+        raise DatasetError(f'palette holds one (red, green, blue) of 0-255 for each of the {len(classes)} classes; '
+                           f'got an array of shape {colours.shape}')
+    return colours.astype(int).tolist()
+
+
+def read_image(path):
+    """Decode an image file.
+
+    Args:
+        path: file in any format the pipeline reads; EXIF orientation is applied.
+
+    Returns:
+        H×W×3 uint8 BGR array.
+
+    Raises:
+        DatasetError: no such file, no image, or a truncated one.
+    """
+    data = _read_bytes(path, 'image')
+    if _is_plain_jpeg(data) and _is_complete(data):
+        img = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if img is not None:
+            return img
+    return _decode_with_pillow(data, path)
+
+
+def _read_bytes(path, what):
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise DatasetError(f'{what} {path} does not exist') from None
+    except OSError as error:
+        raise DatasetError(f'{what} {path} cannot be read: {error}') from error
+    if not data.size:
+        raise DatasetError(f'{what} {path} is an empty file; restore or remove it')
+    return data
+
+
+def _is_plain_jpeg(data):
+    """Return whether the file is a JPEG that is not CMYK, which OpenCV converts in its own way."""
+    header = data[:65536].tobytes()
+    if header[:3] != b'\xff\xd8\xff':
+        return False
+    position = 2
+    while position + 9 < len(header) and header[position] == 0xFF:
+        marker, length = header[position + 1], int.from_bytes(header[position + 2:position + 4], 'big')
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return header[position + 9] in (1, 3)  # number of components
+        position += 2 + length
+    return False
+
+
+def _is_complete(data):
+    """Return whether the end of a JPEG or PNG file is there: decoders fill in what is missing without a word."""
+    tail = data[-4096:].tobytes()
+    return b'\xff\xd9' in tail or b'IEND' in tail
+
+
+def _decode_with_pillow(data, path):
+    from ms_segformer.preprocessors.image import load_image
+    try:
+        return np.ascontiguousarray(load_image(data.tobytes())[..., ::-1])
+    except ValueError as error:
+        raise DatasetError(f'image {path} cannot be decoded: {error}; restore or remove it') from error
+
+
+def read_label(path):
+    """Decode a label map as it is stored: class ids, not colours.
+
+    Args:
+        path: PNG (grey of any depth, palette), or another file with one 8-bit channel; `.npy` and `.mat` (the key `S`
+            of COCO-Stuff 10k) too.
+
+    Returns:
+        H×W uint8 array.
+
+    Raises:
+        DatasetError: no such file, not decodable, coloured, or ids above 255.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == '.mat':
+        return _as_label(_read_mat(path), path)
+    data = _read_bytes(path, 'label map')
+    if suffix == '.npy':
+        return _as_label(np.load(path, allow_pickle=False), path)
+    header = data[:32].tobytes()
+    if header[:4] == b'\x89PNG' and header[24:26] == b'\x08\x00' and _is_complete(data):  # 8 bits, grey
+        label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if label is not None:
+            return label
+    return _as_label(_label_with_pillow(data, path), path)
+
+
+def _read_mat(path):
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise DatasetError(f'label map {path} is a .mat file, which takes scipy to read: pip install scipy') from error
+    if not os.path.isfile(path):
+        raise DatasetError(f'label map {path} does not exist')
+    return loadmat(path)['S']
+
+
+def _label_with_pillow(data, path):
+    import io
+
+    from PIL import Image
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            return label_from_pillow(image, depth=int(data[24]) if image.format == 'PNG' else 8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f'label map {path} cannot be decoded: {error}; restore or remove it') from error
+
+
+def label_from_pillow(image, depth=8):
+    """Return the class ids of a Pillow image: palette indices, not colours.
+
+    Args:
+        image: `PIL.Image.Image` of mode L, P, 1 or I; RGB when its three channels are equal.
+        depth: bits per pixel of the grey PNG it comes from: Pillow stretches 2 and 4 bits to 0-255.
+    """
+    label = np.array(image)
+    if image.mode == 'L' and depth in (2, 4):
+        label //= 255 // (2 ** depth - 1)
+    return label
+
+
+def _as_label(label, where):
+    """Return an array as H×W uint8 class ids, or raise."""
+    label = np.asarray(label)
+    if label.ndim == 3 and label.shape[2] in (3, 4) and (label[..., :1] == label[..., 1:3]).all():
+        label = label[..., 0]
+    if label.ndim == 3 and 1 in (label.shape[0], label.shape[2]):
+        label = label.reshape(label.shape[1:] if label.shape[0] == 1 else label.shape[:2])
+    if label.ndim != 2:
+        raise DatasetError(f'label map {where} has the shape {label.shape}: it holds colours. A label map has one '
+                           'channel with the class id of each pixel; convert the colours to ids')
+    if label.dtype == bool or label.dtype == np.uint8:
+        return label.astype(np.uint8)
+    if label.size and (label.min() < 0 or label.max() > 255 or not np.equal(np.mod(label, 1), 0).all()):
+        raise DatasetError(f'label map {where} holds values from {label.min()} to {label.max()}; class ids are whole '
+                           f'numbers of 0-{MAX_CLASSES - 1}, and {IGNORE_INDEX} for "not labelled"')
+    return label.astype(np.uint8)
+
+
+_REDUCE = np.concatenate([[255], np.arange(254), [255]]).astype(np.uint8)
+
+
+def reduce_zero_label(label):
+    """Return a uint8 label map with 0 turned into 255 and 1-254 moved down by one; 255 stays."""
+    return cv2.LUT(label, _REDUCE)
+
+
+def bad_values(label, num_classes, ignore_index=IGNORE_INDEX):
+    """Return {value: pixels} of the values of a uint8 label map that are neither a class id nor `ignore_index`."""
+    if label.max(initial=0) < num_classes:
+        return {}
+    counts = np.bincount(label.ravel(), minlength=256)
+    return {value: int(counts[value]) for value in range(num_classes, 256) if counts[value] and value != ignore_index}
+
+
+@dataclass
+class Pairing:
+    """Images with their label maps, and what has no partner.
+
+    Attributes:
+        names: relative name of each pair, without suffix.
+        images, labels: paths, one per pair; `labels` is empty for a source without labels.
+        missing_images: entries of the split file (and the path looked for) that no image exists for.
+        missing_labels: image paths without a label map, with the path looked for.
+    """
+
+    names: list = field(default_factory=list)
+    images: list = field(default_factory=list)
+    labels: list = field(default_factory=list)
+    missing_images: list = field(default_factory=list)
+    missing_labels: list = field(default_factory=list)
+
+
+class _Folder:
+    """File names of a root and its subfolders, each folder listed once, found whatever their case."""
+
+    def __init__(self, root):
+        self.root = root
+        self._listings = {}
+
+    def find(self, name):
+        """Return the path of the file `name` (relative), preferring its own case, or None."""
+        folder, base = os.path.split(name)
+        listing = self._listing(folder)
+        actual = listing.get(base) or listing.get(base.lower())
+        return os.path.join(self.root, folder, actual) if actual else None
+
+    def _listing(self, folder):
+        if folder not in self._listings:
+            path = os.path.join(self.root, folder)
+            names = os.listdir(path) if os.path.isdir(path) else []
+            self._listings[folder] = {**{name.lower(): name for name in names}, **{name: name for name in names}}
+        return self._listings[folder]
+
+
+def _walk(root):
+    """Yield the relative names of all files under `root`, hidden ones left out, in sorted order."""
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        for name in sorted(files):
+            if not name.startswith('.'):
+                yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def _suffixes(value, what):
+    suffixes = [value] if isinstance(value, str) else list(value)
+    if not suffixes or not all(isinstance(suffix, str) and suffix for suffix in suffixes):
+        raise DatasetError(f'{what} is a file name ending such as ".jpg", or a list of them; got {value!r}')
+    return suffixes
+
+
+def _strip_suffix(name, suffixes):
+    """Return `name` without the first of `suffixes` that it ends with (any case), or None when it ends with none."""
+    for suffix in suffixes:
+        if name.lower().endswith(suffix.lower()) and len(os.path.basename(name)) > len(suffix):
+            return name[:-len(suffix)]
+    return None
+
+
+def read_split(path):
+    """Return the non-empty lines of a split file, one relative sample name each.
+
+    Raises:
+        DatasetError: no such file, or nothing in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f'split file {path} does not exist; correct "split" in the data_source section, '
+                           'or leave it out to take every image under img_root')
+    entries = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    if not entries:
+        raise DatasetError(f'split file {path} is empty; it holds one sample name per line')
+    return entries
+
+
+def pair_files(img_root, label_root, img_suffix, label_suffix, split=None):
+    """Pair images with label maps by their relative name, without opening any of them.
+
+    Args:
+        img_root, label_root: folders; `label_root` None: images only.
+        img_suffix, label_suffix: lists of file name endings, tried in order; case does not matter.
+        split: path of a text file with one relative name per line, with or without the image's ending; None: every
+            image under `img_root`.
+
+    Returns:
+        A `Pairing`.
+    """
+    images, labels = _Folder(img_root), _Folder(label_root) if label_root else None
+    pairing = Pairing()
+    for name in _names(img_root, img_suffix, split):
+        image = next(filter(None, (images.find(name + suffix) for suffix in img_suffix)), None)
+        if image is None:
+            pairing.missing_images.append(os.path.join(img_root, name + img_suffix[0]))
+            continue
+        if labels:
+            label = next(filter(None, (labels.find(name + suffix) for suffix in label_suffix)), None)
+            if label is None:
+                pairing.missing_labels.append((image, os.path.join(label_root, name + label_suffix[0])))
+                continue
+            pairing.labels.append(label)
+        pairing.names.append(name)
+        pairing.images.append(image)
+    return pairing
+
+
+def _names(img_root, img_suffix, split):
+    if split is None:
+        stems = (_strip_suffix(name, img_suffix) for name in _walk(img_root))
+        return [stem for stem in stems if stem is not None]
+    entries = split if isinstance(split, (list, tuple)) else read_split(split)
+    return [_strip_suffix(entry, img_suffix) or entry for entry in entries]
+
+
+def _name_some(items):
+    shown = ', '.join(map(str, items[:_NAMED]))
+    return shown + (f' and {len(items) - _NAMED} more' if len(items) > _NAMED else '')
+
+
+class _Source:
+    """What all sources share: classes, colours, and loading a pair with its checks."""
+
+    def __init__(self, classes, palette, reduce_zero_label, ignore_index, to_float32):
+        self.CLASSES = read_classes(classes)
+        self.PALETTE = make_palette(palette, self.CLASSES)
+        self.reduce_zero_label = reduce_zero_label
+        self.ignore_index = ignore_index
+        self.to_float32 = to_float32
+
+    def load_label(self, index):
+        """Return the H×W uint8 label map of a sample, `reduce_zero_label` applied, its values checked."""
+        label = self.read_raw_label(index)
+        if self.reduce_zero_label:
+            label = reduce_zero_label(label)
+        bad = bad_values(label, len(self.CLASSES), self.ignore_index)
+        if bad:
+            raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} ({sum(bad.values())} '
+                               f'pixels); the {len(self.CLASSES)} classes are 0-{len(self.CLASSES) - 1} and '
+                               f'{self.ignore_index} is "not labelled". {self._hint(bad)}')
+        return label
+
+    def _hint(self, bad):
+        if max(bad) == len(self.CLASSES) and not self.reduce_zero_label:
+            return 'If 0 means background, set reduce_zero_label to true'
+        if list(self.CLASSES) == list(coco_stuff.CLASSES) and max(bad) < coco_stuff.NUM_RAW_IDS:
+            return ('These look like the official COCO-Stuff ids: convert them with "ms-segformer prepare coco-stuff" '
+                    'and set label_suffix to "_labelTrainIds.png"')
+        return 'Correct the label map or the list of classes'
+
+    def load(self, index):
+        """Return a sample as the dict that transforms take.
+
+        Raises:
+            DatasetError: a file is missing, unreadable, of another size than its partner, or holds wrong values.
+        """
+        img = self.read_raw_image(index)
+        sample = {'filename': self.image_path(index), 'ori_filename': self.name(index), 'img_fields': ['img'],
+                  'img_shape': img.shape, 'ori_shape': img.shape, 'pad_shape': img.shape, 'seg_fields': []}
+        if self.has_labels:
+            label = self.load_label(index)
+            if label.shape != img.shape[:2]:
+                raise DatasetError(f'label map {self.label_path(index)} is {label.shape[1]}×{label.shape[0]} pixels and '
+                                   f'its image {self.image_path(index)} is {img.shape[1]}×{img.shape[0]} (width×height, '
+                                   'upright after EXIF rotation). Both must agree: correct or remove the pair')
+            sample.update(seg_filename=self.label_path(index), gt_semantic_seg=label, seg_fields=['gt_semantic_seg'])
+        sample['img'] = img.astype(np.float32) if self.to_float32 else img
+        return sample
+
+
+@_register
+class SegSourceRaw(_Source):
+    """Images and label maps in two folders, paired by their relative name.
+
+    Args:
+        img_root: folder of the images, searched with its subfolders.
+        label_root: folder of the label maps, laid out in the same way; None: images without labels.
+        split: text file with one relative name per line, with or without the image's ending (or a list of names);
+            None: every image under `img_root`.
+        classes: list of names, or a text file with one per line; the class id is the position.
+        img_suffix, label_suffix: file name ending or list of endings; case does not matter.
+        reduce_zero_label: label 0 becomes "not labelled" and the others move down by one.
+        palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
+        ignore_index: label value for "not labelled".
+        to_float32: load images as float32, so that resizing does not round to grey levels (the original did; slower).
+        num_processes, cache_at_init, cache_on_the_fly: accepted for published configurations, without effect: listing
+            takes one process, and the operating system keeps files in memory.
+        check: raise when files are missing; False leaves them in `pairing`.
+
+    Raises:
+        DatasetError: a folder or the split file does not exist, nothing is found, or an image or a label is missing.
+    """
+
+    def __init__(self, img_root, label_root=None, split=None, classes=None, img_suffix='.jpg', label_suffix='.png',
+                 reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX, to_float32=True,
+                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+        super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
+        self.img_root, self.label_root, self.split = os.fspath(img_root), label_root and os.fspath(label_root), split
+        self.img_suffix = _suffixes(img_suffix, 'img_suffix')
+        self.label_suffix = _suffixes(label_suffix, 'label_suffix')
+        self._check_folders()
+        self.pairing = pair_files(self.img_root, self.label_root, self.img_suffix, self.label_suffix, split)
+        if check:
+            self._check_pairing()
+
+    def _check_folders(self):
+        for what, folder in (('img_root', self.img_root), ('label_root', self.label_root)):
+            if folder and not os.path.isdir(folder):
+                raise DatasetError(f'{what} {folder} is not a folder (looked for from {os.getcwd()}). Put the data '
+                                   f'there, or set {what} in the data_source section to where they are')
+
+    def _check_pairing(self):
+        pairing = self.pairing
+        if pairing.missing_images:
+            raise DatasetError(f'{len(pairing.missing_images)} images that the split file {self.split} lists do not '
+                               f'exist: {_name_some(pairing.missing_images)}. Correct the split file, img_root or '
+                               f'img_suffix ({", ".join(self.img_suffix)})')
+        if pairing.missing_labels:
+            wanted = [label for _, label in pairing.missing_labels]
+            raise DatasetError(f'{len(wanted)} images have no label map; missing are {_name_some(wanted)}. Add them, '
+                               'leave their images out of the split file, or correct label_root or label_suffix')
+        if not pairing.images:
+            raise DatasetError(f'no images ending in {", ".join(self.img_suffix)} under {self.img_root}; '
+                               'correct img_root or img_suffix')
+
+    def __len__(self):
+        return len(self.pairing.images)
+
+    @property
+    def has_labels(self):
+        """Whether samples carry a label map."""
+        return self.label_root is not None
+
+    def name(self, index):
+        """Return the image's name relative to `img_root`."""
+        return os.path.relpath(self.pairing.images[index], self.img_root)
+
+    def image_path(self, index):
+        """Return the path of an image."""
+        return self.pairing.images[index]
+
+    def label_path(self, index):
+        """Return the path of a label map, None without labels."""
+        return self.pairing.labels[index] if self.has_labels else None
+
+    def read_raw_image(self, index):
+        """Return the H×W×3 uint8 BGR image."""
+        return read_image(self.image_path(index))
+
+    def read_raw_label(self, index):
+        """Return the H×W uint8 label map as it is stored."""
+        return read_label(self.label_path(index))
+
+
+@_register
+class SegSourceCocoStuff164k(SegSourceRaw):
+    """COCO-Stuff 164k with its official label maps or with converted ones.
+
+    Without `classes`, the label maps are the official ones (`stuffthingmaps`, ids 0-181 and 255) and are turned into
+    training ids while loading. With `classes`, they are taken as they are, as in EasyCV: set `label_suffix` to
+    `_labelTrainIds.png` for maps that `ms-segformer prepare coco-stuff` wrote.
+
+    Args: as for `SegSourceRaw`.
+    """
+
+    def __init__(self, img_root, label_root=None, split=None, classes=None, img_suffix='.jpg', label_suffix='.png',
+                 reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX, to_float32=True,
+                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+        converted = any('labelTrainIds' in suffix for suffix in _suffixes(label_suffix, 'label_suffix'))
+        self._official = classes is None and not converted
+        super().__init__(img_root, label_root, split, list(coco_stuff.CLASSES) if classes is None else classes,
+                         img_suffix, label_suffix, reduce_zero_label, palette, ignore_index, to_float32, check=check)
+
+    def read_raw_label(self, index):
+        """Return the H×W uint8 label map, official ids turned into training ids."""
+        label = super().read_raw_label(index)
+        if not self._official:
+            return label
+        try:
+            return coco_stuff.raw_label_to_train(label)
+        except ValueError as error:
+            raise DatasetError(f'label map {self.label_path(index)}: {error}') from error
+
+
+@_register
+class SegSourceCocoStuff10k(SegSourceRaw):
+    """COCO-Stuff 10k: images, and `.mat` label maps (key `S`, 0 unlabelled, 1-182) or PNGs, listed in a file.
+
+    Args:
+        path: the list of sample names (`imageLists/train.txt`).
+        classes: None: `unlabeled` and the 182 raw names, ids as stored.
+        The others as for `SegSourceRaw`.
+    """
+
+    def __init__(self, path, img_root, label_root=None, classes=None, img_suffix='.jpg', label_suffix='.mat',
+                 reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX, to_float32=True,
+                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+        names = ['unlabeled', *coco_stuff.RAW_NAMES][1 if reduce_zero_label else 0:]
+        super().__init__(img_root, label_root, path, classes or names, img_suffix, label_suffix, reduce_zero_label,
+                         palette, ignore_index, to_float32, check=check)
+
+
+class _SegSourceVoc(SegSourceRaw):
+    """Pascal VOC in its own layout: `<path>/VOCdevkit/<year>/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`.
+
+    Args:
+        path: folder that holds `VOCdevkit`. Nothing is downloaded.
+        split: train, val or trainval.
+        The others as for `SegSourceRaw`.
+    """
+
+    YEAR = None
+
+    def __init__(self, path, split='trainval', reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX,
+                 to_float32=True, num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+        root = Path(path) / 'VOCdevkit' / self.YEAR
+        classes = VOC_CLASSES[1 if reduce_zero_label else 0:]
+        super().__init__(root / 'JPEGImages', root / 'SegmentationClass',
+                         root / 'ImageSets' / 'Segmentation' / f'{split}.txt', classes, '.jpg', '.png',
+                         reduce_zero_label, palette, ignore_index, to_float32, check=check)
+
+
+@_register
+class SegSourceVoc2010(_SegSourceVoc):
+    __doc__ = _SegSourceVoc.__doc__
+    YEAR = 'VOC2010'
+
+
+@_register
+class SegSourceVoc2012(_SegSourceVoc):
+    __doc__ = _SegSourceVoc.__doc__
+    YEAR = 'VOC2012'
+
+
+IMAGE_COLUMNS = ('img', 'image', 'image:FILE', 'pixel_values')
+LABEL_COLUMNS = ('label', 'gt_semantic_seg', 'annotation', 'mask', 'segmentation_mask', 'label:FILE', 'seg_map')
+
+
+class SegSourcePairs(_Source):
+    """Pairs from a table in memory: a `datasets.Dataset`, an `MsDataset` over one, or a list.
+
+    Args:
+        pairs: sequence of (image, label) or of dicts. An image is whatever `load_image` takes (PIL image, path, bytes,
+            RGB array …); a label map is a PIL image, an H×W integer array, a path or bytes.
+        classes, palette, reduce_zero_label, ignore_index, to_float32: as for `SegSourceRaw`.
+        image_column, label_column: keys of the dicts; None: the first of the usual names that is there.
+    """
+
+    def __init__(self, pairs, classes, palette=None, reduce_zero_label=False, ignore_index=IGNORE_INDEX,
+                 to_float32=True, image_column=None, label_column=None):
+        super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
+        self._pairs = _plain_table(pairs)
+        if not len(self._pairs):
+            raise DatasetError('the data set has no samples')
+        self._image_key, self._label_key = _keys(self._pairs[0], image_column, label_column)
+        self._last = (None, None)
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def _row(self, index):
+        """Return a sample of the table; the last one is kept, since a table decodes it on every access."""
+        if self._last[0] != index:
+            self._last = (index, self._pairs[index])
+        return self._last[1]
+
+    @property
+    def has_labels(self):
+        """Whether samples carry a label map."""
+        return self._label_key is not None
+
+    def name(self, index):
+        """Return a name for messages: the file's where it is known, `sample N` otherwise."""
+        return self.image_path(index)
+
+    def image_path(self, index):
+        """Return the image's file name where it has one, `sample N` otherwise."""
+        image = self._row(index)[self._image_key]
+        path = image if isinstance(image, (str, os.PathLike)) else getattr(image, 'filename', None)
+        return os.fspath(path) if path else f'sample {index}'
+
+    def label_path(self, index):
+        """Return a name of the label map for messages."""
+        return f'of {self.image_path(index)}' if self.has_labels else None
+
+    def read_raw_image(self, index):
+        """Return the H×W×3 uint8 BGR image."""
+        from ms_segformer.preprocessors.image import load_image
+        image = self._row(index)[self._image_key]
+        if isinstance(image, dict):
+            image = image.get('bytes') or image.get('path')
+        try:
+            return np.ascontiguousarray(load_image(image)[..., ::-1])
+        except (ValueError, OSError) as error:
+            raise DatasetError(f'image of sample {index} cannot be decoded: {error}') from error
+
+    def read_raw_label(self, index):
+        """Return the H×W uint8 label map as it is stored."""
+        label = self._row(index)[self._label_key]
+        if isinstance(label, dict):
+            label = label.get('bytes') or label.get('path')
+        if isinstance(label, (str, os.PathLike)):
+            return read_label(os.fspath(label))
+        if isinstance(label, (bytes, bytearray)):
+            return _as_label(_label_with_pillow(np.frombuffer(label, np.uint8), self.label_path(index)), index)
+        if hasattr(label, 'mode') and hasattr(label, 'getbands'):
+            return _as_label(label_from_pillow(label), self.label_path(index))
+        return _as_label(label, self.label_path(index))
+
+
+def _plain_table(pairs):
+    """Return a sequence of samples: the table inside an MsDataset, without an output format."""
+    if hasattr(pairs, 'to_hf_dataset'):
+        pairs = pairs.to_hf_dataset()
+    if hasattr(pairs, 'with_format'):
+        pairs = pairs.with_format(None)
+    if not hasattr(pairs, '__len__') or not hasattr(pairs, '__getitem__'):
+        raise DatasetError(f'a {type(pairs).__name__} has no length or no index; pass a datasets.Dataset or a list of '
+                           '(image, label) pairs')
+    return pairs
+
+
+def _keys(sample, image_column, label_column):
+    if isinstance(sample, (list, tuple)):
+        return 0, 1 if len(sample) > 1 else None
+    if not isinstance(sample, dict):
+        raise DatasetError(f'a sample is an (image, label) pair or a dict, got {type(sample).__name__}')
+    image = image_column or next((name for name in IMAGE_COLUMNS if name in sample), None)
+    label = label_column or next((name for name in LABEL_COLUMNS if name in sample), None)
+    for key in (image, label_column and label):
+        if key is not None and key not in sample:
+            raise DatasetError(f'the samples have no column "{key}"; they have {sorted(sample)}')
+    if image is None:
+        raise DatasetError(f'none of the columns {sorted(sample)} is known as the image; name it with image_column '
+                           f'(known names: {", ".join(IMAGE_COLUMNS)})')
+    return image, label

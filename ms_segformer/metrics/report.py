@@ -1,0 +1,111 @@
+"""Confusion matrices for people: a table of text and a picture."""
+import numpy as np
+
+CELL_PIXELS = 1400  # the picture's matrix is about this wide, whatever the number of classes
+
+
+def per_class_table(matrix, classes, present_only=True):
+    """Return IoU and accuracy per class as lines of text, the means at the end.
+
+    Args:
+        matrix: `ConfusionMatrix`.
+        classes: class names by id.
+        present_only: leave out classes that are neither labelled nor predicted.
+    """
+    values = matrix.compute()
+    labelled, predicted = matrix.counts.sum(1), matrix.matrix.sum(0)
+    width = max([len('all classes'), *map(len, classes)])
+    lines = [f'{"class":<{width}}  {"IoU %":>6}  {"Acc %":>6}  {"labelled px":>13}  {"predicted px":>13}']
+    for index, name in enumerate(classes):
+        if present_only and not labelled[index] and not predicted[index]:
+            continue
+        lines.append(f'{name:<{width}}  {_percent(values["IoU"][index])}  {_percent(values["Acc"][index])}  '
+                     f'{labelled[index]:>13,}  {predicted[index]:>13,}')
+    lines.append('-' * len(lines[0]))
+    lines.append(f'{"all classes":<{width}}  {_percent(values["mIoU"])}  {_percent(values["mAcc"])}  '
+                 f'{labelled.sum():>13,}  {predicted.sum():>13,}')
+    lines.append(f'{"all pixels":<{width}}  {"":>6}  {_percent(values["aAcc"])}')
+    return '\n'.join(lines)
+
+
+def _percent(value):
+    return f'{"-":>6}' if np.isnan(value) else f'{100 * value:6.2f}'
+
+
+def draw_confusion(matrix, classes, path=None, present_only=True):
+    """Draw a confusion matrix: rows are labelled classes, columns predicted ones, darkness the share of the row.
+
+    Args:
+        matrix: `ConfusionMatrix`.
+        classes: class names by id.
+        path: where to write a PNG; None: nowhere.
+        present_only: leave out classes that are neither labelled nor predicted.
+
+    Returns:
+        H×W×3 uint8 RGB array.
+    """
+    from PIL import Image, ImageDraw
+    counts = matrix.counts
+    keep = np.arange(len(classes))
+    if present_only:
+        keep = np.flatnonzero((counts.sum(1) + counts[:, :-1].sum(0)) > 0)
+    columns = list(keep) + ([len(classes)] if counts[:, -1].any() else [])
+    shares = counts[np.ix_(keep, columns)] / np.maximum(counts[keep].sum(1, keepdims=True), 1)
+    names = [*classes, 'no class']
+    cell = int(np.clip(CELL_PIXELS // max(len(columns), 1), 7, 40))
+    font = _font(min(cell, 14))
+    margin = int(max([font.getlength(names[index]) for index in columns], default=0)) + 12
+    title = f'rows: labelled, columns: predicted, dark: share of the row    {_summary(matrix)}'
+    width = max(margin + cell * len(columns), int(_font(14).getlength(title))) + 12
+    image = Image.new('RGB', (width, 28 + margin + cell * len(keep) + 12), 'white')
+    draw = ImageDraw.Draw(image)
+    draw.text((6, 6), title, 'black', _font(14))
+    _draw_cells(image, draw, shares, (margin, 28 + margin), cell, _font(min(cell // 3, 12)))
+    for row, index in enumerate(keep):
+        draw.text((margin - 6, 28 + margin + row * cell + cell / 2), names[index], 'black', font, anchor='rm')
+    for column, index in enumerate(columns):
+        _draw_vertical(image, names[index], (margin + column * cell + cell // 2, 28 + margin - 6), font)
+    if path is not None:
+        from ms_segformer.files import atomic_write
+        with atomic_write(path) as temporary:
+            image.save(temporary, 'PNG')
+    return np.asarray(image)
+
+
+def _summary(matrix):
+    values = matrix.compute()
+    return f'mIoU {_percent(values["mIoU"]).strip()} %, aAcc {_percent(values["aAcc"]).strip()} %'
+
+
+def _font(size):
+    from PIL import ImageFont
+    try:
+        return ImageFont.load_default(max(size, 7))
+    except TypeError:  # Pillow before 10.1 has one size only
+        return ImageFont.load_default()
+
+
+def _draw_cells(image, draw, shares, origin, cell, font):
+    """Paint the matrix, with the percentage in each cell where there is room."""
+    from PIL import Image
+    white, dark = np.array([255, 255, 255]), np.array([8, 48, 107])
+    colours = white + np.sqrt(shares)[..., None] * (dark - white)  # the root shows small confusions too
+    block = np.kron(colours.round().astype(np.uint8), np.ones((cell, cell, 1), np.uint8))
+    if block.size:
+        block[::cell] = block[:, ::cell] = 225
+        image.paste(Image.fromarray(block), origin)
+    if cell < 24:
+        return
+    for row, column in np.argwhere(shares >= 0.005):
+        share = shares[row, column]
+        draw.text((origin[0] + column * cell + cell / 2, origin[1] + row * cell + cell / 2), f'{100 * share:.0f}',
+                  'white' if share > 0.25 else 'black', font, anchor='mm')
+
+
+def _draw_vertical(image, text, bottom_centre, font):
+    from PIL import Image, ImageDraw
+    length = int(font.getlength(text)) + 2
+    strip = Image.new('L', (length, 20), 0)
+    ImageDraw.Draw(strip).text((0, 10), text, 255, font, anchor='lm')
+    strip = strip.rotate(90, expand=True)
+    image.paste('black', (bottom_centre[0] - 10, bottom_centre[1] - length), strip)
