@@ -1,0 +1,159 @@
+"""The `image-segmentation` pipeline: photographs in, masks with labels and scores out."""
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import torch
+from modelscope.pipelines.base import Pipeline
+from modelscope.pipelines.builder import PIPELINES
+
+from ..config import read_configuration
+from ..metainfo import PIPELINE, TASK
+from ..postprocess import masks, segment
+from ..preprocessors.segformer import SegformerPreprocessor
+from ..runtime import create_engine
+
+logger = logging.getLogger(__name__)
+
+
+@PIPELINES.register_module(group_key=TASK, module_name=PIPELINE, force=True)
+class SegformerPipeline(Pipeline):
+    """Segments images with a SegFormer.
+
+    Args:
+        model: model directory, or a `Segformer`.
+        preprocessor: replaces the one the configuration describes.
+        device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used.
+        engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, or `'auto'`, the fastest of those
+            installed whose float32 label maps are the same.
+        precision: `'float32'` or `'bf16'`.
+
+    Calling it:
+
+    >>> result = segmenter('street.jpg')                                           # doctest: +SKIP
+    >>> result['labels'], result['scores'], result['masks'][0].shape               # doctest: +SKIP
+    (['tree', 'road', 'car'], [0.91, 0.98, 0.88], (480, 640))
+    """
+
+    def __init__(self, model, preprocessor=None, device='gpu', engine='auto', precision='float32', **kwargs):
+        model_dir = model if isinstance(model, (str, os.PathLike)) else model.model_dir
+        self.settings = read_configuration(model_dir)
+        super().__init__(model=model, preprocessor=preprocessor or SegformerPreprocessor(
+            settings=self.settings.preprocess), device=device, **kwargs)
+        self._engine_request = engine, precision
+        self._engine = None
+        self._engine_lock = threading.Lock()
+
+    def __call__(self, input, *args, batch_size=None, channel_order='RGB', **kwargs):
+        """Segment one image or many.
+
+        Args:
+            input: an image in any form `preprocessors.image.load_image` takes; or a list or tuple of them; or an
+                iterator, generator, `MsDataset` or `datasets.Dataset` of them.
+            batch_size: how many images are worked on together. The results do not depend on it.
+            channel_order: `'BGR'` for arrays from `cv2.imread`.
+
+        Returns:
+            For one image a dict with one entry per class present, classes in falling id: `masks` (H×W uint8, 0 or 1,
+            at the size of the upright image), `labels` (str), `scores` (mean softmax probability over the mask,
+            0–1); and `seg_map`, H×W uint8 class ids. Class ids without a name (VOID) are in `seg_map` only.
+            For a list or tuple a list of such dicts, for anything else iterable a generator of them. An image in them
+            that cannot be read does not take the others with it: its dict is empty but for `error` (the reason) and
+            `index` (its position), and a warning is logged.
+
+        Raises:
+            FileNotFoundError, ImageError: a single image cannot be read.
+        """
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
+        many = _is_many(input)
+        if not many:
+            return self._segment([self._prepare(input, channel_order)])[0]
+        results = self._stream(input, batch_size or 1, channel_order)
+        return list(results) if isinstance(input, (list, tuple)) else results
+
+    def prepare_model(self):
+        """Move the model to its device and make the engine; done once, by the first call."""
+        with self._engine_lock:
+            if self._engine is None:
+                super().prepare_model()
+                name, precision = self._engine_request
+                self._engine = create_engine(self.model, name, precision, self.device)
+        return self._engine
+
+    def _stream(self, images, batch_size, channel_order):
+        """Yield results in order; images are read ahead in another thread, at most two batches of them."""
+        images = enumerate(images)
+        with ThreadPoolExecutor(1, 'ms-segformer-read') as reader:
+            ahead = deque()
+            while True:
+                for index, image in islice(images, 2 * batch_size - len(ahead)):
+                    ahead.append((index, image, reader.submit(self._prepare, image, channel_order)))
+                if not ahead:
+                    return
+                yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))])
+
+    def _finish(self, items):
+        """Results of some items in order, an error entry where reading failed."""
+        results = {}
+        prepared = {}
+        for index, image, future in items:
+            try:
+                prepared[index] = future.result()
+            except (ValueError, OSError) as error:
+                name = image if isinstance(image, (str, os.PathLike)) else type(image).__name__
+                logger.warning('image %d (%s) was left out: %s', index, name, error)
+                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index}
+        results.update(zip(prepared, self._segment(list(prepared.values())), strict=True))
+        return [results[index] for index, *_ in items]
+
+    def _prepare(self, image, channel_order):
+        return self.preprocessor(image, channel_order=channel_order)
+
+    def _segment(self, prepared):
+        """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
+        engine = self._engine or self.prepare_model()
+        results = [None] * len(prepared)
+        for group in _groups(prepared, together=engine.batches):
+            logits = engine(torch.cat([prepared[i]['img'] for i in group]))
+            for i, one in zip(group, logits, strict=True):
+                results[i] = self.postprocess({**prepared[i], 'logits': one})
+        return results
+
+    def forward(self, inputs, **_):
+        """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
+        engine = self._engine or self.prepare_model()
+        return {**inputs, 'logits': engine(inputs['img'])}
+
+    def postprocess(self, inputs, **_):
+        """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
+        logits = inputs['logits']
+        logits = logits[0] if logits.ndim == 4 else logits
+        found = segment(logits, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'],
+                        len(self.settings.classes), self.settings.model.head.align_corners)
+        return {'masks': masks(found), 'labels': [self.settings.classes[i] for i in found.class_ids],
+                'scores': list(found.scores), 'seg_map': found.seg_map}
+
+
+def _is_many(input):
+    """Lists, tuples, generators and data sets are many images; what `load_image` takes is one."""
+    if isinstance(input, (str, bytes, bytearray, memoryview, os.PathLike, dict, np.ndarray, torch.Tensor)):
+        return False
+    if hasattr(input, 'read') or type(input).__module__.startswith('PIL.'):
+        return False
+    return isinstance(input, Iterable) or (hasattr(input, '__getitem__') and hasattr(input, '__len__'))
+
+
+def _groups(prepared, together):
+    """Lists of indices to run in one go."""
+    if not together:
+        return [[i] for i in range(len(prepared))]
+    by_shape = {}
+    for i, inputs in enumerate(prepared):
+        by_shape.setdefault(inputs['pad_shape'], []).append(i)
+    return list(by_shape.values())
