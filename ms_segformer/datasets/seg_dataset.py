@@ -15,12 +15,12 @@ from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 
 from ms_segformer import metainfo
+from ms_segformer.config import decode_jsonplus
 
+from .data_root import replace_data_root
 from .errors import DatasetError
 from .sources import IGNORE_INDEX, SegSourcePairs, build_source
 from .transforms import Compose, sample_rng
-
-DATA_ROOT = '${data_root}'
 
 logger = logging.getLogger('ms_segformer')
 
@@ -37,7 +37,7 @@ class SegDataset(TorchCustomDataset):
         split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
             folder replaces `${data_root}` in `data_source`. Other paths stay as they are.
         datasets: table of pairs (`datasets.Dataset`, `MsDataset` over one, list) to read instead of `data_source`,
-            whose classes, palette, `reduce_zero_label` and `to_float32` still count.
+            whose classes, palette, `reduce_zero_label`, `to_float32` and column names still count.
         seed: first of the three numbers that a sample's random draws follow from.
         fallback: callable from a transform's name to its class, for names unknown here.
         preprocessor, trainer, profiling, **extra: passed by ModelScope; not used.
@@ -60,7 +60,7 @@ class SegDataset(TorchCustomDataset):
         self.preprocessor = None
         self.ignore_index = ignore_index
         self.source = _source(data_source, split_config, datasets, ignore_index)
-        self.pipeline = Compose(pipeline, fallback)
+        self.pipeline = Compose(decode_jsonplus(pipeline), fallback)
         self._position = torch.tensor([int(seed), 0])
         self._position.share_memory_()  # workers that outlive an epoch see the next one's number
         self._threads_set = False
@@ -184,31 +184,20 @@ def raise_construction_error(dataset):
         raise dataset.error
 
 
+_TABLE_KEYS = ('palette', 'reduce_zero_label', 'to_float32', 'image_column', 'label_column')
+
+
 def _source(data_source, split_config, datasets, ignore_index):
     if data_source is None and datasets is None:
         raise DatasetError('SegDataset needs data_source (a section such as {"type": "SegSourceRaw", …}) '
                            'or datasets (a table of pairs)')
     if datasets is not None:
         section = data_source or {}
-        kept = {key: section[key] for key in ('palette', 'reduce_zero_label', 'to_float32') if key in section}
+        kept = {key: section[key] for key in _TABLE_KEYS if key in section}
         return SegSourcePairs(datasets, section.get('classes'), ignore_index=ignore_index, **kept)
     if isinstance(data_source, dict):
-        data_source = {'ignore_index': ignore_index, **_replace_data_root(data_source, split_config)}
+        data_source = {'ignore_index': ignore_index, **replace_data_root(decode_jsonplus(data_source), split_config)}
     return build_source(data_source)
-
-
-def _replace_data_root(value, split_config):
-    """Return a section with `${data_root}` replaced by the folder in `split_config`, in nested values too."""
-    if isinstance(value, dict):
-        return {key: _replace_data_root(item, split_config) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_replace_data_root(item, split_config) for item in value]
-    if not isinstance(value, str) or DATA_ROOT not in value:
-        return value
-    if not split_config:
-        raise DatasetError(f'"{value}" contains {DATA_ROOT}, which stands for the folder of a downloaded data set; '
-                           'pass the data set (MsDataset.load(…)) or write the folder into the configuration')
-    return value.replace(DATA_ROOT, str(next(iter(split_config.values()))).rstrip('/'))
 
 
 def collate(samples):
@@ -233,8 +222,9 @@ def _join(key, values):
         return [_join_version(list(version)) for version in zip(*values, strict=True)]
     if key in ('label', 'index') or not isinstance(values[0], torch.Tensor):
         return values
-    if len({value.shape for value in values}) > 1:
-        raise DatasetError(f'the samples of a batch differ in size ({key}: {[tuple(value.shape) for value in values]}); '
+    shapes = [tuple(value.shape) for value in values]
+    if len(set(shapes)) > 1:
+        raise DatasetError(f'the samples of a batch differ in size ({key}: {shapes}); '
                            'end the pipeline with SegRandomCrop and MMPad of one size')
     return torch.stack(values)
 

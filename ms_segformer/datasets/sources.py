@@ -48,7 +48,7 @@ def build_source(cfg, check=True):
     if hasattr(cfg, 'load') and hasattr(cfg, '__len__'):
         return cfg
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise DatasetError(f'data_source is a dict with the key "type", e.g. {{"type": "SegSourceRaw", "img_root": …}}; '
+        raise DatasetError('data_source is a dict with the key "type", e.g. {"type": "SegSourceRaw", "img_root": …}; '
                            f'got {cfg!r}')
     cls = SOURCES.get(cfg['type'])
     if cls is None:
@@ -84,7 +84,7 @@ def read_classes(classes):
     if repeated:
         raise DatasetError(f'classes holds {repeated} more than once; every class needs its own name')
     if len(names) > MAX_CLASSES:
-        raise DatasetError(f'{len(names)} classes: label maps are uint8, which leaves room for {MAX_CLASSES}')
+        raise DatasetError(f'{len(names)} classes: label maps are uint8, with room for {MAX_CLASSES}; merge some')
     return names
 
 
@@ -400,10 +400,11 @@ class _Source:
         label = self.read_raw_label(index)
         if self.reduce_zero_label:
             label = reduce_zero_label(label)
-        bad = bad_values(label, len(self.CLASSES), self.ignore_index)
+        count = len(self.CLASSES)
+        bad = bad_values(label, count, self.ignore_index)
         if bad:
-            raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} ({sum(bad.values())} '
-                               f'pixels); the {len(self.CLASSES)} classes are 0-{len(self.CLASSES) - 1} and '
+            raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} '
+                               f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
                                f'{self.ignore_index} is "not labelled". {self._hint(bad)}')
         return label
 
@@ -427,9 +428,10 @@ class _Source:
         if self.has_labels:
             label = self.load_label(index)
             if label.shape != img.shape[:2]:
-                raise DatasetError(f'label map {self.label_path(index)} is {label.shape[1]}×{label.shape[0]} pixels and '
-                                   f'its image {self.image_path(index)} is {img.shape[1]}×{img.shape[0]} (width×height, '
-                                   'upright after EXIF rotation). Both must agree: correct or remove the pair')
+                raise DatasetError(f'label map {self.label_path(index)} is {label.shape[1]}×{label.shape[0]} pixels '
+                                   f'and its image {self.image_path(index)} is {img.shape[1]}×{img.shape[0]} '
+                                   '(width×height, upright after EXIF rotation). Both must agree: correct or remove '
+                                   'the pair')
             sample.update(seg_filename=self.label_path(index), gt_semantic_seg=label, seg_fields=['gt_semantic_seg'])
         sample['img'] = img.astype(np.float32) if self.to_float32 else img
         return sample
@@ -449,7 +451,7 @@ class SegSourceRaw(_Source):
         reduce_zero_label: label 0 becomes "not labelled" and the others move down by one.
         palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
         ignore_index: label value for "not labelled".
-        to_float32: load images as float32, so that resizing does not round to grey levels (the original did; slower).
+        to_float32: load images as float32, so that resizing does not round to grey levels, as in the original.
         num_processes, cache_at_init, cache_on_the_fly: accepted for published configurations, without effect: listing
             takes one process, and the operating system keeps files in memory.
         check: raise when files are missing; False leaves them in `pairing`.

@@ -226,7 +226,7 @@ def _resize(array, size, interpolation):
     if array.shape[:2] == (height, width):
         return array
     if height < 1 or width < 1:
-        raise DatasetError(f'an image of {array.shape[1]}×{array.shape[0]} pixels would be resized to {width}×{height}; '
+        raise DatasetError(f'an image of {array.shape[1]}×{array.shape[0]} pixels would become {width}×{height}; '
                            'give a larger img_scale or ratio_range')
     return cv2.resize(array, (width, height), interpolation=interpolation)
 

@@ -253,7 +253,7 @@ class EasyCVMetric(Metric):
 
     Args:
         trainer: not used; ModelScope may pass it.
-        evaluators: section or list of sections `{'type': 'SegmentationEvaluator', 'classes': […], 'metric_names': […]}`.
+        evaluators: section `{'type': 'SegmentationEvaluator', 'classes': […], 'metric_names': […]}`, or a list of them.
         ignore_index: label value whose pixels do not count, where an evaluator's section names none.
         nan_to_num: see `SegmentationEvaluator`.
 

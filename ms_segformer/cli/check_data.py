@@ -1,0 +1,75 @@
+"""`ms-segformer check-data CONFIG_OR_DIR`: find every unusable pair before training does."""
+
+HELP = 'open every image and label map of a data set; report unusable files and count the classes'
+
+
+def add_arguments(parser):
+    parser.add_argument('path', metavar='CONFIG_OR_DIR',
+                        help='configuration.json, a model directory, or a folder with images and label maps '
+                             '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …)')
+    parser.add_argument('--split', action='append', choices=('train', 'val', 'test', 'all'),
+                        help='check only this split; may be repeated')
+    parser.add_argument('--classes', metavar='FILE',
+                        help='text file with one class name per line, in place of what the data say')
+    parser.add_argument('--data-root', metavar='DIR', help='folder that replaces ${data_root} in the configuration')
+    parser.add_argument('--reduce-zero-label', action='store_true',
+                        help='for a folder: label 0 is "not labelled" and the others move down by one')
+    parser.add_argument('--picture', metavar='PNG', help='draw the class histogram into this file')
+    parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
+    parser.add_argument('--all', action='store_true', help='name every file (otherwise 10 per kind of problem)')
+    parser.add_argument('-j', '--jobs', type=int, metavar='N', help='processes; default: one per core')
+
+
+def run(args):
+    from ms_segformer.datasets.errors import DatasetError
+    from ms_segformer.datasets.inspection import draw_histogram, inspect
+    from ms_segformer.datasets.layout import find_data_sources
+    from ms_segformer.datasets.sources import build_source
+    sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label)
+    if args.split:
+        missing = sorted(set(args.split) - set(sections))
+        if missing:
+            raise DatasetError(f'{args.path} has no split {", ".join(missing)}; it has {", ".join(sections)}')
+        sections = {split: sections[split] for split in args.split}
+    sources = {split: build_source(section, check=False) for split, section in sections.items()}
+    found = {split: inspect(source, args.jobs, split) for split, source in sources.items()}
+    if args.picture:
+        draw_histogram(found, {split: source.PALETTE for split, source in sources.items()}, args.picture)
+    if args.json:
+        import json
+        print(json.dumps({split: inspection.to_json() for split, inspection in found.items()}, ensure_ascii=False,
+                         indent=2))
+    else:
+        for split, inspection in found.items():
+            print('\n'.join(_report(split, sections[split], inspection, None if args.all else 10)))
+        if args.picture:
+            print(f'class histogram: {args.picture}')
+    return 0 if all(inspection.usable for inspection in found.values()) else 1
+
+
+def _report(split, section, inspection, limit):
+    """Return the report on one split as lines."""
+    from ms_segformer.datasets.inspection import histogram_lines
+    labelled = int(inspection.pixels.sum())
+    share = 100 * inspection.ignored / max(labelled + inspection.ignored, 1)
+    yield f'{split}: {inspection.pairs} pairs, {labelled:,} labelled pixels, {share:.1f} % not labelled'
+    yield f'  images  {section.get("img_root", "")}'
+    yield f'  labels  {section.get("label_root", "")}'
+    if inspection.sizes:
+        (width, height), count = max(inspection.sizes.items(), key=lambda item: item[1])
+        yield f'  sizes   {len(inspection.sizes)}, the most frequent {width}×{height} ({count} images)'
+    yield ''
+    yield from (f'  {line}' for line in histogram_lines(inspection))
+    yield ''
+    if not inspection.pairs:
+        yield '  nothing found: no image with a label map'
+    for kind, count in inspection.counts().items():
+        yield f'  {kind}: {count}'
+        problems = [problem for problem in inspection.problems if problem.kind == kind]
+        for problem in problems[:limit]:
+            yield f'    {problem.file}: {problem.detail}'
+        if limit and count > limit:
+            yield f'    … {count - limit} more (--all names them)'
+    if inspection.usable:
+        yield '  no problems'
+    yield ''

@@ -1,0 +1,36 @@
+"""`ms-segformer prepare coco-stuff`: official COCO-Stuff label maps → training ids and split files."""
+
+HELP = 'convert a data set into the layout that the published configurations train on'
+
+
+def add_arguments(parser):
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='DATASET')
+    coco = kinds.add_parser('coco-stuff', help='COCO-Stuff 164k: ids 0-181 of stuffthingmaps → 0-170, and split files',
+                            description='Writes annotations/<split>2017/<id>_labelTrainIds.png and <split>.txt. '
+                                        'Takes any subset. Repeat an interrupted run: what is finished is kept.')
+    coco.add_argument('--images', required=True, metavar='DIR', help='folder with train2017 and/or val2017')
+    coco.add_argument('--stuffthingmaps', required=True, metavar='DIR', help='folder with the official label maps, '
+                      'unpacked from stuffthingmaps_trainval2017.zip')
+    coco.add_argument('-o', '--output', required=True, metavar='DIR', help='folder to write to')
+    coco.add_argument('--no-links', action='store_true', help='do not link the image folders into the output folder')
+    coco.add_argument('-j', '--jobs', type=int, metavar='N', help='processes; default: one per core')
+
+
+def run(args):
+    from ms_segformer.datasets.preparation import prepare_coco_stuff
+    results = prepare_coco_stuff(args.images, args.stuffthingmaps, args.output, args.jobs, not args.no_links)
+    for result in results:
+        print('\n'.join(_report(result, args.output)))
+    return 1 if any(result.failed for result in results) else 0
+
+
+def _report(result, output, limit=10):
+    """Return what happened to one split as lines."""
+    yield f'{result.split}: {len(result.names)} pairs in {output}/{result.split}.txt, ' \
+          f'{result.written} label maps written, {result.kept} kept'
+    if result.without_label:
+        yield f'  {len(result.without_label)} images have no label map and are left out, e.g. {result.without_label[0]}'
+    for path, reason in result.failed[:limit]:
+        yield f'  failed: {path}: {reason}'
+    if len(result.failed) > limit:
+        yield f'  … {len(result.failed) - limit} more failed'

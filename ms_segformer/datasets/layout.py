@@ -1,0 +1,125 @@
+"""Find the splits of a data set: in a configuration's sections, or in the folders of a directory."""
+import os
+from pathlib import Path
+
+from .errors import DatasetError
+from .sources import read_classes
+
+SPLITS = ('train', 'val', 'test')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+CONVERTED_SUFFIX = '_labelTrainIds.png'
+
+# Folders, relative to the data root, where the images and the label maps of a split are looked for.
+_IMAGE_FOLDERS = ('{split}2017', 'images/{split}2017', 'images/{split}', '{split}/images', 'img_dir/{split}',
+                  '{split}')
+_LABEL_FOLDERS = ('annotations/{split}2017', 'annotations/{split}', 'labels/{split}', 'masks/{split}',
+                  '{split}/labels', '{split}/annotations', '{split}/masks', 'ann_dir/{split}')
+_SINGLE_IMAGE_FOLDERS = ('images', 'img', 'JPEGImages')
+_SINGLE_LABEL_FOLDERS = ('labels', 'annotations', 'masks', 'SegmentationClass')
+
+
+def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=False):
+    """Return the `data_source` section of each split.
+
+    Args:
+        path: a configuration file, a model directory with a `configuration.json`, or a folder with data. Such a folder
+            holds, for each split, images in one of `train2017`, `images/train`, `train/images` … and label maps in
+            `annotations/train2017`, `annotations/train`, `labels/train`, `train/labels` …, and `train.txt` where only
+            part of it counts; or `images` and `labels` without splits.
+        classes: list of names or a text file with one per line, in place of the configuration's; for a folder, None:
+            `classes.txt` in it, or COCO-Stuff's when the label maps end in `_labelTrainIds.png`.
+        data_root: folder that replaces `${data_root}` in a configuration.
+        reduce_zero_label: for a folder: label 0 becomes "not labelled".
+
+    Returns:
+        Dict of split name (train, val, test, or all) to section.
+
+    Raises:
+        DatasetError: nothing usable there; the message says what was looked for.
+    """
+    path = Path(path)
+    configuration = path / 'configuration.json' if path.is_dir() else path
+    if configuration.is_file():
+        sections = _sections_of_configuration(configuration, data_root)
+        if classes is not None:
+            sections = {split: {**section, 'classes': read_classes(classes)} for split, section in sections.items()}
+        return sections
+    if not path.is_dir():
+        raise DatasetError(f'{path} does not exist; give a configuration file, a model directory or a folder with data')
+    return _sections_of_folder(path, classes, reduce_zero_label)
+
+
+def _sections_of_configuration(path, data_root):
+    from ms_segformer.config import decode_jsonplus
+
+    from .data_root import replace_data_root
+    dataset = _read_json(path).get('dataset') or {}
+    sections = {split: dataset[split]['data_source'] for split in SPLITS
+                if isinstance(dataset.get(split), dict) and 'data_source' in dataset[split]}
+    if not sections:
+        raise DatasetError(f'{path} names no data: it has no dataset.train.data_source or dataset.val.data_source')
+    split_config = {'train': data_root} if data_root else None
+    return {split: {'ignore_index': dataset[split].get('ignore_index', 255),
+                    **replace_data_root(decode_jsonplus(section), split_config)} for split, section in sections.items()}
+
+
+def _read_json(path):
+    import json
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DatasetError(f'{path} is not a JSON configuration: {error}') from error
+    if not isinstance(content, dict):
+        raise DatasetError(f'{path} is not a configuration: it holds a {type(content).__name__}, not an object')
+    return content
+
+
+def _sections_of_folder(root, classes, reduce_zero_label):
+    found = {split: folders for split in SPLITS if (folders := _folders(root, split))}
+    if not found:
+        images, labels = _first(root, _SINGLE_IMAGE_FOLDERS), _first(root, _SINGLE_LABEL_FOLDERS)
+        if images and labels:
+            found = {'all': (images, labels)}
+    if not found:
+        wanted = ', '.join(_IMAGE_FOLDERS).format(split='train')
+        raise DatasetError(f'{root} has no images with label maps in known places. Looked for images in {wanted}, '
+                           f'{", ".join(_SINGLE_IMAGE_FOLDERS)} and label maps in '
+                           f'{", ".join(_LABEL_FOLDERS).format(split="train")}, {", ".join(_SINGLE_LABEL_FOLDERS)}. '
+                           'Move the data, or describe them in a configuration')
+    return {split: _section(root, split, *folders, classes, reduce_zero_label) for split, folders in found.items()}
+
+
+def _folders(root, split):
+    images = _first(root, [pattern.format(split=split) for pattern in _IMAGE_FOLDERS])
+    labels = _first(root, [pattern.format(split=split) for pattern in _LABEL_FOLDERS])
+    return (images, labels) if images and labels else None
+
+
+def _first(root, names):
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _section(root, split, images, labels, classes, reduce_zero_label):
+    converted = _has_file(labels, CONVERTED_SUFFIX)
+    list_file = root / f'{split}.txt'
+    section = {'type': 'SegSourceRaw', 'img_root': os.fspath(images), 'label_root': os.fspath(labels),
+               'img_suffix': list(IMAGE_SUFFIXES), 'label_suffix': CONVERTED_SUFFIX if converted else '.png',
+               'classes': _classes(root, classes, converted), 'reduce_zero_label': reduce_zero_label}
+    return {**section, 'split': os.fspath(list_file)} if list_file.is_file() else section
+
+
+def _has_file(folder, suffix):
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(suffix) for entry in entries)
+
+
+def _classes(root, classes, converted):
+    if classes is not None:
+        return read_classes(classes)
+    if (root / 'classes.txt').is_file():
+        return read_classes(root / 'classes.txt')
+    if converted:
+        from .coco_stuff import CLASSES
+        return list(CLASSES)
+    raise DatasetError(f'the classes of {root} are not known: write their names, one per line, into '
+                       f'{root / "classes.txt"} or name such a file with --classes')
