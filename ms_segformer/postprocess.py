@@ -1,0 +1,183 @@
+"""From class logits to a label map at the photograph's size, with per-segment scores and masks.
+
+The published models are defined by two bilinear resizes, logits to the network's input size and from there to the
+photograph's, then softmax and argmax. Both resizes are linear and separable, so their composition is one sparse map per
+axis (`axis_taps`), applied here in bands of rows: the C×H×W tensor never exists.
+"""
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+BAND_VALUES = 4 << 20  # float32 values of one band of upsampled logits, 16 MiB
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The segments of one photograph.
+
+    Attributes:
+        seg_map: H×W uint8 class ids (argmax of the logits), VOID included.
+        class_ids: ids of the classes present, descending, without VOID.
+        scores: for each of them, the mean softmax probability of the class over its pixels, in (0, 1].
+        counts: for each of them, its number of pixels.
+    """
+
+    seg_map: np.ndarray
+    class_ids: list
+    scores: list
+    counts: list
+
+
+def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=False):
+    """Scale logits to the photograph and take the best class of every pixel.
+
+    Equal to `interpolate(logits, pad_shape)`, cut to `img_shape`, `interpolate(…, ori_shape)`, softmax and argmax, both
+    bilinear, up to the rounding of float32.
+
+    Args:
+        logits: C×h×w float tensor or array (any memory layout; channels-last needs no copy), C ≤ 256.
+        pad_shape: (height, width) of the network's input, padding included.
+        img_shape: (height, width) of its valid part, at the top left.
+        ori_shape: (height, width) of the photograph.
+        num_names: classes that have a name; ids from `num_names` on are VOID: they keep their pixels in `seg_map` but
+            are no segment.
+        align_corners: as in `torch.nn.functional.interpolate`.
+
+    Returns:
+        `Segmentation`.
+
+    Raises:
+        ValueError: the shapes contradict each other.
+    """
+    pixels = _channels_last(logits)
+    (rows, cols) = (_checked_taps(n, *sizes, align_corners)
+                    for n, *sizes in zip(pixels.shape[:2], pad_shape[:2], img_shape[:2], ori_shape[:2], strict=True))
+    seg_map, sums, counts = _segment_torch(pixels, rows, cols)
+    present = [c for c in range(min(num_names, len(counts)) - 1, -1, -1) if counts[c]]
+    return Segmentation(seg_map, present, [float(sums[c] / counts[c]) for c in present],
+                        [int(counts[c]) for c in present])
+
+
+def masks(segmentation):
+    """Return one H×W uint8 mask of 0 and 1 per entry of `segmentation.class_ids`."""
+    return [(segmentation.seg_map == class_id).view(np.uint8) for class_id in segmentation.class_ids]
+
+
+def axis_taps(size, padded, valid, final, align_corners=False):
+    """Compose two bilinear resizes along one axis.
+
+    Args:
+        size: samples of the logits.
+        padded: samples after the first resize.
+        valid: how many of those, from the first on, go into the second resize.
+        final: samples after the second resize.
+        align_corners: as in `torch.nn.functional.interpolate`.
+
+    Returns:
+        (first, weights): int32 array of `final`, float32 array of `final`×T; output i is
+        `sum(weights[i, t] * input[first[i] + t])`.
+    """
+    low, high, fraction = _bilinear(size, padded, align_corners)
+    below, above, share = _bilinear(valid, final, align_corners)
+    index = np.stack([low[below], high[below], low[above], high[above]], 1)  # final×4 samples of the logits
+    weight = np.stack([(1 - share) * (1 - fraction[below]), (1 - share) * fraction[below],
+                       share * (1 - fraction[above]), share * fraction[above]], 1)
+    taps = int((index.max(1) - index.min(1)).max()) + 1
+    first = np.minimum(index.min(1), size - taps)
+    weights = np.zeros((final, taps))
+    np.add.at(weights, (np.arange(final)[:, None], index - first[:, None]), weight)
+    return first.astype(np.int32), weights.astype(np.float32)
+
+
+def _bilinear(size, final, align_corners):
+    """The two samples and the share of the second that torch's bilinear resize reads for each output."""
+    one = np.float32(1)
+    if align_corners:
+        step = np.float32(size - 1) / np.float32(max(final - 1, 1)) if final > 1 else np.float32(0)
+        position = step * np.arange(final, dtype=np.float32)
+    else:
+        half = np.float32(0.5)
+        position = np.float32(size) / np.float32(final) * (np.arange(final, dtype=np.float32) + half) - half
+        position = np.maximum(position, np.float32(0))
+    low = np.minimum(position.astype(np.int64), size - 1)
+    return low, np.minimum(low + 1, size - 1), np.minimum(position - low, one).astype(np.float64)
+
+
+def _checked_taps(size, padded, valid, final, align_corners):
+    if not 0 < valid <= padded or final < 1 or size < 1:
+        raise ValueError(f'logits of {size} samples, a network input of {padded} of which {valid} are valid, and a '
+                         f'photograph of {final} samples do not fit together; expected 0 < valid <= padded and at '
+                         'least one sample of each')
+    return axis_taps(size, padded, valid, final, align_corners)
+
+
+def _channels_last(logits):
+    """C×h×w of any layout and float type to a contiguous h×w×C float32 tensor."""
+    logits = torch.as_tensor(logits)
+    if logits.dim() != 3 or logits.shape[0] > 256:
+        raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most 256 classes')
+    return logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
+
+
+def _segment_torch(pixels, rows, cols):
+    """Return the label map and, per class, the summed probability and the count of its pixels."""
+    classes = pixels.shape[2]
+    (first, weights), (height, width) = rows, (len(rows[0]), len(cols[0]))
+    seg_map = np.empty((height, width), np.uint8)
+    sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
+    step = max(1, BAND_VALUES // (width * classes))
+    columns = _ColumnBlocks(cols)
+    for top in range(0, height, step):
+        band = slice(top, min(top + step, height))
+        start, stop = int(first[band].min()), int(first[band].max()) + weights.shape[1]
+        source = pixels[start:stop]
+        vertical = _dense(first[band] - start, weights[band], stop - start)
+        stretched = (vertical @ source.flatten(1)).unflatten(1, source.shape[1:])  # rows×w×C
+        values = columns.apply(stretched)  # rows×W×C
+        winners = _possible_winners(source)
+        best, label = values[..., winners].max(-1)
+        probability = values.sub_(best[..., None]).exp_().sum(-1).reciprocal_()
+        label = winners[label].to(torch.uint8).numpy()
+        seg_map[band] = label
+        sums += np.bincount(label.ravel(), probability.numpy().ravel(), classes)
+        counts += np.bincount(label.ravel(), minlength=classes)
+    return seg_map, sums, counts
+
+
+def _possible_winners(source):
+    """Ids, ascending, of the classes whose maximum reaches the largest minimum of any class.
+
+    Every upsampled value is a weighted mean of source values, so no other class can be the best anywhere.
+    """
+    flat = source.flatten(0, 1)
+    return torch.nonzero(flat.amax(0) >= flat.amin(0).max())[:, 0]
+
+
+def _dense(first, weights, size):
+    matrix = np.zeros((len(first), size), np.float32)
+    np.put_along_axis(matrix, first[:, None] + np.arange(weights.shape[1]), weights, 1)
+    return torch.from_numpy(matrix)
+
+
+class _ColumnBlocks:
+    """Stretches rows×w×C to rows×W×C with one small matrix product per block of output columns."""
+
+    WIDTH = 32
+
+    def __init__(self, cols):
+        first, weights = cols
+        self.final = len(first)
+        blocks = math.ceil(self.final / self.WIDTH)
+        pad = blocks * self.WIDTH - self.final
+        first = np.pad(first, (0, pad), 'edge').reshape(blocks, -1)
+        weights = np.pad(weights, ((0, pad), (0, 0)), 'edge').reshape(blocks, self.WIDTH, -1)
+        size = int((first.max(1) - first.min(1)).max()) + weights.shape[2]
+        start = np.minimum(first.min(1), int(first.max()) + weights.shape[2] - size)
+        self.index = torch.from_numpy((start[:, None] + np.arange(size)).ravel()).long()
+        self.matrices = torch.stack([_dense(f - s, m, size) for f, s, m in zip(first, start, weights, strict=True)])
+
+    def apply(self, rows):
+        gathered = rows.index_select(1, self.index).unflatten(1, (len(self.matrices), -1))  # rows×blocks×size×C
+        return torch.matmul(self.matrices, gathered).flatten(1, 2)[:, :self.final]
