@@ -11,7 +11,6 @@ Files are never unpickled beyond tensors and plain containers.
 import logging
 import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,9 +177,11 @@ def _read_torch(path):
         if 'weights_only' in str(error).lower() or 'unsupported' in str(error).lower():
             raise CheckpointError(_refusal(path, error)) from None
         raise CheckpointError(f'{path}: not a PyTorch checkpoint ({_first_line(error)})') from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f'{path}: a truncated or damaged checkpoint of {size} bytes ({_first_line(error)}); fetch '
-                              'it again') from None
+    except MemoryError:
+        raise
+    except Exception as error:  # on bytes that are no pickle torch.load raises whatever it stumbles over
+        raise CheckpointError(f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
+                              f'({_first_line(error)}); fetch it again') from None
     if isinstance(content, torch.Tensor) or not isinstance(content, dict):
         raise CheckpointError(f'{path}: holds a {type(content).__name__}; expected a state dict')
     return content, {}

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 2**29  # 536 megapixels, 1.5 GiB decoded; Pillow's own limit of 179 is meant for web servers
 URL_TIMEOUT_SECONDS = 30
 MAX_URL_BYTES = 2**28
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 
 _pillow_limit = threading.Lock()
 
@@ -60,6 +61,16 @@ def load_image(source, channel_order='RGB'):
         return _decode(io.BytesIO(source.read()), 'the file object given')
     raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
                      'H×W×3')
+
+
+def image_files(folder):
+    """Paths of the images in a folder and its sub-folders, by suffix in either case, sorted; hidden ones are left out."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found += [os.path.join(parent, name) for name in sorted(names)
+                  if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
+    return found
 
 
 def _from_row(row):

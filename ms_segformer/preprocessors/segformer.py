@@ -10,6 +10,8 @@ from ..config import read_configuration
 from ..metainfo import PREPROCESSOR
 from .image import load_image
 
+SMALLEST_SIDE = 29  # pixels; the least that fills the first stage's 8×8 reduction of a map of a quarter of the size
+
 
 @PREPROCESSORS.register_module(group_key=Fields.cv, module_name=PREPROCESSOR, force=True)
 class SegformerPreprocessor(Preprocessor):
@@ -59,10 +61,12 @@ class SegformerPreprocessor(Preprocessor):
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
     def normalise(self, image):
-        """H×W×3 uint8 RGB to a 1×3×H'×W' float32 tensor, H' and W' padded with zeros to the divisor."""
+        """H×W×3 uint8 RGB to a 1×3×H'×W' float32 tensor, padded with zeros to the divisor and to `SMALLEST_SIDE`."""
         height, width = image.shape[:2]
         divisor = self.settings.size_divisor or 1
-        padded = np.zeros((-(-height // divisor) * divisor, -(-width // divisor) * divisor, 3), np.float32)
+        padded_height, padded_width = (
+            -(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
+        padded = np.zeros((padded_height, padded_width, 3), np.float32)
         padded[:height, :width] = cv2.LUT(image, self._table)
         return torch.from_numpy(padded).permute(2, 0, 1)[None]
 

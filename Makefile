@@ -1,0 +1,32 @@
+# `make demo` and `make test` do all of their own set-up in .venv; Python 3.10 or later, pip and make are all they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= outputs
+IMAGE ?=
+MODEL ?=
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.ready
+	@test -n "$(IMAGE)" -a -n "$(MODEL)" || { echo 'usage: make demo IMAGE=photo.jpg MODEL=model-directory-or-id'; exit 2; }
+	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+
+$(VENV)/.ready: setup.cfg setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'ms-segformer needs Python 3.10 or later; name one: make demo PYTHON=python3.11'; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(OUT)

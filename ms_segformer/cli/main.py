@@ -1,0 +1,55 @@
+"""The `ms-segformer` command. Each sub-command is a module of this package, imported in full only when it runs."""
+import argparse
+import importlib
+import logging
+import os
+import sys
+
+from ms_segformer.version import __version__
+
+COMMANDS = ('predict', 'train', 'eval', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
+# Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.
+QUIET = ('predict', 'eval', 'export', 'check-data', 'prepare', 'fetch', 'info')
+
+
+def build_parser():
+    """The command line as an `argparse` parser."""
+    parser = argparse.ArgumentParser(
+        prog='ms-segformer', description='SegFormer semantic segmentation for ModelScope: B0 to B5, COCO-Stuff 164k.')
+    parser.add_argument('--version', action='version', version=f'ms-segformer {__version__}')
+    parser.add_argument('-v', '--verbose', action='store_true', help="show ModelScope's messages, and tracebacks")
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for name in COMMANDS:
+        module = _module(name)
+        sub = commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + '.')
+        module.add_arguments(sub)
+    return parser
+
+
+def main(argv=None):
+    """Run the command line; returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
+    if args.command in QUIET and not args.verbose:
+        os.environ.setdefault('MODELSCOPE_LOG_LEVEL', str(logging.ERROR))
+    try:
+        return _module(args.command).run(args)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        if args.verbose:
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+
+
+def _module(command):
+    return importlib.import_module(f'ms_segformer.cli.{command.replace("-", "_")}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The network against the original: keys, shapes, features and logits of every variant."""
+import ast
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from ms_segformer.config import read_configuration
+from ms_segformer.metainfo import VARIANTS, configuration_dir
+from ms_segformer.models.segformer import Segformer
+
+VARIANT_NAMES = list(VARIANTS)
+
+
+def build(name):
+    raw = read_configuration(configuration_dir() / VARIANTS[name].model_name).raw
+    return Segformer(**raw['model'])
+
+
+def reference_shapes(oracle, name):
+    lines = (oracle / f'state_dict_{name}.txt').read_text().splitlines()
+    return {key: ast.literal_eval(shape) for key, shape, _ in (line.split('\t') for line in lines if line)}
+
+
+def recipe_weights(oracle, shapes):
+    """The reference weights, made from key names and shapes alone."""
+    spec = importlib.util.spec_from_file_location('oracle_weights', oracle / 'weights.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {key: torch.from_numpy(np.asarray(value)) for key, value in module.weights(shapes).items()}
+
+
+@pytest.fixture(scope='module', params=VARIANT_NAMES)
+def variant(request):
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def network(variant):
+    torch.manual_seed(0)
+    return build(variant).eval()
+
+
+@pytest.fixture(scope='module')
+def reference_network(variant, network, oracle):
+    network.load_state_dict(recipe_weights(oracle, reference_shapes(oracle, variant)), strict=True)
+    return network.eval()
+
+
+def test_parameter_count_is_the_published_one(variant, network):
+    assert sum(p.numel() for p in network.parameters()) == VARIANTS[variant].parameters
+
+
+def test_keys_and_shapes_equal_the_original(variant, network, oracle):
+    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == reference_shapes(oracle, variant)
+
+
+@pytest.mark.parametrize('size', [(29, 29), (33, 65), (64, 64)])
+def test_odd_input_sizes_give_logits_at_a_quarter(network, size):
+    with torch.inference_mode():
+        logits = network(torch.zeros(1, 3, *size))['logits']
+    assert logits.shape == (1, 172, -(-size[0] // 4), -(-size[1] // 4))
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize('folded', [False, True])
+def test_features_and_logits_agree_with_the_original(variant, reference_network, oracle, folded):
+    golden = np.load(oracle / 'golden' / f'recipe_{variant}.npz')
+    if folded:
+        reference_network.prepare_inference()
+    with torch.inference_mode():
+        image = torch.from_numpy(golden['input'])
+        features = reference_network.backbone(image)
+        logits = reference_network(image)['logits']
+    for stage, feature in enumerate(features):
+        np.testing.assert_allclose(feature.permute(0, 3, 1, 2)[:, ::4].numpy(), golden[f'feat{stage}'], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits.numpy(), golden['logits'], atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope='module')
+def tiny(tiny_model_dir):
+    from modelscope.models import Model
+    return Model.from_pretrained(str(tiny_model_dir))
+
+
+@pytest.mark.parametrize('case', 'abc')
+def test_tiny_model_agrees_at_odd_sizes_and_in_batches(tiny, oracle, case):
+    golden = np.load(oracle / 'golden' / 'tiny_goldens.npz')
+    image = torch.from_numpy(golden[f'{case}_input'])
+    with torch.inference_mode():
+        features = tiny.backbone(image)
+        logits = tiny(image)['logits'].numpy()
+    for stage, feature in enumerate(features):
+        expected = golden[f'{case}_feat{stage}']
+        np.testing.assert_allclose(feature.permute(0, 3, 1, 2).numpy()[:, :expected.shape[1]], expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits, golden[f'{case}_head'], atol=1e-4, rtol=0)
+
+
+def test_folding_changes_no_weight_is_done_once_and_is_undone_by_training(tiny_model_dir):
+    from modelscope.models import Model
+    model = Model.from_pretrained(str(tiny_model_dir))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = model(image)['logits']
+        once = model.prepare_inference()(image)['logits']
+        twice = model.prepare_inference()(image)['logits']
+    assert (plain - once).abs().max() < 1e-4
+    assert torch.equal(once, twice)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.train()
+    model.decode_head.fusion_conv.bn.running_mean.zero_()
+    with torch.inference_mode():
+        changed = model.eval()(image)['logits']
+    assert (changed - plain).abs().max() > 1e-2, 'stale folded weights survived train()'

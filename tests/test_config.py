@@ -1,0 +1,118 @@
+"""Configurations: the bundled ones, the original converter's, and every way to get one wrong."""
+import copy
+import json
+
+import pytest
+
+from ms_segformer.config import ConfigurationError, decode_jsonplus, encode_jsonplus, read_configuration
+from ms_segformer.datasets.coco_stuff import CLASSES
+from ms_segformer.metainfo import VARIANTS, configuration_dir, variant_of_hub_id
+
+
+@pytest.mark.parametrize('variant', VARIANTS.values(), ids=VARIANTS)
+def test_bundled_configurations_describe_their_variant(variant):
+    settings = read_configuration(configuration_dir() / variant.model_name)
+    assert settings.model.variant == variant.name
+    assert settings.model.head.channels == variant.head_channels
+    assert settings.model.head.num_classes == 172
+    assert settings.classes == CLASSES
+    assert settings.preprocess.scale == (2048, variant.short_side)
+    assert settings.preprocess.size_divisor == 32
+    assert settings.raw['plugins'] == ['pai-easycv']
+    assert [variant_of_hub_id(i) for i in variant.hub_ids] == [variant, variant]
+
+
+@pytest.mark.parametrize('name', [f'b{i}' for i in range(6)] + ['b0.as_converted_syncbn'])
+def test_what_the_originals_converter_writes_is_read(oracle, name):
+    settings = read_configuration(oracle / 'configuration' / f'{name}.json')
+    assert settings.model.variant == name[:2]
+    assert settings.preprocess.size_divisor is None
+
+
+def test_what_the_originals_trainer_exports_is_read(oracle):
+    settings = read_configuration(oracle / 'train' / 'output_configuration.json')
+    assert settings.model.variant == 'b0' and settings.preprocess.scale == (512, 128)
+
+
+def test_tuples_survive_a_round_trip():
+    value = {'a': (1, [2, (3,)]), 'b': {'c': ()}}
+    assert decode_jsonplus(json.loads(json.dumps(encode_jsonplus(value)))) == value
+
+
+@pytest.fixture
+def raw(tiny_model_dir):
+    return copy.deepcopy(read_configuration(tiny_model_dir).raw)
+
+
+def put(raw, path, value):
+    *parents, last = path.split('.')
+    for key in parents:
+        raw = raw[key]
+    if value is ...:
+        del raw[last]
+    else:
+        raw[last] = value
+
+
+WRONG = [
+    ('model.type', 'Mask2Former', ["model.type is 'Mask2Former'", "'Segformer'"]),
+    ('model', ..., ['section model is missing']),
+    ('model.backbone', ..., ['section model.backbone is missing']),
+    ('model.backbone.type', 'ResNet', ['model.backbone.type', "'MixVisionTransformer'"]),
+    ('model.backbone.embed_dims', 0, ['model.backbone.embed_dims is 0', 'an integer from 1']),
+    ('model.backbone.embed_dims', '32', ["'32'", 'an integer']),
+    ('model.backbone.embed_dims', ..., ['model.backbone.embed_dims is missing']),
+    ('model.backbone.num_layers', [2, 2, 2], ['model.backbone.num_layers is [2, 2, 2]', '4 integers']),
+    ('model.backbone.drop_path_rate', 1.5, ['drop_path_rate is 1.5', 'from 0 to 1']),
+    ('model.backbone.embed_dim', 32, ['unknown key model.backbone.embed_dim', 'embed_dims']),
+    ('model.decode_head.num_classes', 0, ['num_classes is 0', 'from 1 to 255']),
+    ('model.decode_head.num_classes', 150, ['171 names', '150 names for decode_head.num_classes 150']),
+    ('model.decode_head.in_channels', [1, 2, 3, 4], ['in_channels', 'the channels of the backbone']),
+    ('model.decode_head.align_corners', 'no', ['align_corners', 'true or false']),
+    ('model.decode_head.norm_cfg', {'type': 'GN'}, ['norm_cfg.type', "'BN'"]),
+    ('model.decode_head.loss_decode', {'type': 'DiceLoss'}, ['loss_decode.type', "'CrossEntropyLoss'"]),
+    ('model.test_cfg', {'mode': 'tile'}, ['test_cfg.mode', "'slide'"]),
+    ('model.test_cfg', {'mode': 'slide', 'crop_size': [64, 64], 'stride': [80, 80]}, ['stride', 'gaps']),
+    ('model.__easycv_arch__', {'type': 'Detector'}, ['__easycv_arch__', 'EncoderDecoder']),
+    ('dataset', ..., ['section dataset is missing']),
+    ('dataset.val.pipeline', [], ['dataset.val.pipeline', 'a list of transforms']),
+    ('dataset.val.pipeline', [{'type': 'MMNormalise'}], ["'MMNormalise'", 'MMNormalize']),
+    ('task', 'image-classification', ['task', "'image-segmentation'"]),
+    ('CLASSES', 'classes.txt', ['classes.txt', 'one name a line']),
+    ('CLASSES', [1, 2], ['CLASSES', 'a list of class names']),
+    ('PALETTE', [[0, 0, 300]] * 171, ['PALETTE', '0 to 255']),
+]
+
+
+@pytest.mark.parametrize('path, value, said', WRONG, ids=[f'{path}={str(value)[:20]}' for path, value, _ in WRONG])
+def test_errors_name_the_file_the_key_what_was_found_and_what_is_accepted(tmp_path, raw, path, value, said):
+    put(raw, path, value)
+    file = tmp_path / 'configuration.json'
+    file.write_text(json.dumps(encode_jsonplus(raw)))
+    with pytest.raises(ConfigurationError) as error:
+        read_configuration(tmp_path)
+    for words in [str(file), *said]:
+        assert words in str(error.value)
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(FileNotFoundError, match='configuration.json'):
+        read_configuration(tmp_path)
+    (tmp_path / 'configuration.json').write_text('{"task": ')
+    with pytest.raises(ConfigurationError, match='not a JSON file'):
+        read_configuration(tmp_path)
+    (tmp_path / 'configuration.json').write_text('[]')
+    with pytest.raises(ConfigurationError, match='must be a mapping'):
+        read_configuration(tmp_path)
+
+
+def test_classes_may_stand_in_a_file(tmp_path, raw):
+    raw['CLASSES'] = 'names.txt'
+    (tmp_path / 'names.txt').write_text('\n'.join(CLASSES), encoding='utf-8')
+    (tmp_path / 'configuration.json').write_text(json.dumps(encode_jsonplus(raw)))
+    assert read_configuration(tmp_path).classes == CLASSES
+
+
+def test_the_pretrained_url_is_read_but_never_fetched(raw):
+    raw['model']['pretrained'] = 'https://weights.invalid/mit_b0.pth'
+    assert read_configuration(raw).model.pretrained == 'https://weights.invalid/mit_b0.pth'
