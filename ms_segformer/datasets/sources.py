@@ -233,8 +233,10 @@ def _as_label(label, where):
     label = np.asarray(label)
     if label.ndim == 3 and label.shape[2] in (3, 4) and (label[..., :1] == label[..., 1:3]).all():
         label = label[..., 0]
-    if label.ndim == 3 and 1 in (label.shape[0], label.shape[2]):
-        label = label.reshape(label.shape[1:] if label.shape[0] == 1 else label.shape[:2])
+    if label.ndim == 3 and label.shape[2] == 1:
+        label = label[..., 0]
+    elif label.ndim == 3 and label.shape[0] == 1 and label.shape[2] > 4:
+        label = label[0]
     if label.ndim != 2:
         raise DatasetError(f'label map {where} has the shape {label.shape}: it holds colours. A label map has one '
                            'channel with the class id of each pixel; convert the colours to ids')
@@ -303,12 +305,13 @@ class _Folder:
 
 
 def _walk(root):
-    """Yield the relative names of all files under `root`, hidden ones left out, in sorted order."""
+    """Return the sorted relative names of all files under `root`, hidden ones left out."""
+    names = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        for name in sorted(files):
-            if not name.startswith('.'):
-                yield os.path.relpath(os.path.join(folder, name), root)
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        relative = os.path.relpath(folder, root)
+        names += [os.path.normpath(os.path.join(relative, name)) for name in files if not name.startswith('.')]
+    return sorted(names)
 
 
 def _suffixes(value, what):

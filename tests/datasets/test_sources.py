@@ -1,0 +1,253 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
+from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
+from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.datasets.sources import SegSourcePairs, build_source, read_image, read_label, reduce_zero_label
+
+CLASSES = ['sky', 'ground', 'house']
+
+
+def test_images_and_labels_pair_by_relative_name(section):
+    source = build_source(section)
+    assert [source.name(index) for index in range(len(source))] == ['a.jpg', 'b.jpg', 'c.jpg', 'd.jpg', 'deep/e.jpg']
+    sample = source.load(4)
+    assert sample['seg_filename'].endswith('labels/deep/e.png')
+    assert sample['img'].shape == (30, 40, 3) and sample['img'].dtype == np.float32
+    assert sample['gt_semantic_seg'].shape == (30, 40) and sample['gt_semantic_seg'].dtype == np.uint8
+    expected = np.asarray(Image.open(sample['filename']))[..., ::-1]
+    np.testing.assert_array_equal(sample['img'], expected)
+
+
+def test_a_split_file_selects_and_orders_with_or_without_suffix(section, pairs):
+    (pairs / 'train.txt').write_text('deep/e\n\nc.jpg\na\n')
+    source = build_source({**section, 'split': str(pairs / 'train.txt')})
+    assert [source.name(index) for index in range(len(source))] == ['deep/e.jpg', 'c.jpg', 'a.jpg']
+
+
+def test_suffixes_match_in_any_case_and_as_a_list(section, pairs):
+    (pairs / 'images/b.jpg').rename(pairs / 'images/b.JPG')
+    (pairs / 'images/c.jpg').rename(pairs / 'images/c.jpeg')
+    assert len(build_source(section)) == 4
+    assert len(build_source({**section, 'img_suffix': ['.jpg', '.jpeg']})) == 5
+
+
+def test_classes_may_be_a_file(section, pairs):
+    source = build_source({**section, 'classes': str(pairs / 'classes.txt')})
+    assert source.CLASSES == CLASSES
+
+
+def test_a_palette_is_drawn_only_when_none_is_given(section):
+    drawn = build_source(section).PALETTE
+    assert drawn == build_source(section).PALETTE
+    assert drawn[0] == [102, 179, 92]  # numpy.random.seed(42); randint(0, 255, (3, 3)): what EasyCV draws
+    given = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert build_source({**section, 'palette': given}).PALETTE == given
+    coco = build_source({**section, 'classes': list(COCO_CLASSES)})
+    assert coco.PALETTE == [list(colour) for colour in PALETTE]
+    with pytest.raises(DatasetError, match='palette'):
+        build_source({**section, 'palette': given[:2]})
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'img_root': '/nowhere'}, 'img_root /nowhere is not a folder'),
+    ({'label_root': '/nowhere'}, 'label_root /nowhere is not a folder'),
+    ({'split': '/nowhere.txt'}, 'split file /nowhere.txt does not exist'),
+    ({'img_suffix': '.bmp'}, 'no images ending in .bmp'),
+    ({'label_suffix': '_ids.png'}, '5 images have no label map'),
+    ({'classes': ['a', 'a']}, 'more than once'),
+    ({'classes': []}, 'classes'),
+    ({'classes': 'no_such_file.txt'}, 'no_such_file.txt'),
+    ({'img_sufix': '.jpg'}, r"does not take \['img_sufix'\]; its arguments are: img_root"),
+    ({'type': 'SegSourceMoon'}, 'unknown data source "SegSourceMoon"; known are: SegSourceCocoStuff10k'),
+])
+def test_a_wrong_section_says_what_is_wrong(section, change, message):
+    with pytest.raises(DatasetError, match=message):
+        build_source({**section, **change})
+
+
+def test_a_missing_label_or_image_is_found_at_construction(section, pairs):
+    (pairs / 'labels/c.png').unlink()
+    with pytest.raises(DatasetError, match=r'1 images have no label map; missing are .*labels/c\.png'):
+        build_source(section)
+    (pairs / 'train.txt').write_text('a\nz\n')
+    with pytest.raises(DatasetError, match=r'1 images that the split file .* do not exist: .*images/z\.jpg'):
+        build_source({**section, 'split': str(pairs / 'train.txt')})
+    pairing = build_source(section, check=False).pairing
+    assert pairing.names == ['a', 'b', 'd', 'deep/e'] and len(pairing.missing_labels) == 1
+
+
+def test_a_label_of_another_size_is_an_error(section, pairs):
+    Image.fromarray(np.zeros((40, 30), np.uint8)).save(pairs / 'labels/b.png')
+    source = build_source(section)
+    source.load(0)
+    with pytest.raises(DatasetError, match=r'b\.png is 30×40 pixels and its image .*b\.jpg is 40×30'):
+        source.load(1)
+
+
+def test_label_values_outside_the_classes_are_an_error(section, pairs):
+    label = np.zeros((30, 40), np.uint8)
+    label[0, :7] = 9
+    Image.fromarray(label).save(pairs / 'labels/b.png')
+    with pytest.raises(DatasetError, match=r'holds the values \[9\] \(7 pixels\); the 3 classes are 0-2 and 255'):
+        build_source(section).load(1)
+    assert build_source({**section, 'ignore_index': 9}).load_label(1)[0, 0] == 9
+
+
+@pytest.mark.parametrize('content', [b'', b'no picture at all', None])
+@pytest.mark.parametrize('kind', ['images/b.jpg', 'labels/b.png'])
+def test_an_unreadable_file_is_an_error(section, pairs, kind, content):
+    path = pairs / kind
+    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2] if content is None else content)
+    with pytest.raises(DatasetError, match=path.name):
+        build_source(section).load(1)
+
+
+def test_reduce_zero_label_moves_ids_down():
+    label = np.array([[0, 1, 2, 254, 255]], np.uint8)
+    np.testing.assert_array_equal(reduce_zero_label(label), [[255, 0, 1, 253, 255]])
+
+
+def _png(width, depth, colour_type, row, palette=b''):
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    header = struct.pack('>IIBBBBB', width, 1, depth, colour_type, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + (chunk(b'PLTE', palette) if palette else b'')
+            + chunk(b'IDAT', zlib.compress(b'\0' + row)) + chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize(('png', 'expected'), [
+    (_png(4, 8, 0, bytes([0, 1, 170, 255])), [0, 1, 170, 255]),
+    (_png(8, 1, 0, bytes([0b01100001])), [0, 1, 1, 0, 0, 0, 0, 1]),
+    (_png(4, 2, 0, bytes([0b00011011])), [0, 1, 2, 3]),
+    (_png(4, 4, 0, bytes([0x01, 0x2F])), [0, 1, 2, 15]),
+    (_png(4, 16, 0, bytes([0, 0, 0, 3, 0, 170, 0, 255])), [0, 3, 170, 255]),
+    (_png(3, 8, 3, bytes([0, 2, 1]), bytes([0, 0, 0, 128, 0, 0, 0, 128, 0])), [0, 2, 1]),
+    (_png(2, 8, 2, bytes([5, 5, 5, 7, 7, 7])), [5, 7]),
+], ids=['grey8', 'grey1', 'grey2', 'grey4', 'grey16', 'palette', 'equal RGB'])
+def test_label_maps_are_read_as_ids_whatever_their_png_type(tmp_path, png, expected):
+    (tmp_path / 'x.png').write_bytes(png)
+    np.testing.assert_array_equal(read_label(tmp_path / 'x.png'), [expected])
+
+
+@pytest.mark.parametrize(('png', 'message'), [
+    (_png(2, 8, 2, bytes([5, 6, 5, 7, 7, 7])), 'it holds colours'),
+    (_png(2, 16, 0, bytes([1, 0, 0, 0])), 'values from 0 to 256'),
+])
+def test_a_label_map_that_is_no_label_map_is_refused(tmp_path, png, message):
+    (tmp_path / 'x.png').write_bytes(png)
+    with pytest.raises(DatasetError, match=message):
+        read_label(tmp_path / 'x.png')
+
+
+def test_a_rotated_image_comes_upright(tmp_path):
+    picture = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / 'x.jpg', exif=exif)
+    assert read_image(tmp_path / 'x.jpg').shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGBA', 'P'])
+def test_images_of_any_mode_give_three_channels(tmp_path, mode):
+    suffix = 'jpg' if mode in ('L', 'CMYK') else 'png'
+    picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (16, 24, 3), np.uint8)).convert(mode)
+    picture.save(tmp_path / f'x.{suffix}')
+    img = read_image(tmp_path / f'x.{suffix}')
+    assert img.shape == (16, 24, 3) and img.dtype == np.uint8
+    expected = np.asarray(Image.open(tmp_path / f'x.{suffix}').convert('RGB'))[..., ::-1]
+    np.testing.assert_array_equal(img, expected)
+
+
+def test_official_coco_stuff_maps_train_without_conversion(tmp_path, write_pair):
+    write_pair(tmp_path / 'img', tmp_path / 'ann', '0001')
+    raw = np.random.RandomState(0).choice([0, 10, 11, 12, 181, 255], (30, 40)).astype(np.uint8)
+    Image.fromarray(raw).save(tmp_path / 'ann/0001.png')
+    cfg = {'type': 'SegSourceCocoStuff164k', 'img_root': str(tmp_path / 'img'), 'label_root': str(tmp_path / 'ann')}
+    source = build_source(cfg)
+    assert source.CLASSES == list(COCO_CLASSES)
+    np.testing.assert_array_equal(source.load_label(0), RAW_TO_TRAIN[raw])
+    # with classes, the maps count as they are, and the official ids are out of range
+    with pytest.raises(DatasetError, match='ms-segformer prepare coco-stuff'):
+        build_source({**cfg, 'classes': list(COCO_CLASSES)}).load_label(0)
+
+
+def test_pascal_voc_layout(tmp_path, write_pair):
+    root = tmp_path / 'VOCdevkit/VOC2012'
+    write_pair(root / 'JPEGImages', root / 'SegmentationClass', '2007_000032')
+    (root / 'ImageSets/Segmentation').mkdir(parents=True)
+    (root / 'ImageSets/Segmentation/train.txt').write_text('2007_000032\n')
+    source = build_source({'type': 'SegSourceVoc2012', 'path': str(tmp_path), 'split': 'train'})
+    assert len(source) == 1 and len(source.CLASSES) == 21
+    assert source.load(0)['gt_semantic_seg'].max() == 255
+
+
+def test_coco_stuff_10k_reads_mat_files(tmp_path, write_pair):
+    savemat = pytest.importorskip('scipy.io').savemat
+    write_pair(tmp_path / 'img', tmp_path / 'ann', 'COCO_1')
+    savemat(tmp_path / 'ann/COCO_1.mat', {'S': np.full((30, 40), 182, np.uint8)})
+    (tmp_path / 'train.txt').write_text('COCO_1\n')
+    source = build_source({'type': 'SegSourceCocoStuff10k', 'path': str(tmp_path / 'train.txt'),
+                           'img_root': str(tmp_path / 'img'), 'label_root': str(tmp_path / 'ann')})
+    assert source.CLASSES[source.load_label(0)[0, 0]] == 'wood'
+
+
+def _encoded(image):
+    stream = io.BytesIO()
+    image.save(stream, 'PNG')
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize('form', ['tuple', 'dict', 'bytes', 'array', 'path'])
+def test_a_table_of_pairs_is_a_source(tmp_path, form):
+    colours = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
+    ids = np.random.RandomState(1).randint(0, 3, (30, 40)).astype(np.uint8)
+    image, label = Image.fromarray(colours), Image.fromarray(ids)
+    image.save(tmp_path / 'x.png')
+    label.save(tmp_path / 'y.png')
+    sample = {'tuple': (image, label), 'dict': {'image': image, 'label': label},
+              'bytes': {'image': {'bytes': _encoded(image), 'path': None}, 'label': {'bytes': _encoded(label)}},
+              'array': (colours, ids.astype(np.int64)),
+              'path': {'img': str(tmp_path / 'x.png'), 'mask': str(tmp_path / 'y.png')}}[form]
+    loaded = SegSourcePairs([sample], CLASSES).load(0)
+    np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
+    np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
+
+
+def test_a_table_without_a_known_image_column_names_its_columns():
+    with pytest.raises(DatasetError, match=r"\['a', 'b'\]"):
+        SegSourcePairs([{'a': 1, 'b': 2}], CLASSES)
+
+
+def test_a_huggingface_table_is_a_source():
+    datasets = pytest.importorskip('datasets')
+    colours = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
+    ids = np.random.RandomState(1).randint(0, 3, (30, 40)).astype(np.uint8)
+    features = datasets.Features({'image': datasets.Image(), 'label': datasets.Image()})
+    table = datasets.Dataset.from_dict({'image': [{'bytes': _encoded(Image.fromarray(colours)), 'path': None}],
+                                        'label': [{'bytes': _encoded(Image.fromarray(ids)), 'path': None}]}, features)
+    loaded = SegSourcePairs(table.with_format('torch'), CLASSES).load(0)
+    np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
+    np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
+
+
+def test_the_reference_sample_loads_whole(shared):
+    root = shared / 'data/cocostuff_sample'
+    cfg = {'type': 'SegSourceRaw', 'img_root': str(root / 'train2017'), 'split': str(root / 'train.txt'),
+           'label_root': str(root / 'annotations/train2017'), 'label_suffix': '_labelTrainIds.png',
+           'classes': list(COCO_CLASSES)}
+    source = build_source(cfg)
+    assert len(source) == 13
+    assert source.name(0) == '000000017914.jpg'
+    for index in range(len(source)):
+        assert source.load(index)['gt_semantic_seg'].shape == source.load(index)['img'].shape[:2]
+    official = build_source({'type': 'SegSourceCocoStuff164k', 'img_root': cfg['img_root'],
+                             'label_root': cfg['label_root'], 'split': cfg['split']})
+    for index in range(len(source)):
+        np.testing.assert_array_equal(official.load_label(index), source.load_label(index))
