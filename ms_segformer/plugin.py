@@ -1,14 +1,16 @@
 """Makes ModelScope resolve SegFormer models to this package; the only module that changes anything in ModelScope.
 
-`activate()` is what `import ms_segformer` calls. It changes five ModelScope modules, each in the moment it is
+`activate()` is what `import ms_segformer` calls. It changes seven modules of ModelScope, each in the moment it is
 imported, so that neither ModelScope nor torch is imported before the user does so:
 
 | module | change | answers to |
 |-|-|-|
 | `modelscope.metainfo` | `Trainers.easycv = 'easycv'` | the name was removed after ModelScope 1.5.2; the model cards use it |
 | `modelscope.utils.import_utils` | entries in the index of lazily imported modules | `build_from_cfg` imports what the index names |
-| `modelscope.utils.config` | a SegFormer configuration is read without `plugins: ["pai-easycv"]`, with a preprocessor | \
+| `modelscope.utils.config` | a SegFormer configuration is read without `plugins: ["pai-easycv"]` | \
 `register_plugins_repo` would run pip for a package that cannot be installed |
+| `modelscope.preprocessors.base` | an entry in `PREPROCESSOR_MAP` | the published `preprocessor` section is empty \
+(EasyCV's predictor prepared the images), and `Preprocessor.from_pretrained` then goes by this map |
 | `modelscope.utils.registry` | EasyCV and this package may both register the names they share | `Registry` raises \
 KeyError on a second registration |
 | `modelscope.hub.api`, `modelscope_hub.api` | the cached copy of a published model serves while the hub is out of \
@@ -240,6 +242,21 @@ class _Replace:
             setattr(self.owner, self.name, self.before)
 
 
+class _Entry:
+    """One entry added to a dict of ModelScope's until `undo`; nothing where it is there already."""
+
+    def __init__(self, owner, key, value):
+        self.owner, self.key, self.value = owner, key, value
+
+    def make(self):
+        self.added = self.key not in self.owner
+        self.owner.setdefault(self.key, self.value)
+
+    def undo(self):
+        if self.added and self.owner.get(self.key) == self.value:
+            del self.owner[self.key]
+
+
 def _function(owner, name, *parameters):
     """Return a function of a ModelScope class after checking that it takes these parameters."""
     import inspect
@@ -346,8 +363,6 @@ def _serve(configuration):
             configuration['plugins'] = others
         else:
             configuration.pop('plugins')
-    if not configuration.get('preprocessor'):  # EasyCV leaves it empty: its predictor prepared the images
-        configuration['preprocessor'] = {'type': 'segformer-preprocessor'}
 
 
 def _is_dead_plugin(requirement):
@@ -358,11 +373,20 @@ def _is_dead_plugin(requirement):
 
 
 def _type_in(configuration, section):
-    try:
-        section = configuration.get(section)
-        return section.get('type') if hasattr(section, 'get') else None
-    except AttributeError:  # not a dict at all: a file that holds a list
-        return None
+    # Through the plain dict, so that reading another model's configuration runs no code of ModelScope's that it
+    # would not have run without us.
+    content = configuration if isinstance(configuration, dict) else getattr(configuration, '_cfg_dict', None)
+    section = dict.get(content, section) if isinstance(content, dict) else None
+    return dict.get(section, 'type') if isinstance(section, dict) else None
+
+
+# --- modelscope.preprocessors.base ----------------------------------------------------------------------------------
+
+def _know_the_preprocessor(base):
+    known = getattr(base, 'PREPROCESSOR_MAP', None)
+    if not isinstance(known, dict):
+        raise _Unexpected('PREPROCESSOR_MAP is gone')
+    yield _Entry(known, ('Segformer', 'image-segmentation'), 'segformer-preprocessor')
 
 
 # --- modelscope.utils.registry --------------------------------------------------------------------------------------
@@ -372,12 +396,14 @@ def _share_names_with_easycv(module):
     registry = _class(module, 'Registry')
     register = _function(registry, '_register_module', 'group_key', 'module_name', 'module_cls', 'force')
     get = _function(registry, 'get', 'module_key', 'group_key')
+    if not {'_name', '_modules'} <= set(vars(registry('probe'))):
+        raise _Unexpected('Registry keeps its modules elsewhere')
 
     @_like(register)
     def _register_module(self, group_key='default', module_name=None, module_cls=None, force=False):
-        component = (self.name.upper(), group_key, module_name or getattr(module_cls, '__name__', None))
+        component = (self._name.upper(), group_key, module_name or getattr(module_cls, '__name__', None))
         if component in COMPONENTS:
-            present = self.modules.get(group_key, {}).get(component[2])
+            present = self._modules.get(group_key, {}).get(component[2])
             if _ours(module_cls):
                 if present is not None and not _ours(present):
                     _displaced[component] = present
@@ -392,7 +418,7 @@ def _share_names_with_easycv(module):
     @_like(get)
     def lookup(self, module_key, group_key='default'):
         found = get(self, module_key, group_key)
-        component = (self.name.upper(), group_key, module_key)
+        component = (self._name.upper(), group_key, module_key)
         if component in _displaced and _ours(found):
             return _choose(component, found, _displaced[component])
         return found
@@ -464,18 +490,6 @@ def _answer_without_the_hub(hub_api):
         return get_model(self, model_id, revision, *args, **kwargs)
 
     yield _Replace(owner, 'get_model', answer)
-    # `check_local_model_is_latest` in the trainers asks these two, ignores their errors, and waits 15 s for them.
-    for name in ('get_model_branches_and_tags', 'get_model_files'):
-        yield _Replace(owner, name, _refuse_at_once(_function(owner, name)))
-
-
-def _refuse_at_once(original):
-    @_like(original)
-    def ask(self, model_id, *args, **kwargs):
-        if _offline(model_id, None):
-            raise HubUnreachable(f'{model_id}: the hub cannot be reached')
-        return original(self, model_id, *args, **kwargs)
-    return ask
 
 
 def _download_without_the_hub(api):
@@ -559,6 +573,7 @@ _CHANGES = {
     'modelscope.metainfo': _name_the_trainer,
     'modelscope.utils.import_utils': _index_our_modules,
     'modelscope.utils.config': _read_segformer_configurations,
+    'modelscope.preprocessors.base': _know_the_preprocessor,
     'modelscope.utils.registry': _share_names_with_easycv,
     'modelscope.hub.api': _answer_without_the_hub,
     'modelscope_hub.api': _download_without_the_hub,

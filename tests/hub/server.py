@@ -93,15 +93,6 @@ class Hub:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def split_zip(folder, files):
-    """Return the bytes of a zip of `files` (paths relative to `folder`)."""
-    import io
-    import zipfile
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for name in files:
-            archive.write(Path(folder) / name, name)
-    return buffer.getvalue()
 
 
 class _Handler(BaseHTTPRequestHandler):
