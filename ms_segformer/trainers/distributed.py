@@ -1,0 +1,69 @@
+"""Processes and devices: one process on a CPU or GPU, or several under `torchrun` (gloo on CPUs, nccl on GPUs)."""
+import os
+
+import torch
+import torch.distributed as dist
+
+from .errors import TrainingError
+
+
+def start(launcher=None, device=None):
+    """Join the process group when there are several processes.
+
+    Args:
+        launcher: None or `pytorch`/`torchrun`: the variables that torchrun sets decide; `slurm` and `mpi` are
+            ModelScope's.
+        device: the device asked for; `cpu` makes the processes talk over gloo.
+
+    Returns:
+        (rank, world size).
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        if launcher in (None, 'pytorch', 'torchrun'):
+            if int(os.environ.get('WORLD_SIZE', 1)) <= 1 or 'RANK' not in os.environ:
+                return 0, 1
+            on_gpu = torch.cuda.is_available() and not str(device or '').startswith('cpu')
+            if on_gpu:
+                torch.cuda.set_device(local_rank())
+            dist.init_process_group('nccl' if on_gpu else 'gloo')
+        elif launcher in ('slurm', 'mpi'):
+            from modelscope.utils.torch_utils import init_dist
+            init_dist(launcher)
+        else:
+            raise TrainingError(f'launcher is {launcher!r}; accepted: pytorch (torchrun), slurm, mpi, or none')
+    return dist.get_rank(), dist.get_world_size()
+
+
+def local_rank():
+    """Number of this process on its machine."""
+    return int(os.environ.get('LOCAL_RANK', 0))
+
+
+def choose_device(name=None, world_size=1):
+    """Return the torch device for a name (`cpu`, `gpu`, `cuda`, `cuda:1`, …); None takes a GPU where there is one.
+
+    Raises:
+        TrainingError: a GPU is asked for by name and there is none.
+    """
+    name = None if name is None else str(name)
+    if name is None:
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    name = name.replace('gpu', 'cuda')
+    if name.startswith('cuda') and not torch.cuda.is_available():
+        raise TrainingError(f'device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device; leave '
+                            "the device out or pass device='cpu'")
+    if name.startswith('cuda') and ':' not in name:
+        name = f'cuda:{local_rank() if world_size > 1 else torch.cuda.current_device()}'
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(f'device {name!r} is not known: {error}') from None
+
+
+def mean_over_processes(values, device):
+    """Return the mean of a list of floats over all processes; the list itself when there is only one."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device='cpu' if dist.get_backend() == 'gloo' else device)
+    dist.all_reduce(tensor)
+    return (tensor / dist.get_world_size()).tolist()

@@ -1,0 +1,709 @@
+"""The `easycv` trainer: SegFormer training and evaluation from a configuration of the published kind.
+
+    from modelscope.metainfo import Trainers
+    from modelscope.trainers import build_trainer
+    trainer = build_trainer(Trainers.easycv, dict(model='damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k',
+                                                  classes=['road', 'sky'], data_root='my_data', work_dir='run'))
+    trainer.train()
+
+The same under `torchrun --nproc_per_node N script.py` trains on N GPUs (or N processes of a CPU). The trained model
+directory is `<work_dir>/output`.
+"""
+import json
+import math
+import os
+import tempfile
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from modelscope.metrics import build_metric
+from modelscope.trainers.builder import TRAINERS
+from modelscope.trainers.hooks.lr_scheduler_hook import LrSchedulerHook
+from modelscope.trainers.trainer import EpochBasedTrainer
+from modelscope.utils.constant import ModeKeys
+from modelscope.utils.torch_utils import is_master
+from torch.utils.data import DataLoader
+
+from .. import plugin
+from ..config import read_model_section
+from ..datasets.errors import DatasetError
+from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
+from ..files import atomic_write
+from ..metainfo import TRAINER
+from . import configuration, distributed, hooks, starting_point, state
+from .ema import WeightAverage
+from .errors import TrainingError
+from .evaluation import Evaluator
+from .optimizer import build_optimizer
+from .sampler import EpochSampler, ShareSampler
+from .schedules import build_schedule, policy_name
+
+PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
+EVALUATION_FILE = 'last_evaluation.json'
+
+
+@TRAINERS.register_module(module_name=TRAINER, force=True)
+class EasyCVTrainer(EpochBasedTrainer):
+    """Trains SegFormer; the arguments are keys of `build_trainer('easycv', {…})`.
+
+    Args:
+        model: hub id, model directory, or a built model (then with `cfg_file`). Its weights are the starting point.
+        cfg_file: configuration to train from scratch with (or instead of the model directory's).
+        classes: class names, or a text file with one a line, when they differ from the configuration's.
+        data_root: folder of the data, see `configuration.find_splits`.
+        train_dataset, eval_dataset: `MsDataset`, `SegDataset`, a table of pairs, or any torch data set with the same
+            samples; by default what the configuration's `dataset` section describes.
+        cfg_modify_fn: function that takes the configuration and returns the changed one.
+        cfg_options: `{'train.max_epochs': 3, …}`, merged into the configuration after `cfg_modify_fn`.
+        load_from: weights to start from, in place of the model's: file (any dialect) or model directory.
+        checkpoint_path: same as `resume`, for the path of a checkpoint of this trainer.
+        resume: True goes on from the last checkpoint in `work_dir` if there is one; or a path.
+        work_dir: folder for checkpoints, logs and the trained model; default `train.work_dir`, else `./work_dir`.
+        seed: decides the weights' start, the order and the random draws of the samples.
+        max_epochs: overrides `train.max_epochs`.
+        device: `cpu`, `gpu`, `cuda:1`, …; default a GPU where there is one.
+        launcher: `pytorch` (torchrun, found by itself), `slurm` or `mpi`.
+        amp: `bf16` or `fp16`; also `train.amp` in the configuration. `use_fp16` is the same as `fp16`.
+        ema: decay of the weights' moving average, which is then evaluated and saved; also `train.ema`.
+        callbacks, optimizers, data_collator, samplers, compile: as for ModelScope's `EpochBasedTrainer`.
+
+    Raises:
+        TrainingError, ConfigurationError, CheckpointError, DatasetError: before any work is lost.
+    """
+
+    def __init__(self, model=None, cfg_file=None, cfg_modify_fn=None, train_dataset=None, eval_dataset=None,
+                 classes=None, data_root=None, load_from=None, checkpoint_path=None, resume=None, work_dir=None, seed=42,
+                 device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False, **kwargs):
+        self.rank, self.world_size = distributed.start(launcher, device)
+        self._device_choice = distributed.choose_device(device, self.world_size)
+        self._classes, self._data_root = classes, data_root
+        self._cfg_options, self._load_from = cfg_options, load_from
+        self._resume = checkpoint_path if checkpoint_path is not None else resume
+        self._amp, self._ema_decay = 'fp16' if use_fp16 and amp is None else amp, ema
+        self._work_dir = work_dir
+        self.ema = self.scaler = self.optimizer = self.lr_scheduler = None
+        self.gradients_restored = False
+        self.evaluated_at = (None, None)
+        self._resumed_moment = None
+        self._remembered_evaluation = None
+        self._prepared = False
+        if model is None and cfg_file is None:
+            raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
+                                'weights, or cfg_file=<configuration.json> to train from scratch')
+        with plugin.serving():
+            super().__init__(model=model, cfg_file=cfg_file, cfg_modify_fn=cfg_modify_fn, train_dataset=train_dataset,
+                             eval_dataset=eval_dataset, seed=seed, device='cpu', **kwargs)
+        self._finish_construction(seed)
+
+    def _finish_construction(self, seed):
+        self.device = self._device_choice
+        self._dist = self.world_size > 1
+        self.bare_model = self.unwrap_module(self.model)
+        self.bare_model.to(self.device)
+        self.precision = self._choose_precision()
+        if self.train_dataset is not None and hasattr(self.train_dataset, 'set_seed'):
+            self.train_dataset.set_seed(seed)
+        if self._dist:  # the same start everywhere, other draws of dropout in every process
+            torch.manual_seed(seed + self.rank)
+
+    # --- what ModelScope's constructor asks for -----------------------------------------------------------------
+
+    def get_or_download_model_dir(self, model, model_revision=None, third_party=None):
+        """Return a local model directory without asking the hub whether it is the latest."""
+        if os.path.exists(model):
+            return model if os.path.isdir(model) else os.path.dirname(model)
+        from modelscope.hub.snapshot_download import snapshot_download
+        return snapshot_download(model, revision=model_revision)
+
+    def rebuild_config(self, cfg):
+        """Apply `cfg_modify_fn` and `cfg_options`, then the class list and the data folder."""
+        cfg = super().rebuild_config(cfg)
+        if cfg is None:
+            raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
+        if self._cfg_options:
+            cfg.merge_from_dict(dict(self._cfg_options))
+        raw = cfg._cfg_dict.to_dict()
+        self._load_from = self._load_from or raw.get('load_from')
+        self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
+        train = raw.setdefault('train', {})
+        train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
+        read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
+        _check_writable(train['work_dir'])
+        return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
+
+    def build_model(self):
+        """Build the network and load its starting point."""
+        from ..models.segformer import Segformer
+        section = {key: value for key, value in self.cfg.model.to_dict().items() if key != 'type'}
+        model = Segformer(self.model_dir, **section)
+        self.starting_point = starting_point.load(
+            model, model_dir=self.model_dir if self.input_model_id is not None else None,
+            load_from=self._load_from, pretrained=self.cfg.model.get('pretrained'), new_classes=self.new_classes)
+        return model
+
+    def get_preprocessors(self, preprocessor):
+        """The data set's own pipeline prepares the samples."""
+        return None, None
+
+    def build_dataset(self, datasets, model_cfg, mode, preprocessor=None, **kwargs):
+        """Return the data set of a mode; its errors reach the user (ModelScope's own method prints and swallows them).
+
+        Raises:
+            DatasetError: the data cannot be used.
+        """
+        split = 'train' if mode == ModeKeys.TRAIN else 'val'
+        if mode != ModeKeys.TRAIN and datasets is None and not self._evaluates():
+            return None
+        try:
+            return _build_dataset(datasets, model_cfg, split, mode)
+        except DatasetError as error:
+            if mode == ModeKeys.TRAIN:
+                raise
+            raise DatasetError(f'{error} (this is the evaluation data; to train without evaluating, set '
+                               'evaluation.period to null)') from None
+
+    def _evaluates(self):
+        return (self.cfg.safe_get('evaluation.period') is not None
+                and self.cfg.safe_get('dataset.val') is not None)
+
+    def get_data_collator(self, data_collator, remove_unused_data=False):
+        return super().get_data_collator(data_collator or collate, remove_unused_data)
+
+    def register_hook_from_cfg(self, hook_cfg):
+        """Build hooks by their names: this package's, ModelScope's, or EasyCV's and mmcv's where installed."""
+        built = []
+        for section in hook_cfg:
+            if section.get('type') in hooks.DONE_BY_THE_TRAINER:
+                self._take_options(section)
+                continue
+            hook = hooks.build_hook(section)
+            self.register_hook(hook)
+            built.append(hook)
+        return built
+
+    def _take_options(self, section):
+        if section['type'] == 'EMAHook' and self._ema_decay is None:
+            self._ema_decay = section.get('decay', 0.9998)
+        elif section['type'] in ('TorchAMPOptimizerHook', 'AMPFP16OptimizerHook') and self._amp is None:
+            self._amp = 'fp16'
+
+    def print_cfg(self):
+        """Write the configuration as it will be used to `<work_dir>/configuration.json` instead of the terminal."""
+        if is_master():
+            path = Path(self.work_dir) / 'configuration.json'
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(self.cfg._cfg_dict.to_dict(), indent=2, default=str))
+            self.logger.info(f'the configuration of this run: {path}')
+
+    def print_hook_info(self):
+        """ModelScope prints the stages of every hook; the configuration file has them already."""
+
+    # --- training ------------------------------------------------------------------------------------------------
+
+    @property
+    def max_iters(self):
+        """Iterations of the whole run."""
+        return self._max_epochs * self._iterations_per_epoch()
+
+    def _iterations_per_epoch(self):
+        return self._train_iters_per_epoch or len(self.train_dataloader)
+
+    def train(self, checkpoint_path=None, load_all_state=True, *args, **kwargs):
+        """Train to the last epoch.
+
+        Args:
+            checkpoint_path: go on from this checkpoint (of this trainer), or with `load_all_state=False` start from its
+                weights alone.
+
+        Raises:
+            TrainingError: the loss is not finite, a checkpoint cannot be written, a loader's process died; the message
+                says which checkpoint is safe.
+        """
+        self._check_training_data()
+        self._mode = ModeKeys.TRAIN
+        with plugin.serving():
+            self._prepare_training()
+            if checkpoint_path is not None and not load_all_state:
+                starting_point.load(self.bare_model, load_from=checkpoint_path)
+            else:
+                self._resume_from(checkpoint_path if checkpoint_path is not None else self._resume)
+            self._warn_of_short_run()
+            with self._explained_failures():
+                self.train_loop(self.train_dataloader)
+
+    def _check_training_data(self):
+        if self.train_dataset is None:
+            raise TrainingError('no training data: pass train_dataset, data_root, or a configuration with '
+                                'dataset.train')
+        if len(self.train_dataset) == 0:
+            raise TrainingError('the training split is empty: no image was found for it. Check dataset.train '
+                                '(img_root, img_suffix, split) with "ms-segformer check-data"')
+        if self.eval_dataset is not None and len(self.eval_dataset) == 0:
+            raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
+
+    def _prepare_training(self):
+        if self._prepared:
+            return
+        if is_master():
+            state.remove_unfinished(self.work_dir)
+        self.train_dataloader = self.data_loader = self.get_train_dataloader()
+        self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
+        decay = self._ema_decay if self._ema_decay is not None else self.cfg.safe_get('train.ema')
+        if decay:
+            self.ema = WeightAverage(self.bare_model, decay if isinstance(decay, float) else 0.9998)
+        self.register_optimizers_hook()
+        self.register_hook(hooks.ProgressHook())
+        self.register_processors()
+        self._prepared = True
+
+    def to_parallel(self, model):
+        """Wrap the model for several processes; SyncBN where the configuration names it and GPUs are used."""
+        on_gpu = self.device.type == 'cuda'
+        if self.bare_model.settings.head.norm == 'SyncBN' and on_gpu:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            self.bare_model = model
+        elif self.bare_model.settings.head.norm == 'SyncBN' and is_master():
+            self.logger.warning('SyncBN needs GPUs; on CPUs every process normalises by its own batch')
+        ids = [self.device.index] if on_gpu else None
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def register_optimizers_hook(self):
+        """Create the optimizer and the schedule, and register the hooks that drive them."""
+        optimizer, scheduler = self.optimizers
+        section = deepcopy(self.cfg.train.get('optimizer')) or {}
+        options = dict(section.pop('options', None) or {})
+        options.update({key: value for key, value in (self.cfg.train.get('optimizer_hook') or {}).items()
+                        if key != 'type'})
+        self.optimizer = optimizer or build_optimizer(_plain(section), self.bare_model, self.device.type)
+        for group in self.optimizer.param_groups:
+            group.setdefault('initial_lr', group['lr'])
+        if self.precision == torch.float16:
+            self.scaler = torch.cuda.amp.GradScaler(enabled=self.device.type == 'cuda')
+        accepted = {key: options[key] for key in ('cumulative_iters', 'grad_clip', 'loss_keys') if key in options}
+        self.register_hook(hooks.OptimizerHook(scaler=self.scaler, **accepted))
+        self._register_schedule(scheduler)
+
+    def _register_schedule(self, scheduler):
+        section = _plain(self.cfg.train.get('lr_scheduler') or {'policy': 'fixed', 'by_epoch': False})
+        self.schedule = None
+        if scheduler is None:
+            self.schedule = build_schedule(section, self.max_iters, self._max_epochs, self._iterations_per_epoch())
+        if self.schedule is not None:
+            self.register_hook(hooks.ScheduleHook(self.schedule))
+        elif scheduler is None and (section.get('policy') or policy_name(section)):
+            from ..bridge import build_lr_hook
+            self.register_hook(hooks.AddLrLogHook())
+            self.register_hook(build_lr_hook({'policy': policy_name(section), **section}))
+        else:
+            options = section.pop('options', {})
+            self.lr_scheduler = scheduler or self.build_lr_scheduler(section, {'optimizer': self.optimizer})
+            self.register_hook(LrSchedulerHook(**options))
+
+    def _warn_of_short_run(self):
+        schedule = self.schedule
+        if schedule is not None and schedule.warmup and self.max_iters < schedule.warmup_iters and is_master():
+            reached = schedule.rate(1.0, self.max_iters - 1, self._max_epochs - 1)
+            self.logger.warning(
+                f'this run has {self.max_iters} iterations, fewer than its warm-up of {schedule.warmup_iters}: the '
+                f'learning rate ends at {100 * reached:.1f} % of the configured one. Set '
+                'train.lr_scheduler.warmup_iters lower, or train.lr_scheduler.warmup to null')
+
+    def train_loop(self, data_loader):
+        """Train from the present position to the last epoch."""
+        self.invoke_hook('before_run')
+        self.bare_model.train()
+        for _ in range(self._epoch, self._max_epochs):
+            self._train_epoch(data_loader)
+            if self._stop_training:
+                break
+        self.invoke_hook('after_run')
+
+    def _train_epoch(self, data_loader):
+        per_epoch, start = self._iterations_per_epoch(), self._inner_iter
+        if hasattr(self.train_dataset, 'set_epoch'):
+            self.train_dataset.set_epoch(self._epoch)
+        if isinstance(data_loader.sampler, EpochSampler):
+            data_loader.sampler.set_position(self._epoch, start * data_loader.batch_size)
+        self.invoke_hook('before_train_epoch')
+        if start < per_epoch:
+            for number, batch in zip(range(start, per_epoch), data_loader):  # noqa: B905 the shorter one ends the epoch
+                self._inner_iter = number
+                self._train_iteration(batch)
+        self.invoke_hook('after_train_epoch')
+        self._inner_iter = 0
+        self._epoch += 1
+        self._resumed_moment = None
+
+    def _train_iteration(self, batch):
+        self._resumed_moment = None
+        self.data_batch = batch
+        self.invoke_hook('before_train_iter')
+        self.train_step(self.model, batch)
+        self.invoke_hook('after_train_iter')
+        del self.data_batch, self.train_outputs
+        self._iter += 1
+        self._mode = ModeKeys.TRAIN
+
+    def train_step(self, model, inputs):
+        """Run the forward pass of one batch and log its loss.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        model.train()
+        self._mode = ModeKeys.TRAIN
+        if self._dist:
+            model.require_backward_grad_sync = self.completes_a_step()
+        tensors = {key: value.to(self.device, non_blocking=True) for key, value in inputs.items()
+                   if isinstance(value, torch.Tensor)}
+        with self._autocast():
+            self.train_outputs = model(**tensors)
+        logged = {key: value for key, value in self.train_outputs.items() if key != 'loss' and _is_scalar(value)}
+        logged['loss'] = self.train_outputs['loss']
+        values = torch.stack([value.detach().float() for value in logged.values()]).tolist()
+        values = distributed.mean_over_processes(values, self.device)
+        if not math.isfinite(values[-1]):
+            raise TrainingError(self._not_finite(values[-1], inputs))
+        self.log_buffer.update(dict(zip(logged, values, strict=True)))
+
+    def completes_a_step(self):
+        """Whether the optimizer steps after the current iteration (gradients may be accumulated)."""
+        count = getattr(self, 'cumulative_iters', 1)
+        return (self._iter + 1) % count == 0 or self._iter + 1 == self.max_iters
+
+    def _autocast(self):
+        return nullcontext() if self.precision is None else torch.autocast(self.device.type, self.precision)
+
+    def _choose_precision(self):
+        name = self._amp if self._amp is not None else self.cfg.safe_get('train.amp')
+        if not name:
+            return None
+        if name not in PRECISIONS:
+            raise TrainingError(f'train.amp is {name!r}; accepted: bf16, fp16, or null for float32')
+        if PRECISIONS[name] == torch.float16 and self.device.type == 'cpu':
+            raise TrainingError('train.amp is fp16, which needs a GPU; use bf16 or null on a CPU')
+        return PRECISIONS[name]
+
+    def get_train_dataloader(self):
+        """Return the loader of the training data; its order follows from the seed and the epoch alone."""
+        options = self._loader_options('train')
+        sampler = self._given_sampler('train')
+        if sampler is None:
+            sampler = EpochSampler(len(self.train_dataset), self._seed, self.rank, self.world_size,
+                                   options.pop('shuffle', True))
+        options.pop('shuffle', None)
+        # Its own generator: the global one must not depend on how often a loader was started.
+        return DataLoader(self.train_dataset, sampler=sampler, collate_fn=self.train_data_collator,
+                          generator=torch.Generator().manual_seed(self._seed), **options)
+
+    def get_eval_data_loader(self):
+        """Return the loader of this process's share of the evaluation data."""
+        options = self._loader_options('val')
+        for key in ('shuffle', 'persistent_workers'):
+            options.pop(key, None)
+        sampler = self._given_sampler('val') or ShareSampler(len(self.eval_dataset), self.rank, self.world_size)
+        return DataLoader(self.eval_dataset, sampler=sampler, collate_fn=self.eval_data_collator,
+                          generator=torch.Generator().manual_seed(self._seed), **options)
+
+    def _given_sampler(self, split):
+        return self._samplers.get(split) if isinstance(self._samplers, dict) else self._samplers
+
+    def _loader_options(self, split):
+        section = _plain(self.cfg.safe_get('train.dataloader' if split == 'train' else 'evaluation.dataloader') or {})
+        batch, workers = section.pop('batch_size_per_gpu', 1), section.pop('workers_per_gpu', 0)
+        if not isinstance(batch, int) or batch < 1:
+            raise TrainingError(f'batch_size_per_gpu is {batch!r}; expected an integer of at least 1')
+        options = {'batch_size': batch, 'num_workers': workers, 'pin_memory': self.device.type == 'cuda', **section}
+        if workers and split == 'train':
+            options.setdefault('persistent_workers', True)
+        return options
+
+    # --- what a run is resumed from ------------------------------------------------------------------------------
+
+    @property
+    def model_to_save(self):
+        """The model whose weights go into checkpoints: the average where there is one."""
+        return self.bare_model if self.ema is None else self.ema.model
+
+    def checkpoint_meta(self):
+        """What a checkpoint says about itself, in EasyCV's layout."""
+        palette = getattr(self.train_dataset, 'PALETTE', None)
+        return {'CLASSES': list(self.cfg.CLASSES), 'PALETTE': [list(map(int, colour)) for colour in palette or []],
+                'epoch': self._epoch + 1, 'iter': self._iter + 1}
+
+    def run_state(self, after_epoch):
+        """Return all that a run needs besides the weights, after the current iteration (or epoch)."""
+        done = self._iter if after_epoch else self._iter + 1
+        inner = self._iterations_per_epoch() if after_epoch else self._inner_iter + 1
+        randoms = [state.random_state()]
+        if self._dist:
+            randoms = [None] * self.world_size
+            dist.all_gather_object(randoms, state.random_state())
+        result = {
+            'iteration': done, 'epoch': self._epoch, 'inner_iteration': inner, 'random': randoms, 'seed': self._seed,
+            'world_size': self.world_size, 'batch_size': self.train_dataloader.batch_size,
+            'samples': len(self.train_dataset), 'max_epochs': self._max_epochs, 'optimizer': self.optimizer.state_dict(),
+            'hooks': {type(hook).__name__: hook.state_dict() for hook in self._hooks if hasattr(hook, 'state_dict')},
+        }
+        if self.lr_scheduler is not None:
+            result['lr_scheduler'] = self.lr_scheduler.state_dict()
+        if self.scaler is not None:
+            result['scaler'] = self.scaler.state_dict()
+        if self.ema is not None:
+            result['ema_steps'] = self.ema.steps
+            result['model'] = {key: value.cpu() for key, value in self.bare_model.state_dict().items()}
+        gradients = {name: p.grad for name, p in self.bare_model.named_parameters() if p.grad is not None}
+        if gradients:  # in the middle of an accumulation
+            result['gradients'] = gradients
+        return result
+
+    def is_resumed_moment(self):
+        """Whether the run stands where it was resumed from, before any new iteration."""
+        return self._resumed_moment is not None and self._resumed_moment == self._iter
+
+    def _resume_from(self, where):
+        if where is None or where is False:
+            self._refuse_to_mix_runs()
+            return
+        if where is True or where == 'auto':
+            prefix = state.latest(self.work_dir)
+            if prefix is None:
+                self.logger.info(f'nothing to resume in {self.work_dir}; training starts at the beginning')
+                return
+        else:
+            prefix = state.prefix_of(where)
+        model_file, state_file = state.pair_of(prefix)
+        self._load_run(model_file, state.load_state(state_file))
+        self.logger.info(f'resumed from {prefix}: epoch {self._epoch + 1}, {self._iter} of {self.max_iters} iterations '
+                         'done')
+
+    def _refuse_to_mix_runs(self):
+        found = state.latest(self.work_dir)
+        if found is not None and is_master():
+            self.logger.warning(f'{self.work_dir} holds checkpoints of an earlier run (the last is {found}); this run '
+                                'starts anew and overwrites those of the same name. To go on with it pass resume=True')
+
+    def _load_run(self, model_file, saved):
+        from ..models.checkpoint import load_checkpoint, load_state
+        if self.ema is not None and 'model' in saved:
+            load_checkpoint(self.ema.model, model_file)
+            load_state(self.bare_model, saved['model'], str(model_file))
+            self.ema.steps = saved['ema_steps']
+        else:
+            load_checkpoint(self.bare_model, model_file)
+        self._check_same_run(saved)
+        self.optimizer.load_state_dict(saved['optimizer'])
+        for name, part in (('lr_scheduler', self.lr_scheduler), ('scaler', self.scaler)):
+            if part is not None and name in saved:
+                part.load_state_dict(saved[name])
+        for hook in self._hooks:
+            if hasattr(hook, 'load_state_dict') and type(hook).__name__ in saved['hooks']:
+                hook.load_state_dict(saved['hooks'][type(hook).__name__])
+        self._epoch, self._iter, self._inner_iter = saved['epoch'], saved['iteration'], saved['inner_iteration']
+        self._resumed_moment = self._iter
+        parameters = dict(self.bare_model.named_parameters())
+        for name, gradient in saved.get('gradients', {}).items():
+            parameters[name].grad = gradient.to(self.device)
+        self.gradients_restored = 'gradients' in saved
+        if self.rank < len(saved['random']):
+            state.set_random_state(saved['random'][self.rank])
+        self._remembered_evaluation = self._read_evaluation()
+
+    def _check_same_run(self, saved):
+        ours = {'seed': self._seed, 'world_size': self.world_size, 'batch_size': self.train_dataloader.batch_size,
+                'samples': len(self.train_dataset), 'max_epochs': self._max_epochs}
+        changed = [f'{key} {saved[key]} -> {value}' for key, value in ours.items() if saved[key] != value]
+        if changed and is_master():
+            self.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
+                                'not give the weights an unbroken run gives')
+        if saved['inner_iteration'] > self._iterations_per_epoch():
+            raise TrainingError(f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has '
+                                f'only {self._iterations_per_epoch()} now; resume with the batch size, processes and '
+                                'data it was made with')
+
+    # --- evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluate_during_training(self, moment):
+        """Evaluate, unless this moment was evaluated before the run was interrupted; returns the values.
+
+        Args:
+            moment: ('epoch', number) or ('iter', number), from 0.
+        """
+        remembered = self._remembered_evaluation
+        if remembered is not None and self.is_resumed_moment() and remembered['iteration'] == self._iter:
+            self._metric_values = remembered['values']
+            self._mode = ModeKeys.EVAL
+        else:
+            self.evaluate()
+            if is_master():
+                hooks.write_results({'iteration': self._iter, **self._metric_values}, self.work_dir, EVALUATION_FILE)
+        self.evaluated_at = moment
+        period = self.cfg.safe_get('train.checkpoint.period') or {}
+        output = period.get('output_dir') or os.path.join(self.work_dir, period.get('output_sub_dir') or 'output')
+        if is_master() and os.path.isdir(output):
+            hooks.write_results(self._metric_values, output)
+        return self._metric_values
+
+    def _read_evaluation(self):
+        try:
+            values = json.loads((Path(self.work_dir) / EVALUATION_FILE).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        iteration = values.pop('iteration', None)
+        return {'iteration': iteration,
+                'values': {key: math.nan if value is None else value for key, value in values.items()}}
+
+    def evaluate(self, checkpoint_path=None, saving_fn=None, **kwargs):
+        """Evaluate on the evaluation data.
+
+        Args:
+            checkpoint_path: weights to evaluate in place of the present ones (any dialect).
+            saving_fn: called as `saving_fn(inputs, outputs)` with every batch and `{'seg_map': […]}`.
+
+        Returns:
+            Dict of metric values, the same on every process.
+        """
+        if self.eval_dataset is None:
+            self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
+        if len(self.eval_dataset) == 0:
+            raise TrainingError('the evaluation split is empty. Check dataset.val (img_root, img_suffix, split)')
+        if checkpoint_path is not None:
+            starting_point.load(self.bare_model, load_from=checkpoint_path)
+        elif self.starting_point_is_random() and not self._iter:
+            self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
+        self._mode = ModeKeys.EVAL
+        self.eval_dataloader = self.get_eval_data_loader()
+        with plugin.serving(), self._explained_failures():
+            metrics = [build_metric(metric) for metric in self.metrics]
+            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn)
+        return self._metric_values
+
+    def starting_point_is_random(self):
+        """Whether the model has neither loaded weights nor was handed over built."""
+        return getattr(self, 'starting_point', True) is None
+
+    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None):
+        """Feed every process's share into the metrics and add them up."""
+        self.invoke_hook('before_val')
+        model = self.bare_model if self.ema is None else self.ema.model
+        evaluator = Evaluator(model, self.device, dtype=self.precision)
+        for number, batch in enumerate(_with_progress(data_loader)):
+            if self._eval_iters_per_epoch is not None and number >= self._eval_iters_per_epoch:
+                break
+            outputs = {'seg_map': evaluator.predict(batch)}
+            for metric in metric_classes:
+                metric.add(outputs, batch)
+            if saving_fn is not None:
+                saving_fn(batch, outputs)
+        values = {}
+        for metric in metric_classes:
+            if hasattr(metric, 'all_reduce'):
+                metric.all_reduce()
+            values.update(metric.evaluate())
+        self.invoke_hook('after_val')
+        return values
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    def write_configuration(self, folder):
+        """Write the configuration of the trained model directory."""
+        raw = configuration.exported(self.cfg._cfg_dict.to_dict(), getattr(self.train_dataset, 'PALETTE', None))
+        with atomic_write(Path(folder) / 'configuration.json') as temporary:
+            temporary.write_text(json.dumps(raw, indent=2, default=str, ensure_ascii=False), encoding='utf-8')
+
+    def _safe(self):
+        found = state.latest(self.work_dir)
+        return (f'The last checkpoint, {found}.pth, is safe: resume=True goes on from it'
+                if found else 'No checkpoint was written yet')
+
+    def _not_finite(self, loss, inputs):
+        metas = inputs.get('img_metas') or []
+        names = ', '.join(str(meta.get('ori_filename') or meta.get('filename')) for meta in metas
+                          if isinstance(meta, dict))
+        rate = self.optimizer.param_groups[0]['lr']
+        return (f'the loss is {loss} at epoch {self._epoch + 1}, iteration {self._inner_iter + 1} (learning rate '
+                f'{rate:.3g}{", images: " + names if names else ""}). {self._safe()}. Lower train.optimizer.lr, set '
+                'train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if train.amp is set, or '
+                'check the data with "ms-segformer check-data"')
+
+    @contextmanager
+    def _explained_failures(self):
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.logger.warning(f'interrupted at epoch {self._epoch + 1}, iteration {self._inner_iter + 1}. '
+                                f'{self._safe()}')
+            raise
+        except RuntimeError as error:
+            text = str(error)
+            if isinstance(error, TrainingError) or 'DataLoader worker' not in text:
+                raise
+            first = text.splitlines()[0]
+            raise TrainingError(f'a data loading process died ({first}). {self._safe()}. Usually memory ran out: lower '
+                                'workers_per_gpu or batch_size_per_gpu; with workers_per_gpu=0 the error shows '
+                                'itself') from error
+
+
+def _build_dataset(datasets, cfg, split, mode):
+    from modelscope.msdatasets.ms_dataset import MsDataset
+    section = _plain(cfg.safe_get(f'dataset.{split}') or {})
+    if isinstance(datasets, MsDataset):
+        if not datasets.is_custom:
+            datasets.to_custom_dataset(custom_cfg=cfg, preprocessor=None, mode=mode)
+        datasets = datasets.ds_instance
+    if datasets is None:
+        if not section:
+            return None
+        return SegDataset(**_arguments(section, mode))
+    raise_construction_error(datasets)
+    if isinstance(datasets, SegDataset):
+        return datasets
+    if isinstance(datasets, torch.utils.data.Dataset) and not _is_table(datasets):
+        return datasets
+    return SegDataset(datasets=datasets, **_arguments(section, mode))
+
+
+def _is_table(datasets):
+    return type(datasets).__module__.split('.')[0] == 'datasets'
+
+
+def _arguments(section, mode):
+    arguments = {key: value for key, value in section.items() if key not in ('type', 'mode', 'preprocessor')}
+    if isinstance(arguments.get('data_source'), dict) and list(arguments['data_source']) == ['classes']:
+        arguments['data_source'] = {'classes': arguments['data_source']['classes']}
+    return {**arguments, 'mode': mode, 'fallback': _foreign_transform}
+
+
+def _foreign_transform(name):
+    from ..bridge import transform
+    return transform(name)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_scalar(value):
+    return isinstance(value, torch.Tensor) and value.dim() == 0
+
+
+def _with_progress(loader):
+    import sys
+    if not (sys.stderr.isatty() and is_master()):
+        return loader
+    from tqdm import tqdm
+    return tqdm(loader, desc='evaluating', leave=False, dynamic_ncols=True)
+
+
+def _check_writable(folder):
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(f'work_dir {folder} cannot be written ({error}); choose another with work_dir=…') from None

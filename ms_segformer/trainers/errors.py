@@ -1,0 +1,5 @@
+"""What the trainer says when it cannot go on."""
+
+
+class TrainingError(RuntimeError, ValueError):
+    """Training cannot start or go on; the message says what happened, what is safe and what to do."""

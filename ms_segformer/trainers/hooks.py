@@ -1,0 +1,372 @@
+"""The hooks the published configurations name, on ModelScope's.
+
+| configuration says | runs |
+|-|-|
+| CheckpointHook, BestCkptSaverHook (BestCkptSaver) | those below: whole pairs, atomically |
+| EvaluationHook | `EvaluationHook` below |
+| AddLrLogHook | `AddLrLogHook` below |
+| TextLoggerHook | `TextLoggerHook` below |
+| TensorboardHook, IterTimerHook and any other hook of ModelScope | ModelScope's |
+| a hook that only EasyCV or mmcv has | that one, through `ms_segformer.bridge` |
+"""
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from modelscope.trainers.hooks import builder, evaluation_hook
+from modelscope.trainers.hooks.checkpoint import checkpoint_hook
+from modelscope.trainers.hooks.hook import Hook
+from modelscope.trainers.hooks.logger import text_logger_hook
+from modelscope.trainers.hooks.optimizer import base as optimizer_base
+from modelscope.trainers.hooks.priority import Priority
+from modelscope.utils.torch_utils import is_master
+
+from ..files import atomic_write
+from ..metainfo import LR_LOG_HOOK
+from . import state
+
+
+@builder.HOOKS.register_module(module_name=LR_LOG_HOOK, force=True)
+class AddLrLogHook(Hook):
+    """Puts the learning rate of the first parameter group into the log as `lr`; `ScheduleHook` does so already."""
+
+    PRIORITY = Priority.LOW
+
+    def after_train_iter(self, trainer):
+        trainer.log_buffer.output['lr'] = trainer.optimizer.param_groups[0]['lr']
+
+    before_train_epoch = after_train_iter
+
+
+class ScheduleHook(Hook):
+    """Sets the learning rates before each iteration from a `schedules.Schedule`."""
+
+    PRIORITY = Priority.VERY_HIGH
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def before_train_iter(self, trainer):
+        for group in trainer.optimizer.param_groups:
+            group['lr'] = self.schedule.rate(group['initial_lr'], trainer.iter, trainer.epoch)
+
+    def after_train_iter(self, trainer):
+        trainer.log_buffer.output['lr'] = trainer.optimizer.param_groups[0]['lr']
+
+
+class OptimizerHook(optimizer_base.OptimizerHook):
+    """Backward pass, accumulation, clipping and the optimizer's step.
+
+    Args:
+        cumulative_iters: iterations whose gradients are added up, each divided by their number, before a step.
+        grad_clip: arguments of `torch.nn.utils.clip_grad_norm_`, or None.
+        scaler: a gradient scaler for float16, or None.
+    """
+
+    def __init__(self, cumulative_iters=1, grad_clip=None, scaler=None, **kwargs):
+        super().__init__(cumulative_iters=cumulative_iters, grad_clip=grad_clip, **kwargs)
+        self.scaler = scaler
+
+    def before_run(self, trainer):
+        trainer.cumulative_iters = self.cumulative_iters
+        if not trainer.gradients_restored:
+            trainer.optimizer.zero_grad(set_to_none=True)
+
+    def before_train_iter(self, trainer):
+        pass
+
+    def after_train_iter(self, trainer):
+        loss = sum(trainer.train_outputs[key] for key in self.loss_keys) / self.cumulative_iters
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if not trainer.completes_a_step():
+            return
+        if self.grad_clip is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(trainer.optimizer)
+            parameters = [p for p in trainer.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, **self.grad_clip)
+            trainer.log_buffer.update({'grad_norm': float(norm)})
+        if self.scaler is None:
+            trainer.optimizer.step()
+        else:
+            self.scaler.step(trainer.optimizer)
+            self.scaler.update()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        if trainer.ema is not None:
+            trainer.ema.update(trainer.bare_model)
+
+
+class EvaluationHook(evaluation_hook.EvaluationHook):
+    """Evaluates every `interval` epochs (or iterations)."""
+
+    def after_train_iter(self, trainer):
+        self._moment = ('iter', trainer.iter)
+        super().after_train_iter(trainer)
+
+    def after_train_epoch(self, trainer):
+        self._moment = ('epoch', trainer.epoch)
+        super().after_train_epoch(trainer)
+
+    def do_evaluate(self, trainer):
+        for name, value in trainer.evaluate_during_training(self._moment).items():
+            trainer.log_buffer.output[f'evaluation/{name}'] = value
+        trainer.log_buffer.ready = True
+
+
+class CheckpointHook(checkpoint_hook.CheckpointHook):
+    """Saves the run every `interval` epochs (or iterations), and the trained model directory `output/`.
+
+    An epoch's checkpoint is written before its evaluation, so that a process killed while evaluating loses nothing;
+    resuming from it evaluates that epoch first. Arguments are those of ModelScope's hook.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch:
+            self.PRIORITY = Priority.HIGH
+        self.processor = _SaveOnEveryRank()
+
+    def before_run(self, trainer):
+        self.tag = -1
+        self.logger = trainer.logger
+        self.save_dir = self.save_dir or trainer.work_dir
+        self.output_dir = self.output_dir or os.path.join(self.save_dir, self.output_sub_dir or 'output')
+        self.history_checkpoints = self._existing()
+        if is_master():
+            os.makedirs(self.output_dir, exist_ok=True)
+            trainer.write_configuration(self.output_dir)
+
+    def _existing(self):
+        """Prefixes of the checkpoints that a resumed run finds, oldest first."""
+        kind = 'epoch' if self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch else 'iter'
+        numbers = sorted(int(path.stem[len(kind) + 1:]) for path in Path(self.save_dir).glob(f'{kind}_*.pth')
+                         if path.stem[len(kind) + 1:].isdigit())
+        return [os.path.join(self.save_dir, f'{kind}_{number}') for number in numbers]
+
+    def _should_save(self, trainer):
+        by_epoch = self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
+        last = trainer.epoch + 1 == trainer.max_epochs if by_epoch else trainer.iter + 1 == trainer.max_iters
+        number = trainer.epoch + 1 if by_epoch else trainer.iter + 1
+        if trainer.is_resumed_moment() and state.pair_of(
+                os.path.join(self.save_dir, self.generate_prefix(trainer, self.save_strategy)))[1].is_file():
+            return False  # the run was resumed from this very checkpoint
+        return bool(self.interval and number % self.interval == 0) or (self.save_last and last)
+
+    def _save_checkpoint(self, trainer, prefix):
+        path = os.path.join(self.save_dir, prefix)
+        run_state = trainer.run_state(self._after_epoch()) if self.save_trainer_state else None
+        if not is_master():
+            return prefix
+        model_file = state.save_pair(path, trainer.model_to_save, trainer.checkpoint_meta(), run_state)
+        publish(model_file, self.output_dir)
+        if trainer.metric_values is not None:
+            write_results(trainer.metric_values, self.output_dir)
+        if path not in self.history_checkpoints:
+            self.history_checkpoints.append(path)
+        self._remove_obsolete_checkpoints(trainer)
+        return prefix
+
+    def _remove_obsolete_checkpoints(self, trainer):
+        while self.max_checkpoint_num is not None and len(self.history_checkpoints) > self.max_checkpoint_num:
+            state.remove_pair(self.history_checkpoints.pop(0))
+
+    def _after_epoch(self):
+        return self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
+
+    def after_run(self, trainer):
+        if self.push_to_hub:
+            super().after_run(trainer)
+
+
+class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
+    """Keeps the checkpoint with the best value of `metric_key`; arguments are those of ModelScope's hook.
+
+    The model directory is `output_best/` unless `output_sub_dir` or `output_dir` says otherwise.
+    """
+
+    def __init__(self, metric_key, *args, **kwargs):
+        kwargs.setdefault('output_sub_dir', 'output_best')
+        checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
+        self.PRIORITY = Priority.LOW
+        self.processor = _SaveOnEveryRank()
+
+    def after_train_epoch(self, trainer):
+        self._save_if_best(trainer, 'epoch')
+
+    def after_train_iter(self, trainer):
+        self._save_if_best(trainer, 'iter')
+
+    def _save_if_best(self, trainer, moment):
+        if trainer.evaluated_at != (moment, trainer.epoch if moment == 'epoch' else trainer.iter):
+            return
+        value = (trainer.metric_values or {}).get(self.metric_key)
+        if self.save_best and (value is None or not math.isfinite(value)):
+            if value is None:
+                known = ', '.join(list(trainer.metric_values or {})[:6])
+                raise ValueError(f'train.checkpoint.best.metric_key is "{self.metric_key}", which is none of the '
+                                 f'evaluation\'s results ({known}, …)')
+            return
+        if self.save_best and self._is_best_metric(trainer.metric_values):
+            self._epoch_end = moment == 'epoch'
+            self._do_save(trainer, 'by_epoch' if moment == 'epoch' else 'by_step')
+
+    def _existing(self):
+        return [str(path)[:-len('.pth')] for path in Path(self.save_dir).glob(f'best_*_{self.metric_key}*.pth')
+                if not path.name.endswith(state.STATE_SUFFIX)]
+
+    def _after_epoch(self):
+        return self._epoch_end
+
+    def _remove_obsolete_checkpoints(self, trainer):
+        best = self._best_ckpt_file
+        self.history_checkpoints.sort(key=lambda path: (path == best, self._value_in(path)))
+        super()._remove_obsolete_checkpoints(trainer)
+
+    def _value_in(self, path):
+        try:
+            value = float(os.path.basename(path).rpartition(self.metric_key)[2])
+        except ValueError:
+            return 0.0
+        return value if self.rule == 'max' else -value
+
+    def _save_checkpoint(self, trainer, prefix):
+        self._best_ckpt_file = os.path.join(self.save_dir, self.save_file_name or prefix)
+        return super()._save_checkpoint(trainer, self.save_file_name or prefix)
+
+    def generate_prefix(self, trainer, save_strategy):
+        number = f'epoch{trainer.epoch + 1}' if save_strategy == 'by_epoch' else f'iter{trainer.iter + 1}'
+        return f'best_{number}_{self.metric_key}{self._best_metric}'
+
+    def after_run(self, trainer):
+        if self.restore_best and self._best_ckpt_file:
+            from ..models.checkpoint import load_checkpoint
+            load_checkpoint(trainer.bare_model, f'{self._best_ckpt_file}.pth')
+
+
+class _SaveOnEveryRank:
+    """What ModelScope's checkpoint hooks ask: every rank takes part (the random states are gathered), one writes."""
+
+    def should_save_on_rank(self, trainer):
+        return True
+
+
+class TextLoggerHook(text_logger_hook.TextLoggerHook):
+    """Log lines and `<time>.log.json`, one JSON object a line.
+
+    Differs from ModelScope's in that the last iterations of an epoch are logged too (an epoch shorter than the
+    interval would never be), an evaluation is one line instead of one word per class, and a class without a value is
+    `null` in the JSON.
+    """
+
+    def __init__(self, *args, ignore_last=False, **kwargs):
+        super().__init__(*args, ignore_last=ignore_last, **kwargs)
+
+    def _log_info(self, log_dict, trainer):
+        if log_dict['mode'] != 'train':
+            log_dict = {key: value for key, value in log_dict.items() if '.' not in key}
+        super()._log_info(log_dict, trainer)
+
+    def _dump_log(self, log_dict):
+        super()._dump_log({key: None if isinstance(value, float) and not math.isfinite(value) else value
+                           for key, value in log_dict.items()})
+
+
+class ProgressHook(Hook):
+    """A progress bar over the whole run with ETA, loss, learning rate and the share of time spent waiting for data.
+
+    Shown when the standard error stream is a terminal; log files and pipes get `TextLoggerHook`'s lines only.
+    """
+
+    PRIORITY = Priority.LOWEST
+
+    def __init__(self, show=None):
+        self.show = show
+        self.bar = None
+
+    def before_run(self, trainer):
+        show = sys.stderr.isatty() if self.show is None else self.show
+        if show and is_master():
+            from tqdm import tqdm
+            self.bar = tqdm(total=trainer.max_iters, initial=trainer.iter, unit='it', dynamic_ncols=True)
+
+    def after_train_iter(self, trainer):
+        if self.bar is None:
+            return
+        history = trainer.log_buffer.val_history
+        loss, waited = ((history.get(key) or [math.nan])[-1] for key in ('loss', 'data_load_time'))
+        self.bar.set_description(f'epoch {trainer.epoch + 1}/{trainer.max_epochs}', refresh=False)
+        self.bar.set_postfix_str(f'loss {loss:.4f}, lr {trainer.optimizer.param_groups[0]["lr"]:.2e}, '
+                                 f'data {waited:.3f} s', refresh=False)
+        self.bar.update(1)
+
+    def after_run(self, trainer):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def publish(model_file, output_dir):
+    """Make a checkpoint the weights of a model directory, at once: a reader sees the old file or the new one."""
+    os.makedirs(output_dir, exist_ok=True)
+    target = Path(output_dir) / 'pytorch_model.pt'
+    temporary = target.with_name(f'.{target.stem}.{os.getpid()}{target.suffix}')
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(model_file, temporary)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(model_file, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_results(values, folder, name='eval_result.txt'):
+    """Write an evaluation's values as JSON; a class without a value is null."""
+    with atomic_write(Path(folder) / name) as temporary:
+        temporary.write_text(json.dumps({key: value if not isinstance(value, float) or math.isfinite(value) else None
+                                         for key, value in values.items()}))
+
+
+OURS = {
+    'AddLrLogHook': AddLrLogHook, 'BestCkptSaver': BestCkptSaverHook, 'BestCkptSaverHook': BestCkptSaverHook,
+    'CheckpointHook': CheckpointHook, 'EvaluationHook': EvaluationHook, 'TextLoggerHook': TextLoggerHook,
+    'ProgressHook': ProgressHook,
+}
+DONE_BY_THE_TRAINER = ('DDPHook', 'EMAHook', 'OptimizerHook', 'TorchAMPOptimizerHook', 'AMPFP16OptimizerHook')
+
+
+def build_hook(section):
+    """Build a hook from its section `{'type': …, **arguments}`.
+
+    Raises:
+        TrainingError: the type is known nowhere, or does not take these arguments.
+    """
+    from .errors import TrainingError
+    options = dict(section)
+    name = options.pop('type', None)
+    cls = OURS.get(name)
+    try:
+        if cls is not None:
+            return cls(**options)
+        from modelscope.metainfo import Hooks
+        if name in {value for key, value in vars(Hooks).items() if not key.startswith('_')} | set(_registered()):
+            from modelscope.utils.registry import build_from_cfg
+            return build_from_cfg({'type': name, **options}, builder.HOOKS)
+    except TypeError as error:
+        raise TrainingError(f'hook {name} does not take these arguments: {options} ({error})') from None
+    from ..bridge import BridgeError
+    from ..bridge import build_hook as build_foreign
+    try:
+        return build_foreign({'type': name, **options})
+    except BridgeError as error:
+        raise TrainingError(f'hook "{name}" is none of this package\'s ({", ".join(sorted(OURS))}) nor of '
+                            f'ModelScope\'s: {error}') from None
+
+
+def _registered():
+    return builder.HOOKS.modules.get('default', {})
