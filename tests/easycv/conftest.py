@@ -87,12 +87,15 @@ def open_in_easycv(easycv):
     return lambda path: Original(easycv, path)
 
 
-def copy_model(source, target, change=None):
-    """Copy a model directory; `change` gets the configuration and alters it."""
-    shutil.copytree(source, target)
-    if change is not None:
-        path = target / 'configuration.json'
-        configuration = json.loads(path.read_text())
-        change(configuration)
-        path.write_text(json.dumps(configuration))
-    return target
+@pytest.fixture
+def copy_model():
+    """Function: copies a model directory; `change` gets the configuration as a dict and alters it."""
+    def copy(source, target, change=None):
+        shutil.copytree(source, target)
+        if change is not None:
+            path = target / 'configuration.json'
+            configuration = json.loads(path.read_text())
+            change(configuration)
+            path.write_text(json.dumps(configuration))
+        return target
+    return copy
