@@ -72,8 +72,9 @@ class ResultWriter:
 
     def _write_json(self, path, image, result, rows):
         height, width = result['seg_map'].shape
-        content = {'image': str(image) if isinstance(image, (str, os.PathLike)) else None, 'height': height,
-                   'width': width, 'segments': [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]}
+        found = [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]
+        content = {'image': str(image) if isinstance(image, (str, os.PathLike)) else None,
+                   'height': height, 'width': width, 'segments': found}
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + '\n', encoding='utf-8')
 
 

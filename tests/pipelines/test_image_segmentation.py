@@ -1,0 +1,243 @@
+"""The registered pipeline, from the file to masks, labels and scores, against the original."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from modelscope.pipelines import pipeline
+from modelscope.utils.constant import Tasks
+from PIL import Image
+from reference import recipe_weights, reference_shapes
+
+from ms_segformer.datasets.coco_stuff import CLASSES
+from ms_segformer.metainfo import VARIANTS, configuration_dir
+from ms_segformer.preprocessors.image import ImageError, load_image
+
+PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',
+               'china': 'china.jpg', 'flower': 'flower.jpg'}
+
+
+def open_pipeline(directory, **options):
+    return pipeline(Tasks.image_segmentation, str(directory), device='cpu', **options)
+
+
+@pytest.fixture(scope='module')
+def tiny(tiny_model_dir):
+    return open_pipeline(tiny_model_dir)
+
+
+def check(result, golden, name, labels=None):
+    """The label map equals the original's but for near ties; labels and scores follow from it."""
+    expected, margin = golden[f'{name}_seg'], golden[f'{name}_margin']
+    different = result['seg_map'] != expected
+    assert not (different & (margin >= 1e-3)).any()
+    assert different.mean() <= 1e-3
+    present = [i for i in np.unique(result['seg_map'])[::-1] if i < len(CLASSES)]
+    assert result['labels'] == [CLASSES[i] for i in present]
+    for i, mask in zip(present, result['masks'], strict=True):
+        assert mask.dtype == np.uint8 and mask.shape == expected.shape
+        np.testing.assert_array_equal(mask, result['seg_map'] == i)
+    if f'{name}_scores' in golden:
+        reference = dict(zip(np.unique(expected).tolist(), golden[f'{name}_scores'], strict=True))
+        for i, score in zip(present, result['scores'], strict=True):
+            if (expected == i).sum() > 100:  # a near tie moves the mean of a class of a few pixels
+                assert abs(score - reference[i]) < 1e-3
+    if f'{name}_labels' in golden and not different.any():
+        assert result['labels'] == golden[f'{name}_labels'].tolist()
+
+
+@pytest.mark.parametrize('name', PHOTOGRAPHS)
+def test_tiny_model_equals_the_original(tiny, oracle, name):
+    check(tiny(str(oracle / 'golden' / PHOTOGRAPHS[name])), np.load(oracle / 'golden' / 'tiny_goldens.npz'), name)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_variant_equals_the_original(tmp_path, oracle, variant):
+    shapes = reference_shapes(oracle, variant)
+    torch.save({'meta': {}, 'state_dict': recipe_weights(oracle, shapes)}, tmp_path / 'pytorch_model.pt')
+    shutil.copy(oracle / 'configuration' / f'{variant}.json', tmp_path / 'configuration.json')
+    segmenter = open_pipeline(tmp_path)
+    golden = np.load(oracle / 'golden' / f'recipe_{variant}.npz')
+    for name in ('china', 'flower'):
+        if f'{name}_seg' in golden:
+            check(segmenter(str(oracle / 'golden' / f'{name}.jpg')), golden, name)
+
+
+def test_a_trained_model_equals_the_original(oracle, shared):
+    golden = np.load(oracle / 'trained_b0' / 'label_maps.npz')
+    segmenter = open_pipeline(oracle / 'trained_b0')
+    files = {path.stem: path for path in (shared / 'data').rglob('*.jpg')}
+    for name in [key.removesuffix('_seg') for key in golden.files if key.endswith('_seg')]:
+        check(segmenter(str(files[name])), golden, name)
+
+
+def test_inputs_the_original_handled_give_the_same_map_and_the_others_are_right_now(tiny, oracle):
+    folder = oracle / 'golden' / 'edge'
+    reference = tiny(str(folder / 'small.jpg'))['seg_map']
+    array = load_image(folder / 'small.jpg')
+    forms = {
+        'path jpg': str(folder / 'small.jpg'), 'bytes': (folder / 'small.jpg').read_bytes(),
+        'pathlib.Path': folder / 'small.jpg', 'ndarray RGB uint8': array, 'ndarray int64': array.astype(np.int64),
+        'ndarray RGBA': np.dstack([array, array[:, :, :1]]), 'ndarray float64 0-1': array / 255,
+        'PIL ImageFile (Image.open)': Image.open(folder / 'small.jpg'),
+        'PIL Image.Image (converted)': Image.fromarray(array), 'torch tensor': torch.tensor(array),
+        'ndarray non-contiguous': np.repeat(array, 2, axis=0)[::2], 'dict img': {'img': array},
+    }
+    known = json.loads((oracle / 'edge_inputs.json').read_text())
+    assert forms.keys() <= known.keys()
+    for name, form in forms.items():
+        np.testing.assert_array_equal(tiny(form)['seg_map'], reference, err_msg=name)
+    np.testing.assert_array_equal(tiny(array[:, :, ::-1], channel_order='BGR')['seg_map'], reference)
+    for name in ('rgba.png', 'small.webp', 'small.bmp'):  # the original: the same map as the JPEG's
+        np.testing.assert_array_equal(tiny(str(folder / name))['seg_map'], reference, err_msg=name)
+    for name in ('gray.png', 'la.png', 'gray16.png'):
+        expected = np.load(oracle / 'golden' / 'tiny_goldens.npz')['gray_seg']
+        assert (tiny(str(folder / name))['seg_map'] == expected).mean() > 0.999, name
+    upright = tiny(str(folder / 'exif6.jpg'))['masks']
+    assert all(mask.shape == (160, 107) for mask in upright)
+    for name, error in (('truncated.jpg', ImageError), ('empty.jpg', ImageError), ('notimage.jpg', ImageError),
+                        ('nope.jpg', FileNotFoundError)):
+        with pytest.raises(error, match=name):
+            tiny(str(folder / name))
+    with pytest.raises(ImageError, match='NoneType'):
+        tiny(None)
+
+
+def random_images(sizes=((40, 60), (33, 17), (40, 60), (64, 64), (1, 1), (20, 90)), seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def same(a, b):
+    assert a['labels'] == b['labels']
+    for one, other in zip(a['masks'], b['masks'], strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(a['scores'], b['scores'], atol=1e-5)
+
+
+@pytest.mark.parametrize('batch_size', [None, 1, 2, 4, 100])
+def test_a_list_equals_one_by_one_in_any_order(tiny, batch_size):
+    images = random_images()
+    alone = [tiny(image) for image in images]
+    for order in (range(len(images)), reversed(range(len(images)))):
+        order = list(order)
+        together = tiny([images[i] for i in order], batch_size=batch_size)
+        for i, result in zip(order, together, strict=True):
+            same(result, alone[i])
+
+
+def test_images_of_one_shape_share_a_run_where_the_engine_batches(tiny_model_dir):
+    segmenter = open_pipeline(tiny_model_dir, engine='torch')
+    images = random_images()
+    alone = [segmenter(image) for image in images]
+    runs = []
+
+    class Batching:
+        batches = True
+
+        def __call__(self, batch, engine=segmenter.prepare_model()):  # noqa: B008
+            runs.append(len(batch))
+            return engine(batch)
+
+    segmenter._engine = Batching()
+    for result, expected in zip(segmenter(images, batch_size=6), alone, strict=True):
+        assert (result['seg_map'] == expected['seg_map']).mean() > 0.999
+    assert sorted(runs, reverse=True)[0] > 1 and sum(runs) == len(images)
+
+
+def test_generators_give_generators_lazily(tiny):
+    asked = []
+
+    def photographs():
+        for i, image in enumerate(random_images() * 3):
+            asked.append(i)
+            yield image
+
+    results = tiny(photographs())
+    first = next(results)
+    assert len(asked) < 8, 'the whole generator was read ahead'
+    same(first, tiny(random_images()[0]))
+    assert len(list(results)) == 17
+
+
+def test_data_sets_are_iterated(tiny):
+    from datasets import Dataset
+    images = [Image.fromarray(image) for image in random_images()[:3]]
+    results = list(tiny(Dataset.from_dict({'image': images}, features=_image_feature())))
+    assert len(results) == 3
+    same(results[1], tiny(images[1]))
+
+
+def _image_feature():
+    from datasets import Features
+    from datasets import Image as ImageFeature
+    return Features({'image': ImageFeature()})
+
+
+def test_an_empty_list_gives_an_empty_list(tiny):
+    assert tiny([]) == [] and tiny((), batch_size=4) == []
+
+
+@pytest.mark.parametrize('batch_size', [None, 3])
+def test_a_bad_item_is_reported_with_its_position_and_the_others_are_returned(tiny, tmp_path, caplog, batch_size):
+    (tmp_path / 'broken.jpg').write_bytes(b'no image')
+    good = random_images()[:2]
+    results = tiny([good[0], str(tmp_path / 'broken.jpg'), good[1], 'nowhere.jpg'], batch_size=batch_size)
+    same(results[0], tiny(good[0]))
+    same(results[2], tiny(good[1]))
+    assert results[1]['index'] == 1 and 'broken.jpg' in results[1]['error'] and results[1]['masks'] == []
+    assert results[3]['index'] == 3 and 'nowhere.jpg' in results[3]['error']
+    assert 'image 1' in caplog.text and 'image 3' in caplog.text
+
+
+def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
+    with pytest.raises(ValueError, match='batch_size is 0'):
+        tiny([], batch_size=0)
+    with pytest.raises(ValueError, match='channel_order'):
+        tiny(random_images()[0], channel_order='HSV')
+    with pytest.raises(AssertionError, match='device should be'):
+        pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='tpu')
+
+
+@pytest.mark.parametrize('device', ['cpu', 'gpu', 'cuda:0'])
+def test_devices_are_named_as_in_modelscope(tiny_model_dir, device):
+    segmenter = pipeline(Tasks.image_segmentation, str(tiny_model_dir), device=device)
+    assert segmenter.device.type == ('cuda' if torch.cuda.is_available() and device != 'cpu' else 'cpu')
+    assert segmenter(random_images()[0])['labels']
+
+
+def test_extreme_sizes(tiny):
+    for size in ((1, 1), (1, 700), (700, 1), (2, 3000), (4000, 6000)):
+        result = tiny(np.full((*size, 3), 127, np.uint8))
+        assert result['seg_map'].shape == size
+        assert sum(mask.sum(dtype=np.int64) for mask in result['masks']) == (result['seg_map'] < 171).sum()
+
+
+def test_padding_never_reaches_the_result(tiny_model_dir, tmp_path):
+    """Logits that shout in the padded part are not heard in the result."""
+    shutil.copy(tiny_model_dir / 'pytorch_model.pt', tmp_path)
+    raw = json.loads((tiny_model_dir / 'configuration.json').read_text())
+    transforms = raw['dataset']['val']['pipeline'][0]['transforms']
+    transforms.insert([t['type'] for t in transforms].index('MMNormalize') + 1, {'type': 'MMPad', 'size_divisor': 320})
+    (tmp_path / 'configuration.json').write_text(json.dumps(raw))
+    segmenter = open_pipeline(tmp_path)
+    image = random_images([(97, 150)])[0]
+    prepared = segmenter.preprocessor(image)
+    assert prepared['img_shape'] == (512, 792) and prepared['pad_shape'] == (640, 960)
+    quiet = torch.zeros(1, 172, 160, 240)
+    quiet[:, 5] = 1
+    loud = quiet.clone()
+    loud[:, 9, 129:] = loud[:, 9, :, 199:] = 50  # one cell of a quarter beyond the valid 128×198 is interpolated from
+    segmenter._engine = type('Engine', (), {'batches': False, '__call__': lambda self, batch: loud})()
+    result = segmenter(image)
+    assert result['labels'] == [CLASSES[5]]
+    assert result['masks'][0].shape == (97, 150) and result['masks'][0].all()
+    np.testing.assert_allclose(result['scores'], [np.e / (np.e + 171)], rtol=1e-5)
+
+
+def test_the_bundled_configuration_and_a_checkpoint_make_a_model_directory(tmp_path, oracle):
+    shutil.copy(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json', tmp_path)
+    shutil.copy(oracle / 'trained_b0' / 'pytorch_model.pt', tmp_path)
+    labels = open_pipeline(tmp_path)(str(oracle / 'golden' / 'china.jpg'))['labels']
+    assert 'sky-other' in labels

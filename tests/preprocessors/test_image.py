@@ -1,0 +1,175 @@
+"""Every form of an image gives the same pixels, and what is no image is a clear error."""
+import base64
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ms_segformer.preprocessors.image import ImageError, image_files, load_image
+
+
+@pytest.fixture(scope='module')
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (13, 21, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def png(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / 'a photo.png')
+    return tmp_path / 'a photo.png'
+
+
+FORMS = {
+    'path': lambda png, rgb: str(png),
+    'pathlib': lambda png, rgb: png,
+    'file URL': lambda png, rgb: png.as_uri(),
+    'data URL': lambda png, rgb: 'data:image/png;base64,' + base64.b64encode(png.read_bytes()).decode(),
+    'bytes': lambda png, rgb: png.read_bytes(),
+    'bytearray': lambda png, rgb: bytearray(png.read_bytes()),
+    'BytesIO': lambda png, rgb: io.BytesIO(png.read_bytes()),
+    'PIL opened': lambda png, rgb: Image.open(png),
+    'PIL converted': lambda png, rgb: Image.open(png).convert('RGB'),
+    'PIL RGBA': lambda png, rgb: Image.fromarray(np.dstack([rgb, rgb[:, :, 0]])),
+    'row of a data set': lambda png, rgb: {'image': Image.fromarray(rgb), 'label': None},
+    'uint8': lambda png, rgb: rgb,
+    'not contiguous': lambda png, rgb: np.repeat(rgb, 2, axis=1)[:, ::2],
+    'RGBA': lambda png, rgb: np.dstack([rgb, rgb[:, :, 0]]),
+    'int64': lambda png, rgb: rgb.astype(np.int64),
+    'uint16 within 0-255': lambda png, rgb: rgb.astype(np.uint16),
+    'uint16': lambda png, rgb: rgb.astype(np.uint16) * 257,
+    'float32 0-255': lambda png, rgb: rgb.astype(np.float32),
+    'float64 0-1': lambda png, rgb: rgb / 255,
+    'float16 0-255': lambda png, rgb: rgb.astype(np.float16),
+    'tensor': lambda png, rgb: torch.from_numpy(rgb),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_every_form_gives_the_same_pixels(png, rgb, form):
+    loaded = load_image(FORMS[form](png, rgb))
+    assert loaded.dtype == np.uint8 and loaded.flags.c_contiguous
+    np.testing.assert_array_equal(loaded, rgb)
+
+
+def test_bgr_arrays_are_turned_round_and_files_are_not(png, rgb):
+    np.testing.assert_array_equal(load_image(rgb[:, :, ::-1], channel_order='BGR'), rgb)
+    np.testing.assert_array_equal(load_image(png, channel_order='BGR'), rgb)
+    with pytest.raises(ImageError, match="'RGB' or 'BGR'"):
+        load_image(rgb, channel_order='GBR')
+
+
+GREY = {
+    '2-D': lambda grey: grey,
+    'H×W×1': lambda grey: grey[:, :, None],
+    'grey and alpha': lambda grey: np.dstack([grey, grey // 2]),
+    'PIL L': Image.fromarray,
+    'PIL LA': lambda grey: Image.merge('LA', [Image.fromarray(grey), Image.fromarray(grey // 2)]),
+    'PIL I': lambda grey: Image.fromarray(grey.astype(np.int32)),
+    'PIL I;16': lambda grey: Image.fromarray(grey.astype(np.uint16) * 257),
+    'PIL F': lambda grey: Image.fromarray(grey.astype(np.float32)),
+    'PIL F 0-1': lambda grey: Image.fromarray((grey / 255).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize('form', GREY)
+def test_grey_images_become_three_equal_channels(rgb, form):
+    grey = rgb[:, :, 0].copy()
+    grey[0, 0] = 255
+    np.testing.assert_array_equal(load_image(GREY[form](grey)), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_booleans_are_black_and_white():
+    np.testing.assert_array_equal(load_image(np.array([[True, False]]))[0, :, 0], [255, 0])
+    np.testing.assert_array_equal(load_image(Image.fromarray(np.array([[True, False]])))[0, :, 0], [255, 0])
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, rgb, orientation):
+    upright = {1: rgb, 2: rgb[:, ::-1], 3: rgb[::-1, ::-1], 4: rgb[::-1], 5: rgb.transpose(1, 0, 2),
+               6: np.rot90(rgb, -1), 7: rgb[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(rgb)}[orientation]
+    image = Image.fromarray(rgb)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / 'a.png', exif=exif)
+    np.testing.assert_array_equal(load_image(tmp_path / 'a.png'), upright)
+
+
+@pytest.mark.parametrize('name, like', [
+    ('gray.png', None), ('la.png', 'gray.png'), ('gray16.png', 'gray.png'), ('rgba.png', 'small.bmp'),
+    ('small.bmp', None), ('palette.png', 'small.bmp'), ('cmyk.jpg', 'small.bmp'), ('small.webp', 'small.bmp'),
+    ('small.gif', 'small.bmp'), ('one_bit.png', None), ('exif6.jpg', None), ('px1.png', None), ('px7x5.png', None),
+    ('wide.jpg', None), ('tall.jpg', None)])
+def test_awkward_files_are_read(oracle, name, like):
+    folder = oracle / 'golden' / 'edge'
+    image = load_image(folder / name)
+    assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    if like:  # the same photograph in another format: alike but for what the format loses
+        other = load_image(folder / like)
+        assert image.shape == other.shape
+        assert np.abs(image.astype(int) - other).mean() < 16
+    if name == 'exif6.jpg':
+        assert image.shape[:2] == (160, 107), 'stored as 107×160 with orientation 6, upright it is 160 high'
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', 'not an image'), (b'hello', 'not an image'), (None, 'NoneType is not an image'), (3, 'int is not an image'),
+    (np.zeros((3, 10, 12), np.uint8), 'channels-first'), (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
+    (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'), (np.full((4, 4), np.nan), 'NaN'),
+    (np.full((4, 4), -1.0), 'normalised'), (np.full((4, 4), 300), '0–255'), (np.full((4, 4), 256.0), '0–255 or 0–1'),
+    (np.array([['a']]), 'numeric'), ({'text': 1}, 'under image or img'), ('data:image/png;base64,%', 'base64')])
+def test_what_is_no_image_is_a_clear_error(content, message):
+    with pytest.raises(ImageError, match=message):
+        load_image(content)
+
+
+def test_file_errors_name_the_file(tmp_path, png):
+    with pytest.raises(FileNotFoundError, match='nowhere.jpg'):
+        load_image(tmp_path / 'nowhere.jpg')
+    with pytest.raises(ImageError, match='a directory'):
+        load_image(tmp_path)
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(png.read_bytes()[:-200])
+    with pytest.raises(ImageError, match='broken.png.*truncated'):
+        load_image(broken)
+
+
+def test_pillows_limit_is_left_as_it_was(png):
+    limit = Image.MAX_IMAGE_PIXELS
+    load_image(png)
+    assert Image.MAX_IMAGE_PIXELS == limit
+
+
+@pytest.fixture
+def server(png):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            found = self.path == '/photo.png'
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(png.read_bytes() if found else b'')
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}'
+        http.shutdown()
+
+
+def test_urls_are_fetched(server, rgb):
+    np.testing.assert_array_equal(load_image(f'{server}/photo.png'), rgb)
+    with pytest.raises(ImageError, match='missing.png.*404'):
+        load_image(f'{server}/missing.png')
+
+
+def test_folders_are_searched_for_images(tmp_path):
+    for name in ('b.JPG', 'a.png', '.hidden.png', 'text.txt', 'sub/c.webp', '.git/d.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(Path(p).relative_to(tmp_path)) for p in image_files(tmp_path)] == ['a.png', 'b.JPG', 'sub/c.webp']
