@@ -5,11 +5,19 @@ photograph's, then softmax and argmax. Both resizes are linear and separable, so
 axis (`axis_taps`), applied here in bands of rows: the C×H×W tensor never exists.
 """
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
+try:
+    from . import _segment
+except ImportError:  # built without a C compiler; the same result in more time
+    _segment = None
+
+TILE_SAMPLES = 8  # side, in samples of the logits, of a tile that has its own list of possible winners
 BAND_VALUES = 4 << 20  # float32 values of one band of upsampled logits, 16 MiB
 
 
@@ -54,7 +62,8 @@ def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=Fa
     pixels = _channels_last(logits)
     (rows, cols) = (_checked_taps(n, *sizes, align_corners)
                     for n, *sizes in zip(pixels.shape[:2], pad_shape[:2], img_shape[:2], ori_shape[:2], strict=True))
-    seg_map, sums, counts = _segment_torch(pixels, rows, cols)
+    run = _segment_torch if _segment is None else _segment_compiled
+    seg_map, sums, counts = run(pixels, rows, cols)
     present = [c for c in range(min(num_names, len(counts)) - 1, -1, -1) if counts[c]]
     return Segmentation(seg_map, present, [float(sums[c] / counts[c]) for c in present],
                         [int(counts[c]) for c in present])
@@ -119,6 +128,34 @@ def _channels_last(logits):
     if logits.dim() != 3 or logits.shape[0] > 256:
         raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most 256 classes')
     return logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
+
+
+def _segment_compiled(pixels, rows, cols):
+    """As `_segment_torch`, by the C kernel in as many threads as torch may use."""
+    (row_first, row_weights), (col_first, col_weights) = rows, cols
+    height, width, classes = pixels.shape
+    seg_map = np.empty((len(row_first), len(col_first)), np.uint8)
+    tile = max(1, round(TILE_SAMPLES * max(seg_map.shape[0] / height, seg_map.shape[1] / width)))
+    threads = torch.get_num_threads()
+    step = max(tile, math.ceil(len(row_first) / (threads * 4) / tile) * tile) if threads > 1 else len(row_first)
+
+    def label(top):
+        sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
+        _segment.segment_band(
+            pixels.data_ptr(), height, width, classes,
+            row_first.ctypes.data, row_weights.ctypes.data, row_weights.shape[1], len(row_first),
+            col_first.ctypes.data, col_weights.ctypes.data, col_weights.shape[1], len(col_first),
+            seg_map.ctypes.data, sums.ctypes.data, counts.ctypes.data, top, min(top + step, len(row_first)), tile)
+        return sums, counts
+
+    tops = range(0, len(row_first), step)
+    results = list(_pool(threads).map(label, tops) if len(tops) > 1 else map(label, tops))
+    return seg_map, sum(s for s, _ in results), sum(c for _, c in results)
+
+
+@lru_cache(maxsize=1)
+def _pool(threads):
+    return ThreadPoolExecutor(threads, thread_name_prefix='segment')
 
 
 def _segment_torch(pixels, rows, cols):
