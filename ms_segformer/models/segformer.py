@@ -2,13 +2,13 @@
 from dataclasses import asdict
 
 import torch
-import torch.nn.functional as F
 from modelscope.models.base import TorchModel
 from modelscope.models.builder import MODELS
 
 from ..config import read_model_section
 from ..metainfo import MODEL, TASK
 from .checkpoint import find_checkpoint, load_checkpoint
+from .cross_entropy import upsampled_cross_entropy
 from .mix_transformer import MixVisionTransformer
 from .segformer_head import SegformerHead
 
@@ -66,17 +66,13 @@ class Segformer(TorchModel):
         """Cross entropy at the labels' resolution, averaged as the configuration says; see `forward`."""
         settings = self.settings.head
         labels = labels.reshape(labels.shape[0], *labels.shape[-2:]).long()
-        logits = F.interpolate(logits, labels.shape[-2:], mode='bilinear', align_corners=settings.align_corners)
         weight = settings.loss.class_weight
-        weight = None if weight is None else logits.new_tensor(weight)
-        loss = F.cross_entropy(logits, labels, weight, ignore_index=settings.ignore_index, reduction='sum')
-        counted = labels != settings.ignore_index
+        weight = None if weight is None else logits.new_tensor(weight, dtype=torch.float32)
+        loss, correct = upsampled_cross_entropy(logits, labels, weight, settings.ignore_index, settings.align_corners)
+        counted = (labels != settings.ignore_index).sum().clamp(min=1)
         # The original divides by every pixel, ignored ones too, unless avg_non_ignore says otherwise.
-        pixels = counted.sum().clamp(min=1) if settings.loss.avg_non_ignore else labels.numel()
-        loss = loss * settings.loss.loss_weight / pixels
-        with torch.no_grad():
-            correct = (logits.argmax(1) == labels) & counted
-            accuracy = 100 * correct.sum() / counted.sum().clamp(min=1)
+        loss = loss * settings.loss.loss_weight / (counted if settings.loss.avg_non_ignore else labels.numel())
+        accuracy = 100 * correct / counted
         return {'loss': loss, 'decode.loss_ce': loss.detach(), 'decode.acc_seg': accuracy}
 
     def prepare_inference(self):

@@ -204,6 +204,13 @@ class EasyCVTrainer(EpochBasedTrainer):
     # --- training ------------------------------------------------------------------------------------------------
 
     @property
+    def iters_per_epoch(self):
+        """Iterations of an epoch, or of an evaluation while one is being logged."""
+        if self.mode == ModeKeys.TRAIN:
+            return self._iterations_per_epoch()
+        return self._eval_iters_per_epoch or len(self.eval_dataloader or self.get_eval_data_loader())
+
+    @property
     def max_iters(self):
         """Iterations of the whole run."""
         return self._max_epochs * self._iterations_per_epoch()
