@@ -6,9 +6,9 @@ One line above the code of a model card makes it run:
 
 It imports neither ModelScope nor torch; what it changes, and how to have it undone, stands in `ms_segformer.plugin`.
 """
-from . import plugin
+from .autoload import activate
 from .version import __version__
 
-__all__ = ['__version__', 'plugin']
+__all__ = ['__version__', 'activate']
 
-plugin.activate()
+activate()

@@ -1,7 +1,8 @@
 """Makes ModelScope resolve SegFormer models to this package; the only module that changes anything in ModelScope.
 
 `activate()` is what `import ms_segformer` calls. It changes seven modules of ModelScope, each in the moment it is
-imported, so that neither ModelScope nor torch is imported before the user does so:
+imported (`ms_segformer.autoload` waits for that), so that neither ModelScope nor torch is imported before the user
+does so:
 
 | module | change | answers to |
 |-|-|-|
@@ -18,13 +19,20 @@ reach | `HubApi` asks the hub even for what is cached, and retries for 7 to 32 s
 
 Whether a model is SegFormer is decided by its configuration (`is_segformer`), never by its id, so that local copies
 and fine-tuned models resolve too, and every other model takes exactly the way it took before.
-The top of this module imports nothing that Python has not imported at start-up: `ms-segformer autoload on` runs it
-in every process of an environment.
 """
+import functools
+import inspect
 import os
 import sys
+import threading
+import time
+import warnings
 
-DISABLE_VARIABLE = 'MS_SEGFORMER_DISABLE'
+from .autoload import DISABLE_VARIABLE, activate, active, deactivate, disabled
+
+__all__ = ['COMPONENTS', 'DISABLE_VARIABLE', 'HubUnreachable', 'activate', 'active', 'cached_copy', 'deactivate',
+           'disabled', 'is_segformer', 'problems', 'serves', 'serving']
+
 DEAD_PLUGIN = 'pai-easycv'
 TESTED = '1.40.2'
 
@@ -48,6 +56,7 @@ _displaced = {}  # component -> the class of another package under the same name
 _registered = {}  # component -> (registry, our class)
 _hub_seen = {}  # endpoint -> (time of the look, why it cannot be reached or None)
 _told_offline = set()
+_inside = threading.local()  # .depth: how many `serving` blocks this thread is in
 
 
 class HubUnreachable(ConnectionError):
@@ -58,56 +67,9 @@ class _Unexpected(Exception):
     """ModelScope does not look as a change expects."""
 
 
-def disabled():
-    """Whether the environment variable MS_SEGFORMER_DISABLE asks for ModelScope as it is."""
-    return os.environ.get(DISABLE_VARIABLE, '').strip().lower() in ('1', 'true', 'yes', 'on')
-
-
-def active():
-    """Whether SegFormer models resolve to this package in this process."""
-    return _Watcher in sys.meta_path
-
-
 def problems():
     """What this package expected of the imported ModelScope and did not find: a list of sentences."""
     return list(_problems)
-
-
-def activate():
-    """Make ModelScope resolve SegFormer models to this package. Returns whether it does.
-
-    May be called any number of times, before or after `import modelscope`. Does nothing where the environment
-    variable MS_SEGFORMER_DISABLE is 1, which hands SegFormer back to EasyCV.
-    """
-    if disabled():
-        return False
-    if not active():
-        sys.meta_path.insert(0, _Watcher)
-        for name in _CHANGES:
-            if name in sys.modules:
-                _change(sys.modules[name])
-        for component, (registry, ours) in _registered.items():  # only after a `deactivate`
-            registry.register_module(component[1], component[2], ours, force=True)
-    return True
-
-
-def deactivate():
-    """Undo everything `activate` did: ModelScope is as it would be without this package."""
-    if not active():
-        return
-    sys.meta_path.remove(_Watcher)
-    for name in reversed(list(_changes)):
-        for change in reversed(_changes.pop(name)):
-            change.undo()
-    for component, (registry, ours) in _registered.items():
-        group = registry.modules.get(component[1], {})
-        if group.get(component[2]) is ours:
-            del group[component[2]]
-            if component in _displaced:
-                group[component[2]] = _displaced[component]
-    _problems.clear()
-    _hub_seen.clear()
-    _told_offline.clear()
 
 
 def is_segformer(configuration):
@@ -145,50 +107,17 @@ class serving:
     """
 
     def __enter__(self):
-        _depth().value = getattr(_depth(), 'value', 0) + 1
+        _inside.depth = getattr(_inside, 'depth', 0) + 1
         return self
 
     def __exit__(self, *error):
-        _depth().value -= 1
+        _inside.depth -= 1
 
 
-def _depth(local=[]):  # noqa: B006 one object per process, made on first use: threading is not imported at start-up
-    if not local:
-        import threading
-        local.append(threading.local())
-    return local[0]
+# --- making and undoing the changes --------------------------------------------------------------------------------
 
-
-# --- seeing ModelScope's modules being imported ---------------------------------------------------------------------
-
-class _Watcher:
-    """Import hook: lets Python import a module as ever, then makes the changes in it. Touches no other module."""
-
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name not in _CHANGES or name in _changes:
-            return None
-        for finder in sys.meta_path:
-            find = None if finder is cls else getattr(finder, 'find_spec', None)
-            spec = find(name, path, target) if find else None
-            if spec is not None:
-                if hasattr(spec.loader, 'exec_module'):
-                    _change_after(spec.loader)
-                return spec
-        return None
-
-
-def _change_after(loader):
-    execute = loader.exec_module
-
-    def exec_module(module):
-        execute(module)
-        _change(module)
-
-    loader.exec_module = exec_module
-
-
-def _change(module):
+def connect(module):
+    """Make the changes in a ModelScope module that has just been imported; once, and only while active."""
     name = module.__name__
     if name in _changes or name not in _CHANGES or not active():
         return
@@ -197,14 +126,35 @@ def _change(module):
         for change in _CHANGES[name](module):
             made.append(change)
             change.make()
-    except _Unexpected as error:
-        while made:
-            made.pop().undo()
-        _warn(f'{name}: {error}')
     except Exception as error:  # whatever a new ModelScope makes go wrong here must not break importing it
         while made:
             made.pop().undo()
-        _warn(f'{name}: {type(error).__name__}: {error}')
+        _warn(f'{name}: {error}' if isinstance(error, _Unexpected) else f'{name}: {type(error).__name__}: {error}')
+
+
+def connect_imported():
+    """Make the changes in the ModelScope modules that were imported before activation."""
+    for name in _CHANGES:
+        if name in sys.modules:
+            connect(sys.modules[name])
+    for component, (registry, ours) in _registered.items():  # only after a `deactivate`
+        registry.register_module(component[1], component[2], ours, force=True)
+
+
+def disconnect():
+    """Undo every change, and take our classes out of the registries."""
+    for name in reversed(list(_changes)):
+        for change in reversed(_changes.pop(name)):
+            change.undo()
+    for component, (registry, ours) in _registered.items():
+        group = registry.modules.get(component[1], {})
+        if group.get(component[2]) is ours:
+            del group[component[2]]
+            if component in _displaced:
+                group[component[2]] = _displaced[component]
+    _problems.clear()
+    _hub_seen.clear()
+    _told_offline.clear()
 
 
 def _warn(problem):
@@ -212,8 +162,6 @@ def _warn(problem):
     _problems.append(problem)
     if not first:  # `ms-segformer info` lists them all; one warning is enough
         return
-    import warnings
-
     from modelscope.version import __version__ as version
     warnings.warn(
         f'ms-segformer could not connect to ModelScope {version} ({problem}). SegFormer models may not load by id. '
@@ -259,7 +207,6 @@ class _Entry:
 
 def _function(owner, name, *parameters):
     """Return a function of a ModelScope class after checking that it takes these parameters."""
-    import inspect
     function = getattr(owner, name, None)
     if not callable(function):
         raise _Unexpected(f'{owner.__name__}.{name} is gone')
@@ -279,7 +226,6 @@ def _class(module, name):
 
 def _like(original):
     """Decorator: the name and docstring of what is replaced, for tracebacks and help()."""
-    import functools
     return functools.wraps(original)
 
 
@@ -430,7 +376,7 @@ def _share_names_with_easycv(module):
 def _choose(component, ours, other):
     """Return what stands for a shared name: a class, or a function that decides by the model it is built for."""
     if component[0] in ('METRICS', 'HOOKS', 'CUSTOM_DATASETS'):
-        return ours if getattr(_depth(), 'value', 0) else other
+        return ours if getattr(_inside, 'depth', 0) else other
     if component[0] not in ('PIPELINES', 'TRAINERS'):
         return ours
 
@@ -534,8 +480,9 @@ def _offline(model_id, revision):
             f'and pass the directory it prints in place of the id, or set HTTPS_PROXY or MODELSCOPE_ENDPOINT.')
     if folder not in _told_offline:
         _told_offline.add(folder)
-        from modelscope.utils.logger import get_logger
-        get_logger().warning(f'{_endpoint()} cannot be reached ({why}); {model_id} is taken from {folder}')
+        import logging
+        logging.getLogger('ms_segformer').warning(
+            '%s cannot be reached (%s); %s is taken from %s', _endpoint(), why, model_id, folder)
     return True
 
 
@@ -549,8 +496,6 @@ def _why_unreachable():
 
     One HEAD request without retries, through the user's proxy settings; any HTTP answer counts as reachable.
     """
-    import time
-
     import requests
     endpoint = _endpoint()
     when, why = _hub_seen.get(endpoint, (None, None))

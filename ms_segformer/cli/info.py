@@ -1,0 +1,173 @@
+"""`ms-segformer info [MODEL]`: what is installed, who serves SegFormer, and the state of a model. For bug reports."""
+
+HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
+PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'opencv-python',
+            'opencv-python-headless', 'Pillow', 'safetensors', 'datasets', 'oss2', 'openvino', 'onnxruntime', 'onnx',
+            'transformers', 'pai-easycv', 'mmcv', 'mmcv-full')
+
+
+def add_arguments(parser):
+    parser.add_argument('model', nargs='?', help='a model directory, a hub id, or b0 to b5 for short; nothing is '
+                                                 'downloaded')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def run(args):
+    import json
+    report = {'environment': environment()}
+    if args.model is None:
+        report['published models'] = published_models()
+    else:
+        report['model'] = model(args.model)
+    print(json.dumps(report, indent=2) if args.json else _text(report))
+    return 0 if report.get('model', {}).get('checkpoint loads', True) is not False else 1
+
+
+def environment():
+    """Versions, and who serves SegFormer in this environment: a dict of texts."""
+    import platform
+
+    from ms_segformer import plugin
+    from ms_segformer.cli.autoload import status
+
+    # Imported so that what does not connect to it shows here.
+    import modelscope.hub.api
+    import modelscope.preprocessors.base
+    import modelscope.utils.config  # noqa: F401
+    from modelscope.utils.import_utils import LazyImportModule
+    LazyImportModule.get_ast_index()
+    import torch
+    return {
+        'versions': ', '.join(f'{name} {version}' for name, version in _versions().items()),
+        'python': f'{platform.python_version()} on {platform.platform()}',
+        'hardware': _hardware(torch),
+        'served by': _server(plugin),
+        'autoload': status(),
+        'connection to ModelScope': '; '.join(plugin.problems()) or 'complete',
+        'cache': _cache(),
+    }
+
+
+def published_models():
+    """The six published models: id -> published figures, and where its copy is."""
+    from ms_segformer import plugin
+    from ms_segformer.metainfo import VARIANTS
+    return {variant.hub_ids[0]: _published(variant) + ', ' + (
+        f'in {found}' if (found := next(filter(None, map(plugin.cached_copy, variant.hub_ids)), None))
+        else f'not fetched: ms-segformer fetch {variant.name}') for variant in VARIANTS.values()}
+
+
+def model(name):
+    """What a model is and whether it can be used: a dict of texts; `checkpoint loads` is False when it cannot.
+
+    Args:
+        name: a directory, a hub id, or `b0` … `b5`.
+
+    Raises:
+        ValueError: none of these.
+    """
+    from pathlib import Path
+    if Path(name).is_dir():
+        return _directory(Path(name))
+    from ms_segformer import plugin
+    from ms_segformer.cli.fetch import hub_id
+    from ms_segformer.metainfo import variant_of_hub_id
+    model_id = hub_id(name)
+    variant = variant_of_hub_id(model_id)
+    found = plugin.cached_copy(model_id)
+    about = {'id': model_id, **({'published': _published(variant)} if variant else {})}
+    if found is None:
+        return {**about, 'files': f'not in the cache; `ms-segformer fetch {model_id}` brings them'}
+    return {**about, **_directory(Path(found))}
+
+
+def _directory(folder):
+    from ms_segformer.config import read_configuration
+    from ms_segformer.metainfo import VARIANTS
+    files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
+                      if path.is_file() and not path.name.startswith('.'))
+    about = {'directory': str(folder), 'files': files or 'none'}
+    try:
+        settings = read_configuration(folder)
+    except (ValueError, OSError) as error:
+        return {**about, 'configuration': str(error), 'checkpoint loads': False}
+    variant = VARIANTS.get(settings.model.variant)
+    about['variant'] = variant.name.upper() if variant else 'none of B0 to B5'
+    if variant:
+        about['published'] = _published(variant)
+    about['classes'] = f'{len(settings.classes)} names, {settings.model.head.num_classes} outputs'
+    return {**about, **_network(folder, settings)}
+
+
+def _network(folder, settings):
+    from ms_segformer.models.checkpoint import find_checkpoint, load_checkpoint
+    from ms_segformer.models.segformer import Segformer
+    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
+    network = Segformer(str(folder), **section)
+    about = {'parameters': f'{sum(parameter.numel() for parameter in network.parameters()):,}'}
+    try:
+        load_checkpoint(network, find_checkpoint(folder))
+    except (ValueError, OSError) as error:
+        return {**about, 'checkpoint loads': False, 'why not': str(error)}
+    return {**about, 'checkpoint loads': True, 'engine': _engine(network)}
+
+
+def _engine(network):
+    from ms_segformer.runtime import create_engine
+    network.prepare_inference()
+    try:
+        return str(create_engine(network))
+    except (ValueError, RuntimeError, ImportError) as error:
+        return f'none: {error}'
+
+
+def _published(variant):
+    return (f'{variant.parameters:,} parameters, {variant.published_miou} mIoU on COCO-Stuff 164k, '
+            f'{variant.published_latency_ms} ms per image on a V100 (model card)')
+
+
+def _server(plugin):
+    versions = _versions()
+    easycv = f"pai-easycv {versions['pai-easycv']}" if 'pai-easycv' in versions else None
+    if not plugin.active():
+        return f'{easycv or "nothing"}: {plugin.DISABLE_VARIABLE} is set'
+    return 'ms-segformer' + (f'; the other models of EasyCV by {easycv}' if easycv else '')
+
+
+def _versions():
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ms_segformer import __version__
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {**found, 'ms-segformer': __version__}
+
+
+def _hardware(torch):
+    import os
+    if torch.cuda.is_available():
+        return f'{torch.cuda.get_device_name()}, {os.cpu_count()} CPUs'
+    return f'{os.cpu_count()} CPUs ({torch.get_num_threads()} threads), no CUDA device'
+
+
+def _cache():
+    import os
+    where = os.environ.get('MODELSCOPE_CACHE')
+    endpoint = os.environ.get('MODELSCOPE_ENDPOINT')
+    return (where or os.path.join('~', '.cache', 'modelscope')) + (f', hub {endpoint}' if endpoint else '')
+
+
+def _text(report):
+    lines = []
+    for title, content in report.items():
+        lines += ['', title] if lines else [title]
+        lines += [f'  {key}: {_word(value)}' for key, value in content.items()]
+    return '\n'.join(lines)
+
+
+def _word(value):
+    return {True: 'yes', False: 'no'}.get(value, value) if isinstance(value, bool) else value

@@ -1,0 +1,137 @@
+"""The code of the model cards, as printed, in a fresh process with ModelScope's real client.
+
+The scripts beside this file are the prediction code and the training code of the card of
+damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k and the fine-tuning code of its documentation, character
+by character. Their hub is the loopback hub; the image they name by an https URL comes from it too, as a proxy, with a
+certificate made for that host. The models have the published form and another size (143,508 parameters).
+"""
+import ast
+import io
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
+from hub.fixtures import MODEL_ID, published_files
+
+HERE = Path(__file__).parent
+IMAGE_HOST = 'modelscope.oss-cn-beijing.aliyuncs.com'
+IMAGE_PATH = '/test/images/image_semantic_segmentation.jpg'
+
+
+@pytest.fixture
+def image(hub, python):
+    """Serve a photograph under the URL of the prediction code; returns its bytes."""
+    if shutil.which('openssl') is None:
+        pytest.skip('needs the openssl command, for a certificate of the host in the card\'s URL')
+    content = _photograph()
+    hub.add_file(IMAGE_PATH, content)
+    hub.trust(IMAGE_HOST)
+    python.extra = hub.environment(python.cache, proxy=True)
+    return content
+
+
+def _photograph():
+    import numpy as np
+    from PIL import Image
+    ramp = np.linspace(0, 255, 160, dtype=np.uint8)
+    pixels = np.stack([np.tile(ramp, (120, 1)), np.tile(ramp[:120, None], (1, 160)), np.full((120, 160), 90)], axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, 'JPEG', quality=95)
+    return buffer.getvalue()
+
+
+def labels_in(output):
+    """The labels in what the prediction code prints."""
+    return ast.literal_eval(re.search(r"'labels': (\[.*?\])", output, re.DOTALL)[1])
+
+
+def expected_labels(image):
+    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+    folder = Path(__file__).parents[1] / 'data' / 'tiny_model'
+    return SegformerPipeline(str(folder), device='cpu')(image)['labels']
+
+
+@pytest.mark.parametrize('way', ['one line above', 'ms-segformer run', 'autoload'])
+def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, image, tmp_path, way):
+    arguments = prepare(way, python, tmp_path)
+    first = python.run(*arguments)
+    assert labels_in(first.stdout) == expected_labels(image)
+    assert len(labels_in(first.stdout)) > 1
+    assert hub.asked(f'CONNECT {IMAGE_HOST}') and hub.asked('pytorch_model.pt')
+    assert python.pip() == []
+
+    picture = tmp_path / 'picture.jpg'  # without a network the URL of the image cannot work; the model must
+    picture.write_bytes(image)
+    hub.stop()
+    script = (tmp_path / 'card_predict.py')
+    script.write_text((HERE / 'card_predict.py').read_text().replace(f'https://{IMAGE_HOST}{IMAGE_PATH}',
+                                                                     str(picture)))
+    offline = python.run(*[script if str(argument).endswith('card_predict.py') else argument
+                           for argument in arguments])
+    assert labels_in(offline.stdout) == labels_in(first.stdout)
+    assert 'cannot be reached' in offline.stderr and python.pip() == []
+
+
+def prepare(way, python, folder):
+    """Return the arguments of Python that run the prediction code in one of the three ways to activate."""
+    script = HERE / 'card_predict.py'
+    if way == 'ms-segformer run':
+        return ['-m', 'ms_segformer.cli.main', 'run', script]
+    if way == 'autoload':
+        from hub.environments import environment_beside
+        python.executable = environment_beside(folder / 'environment')
+        python.run('-m', 'ms_segformer.cli.main', 'autoload', 'on')
+        return [script]
+    return ['-c', 'import ms_segformer, runpy, sys; runpy.run_path(sys.argv[1], run_name="__main__")', script]
+
+
+def test_the_labels_are_those_of_the_original(python, hub, image, shared):
+    """China's photograph through the card's code, against the label map EasyCV computed for it."""
+    import numpy as np
+    from modelscope.utils.config import Config
+    content = (shared / 'oracle' / 'golden' / 'china.jpg').read_bytes()
+    hub.add_file(IMAGE_PATH, content)
+    printed = labels_in(python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_predict.py').stdout)
+    seg = np.load(shared / 'oracle' / 'golden' / 'tiny_goldens.npz')['china_seg']
+    classes = Config.from_file(str(shared / 'oracle' / 'golden' / 'tiny_model' / 'configuration.json')).CLASSES
+    assert printed == [classes[index] for index in sorted(np.unique(seg), reverse=True) if index < len(classes)]
+
+
+@pytest.mark.parametrize('real', [False, True], ids=['made', 'COCO-Stuff'])
+def test_the_training_code_trains(python, hub, tmp_path, request, real):
+    """Verbatim; the configuration on the hub asks for 2 epochs instead of 30, of small crops for the made pairs."""
+    pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
+    folder = (request.getfixturevalue('shared') / 'data' / 'cocostuff_sample' if real
+              else make_pairs(tmp_path / 'pairs'))
+    add_coco_stuff(hub, folder)
+    sizes = {} if real else {'image_scale': (64, 48), 'crop': (32, 32)}
+    hub.add_model(MODEL_ID, training_files(published_files(), epochs=2, **sizes))
+    python.extra['TMPDIR'] = str(tmp_path)
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_train.py')
+    written = {path.name for path in tmp_path.glob('tmp*/*')}
+    assert {'epoch_1.pth', 'epoch_2.pth'} <= written, (written, done.stderr[-3000:])
+    assert 'mIoU' in done.stdout + done.stderr + _logs(tmp_path)
+    assert python.pip() == []
+
+
+def test_the_fine_tuning_code_trains(python, hub, tmp_path):
+    """Verbatim: 31 epochs with a learning rate of zero, starting from the published checkpoint."""
+    pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
+    add_coco_stuff(hub, make_pairs(tmp_path / 'pairs', count=2))
+    hub.add_model(MODEL_ID, training_files(published_files(), image_scale=(64, 48), crop=(32, 32)))
+    python.extra['TMPDIR'] = str(tmp_path)
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_finetune.py')
+    assert 'pytorch_model.pt' in done.stdout
+    last, = tmp_path.glob('tmp*/epoch_31.pth')
+    from ms_segformer.models.checkpoint import read_checkpoint
+    published, _ = read_checkpoint(Path(__file__).parents[1] / 'data' / 'tiny_model' / 'pytorch_model.pt')
+    trained, _ = read_checkpoint(last)
+    parameters = [name for name in published if 'running' not in name and 'num_batches' not in name]
+    assert all((published[name] == trained[name]).all() for name in parameters), 'a rate of zero moves no weight'
+    assert python.pip() == []
+
+
+def _logs(folder):
+    return ''.join(path.read_text() for path in folder.glob('tmp*/*.log*'))

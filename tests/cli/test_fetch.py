@@ -1,0 +1,44 @@
+"""`ms-segformer fetch`: a model is there for later, or the message says what to try."""
+import pytest
+from hub.fixtures import MODEL_ID
+
+from ms_segformer.cli.fetch import hub_id
+
+FETCH = ('import sys, argparse; from ms_segformer.cli import fetch; parser = argparse.ArgumentParser(); '
+         'fetch.add_arguments(parser); sys.exit(fetch.run(parser.parse_args(sys.argv[1:])))')
+
+
+@pytest.mark.parametrize('name, expected', [('b0', MODEL_ID), ('B0', MODEL_ID), (MODEL_ID, MODEL_ID),
+                                            ('me/mine', 'me/mine')])
+def test_short_names_and_ids(name, expected):
+    assert hub_id(name) == expected
+
+
+@pytest.mark.parametrize('name', ['b9', 'segformer', 'a/b/c', '/x', 'x/', ''])
+def test_anything_else_is_refused(name):
+    with pytest.raises(ValueError, match='is not a hub id'):
+        hub_id(name)
+
+
+def test_a_fetched_model_is_found_without_the_hub(python, hub):
+    first = python.run('-c', FETCH, 'b0').stdout.splitlines()
+    hub.stop()
+    again = python.run('-c', FETCH, 'b0').stdout.splitlines()
+    assert first == again and str(python.cache) in first[-2] and MODEL_ID in first[-1]
+
+
+def test_a_revision_and_a_folder(python, hub, tmp_path):
+    done = python.run('-c', FETCH, MODEL_ID, '--revision', 'v1.0.0', '--to', tmp_path / 'here')
+    assert (tmp_path / 'here' / 'pytorch_model.pt').read_bytes() == hub.models[MODEL_ID]['pytorch_model.pt']
+    assert repr(str(tmp_path / 'here')) in done.stdout.splitlines()[-1]
+    assert hub.asked('Revision=v1.0.0.*pytorch_model.pt')
+
+
+@pytest.mark.parametrize('name, stopped, message', [
+    ('damo/no_such_model', False, 'could not be downloaded'),
+    ('b0', True, 'is not in the cache of this machine')])
+def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, message):
+    if stopped:
+        hub.stop()
+    done = python.run('-c', FETCH, name, check=False)
+    assert done.returncode and message in done.stderr and 'MODELSCOPE_ENDPOINT' in done.stderr
