@@ -65,7 +65,12 @@ class Segformer(TorchModel):
     def losses(self, logits, labels):
         """Cross entropy at the labels' resolution, averaged as the configuration says; see `forward`."""
         settings = self.settings.head
-        labels = labels.reshape(labels.shape[0], *labels.shape[-2:]).long()
+        labels = labels.reshape(labels.shape[0], *labels.shape[-2:])
+        if settings.loss.at_logits_size:
+            rows, columns = ((2 * torch.arange(size, device=labels.device) + 1) * labels.shape[axis] // (2 * size)
+                             for axis, size in ((1, logits.shape[2]), (2, logits.shape[3])))
+            labels = labels[:, rows[:, None], columns]
+        labels = labels.long()
         weight = settings.loss.class_weight
         weight = None if weight is None else logits.new_tensor(weight, dtype=torch.float32)
         loss, correct = upsampled_cross_entropy(logits, labels, weight, settings.ignore_index, settings.align_corners)
