@@ -21,7 +21,8 @@ def upsampled_cross_entropy(logits, labels, weight=None, ignore_index=255, align
     Returns:
         (loss, correct): scalar tensors; the first has a gradient with respect to `logits`.
     """
-    return _UpsampledCrossEntropy.apply(logits, labels, weight, ignore_index, align_corners)
+    with torch.autocast(logits.device.type, enabled=False):
+        return _UpsampledCrossEntropy.apply(logits, labels, weight, ignore_index, align_corners)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
@@ -67,16 +68,24 @@ def _rows(wide, wide_gradient, labels, down, channels, weight, ignore_index):
         scaled = torch.matmul(part, wide[low:high]).view(-1, channels)  # pixels×C
         target = targets[top:top + rows].reshape(-1, 1)
         factor = factors[top:top + rows].reshape(-1, 1)
-        scaled -= scaled.amax(1, keepdim=True)
-        hit = scaled.gather(1, target)  # 0 where the target has the largest logit
-        exponentials = scaled.exp_()
-        total = exponentials.sum(1, keepdim=True)
-        loss = loss + torch.sum((total.log() - hit) * factor, dtype=torch.float64)
-        correct = correct + ((hit >= 0) & counted[top:top + rows].reshape(-1, 1)).sum()
+        probabilities = torch.softmax(scaled, 1)
+        hit = probabilities.gather(1, target)
+        loss = loss + torch.sum(_minus_log(hit, scaled, target) * factor, dtype=torch.float64)
+        right = hit >= probabilities.amax(1, keepdim=True)
+        correct = correct + (right & counted[top:top + rows].reshape(-1, 1)).sum()
         if wide_gradient is not None:
-            gradient = exponentials.mul_(factor / total).scatter_add_(1, target, -factor)
+            gradient = probabilities.mul_(factor).scatter_add_(1, target, -factor)
             wide_gradient[low:high].addmm_(part.t(), gradient.view(part.shape[0], -1))
     return loss, correct
+
+
+def _minus_log(hit, scaled, target):
+    """-log of the targets' probabilities; those too small for a float32 are computed from the logits."""
+    result = -hit.log()
+    lost = (hit < 1e-30).squeeze(1)
+    if lost.any():
+        result[lost] = torch.logsumexp(scaled[lost], 1, keepdim=True) - scaled[lost].gather(1, target[lost])
+    return result
 
 
 def _scaling(source, size, align_corners, like):

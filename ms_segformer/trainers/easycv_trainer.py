@@ -2,8 +2,9 @@
 
     from modelscope.metainfo import Trainers
     from modelscope.trainers import build_trainer
-    trainer = build_trainer(Trainers.easycv, dict(model='damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k',
-                                                  classes=['road', 'sky'], data_root='my_data', work_dir='run'))
+    trainer = build_trainer(Trainers.easycv, dict(
+        model='damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k',
+        classes=['road', 'sky'], data_root='my_data', work_dir='run'))
     trainer.train()
 
 The same under `torchrun --nproc_per_node N script.py` trains on N GPUs (or N processes of a CPU). The trained model
@@ -37,6 +38,7 @@ from . import configuration, distributed, hooks, starting_point, state
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
+from .memory import keep_freed_memory
 from .optimizer import build_optimizer
 from .sampler import EpochSampler, ShareSampler
 from .schedules import build_schedule, policy_name
@@ -254,6 +256,8 @@ class EasyCVTrainer(EpochBasedTrainer):
     def _prepare_training(self):
         if self._prepared:
             return
+        if self.device.type == 'cpu':
+            keep_freed_memory()
         if is_master():
             state.remove_unfinished(self.work_dir)
         self.train_dataloader = self.data_loader = self.get_train_dataloader()
@@ -452,7 +456,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         result = {
             'iteration': done, 'epoch': self._epoch, 'inner_iteration': inner, 'random': randoms, 'seed': self._seed,
             'world_size': self.world_size, 'batch_size': self.train_dataloader.batch_size,
-            'samples': len(self.train_dataset), 'max_epochs': self._max_epochs, 'optimizer': self.optimizer.state_dict(),
+            'samples': len(self.train_dataset), 'max_epochs': self._max_epochs,
+            'optimizer': self.optimizer.state_dict(),
             'hooks': {type(hook).__name__: hook.state_dict() for hook in self._hooks if hasattr(hook, 'state_dict')},
         }
         if self.lr_scheduler is not None:
