@@ -14,6 +14,8 @@ def add_arguments(parser):
     parser.add_argument('--data-root', metavar='DIR', help='folder that replaces ${data_root} in the configuration')
     parser.add_argument('--reduce-zero-label', action='store_true',
                         help='for a folder: label 0 is "not labelled" and the others move down by one')
+    parser.add_argument('--ignore-index', type=int, default=255, metavar='N',
+                        help='for a folder: label value for "not labelled" besides 255')
     parser.add_argument('--picture', metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
     parser.add_argument('--all', action='store_true', help='name every file (otherwise 10 per kind of problem)')
@@ -25,7 +27,7 @@ def run(args):
     from ms_segformer.datasets.inspection import draw_histogram, inspect
     from ms_segformer.datasets.layout import find_data_sources
     from ms_segformer.datasets.sources import build_source
-    sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label)
+    sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label, args.ignore_index)
     if args.split:
         missing = sorted(set(args.split) - set(sections))
         if missing:

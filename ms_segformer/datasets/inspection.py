@@ -5,7 +5,7 @@ import numpy as np
 
 from .errors import DatasetError
 from .parallel import map_in_processes
-from .sources import bad_values, reduce_zero_label
+from .sources import IGNORE_INDEX, bad_values
 
 MISSING_IMAGE = 'missing image'
 MISSING_LABEL = 'missing label'
@@ -137,19 +137,16 @@ def _inspect_label(source, index, label, img, result):
     if img is not None and label.shape != img.shape[:2]:
         result.problems.append(Problem(SIZE_MISMATCH, path, f'{label.shape[1]}×{label.shape[0]} pixels, its image has '
                                        f'{img.shape[1]}×{img.shape[0]} (width×height)'))
-    if source.reduce_zero_label:
-        label = reduce_zero_label(label)
+    label = source.to_class_ids(label)
     count = len(source.CLASSES)
-    bad = bad_values(label, count, source.ignore_index)
+    bad = bad_values(label, count)
     if bad:
         values = ', '.join(f'{value} ({pixels} pixels)' for value, pixels in bad.items())
         result.problems.append(Problem(OUT_OF_RANGE, path, f'holds {values}; allowed are 0-{count - 1} and '
-                                       f'{source.ignore_index}'))
+                                       f'{IGNORE_INDEX}'))
     pixels = np.bincount(label.ravel(), minlength=256)
-    result.ignored += int(pixels[source.ignore_index]) if 0 <= source.ignore_index < 256 else 0
-    pixels = pixels[:count].copy()
-    if source.ignore_index is not None and 0 <= source.ignore_index < count:
-        pixels[source.ignore_index] = 0
+    result.ignored += int(pixels[IGNORE_INDEX])
+    pixels = pixels[:count]
     if not pixels.any():
         result.problems.append(Problem(NOTHING_LABELLED, path, 'no pixel carries a class'))
     result.pixels += pixels

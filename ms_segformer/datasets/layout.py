@@ -18,7 +18,7 @@ _SINGLE_IMAGE_FOLDERS = ('images', 'img', 'JPEGImages')
 _SINGLE_LABEL_FOLDERS = ('labels', 'annotations', 'masks', 'SegmentationClass')
 
 
-def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=False):
+def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=False, ignore_index=255):
     """Return the `data_source` section of each split.
 
     Args:
@@ -29,7 +29,7 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
         classes: list of names or a text file with one per line, in place of the configuration's; for a folder, None:
             `classes.txt` in it, or COCO-Stuff's when the label maps end in `_labelTrainIds.png`.
         data_root: folder that replaces `${data_root}` in a configuration.
-        reduce_zero_label: for a folder: label 0 becomes "not labelled".
+        reduce_zero_label, ignore_index: for a folder: label 0, or another value, is "not labelled".
 
     Returns:
         Dict of split name (train, val, test, or all) to section.
@@ -46,7 +46,8 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
         return sections
     if not path.is_dir():
         raise DatasetError(f'{path} does not exist; give a configuration file, a model directory or a folder with data')
-    return _sections_of_folder(path, classes, reduce_zero_label)
+    labels = {'reduce_zero_label': reduce_zero_label, 'ignore_index': ignore_index}
+    return _sections_of_folder(path, classes, labels)
 
 
 def _sections_of_configuration(path, data_root):
@@ -74,7 +75,7 @@ def _read_json(path):
     return content
 
 
-def _sections_of_folder(root, classes, reduce_zero_label):
+def _sections_of_folder(root, classes, labels_mean):
     found = {split: folders for split in SPLITS if (folders := _folders(root, split))}
     if not found:
         images, labels = _first(root, _SINGLE_IMAGE_FOLDERS), _first(root, _SINGLE_LABEL_FOLDERS)
@@ -86,7 +87,7 @@ def _sections_of_folder(root, classes, reduce_zero_label):
                            f'{", ".join(_SINGLE_IMAGE_FOLDERS)} and label maps in '
                            f'{", ".join(_LABEL_FOLDERS).format(split="train")}, {", ".join(_SINGLE_LABEL_FOLDERS)}. '
                            'Move the data, or describe them in a configuration')
-    return {split: _section(root, split, *folders, classes, reduce_zero_label) for split, folders in found.items()}
+    return {split: _section(root, split, *folders, classes, labels_mean) for split, folders in found.items()}
 
 
 def _folders(root, split):
@@ -99,12 +100,12 @@ def _first(root, names):
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _section(root, split, images, labels, classes, reduce_zero_label):
+def _section(root, split, images, labels, classes, labels_mean):
     converted = _has_file(labels, CONVERTED_SUFFIX)
     list_file = root / f'{split}.txt'
     section = {'type': 'SegSourceRaw', 'img_root': os.fspath(images), 'label_root': os.fspath(labels),
                'img_suffix': list(IMAGE_SUFFIXES), 'label_suffix': CONVERTED_SUFFIX if converted else '.png',
-               'classes': _classes(root, classes, converted), 'reduce_zero_label': reduce_zero_label}
+               'classes': _classes(root, classes, converted), **labels_mean}
     return {**section, 'split': os.fspath(list_file)} if list_file.is_file() else section
 
 

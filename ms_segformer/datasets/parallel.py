@@ -69,7 +69,7 @@ def _take(iterator, count):
 def _start(state):
     global _state
     import cv2
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # no threads; 1 would hang in a forked process, where OpenCV waits for its pool to end
     _state = state
 
 

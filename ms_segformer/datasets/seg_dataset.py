@@ -32,7 +32,7 @@ class SegDataset(TorchCustomDataset):
     Args:
         data_source: section of the configuration (`{'type': 'SegSourceRaw', …}`), or a source object.
         pipeline: list of transforms, see `ms_segformer.datasets.transforms`.
-        ignore_index: label value for "not labelled".
+        ignore_index: value in the label files for "not labelled" besides 255; samples carry 255 in its place.
         mode: `train`, `eval` or `inference`; kept for ModelScope, the pipeline decides what a sample holds.
         split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
             folder replaces `${data_root}` in `data_source`. Other paths stay as they are.
@@ -44,7 +44,7 @@ class SegDataset(TorchCustomDataset):
 
     Attributes:
         CLASSES, PALETTE: names and (red, green, blue) of the classes.
-        source, ignore_index.
+        source; ignore_index: 255.
 
     Raises:
         DatasetError: whatever is wrong with the section or the files. Built through ModelScope's registry, whose
@@ -58,7 +58,7 @@ class SegDataset(TorchCustomDataset):
         self.trainer = trainer
         self.mode = mode
         self.preprocessor = None
-        self.ignore_index = ignore_index
+        self.ignore_index = IGNORE_INDEX
         self.source = _source(data_source, split_config, datasets, ignore_index)
         self.pipeline = Compose(decode_jsonplus(pipeline), fallback)
         self._position = torch.tensor([int(seed), 0])
@@ -115,7 +115,7 @@ class SegDataset(TorchCustomDataset):
         return self.source.name(index)
 
     def load_label(self, index):
-        """Return the ground truth of a sample: H×W uint8 at the image's size, class ids and `ignore_index`."""
+        """Return the ground truth of a sample: H×W uint8 at the image's size, class ids and 255."""
         return self.source.load_label(index)
 
     get_gt = load_label
@@ -145,10 +145,10 @@ class SegDataset(TorchCustomDataset):
         return data
 
     def _limit_worker_threads(self):
-        """In a loader's worker process, keep OpenCV to one thread: the workers are the parallelism."""
+        """In a loader's worker process, keep OpenCV from starting threads: the workers are the parallelism."""
         if not self._threads_set and torch.utils.data.get_worker_info() is not None:
             import cv2
-            cv2.setNumThreads(1)
+            cv2.setNumThreads(0)  # 1 would hang in a forked process, where OpenCV waits for its pool to end
             self._threads_set = True
 
     def __getstate__(self):

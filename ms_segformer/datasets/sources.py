@@ -256,12 +256,21 @@ def reduce_zero_label(label):
     return cv2.LUT(label, _REDUCE)
 
 
-def bad_values(label, num_classes, ignore_index=IGNORE_INDEX):
-    """Return {value: pixels} of the values of a uint8 label map that are neither a class id nor `ignore_index`."""
+def _label_table(reduce, ignore_index):
+    """Return 256 uint8 that turn stored values into class ids, None when they are the same."""
+    identity = np.arange(256, dtype=np.uint8)
+    table = _REDUCE.copy() if reduce else identity.copy()
+    if ignore_index is not None:
+        table[table == ignore_index] = IGNORE_INDEX
+    return None if np.array_equal(table, identity) else table
+
+
+def bad_values(label, num_classes):
+    """Return {value: pixels} of the values of a uint8 label map that are neither a class id nor 255."""
     if label.max(initial=0) < num_classes:
         return {}
     counts = np.bincount(label.ravel(), minlength=256)
-    return {value: int(counts[value]) for value in range(num_classes, 256) if counts[value] and value != ignore_index}
+    return {value: int(counts[value]) for value in range(num_classes, IGNORE_INDEX) if counts[value]}
 
 
 @dataclass
@@ -396,20 +405,27 @@ class _Source:
         self.PALETTE = make_palette(palette, self.CLASSES)
         self.reduce_zero_label = reduce_zero_label
         self.ignore_index = ignore_index
+        self._table = _label_table(reduce_zero_label, ignore_index)
         self.to_float32 = to_float32
 
     def load_label(self, index):
-        """Return the H×W uint8 label map of a sample, `reduce_zero_label` applied, its values checked."""
-        label = self.read_raw_label(index)
-        if self.reduce_zero_label:
-            label = reduce_zero_label(label)
+        """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labelled.
+
+        Raises:
+            DatasetError: the file cannot be used, or holds other values.
+        """
+        label = self.to_class_ids(self.read_raw_label(index))
         count = len(self.CLASSES)
-        bad = bad_values(label, count, self.ignore_index)
+        bad = bad_values(label, count)
         if bad:
             raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} '
                                f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
-                               f'{self.ignore_index} is "not labelled". {self._hint(bad)}')
+                               f'255 is "not labelled". {self._hint(bad)}')
         return label
+
+    def to_class_ids(self, label):
+        """Return a label map as stored with `reduce_zero_label` applied and `ignore_index` turned into 255."""
+        return label if self._table is None else cv2.LUT(label, self._table)
 
     def _hint(self, bad):
         if max(bad) == len(self.CLASSES) and not self.reduce_zero_label:
@@ -417,7 +433,7 @@ class _Source:
         if list(self.CLASSES) == list(coco_stuff.CLASSES) and max(bad) < coco_stuff.NUM_RAW_IDS:
             return ('These look like the official COCO-Stuff ids: convert them with "ms-segformer prepare coco-stuff" '
                     'and set label_suffix to "_labelTrainIds.png"')
-        return 'Correct the label map or the list of classes'
+        return 'Correct the label map or the list of classes; if the value means "not labelled", set ignore_index to it'
 
     def load(self, index):
         """Return a sample as the dict that transforms take.
@@ -453,7 +469,8 @@ class SegSourceRaw(_Source):
         img_suffix, label_suffix: file name ending or list of endings; case does not matter.
         reduce_zero_label: label 0 becomes "not labelled" and the others move down by one.
         palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
-        ignore_index: label value for "not labelled".
+        ignore_index: value in the files for "not labelled" besides 255 (counted after `reduce_zero_label`); samples
+            carry 255 in its place, the one value that padding, loss and metric ignore.
         to_float32: load images as float32, so that resizing does not round to grey levels, as in the original.
         num_processes, cache_at_init, cache_on_the_fly: accepted for published configurations, without effect: listing
             takes one process, and the operating system keeps files in memory.

@@ -31,7 +31,7 @@ class ConfusionMatrix:
 
     Args:
         num_classes: C, at most 256.
-        ignore_index: label value whose pixels do not count; None: every pixel counts.
+        ignore_index: label value whose pixels do not count, or several; None: every pixel counts.
 
     Attributes:
         counts: C×(C+1) int64, rows labelled class, columns predicted class; the last column holds predictions that
@@ -42,7 +42,7 @@ class ConfusionMatrix:
         if not 1 <= num_classes <= _MAX_CLASSES:
             raise MetricError(f'num_classes is 1-{_MAX_CLASSES}, got {num_classes}')
         self.num_classes = int(num_classes)
-        self.ignore_index = ignore_index
+        self.ignored = () if ignore_index is None else tuple(np.atleast_1d(ignore_index).tolist())
         self.counts = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
 
     @property
@@ -58,7 +58,7 @@ class ConfusionMatrix:
 
         Raises:
             MetricError: shapes differ, the types are not integers, or the label holds values that are neither a class
-                id nor `ignore_index`.
+                id nor ignored.
         """
         prediction, label = _integers(prediction, 'prediction'), _integers(label, 'label')
         if prediction.shape != label.shape:
@@ -70,13 +70,13 @@ class ConfusionMatrix:
     def _select(self, joint):
         """Return the C×(C+1) part of 257×257 joint counts; row and column 256 hold values outside 0-255."""
         count = self.num_classes
-        if self.ignore_index is not None:
-            joint[self.ignore_index if 0 <= self.ignore_index < 256 else 256] = 0
+        for value in self.ignored:
+            joint[value if 0 <= value < 256 else 256] = 0
         outside = joint[count:].sum(1)
         if outside.any():
             values = [str(count + i) if count + i < 256 else 'others' for i in np.flatnonzero(outside)]
             raise MetricError(f'the label holds the values {", ".join(values)} ({outside.sum()} pixels), the '
-                              f'{count} classes are 0-{count - 1} and {self.ignore_index} is ignored; check the data '
+                              f'{count} classes are 0-{count - 1}, ignored is {list(self.ignored)}; check the data '
                               'with "ms-segformer check-data"')
         return np.concatenate([joint[:count, :count], joint[:count, count:].sum(1, keepdims=True)], 1)
 
@@ -129,15 +129,15 @@ class ConfusionMatrix:
         self.counts = counts.cpu().numpy()
 
     def state_dict(self):
-        """Return what `load_state_dict` takes: `counts` (a copy) and `ignore_index`."""
-        return {'counts': self.counts.copy(), 'ignore_index': self.ignore_index}
+        """Return what `load_state_dict` takes: `counts` (a copy) and `ignored`."""
+        return {'counts': self.counts.copy(), 'ignored': self.ignored}
 
     def load_state_dict(self, state):
         """Continue from a `state_dict` of a matrix of as many classes."""
         counts = np.asarray(state['counts'], np.int64)
         if counts.shape != self.counts.shape:
             raise MetricError(f'the state is of {counts.shape[0]} classes, this matrix has {self.num_classes}')
-        self.counts, self.ignore_index = counts.copy(), state['ignore_index']
+        self.counts, self.ignored = counts.copy(), tuple(state['ignored'])
 
 
 def _nanmean(values):
@@ -254,7 +254,7 @@ class EasyCVMetric(Metric):
     Args:
         trainer: not used; ModelScope may pass it.
         evaluators: section `{'type': 'SegmentationEvaluator', 'classes': […], 'metric_names': […]}`, or a list of them.
-        ignore_index: label value whose pixels do not count, where an evaluator's section names none.
+        ignore_index: label value whose pixels do not count; one that an evaluator's section names comes on top.
         nan_to_num: see `SegmentationEvaluator`.
 
     Attributes:
@@ -272,8 +272,8 @@ class EasyCVMetric(Metric):
             raise MetricError(f'{metainfo.METRIC} needs one or more evaluators with the same classes, e.g. '
                               '{"type": "SegmentationEvaluator", "classes": […], "metric_names": ["mIoU"]}; '
                               f'got {len(self.evaluators)} with {sorted(sizes)} classes')
-        named = [evaluator.ignore_index for evaluator in self.evaluators if evaluator.ignore_index is not None]
-        self.confusion = ConfusionMatrix(sizes.pop(), named[0] if named else ignore_index)
+        ignored = {ignore_index, *(evaluator.ignore_index for evaluator in self.evaluators)} - {None}
+        self.confusion = ConfusionMatrix(sizes.pop(), sorted(ignored))
 
     def add(self, outputs, inputs):
         """Count a batch.

@@ -1,5 +1,6 @@
 import json
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -198,3 +199,18 @@ def test_the_published_configuration_reads_the_reference_sample(shared, monkeypa
         shape = sample['img'].shape if split == 'train' else sample['img'][0].shape
         assert shape == ((3, 512, 512) if split == 'train' else (3, 512, 769))
         assert dataset.num_classes == 171
+
+
+def test_workers_start_although_opencv_has_threads_running(train_set):
+    # OpenCV's pool does not survive a fork, and the wrong call in the worker waits for it forever.
+    import cv2
+    large = np.random.RandomState(0).rand(1500, 1500, 3).astype(np.float32)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.cvtColor(cv2.resize(large, (2000, 2000)), cv2.COLOR_BGR2HSV)
+        time.sleep(1)  # the pool's threads have gone to sleep: only then does the wrong call wait
+        loader = DataLoader(train_set, num_workers=1, timeout=60, collate_fn=collate, multiprocessing_context='fork')
+        assert len(list(loader)) == 5
+    finally:
+        cv2.setNumThreads(threads)

@@ -97,7 +97,6 @@ def test_label_values_outside_the_classes_are_an_error(section, pairs):
     Image.fromarray(label).save(pairs / 'labels/b.png')
     with pytest.raises(DatasetError, match=r'holds the values \[9\] \(7 pixels\); the 3 classes are 0-2 and 255'):
         build_source(section).load(1)
-    assert build_source({**section, 'ignore_index': 9}).load_label(1)[0, 0] == 9
 
 
 @pytest.mark.parametrize('content', [b'', b'no picture at all', None])
@@ -107,6 +106,20 @@ def test_an_unreadable_file_is_an_error(section, pairs, kind, content):
     path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2] if content is None else content)
     with pytest.raises(DatasetError, match=path.name):
         build_source(section).load(1)
+
+
+def test_another_value_for_not_labelled_becomes_255(section, pairs):
+    label = np.zeros((30, 40), np.uint8)
+    label[0], label[1] = 9, 255
+    Image.fromarray(label).save(pairs / 'labels/b.png')
+    loaded = build_source({**section, 'ignore_index': 9}).load_label(1)
+    assert (loaded[:2] == 255).all() and (loaded[2:] == 0).all()
+    label[0] = 3
+    Image.fromarray(label).save(pairs / 'labels/b.png')
+    with pytest.raises(DatasetError, match='set reduce_zero_label to true'):
+        build_source(section).load_label(1)
+    reduced = build_source({**section, 'reduce_zero_label': True}).load_label(1)
+    assert (reduced[0] == 2).all() and (reduced[1:] == 255).all()
 
 
 def test_reduce_zero_label_moves_ids_down():

@@ -117,6 +117,12 @@ def test_a_prediction_outside_the_classes_is_wrong_but_no_class_s_false_positive
     np.testing.assert_allclose(matrix.compute()['IoU'], [0, 1 / 3])
 
 
+def test_several_values_can_be_ignored():
+    metric = EasyCVMetric(evaluators=[{'classes': ['a', 'b'], 'ignore_index': 0}])
+    metric.update(np.array([0, 1, 1, 0]), np.array([0, 1, 255, 1]))
+    np.testing.assert_array_equal(metric.confusion.counts, [[0, 0, 0], [1, 1, 0]])
+
+
 def test_merging_parts_equals_counting_all(maps):
     parts = [_filled([pair]) for pair in maps]
     for part in parts[1:]:

@@ -1,0 +1,161 @@
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ms_segformer.cli import check_data, prepare
+from ms_segformer.datasets import preparation
+from ms_segformer.datasets.coco_stuff import RAW_TO_TRAIN
+from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.datasets.sources import read_label
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(command, *arguments):
+    """Run a command and return its exit code."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def prepare_coco(download, output, *more):
+    return run(prepare, 'coco-stuff', '--images', download / 'images', '--stuffthingmaps', download / 'maps',
+               '-o', output, *more)
+
+
+@pytest.fixture
+def download(tmp_path):
+    """Images and official label maps: 20 for training, 3 for validation."""
+    numbers = np.random.RandomState(0)
+    ids = np.array([*range(182), 255], np.uint8)
+    root = tmp_path / 'download'
+    for split, count in (('train2017', 20), ('val2017', 3)):
+        for kind in ('images', 'maps'):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            Image.new('RGB', (30, 20)).save(root / f'images/{split}/{index:012d}.jpg')
+            Image.fromarray(numbers.choice(ids, (20, 30))).save(root / f'maps/{split}/{index:012d}.png')
+    return root
+
+
+def test_label_maps_and_split_files_are_written(download, tmp_path, capsys):
+    output = tmp_path / 'coco_stuff164k'
+    assert prepare_coco(download, output) == 0
+    assert 'train: 20 pairs' in capsys.readouterr().out
+    assert (output / 'val.txt').read_text() == '000000000000\n000000000001\n000000000002\n'
+    for split, count in (('train2017', 20), ('val2017', 3)):
+        written = sorted((output / 'annotations' / split).iterdir())
+        assert len(written) == count
+        for path in written:
+            raw = read_label(download / 'maps' / split / path.name.replace('_labelTrainIds', ''))
+            np.testing.assert_array_equal(read_label(path), RAW_TO_TRAIN[raw])
+    assert run(check_data, output) == 0  # images are linked, so the layout is complete
+
+
+def test_a_second_run_keeps_what_is_finished_and_repeats_the_rest(download, tmp_path, capsys):
+    output = tmp_path / 'out'
+    prepare_coco(download, output)
+    folder = output / 'annotations/train2017'
+    paths = sorted(folder.iterdir())
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:60])
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(paths[2])  # readable, and wrong
+    (folder / f'{paths[3].name}.99.unfinished').write_bytes(b'left by a killed run')
+    kept = paths[4].stat().st_mtime_ns
+    capsys.readouterr()
+    assert prepare_coco(download, output) == 0
+    assert 'train: 20 pairs in' in (text := capsys.readouterr().out) and '3 label maps written, 17 kept' in text
+    assert paths[4].stat().st_mtime_ns == kept and len(list(folder.iterdir())) == 20
+    for path in paths:
+        raw = read_label(download / 'maps/train2017' / path.name.replace('_labelTrainIds', ''))
+        np.testing.assert_array_equal(read_label(path), RAW_TO_TRAIN[raw])
+
+
+def test_a_subset_of_images_or_maps_is_enough(download, tmp_path, capsys):
+    (download / 'images/train2017/000000000003.jpg').unlink()
+    (download / 'maps/train2017/000000000005.png').unlink()
+    assert prepare_coco(download, tmp_path / 'out') == 0
+    output = capsys.readouterr().out
+    assert 'train: 18 pairs' in output and '1 images have no label map' in output
+    assert '000000000005' not in (tmp_path / 'out/train.txt').read_text()
+    # a single split folder works too
+    assert run(prepare, 'coco-stuff', '--images', download / 'images/val2017', '--stuffthingmaps',
+               download / 'maps/val2017', '-o', tmp_path / 'one', '--no-links') == 0
+    assert sorted(path.name for path in (tmp_path / 'one').iterdir()) == ['annotations', 'val.txt']
+
+
+def test_a_map_that_is_not_coco_stuff_fails_by_name_and_the_others_are_done(download, tmp_path, capsys):
+    Image.fromarray(np.full((20, 30), 200, np.uint8)).save(download / 'maps/val2017/000000000001.png')
+    (download / 'maps/val2017/000000000002.png').write_bytes(b'')
+    assert prepare_coco(download, tmp_path / 'out') == 1
+    output = capsys.readouterr().out
+    assert 'maps/val2017/000000000001.png: the label map holds ids [200]' in output
+    assert '000000000002.png is an empty file' in output
+    assert (tmp_path / 'out/val.txt').read_text() == '000000000000\n'
+
+
+def test_missing_folders_and_no_pairs_are_errors(download, tmp_path):
+    with pytest.raises(DatasetError, match='is not a folder'):
+        run(prepare, 'coco-stuff', '--images', tmp_path / 'no', '--stuffthingmaps', download / 'maps', '-o', tmp_path)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(DatasetError, match='no image under .* has a label map'):
+        run(prepare, 'coco-stuff', '--images', tmp_path / 'empty', '--stuffthingmaps', download / 'maps', '-o',
+            tmp_path / 'out')
+
+
+def test_a_disk_that_cannot_be_written_ends_in_one_message(download, tmp_path, monkeypatch):
+    def full(target, label):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(preparation, '_write_png', full)
+    with pytest.raises(DatasetError, match='No space left on device.*What is finished is kept'):
+        prepare_coco(download, tmp_path / 'out', '-j', 1)
+
+
+def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(download, tmp_path):
+    numbers = np.random.RandomState(1)
+    for index in range(20, 120):
+        Image.new('RGB', (300, 200)).save(download / f'images/train2017/{index:012d}.jpg')
+        Image.fromarray(numbers.randint(0, 182, (200, 300)).astype(np.uint8)).save(
+            download / f'maps/train2017/{index:012d}.png')
+    output = tmp_path / 'out'
+    folder = output / 'annotations/train2017'
+    script = ('from ms_segformer.datasets.preparation import prepare_coco_stuff as p\n'
+              f'p({str(download / "images")!r}, {str(download / "maps")!r}, {str(output)!r}, jobs=1)')
+    process = subprocess.Popen([sys.executable, '-c', script], env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline and len(_finished(folder)) < 10:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = _finished(folder)
+    assert 10 <= len(finished) < 120, 'the run ended before it could be killed'
+    for path in finished:
+        raw = read_label(download / 'maps/train2017' / path.name.replace('_labelTrainIds', ''))
+        np.testing.assert_array_equal(read_label(path), RAW_TO_TRAIN[raw])
+    assert prepare_coco(download, output) == 0
+    assert len(_finished(folder)) == len(list(folder.iterdir())) == 120
+
+
+def _finished(folder):
+    return list(Path(folder).glob('*_labelTrainIds.png')) if folder.is_dir() else []
+
+
+def test_the_reference_pairs_come_out(shared, tmp_path):
+    sample = shared / 'data/cocostuff_sample'
+    assert run(prepare, 'coco-stuff', '--images', sample, '--stuffthingmaps', sample / 'annotations', '-o',
+               tmp_path) == 0
+    for split in ('train', 'val'):
+        assert (tmp_path / f'{split}.txt').read_text().split() == sorted((sample / f'{split}.txt').read_text().split())
+        expected = sorted((sample / f'annotations/{split}2017').glob('*_labelTrainIds.png'))
+        assert len(expected) == {'train': 13, 'val': 8}[split]
+        for path in expected:
+            np.testing.assert_array_equal(read_label(tmp_path / f'annotations/{split}2017' / path.name),
+                                          read_label(path))
