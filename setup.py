@@ -1,7 +1,8 @@
-"""Build script; every setting is in setup.cfg. It only gathers the configurations into the package."""
+"""Build script; the metadata are in setup.cfg. Here: the configurations, and the optional C kernel."""
+import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 
@@ -18,4 +19,10 @@ class BuildWithConfigurations(build_py):
             self.copy_file(str(source), str(target))
 
 
-setup(cmdclass={'build_py': BuildWithConfigurations})
+kernel = Extension(
+    'ms_segformer._segment', ['ms_segformer/_segment.c'], py_limited_api=True,
+    extra_compile_args=[] if sys.platform == 'win32' else ['-O3', '-Wno-psabi'],
+    optional=True)  # without a compiler postprocess.py does the same in torch, more slowly
+
+setup(cmdclass={'build_py': BuildWithConfigurations}, ext_modules=[kernel],
+      options={'bdist_wheel': {'py_limited_api': 'cp310'}})
