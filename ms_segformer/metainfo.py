@@ -1,4 +1,5 @@
 """Names and numbers that are fixed because users, ModelScope or published checkpoints depend on them."""
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,3 +88,14 @@ def configuration_dir():
     """Folder with one `<model name>/configuration.json` per published model."""
     inside = Path(__file__).parent / 'configuration'
     return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'
+
+
+def find_model(name):
+    """Return `name` when it is a directory or has the form of a hub id, for the commands that take either.
+
+    Raises:
+        FileNotFoundError: it is neither, most likely a mistyped path.
+    """
+    if Path(name).is_dir() or re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)):
+        return str(name)
+    raise FileNotFoundError(f'{name}: no such directory, and no hub id such as {VARIANTS["b0"].hub_ids[0]}')

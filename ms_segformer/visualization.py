@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .datasets.coco_stuff import CLASSES, DISTINCT_PALETTE, distinct_palette
 
 VOID_COLOUR = (0, 0, 0)
+SMALLEST_SHARE = 0.001  # of the image, for a line in the legend
 
 
 def palette_for(num_classes, palette=None):
@@ -55,7 +56,8 @@ def draw_result(image, seg_map, rows, palette, max_side=2048):
     Args:
         image: H×W×3 uint8 RGB.
         seg_map: H×W uint8 class ids.
-        rows: dicts with `id`, `label`, `share` (0–1) and `score` (0–1), in the legend's order.
+        rows: dicts with `id`, `label`, `share` (0–1) and `score` (0–1), in the legend's order; those below a
+            thousandth of the image are only counted.
         palette: 256×3 uint8.
         max_side: a larger image is drawn this long; the legend's text keeps its proportion.
 
@@ -80,14 +82,17 @@ def _legend(rows, palette, height):
     """A white panel with a swatch, the name, the share and the score of each row; as high as it needs to be."""
     line = int(np.clip(height / 24, 18, 60))
     font = _font(line * 0.68)
-    texts = [f'{row["label"]}  {row["share"]:.1%}  ({row["score"]:.2f})' for row in rows] or ['no segment']
+    shown = [row for row in rows if row['share'] >= SMALLEST_SHARE]
+    texts = [f'{row["label"]}  {row["share"]:.1%}  ({row["score"]:.2f})' for row in shown]
+    if len(shown) < len(rows) or not rows:
+        texts.append(f'{len(rows) - len(shown)} smaller' if rows else 'no segment')
     width = max(font.getbbox(text)[2] for text in texts)
     panel = Image.new('RGB', (int(width + 2.5 * line), int(line * (len(texts) + 1))), 'white')
     draw = ImageDraw.Draw(panel)
     for i, text in enumerate(texts):
         top = int((i + 0.5) * line)
-        if rows:
-            colour = tuple(int(c) for c in palette[rows[i]['id']])
+        if i < len(shown):
+            colour = tuple(int(c) for c in palette[shown[i]['id']])
             draw.rectangle((line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=colour,
                            outline=(90, 90, 90))
         draw.text((2 * line, top + line // 8), text, font=font, fill=(20, 20, 20))

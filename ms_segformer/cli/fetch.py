@@ -4,8 +4,8 @@ HELP = 'download a published model, to use it without a network later'
 
 
 def add_arguments(parser):
-    parser.add_argument('model', help='a hub id such as damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k, '
-                                      'or b0 to b5 for short')
+    parser.add_argument('model', help='b0 to b5, or a hub id such as '
+                                      'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k')
     parser.add_argument('--revision', help='branch, tag or commit (default: master)')
     parser.add_argument('--to', metavar='DIR', help='put the files here instead of in ModelScope\'s cache')
 

@@ -26,23 +26,20 @@ def run(args):
 def environment():
     """Versions, and who serves SegFormer in this environment: a dict of texts."""
     import platform
+    from importlib import import_module
 
-    from ms_segformer import plugin
-    from ms_segformer.cli.autoload import status
-
-    # Imported so that what does not connect to it shows here.
-    import modelscope.hub.api
-    import modelscope.preprocessors.base
-    import modelscope.utils.config  # noqa: F401
-    from modelscope.utils.import_utils import LazyImportModule
-    LazyImportModule.get_ast_index()
     import torch
+
+    from ms_segformer import autoload, plugin
+    from ms_segformer.cli import autoload as cli_autoload
+    for name in sorted(autoload.MODULES - {'modelscope_hub.api'}):  # so that what does not connect shows here
+        import_module(name)
     return {
         'versions': ', '.join(f'{name} {version}' for name, version in _versions().items()),
         'python': f'{platform.python_version()} on {platform.platform()}',
         'hardware': _hardware(torch),
         'served by': _server(plugin),
-        'autoload': status(),
+        'autoload': cli_autoload.status(),
         'connection to ModelScope': '; '.join(plugin.problems()) or 'complete',
         'cache': _cache(),
     }

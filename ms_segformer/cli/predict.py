@@ -17,18 +17,19 @@ def add_arguments(parser):
 
 
 def run(args):
+    import logging
     import sys
 
     from modelscope.pipelines import pipeline
     from tqdm import tqdm
 
-    from ms_segformer.metainfo import TASK
+    from ms_segformer.metainfo import TASK, find_model
     from ms_segformer.results import ResultWriter
     images = _expand(args.images)
-    segmenter = pipeline(TASK, args.model, device=args.device, engine=args.engine, precision=args.precision)
+    segmenter = pipeline(TASK, find_model(args.model), device=args.device, engine=args.engine, precision=args.precision)
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
-    failures = []
-    # One image: its error is the command's. Many: the bad ones are listed at the end.
+    failures = []  # listed at the end, so the pipeline need not say it too
+    logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)
     results = segmenter(iter(images), batch_size=args.batch_size)
     with tqdm(zip(images, results, strict=True), total=len(images), unit='image',
               disable=len(images) == 1 or not sys.stderr.isatty()) as progress:

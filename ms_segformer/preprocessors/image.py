@@ -93,6 +93,8 @@ def _from_location(location):
         location = urllib.request.url2pathname(urllib.parse.urlsplit(location).path)
     if os.path.isdir(location):
         raise ImageError(f'{location}: a directory, not an image')
+    if not os.path.exists(location):
+        raise FileNotFoundError(f'{location}: no such file')
     with open(location, 'rb') as file:
         return _decode(file, location)
 

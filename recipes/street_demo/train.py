@@ -14,7 +14,7 @@ from modelscope.trainers import build_trainer
 from ms_segformer.metainfo import VARIANTS, configuration_dir
 
 SETTINGS = {
-    'epochs': 66,  # of 380 pairs, so 48 iterations each
+    'epochs': 90,  # of 380 pairs, so 48 iterations each
     'batch_size': 8,
     'crop': 256,
     'ratio_range': (0.5, 1.4),  # of a short side of 512
@@ -28,7 +28,7 @@ SETTINGS = {
     'amp': 'bf16',
     'ema': 0.998,
     'seed': 7,
-    'eval_every': 11,
+    'eval_every': 15,
 }
 
 
@@ -54,7 +54,8 @@ def configure(cfg, settings):
     train['dataloader'] = {'batch_size_per_gpu': settings['batch_size'], 'workers_per_gpu': 1}
     train['optimizer'] = {
         'type': 'AdamW', 'lr': settings['lr'], 'betas': (0.9, 0.999), 'weight_decay': settings['weight_decay'],
-        'paramwise_options': {'custom_keys': {'norm': {'decay_mult': 0.0}}}, 'options': {'grad_clip': {'max_norm': 5.0}}}
+        'paramwise_options': {'custom_keys': {'norm': {'decay_mult': 0.0}}},
+        'options': {'grad_clip': {'max_norm': 5.0}}}
     train['lr_scheduler'] = {
         'policy': 'poly', 'warmup': 'linear', 'warmup_iters': settings['warmup'], 'warmup_ratio': 1e-6,
         'power': settings['power'], 'min_lr': 0.0, 'by_epoch': False}
@@ -73,7 +74,8 @@ def main():
     parser.add_argument('--work-dir', required=True)
     parser.add_argument('--set', nargs='*', default=[], metavar='KEY=VALUE')
     arguments = parser.parse_args()
-    settings = dict(SETTINGS, **{key: json.loads(value) for key, value in (item.split('=', 1) for item in arguments.set)})
+    overrides = (item.split('=', 1) for item in arguments.set)
+    settings = SETTINGS | {key: json.loads(value) for key, value in overrides}
     trainer = build_trainer(Trainers.easycv, {
         'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'),
         'cfg_modify_fn': lambda cfg: configure(cfg, settings),

@@ -1,0 +1,128 @@
+"""Turn a finished training run into the demonstration model that the package ships.
+
+    python recipes/street_demo/export.py --run DIR --data DIR -o ms_segformer/demo_model
+
+Writes `model.safetensors` (float16), `configuration.json` and the model card with the figures measured here, at the
+float16 weights, on the validation images of `--data`; and the training curve next to this script.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from modelscope.pipelines import pipeline
+from PIL import Image
+from safetensors.torch import save_file
+
+from ms_segformer.config import encode_jsonplus, read_configuration
+from ms_segformer.files import atomic_write
+from ms_segformer.metainfo import TASK
+from ms_segformer.metrics.segmentation import ConfusionMatrix
+from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
+
+HERE = Path(__file__).parent
+STREET = ('sky-other', 'building-other', 'structural-other', 'road', 'pavement', 'tree', 'fence', 'car', 'person',
+          'bicycle')
+
+
+def export(run, output):
+    """Write the weights and the configuration of `run`/output as a model directory."""
+    source = run / 'output'
+    state, _ = read_checkpoint(find_checkpoint(source))
+    half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    with atomic_write(output / 'model.safetensors') as temporary:
+        save_file({key: value.contiguous() for key, value in half.items()}, temporary)
+    raw = dict(read_configuration(source).raw)
+    published = read_configuration(HERE.parents[1] / 'configuration' /
+                                   'cv_segformer-b0_image_semantic-segmentation_coco-stuff164k').raw
+    # The published file's schema, with the trained model section; how it was trained stands in this folder.
+    raw = dict(published, model=dict(raw['model'], pretrained=None))
+    with atomic_write(output / 'configuration.json') as temporary:
+        temporary.write_text(json.dumps(encode_jsonplus(raw), ensure_ascii=False) + '\n', encoding='utf-8')
+
+
+def measure(model_dir, data):
+    """Confusion matrix of the shipped model over every validation image, through the pipeline."""
+    segmenter = pipeline(TASK, str(model_dir), device='cpu')
+    matrix = ConfusionMatrix(172)
+    images = sorted((data / 'images' / 'val').glob('*.jpg'))
+    for image, result in zip(images, segmenter(str(image) for image in images), strict=True):
+        matrix.update(result['seg_map'], np.asarray(Image.open(data / 'annotations' / 'val' / f'{image.stem}.png')))
+    return matrix.matrix, segmenter.settings.classes, len(images)
+
+
+def card(matrix, classes, count, log):
+    """The model card's text."""
+    matrix = np.asarray(matrix, np.float64)
+    hit, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    ids = [classes.index(name) for name in STREET]
+    iou = {i: hit[i] / (labelled[i] + predicted[i] - hit[i]) for i in ids}
+    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {labelled[i] / labelled.sum():.1%} |'
+                     for i in ids)
+    template = (HERE / 'model_card.md').read_text(encoding='utf-8')
+    return template.format(images=count, miou=np.mean(list(iou.values())), aacc=hit.sum() / labelled.sum(), rows=rows,
+                           iterations=log[-1]['iterations'])
+
+
+def training_log(run):
+    """The run's log lines, thinned to one training line an epoch, and all evaluations."""
+    lines = [json.loads(line) for path in sorted(run.glob('*.log.json')) for line in path.read_text().splitlines()]
+    kept = []
+    for line in lines:
+        keys = [key for key in line if key.endswith('mIoU') or key.endswith('aAcc')]
+        if line.get('mode') == 'train':
+            kept = [k for k in kept if not (k['mode'] == 'train' and k['epoch'] == line['epoch'])]
+            kept.append({'mode': 'train', 'epoch': line['epoch'], 'iter': line['iter'], 'lr': line.get('lr'),
+                         'loss': line.get('loss'), 'accuracy': line.get('decode.acc_seg')})
+        elif keys:
+            kept.append({'mode': 'eval', 'epoch': line['epoch'], **{key.split('/')[-1]: line[key] for key in keys}})
+    iterations = max(line['epoch'] for line in kept) * max(line['iter'] for line in kept if line['mode'] == 'train')
+    kept.append({'mode': 'end', 'iterations': iterations})
+    return kept
+
+
+def draw_curve(log, path):
+    """Loss and pixel accuracy of the training batches per epoch, drawn with Pillow."""
+    from PIL import ImageDraw, ImageFont
+    train = [line for line in log if line['mode'] == 'train']
+    width, height, margin = 760, 360, 50
+    picture = Image.new('RGB', (width, height), 'white')
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default()
+    epochs = max(line['epoch'] for line in train)
+    draw.rectangle((margin, 20, width - margin, height - margin), outline=(120, 120, 120))
+
+    def place(epoch, share):
+        return (margin + (width - 2 * margin) * epoch / epochs, height - margin - (height - margin - 20) * share)
+
+    top = max(line['loss'] for line in train[1:] or train)
+    for key, scale, colour, name in (('loss', top, (200, 60, 40), f'training loss (0 to {top:.2f})'),
+                                     ('accuracy', 100, (40, 90, 200), 'training pixel accuracy (0 to 100 %)')):
+        points = [place(line['epoch'], min(1, line[key] / scale)) for line in train if line[key] is not None]
+        draw.line(points, fill=colour, width=2)
+        draw.text((margin + 10, 24 + (14 if key == 'accuracy' else 0)), name, fill=colour, font=font)
+    for epoch in range(0, epochs + 1, 10):
+        draw.text((place(epoch, 0)[0] - 6, height - margin + 6), str(epoch), fill=(60, 60, 60), font=font)
+    draw.text((width // 2 - 20, height - 22), 'epoch', fill=(60, 60, 60), font=font)
+    picture.save(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--run', type=Path, required=True)
+    parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('-o', '--output', type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    log = training_log(arguments.run)
+    (HERE / 'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log))
+    draw_curve(log, HERE / 'curve.png')
+    export(arguments.run, arguments.output)
+    text = card(*measure(arguments.output, arguments.data), log)
+    (arguments.output / 'README.md').write_text(text, encoding='utf-8')
+    print(text)
+
+
+if __name__ == '__main__':
+    main()
