@@ -45,7 +45,7 @@ class SegformerHead(nn.Module):
         self.fusion_conv = ConvNorm(channels * len(in_channels), channels)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
-        self._folded = None
+        self._folded, self._folded_from = None, None
 
     def forward(self, features):
         """Channels-last maps N×h_i×w_i×C_i, finest first, to logits N×num_classes×h_0×w_0 (channels-last memory)."""
@@ -77,18 +77,34 @@ class SegformerHead(nn.Module):
     def fold(self):
         """Fold every batch norm into its convolution for inference; parameters and state dict stay as they are.
 
-        The folded copies are dropped by `train()` and whenever weights are loaded or moved, and made again by the next
-        `fold()`.
+        The folded copies are dropped by `train()` and whenever weights are loaded or moved. Calling it again costs
+        nothing unless a weight has changed since.
         """
         self.eval()
+        sources = weights_version(self)
+        if self._folded is not None and self._folded_from == sources:
+            return self
         with torch.no_grad():
             weight, bias = _fold(self.fusion_conv)
             parts = list(weight.chunk(len(self.convs), dim=1))
             folded = {'projections': None if self.plain_projections else [_fold(conv) for conv in self.convs],
                       'fusion': [(part.contiguous(), None) for part in parts]}
             folded['fusion'][0] = (folded['fusion'][0][0], bias)  # added once, at the finest map, which is not scaled
-        self._folded = folded
+        self._folded, self._folded_from = folded, sources
         return self
+
+    def folded(self):
+        """Weights and biases for inference, folding them first when that is not done.
+
+        Returns:
+            `{'projections': [(weight, bias)], 'fusion': [(weight, bias or None)]}`, per feature map, finest first:
+            channels×C_i and channels×channels matrices.
+        """
+        self.fold()
+        if self.plain_projections:
+            plain = [(block.conv.weight.flatten(1), block.conv.bias) for block in self.convs]
+            return {**self._folded, 'projections': plain}
+        return self._folded
 
     def train(self, mode=True):
         if mode:
@@ -102,6 +118,12 @@ class SegformerHead(nn.Module):
     def _load_from_state_dict(self, *args, **kwargs):
         self._folded = None
         return super()._load_from_state_dict(*args, **kwargs)
+
+
+def weights_version(module):
+    """A value that changes whenever a parameter or buffer of the module is replaced or written to."""
+    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+                 for tensor in module.state_dict(keep_vars=True).values())
 
 
 def _fold(block):
