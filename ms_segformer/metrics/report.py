@@ -43,6 +43,9 @@ def draw_confusion(matrix, classes, path=None, present_only=True):
 
     Returns:
         H×W×3 uint8 RGB array.
+
+    Raises:
+        ValueError: Pillow is older than 10.1, whose fonts have no sizes.
     """
     from PIL import Image, ImageDraw
     counts = matrix.counts
@@ -81,8 +84,8 @@ def _font(size):
     from PIL import ImageFont
     try:
         return ImageFont.load_default(max(size, 7))
-    except TypeError:  # Pillow before 10.1 has one size only
-        return ImageFont.load_default()
+    except TypeError as error:  # before 10.1 there is one font of one size
+        raise ValueError('drawing a confusion matrix needs Pillow 10.1 or newer: pip install -U Pillow') from error
 
 
 def _draw_cells(image, draw, shares, origin, cell, font):
