@@ -1,21 +1,19 @@
 """What a training run makes of a configuration before it starts, and what it writes into the trained model directory.
 
 Two lines are enough to train on data of one's own: `classes` (a list of names, or a text file with one a line) and
-`data_root`, a folder in one of the layouts of `find_splits`.
+`data_root`, a folder in one of the layouts of `datasets.layout.find_data_sources`.
 """
+import json
 import os
-from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
 from ..config import decode_jsonplus
+from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.errors import DatasetError
+from ..datasets.layout import find_data_sources
 from ..metainfo import METRIC, TASK
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-SPLITS = {'train': ('train2017', 'train', 'training'), 'val': ('val2017', 'val', 'validation', 'valid', 'test')}
-LABEL_FOLDERS = ('annotations', 'labels', 'masks', 'label', 'mask', 'gt')
-IMAGE_FOLDERS = ('images', 'image', 'img', 'imgs')
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
@@ -24,9 +22,10 @@ def prepare(raw, classes=None, data_root=None):
 
     Args:
         raw: the configuration as plain dicts and lists.
-        classes: class names, or a text file with one a line; default `raw['classes']`, else those of the training
-            data's section, else `raw['CLASSES']`.
-        data_root: folder of the data, see `find_splits`; default `raw['data_root']`.
+        classes: class names, or a text file with one a line; default `raw['classes']`, else `classes.txt` in
+            `data_root`, else those of the training data's section, else `raw['CLASSES']`.
+        data_root: folder of the data, see `find_data_sources`, or what `${data_root}` stands for in the configuration;
+            default `raw['data_root']`.
 
     Returns:
         Whether the class list differs from the one the configuration's weights were made for.
@@ -40,7 +39,9 @@ def prepare(raw, classes=None, data_root=None):
     classes = configured['classes'] if classes is None else classes
     data_root = configured['data_root'] if data_root is None else data_root
     if data_root is not None:
-        _use_data_root(raw, data_root)
+        if classes is None and (Path(data_root) / 'classes.txt').is_file():
+            classes = str(Path(data_root) / 'classes.txt')
+        _use_data_root(raw, data_root, classes or raw.get('CLASSES'))
     changed = _use_classes(raw, classes)
     _merge_evaluation(raw)
     return changed
@@ -50,7 +51,7 @@ def _use_classes(raw, classes):
     sections = [section for split in ('train', 'val') if (section := _data_source(raw, split)) is not None]
     known = _names(raw.get('CLASSES'))
     if classes is None:
-        classes = next((section['classes'] for section in sections if section.get('classes')), None) or known
+        classes = next((section['classes'] for section in sections if section.get('classes')), known)
     classes = _names(classes)
     if not classes:
         raise DatasetError('the configuration names no classes; pass classes=[…] (names by id), or CLASSES in the file')
@@ -100,63 +101,24 @@ def _merge_evaluation(raw):
     evaluation.setdefault('dataloader', {'batch_size_per_gpu': 1, 'workers_per_gpu': 0})
 
 
-def _use_data_root(raw, data_root):
+def _use_data_root(raw, data_root, classes):
+    """Point the configuration's data sections at a folder."""
     dataset = raw.setdefault('dataset', {})
-    for split, found in find_splits(data_root).items():
+    written = [split for split in ('train', 'val') if DATA_ROOT in json.dumps(dataset.get(split) or {}, default=str)]
+    if written:
+        for split in written:
+            dataset[split] = replace_data_root(dataset[split], {'train': str(data_root)})
+        return
+    found = find_data_sources(data_root, classes)
+    found = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}
+    for split, source in found.items():
         section = dataset.setdefault(split, {'type': 'SegDataset', 'ignore_index': 255})
-        source = dict(section.get('data_source') or {})
-        kept = {key: source[key] for key in ('classes', 'palette', 'reduce_zero_label') if key in source}
-        section['data_source'] = {'type': 'SegSourceRaw', **kept, **found}
-
-
-def find_splits(data_root):
-    """Find the images and label maps of a data set by the usual layouts.
-
-    Below `data_root`, with S one of `train2017`, `train`, `training` and `val2017`, `val`, `validation`, `valid`,
-    `test`: `S/` and `annotations/S/` (COCO-Stuff), `images/S/` and `annotations/S/` or `labels/S/` or `masks/S/`, or
-    `S/images/` and `S/labels/`. Where label maps end in `_labelTrainIds.png` only those are used. A `train.txt` or
-    `val.txt` in `data_root` says which images belong to the split.
-
-    Returns:
-        {'train': section, 'val': section} of arguments of `SegSourceRaw`; `val` is left out when there is none.
-
-    Raises:
-        DatasetError: there is no such folder, or no training images and label maps in it.
-    """
-    root = Path(data_root)
-    if not root.is_dir():
-        raise DatasetError(f'{root}: no such folder; data_root is the folder that holds images and label maps')
-    found = {split: section for split, names in SPLITS.items()
-             if (section := _find_split(root, split, names)) is not None}
-    if 'train' not in found and 'val' not in found:
-        have = ', '.join(sorted(path.name for path in root.iterdir())[:12]) or 'nothing'
-        raise DatasetError(f'{root}: no images with label maps in a layout known here (found: {have}); expected for '
-                           'example images/train and annotations/train, train2017 and annotations/train2017, or '
-                           'train/images and train/labels; otherwise name img_root and label_root in dataset.train')
-    return found
-
-
-def _find_split(root, split, names):
-    for name in names:
-        pairs = [(root / name, root / labels / name) for labels in LABEL_FOLDERS]
-        pairs += [(root / images / name, root / labels / name) for images in IMAGE_FOLDERS for labels in LABEL_FOLDERS]
-        pairs += [(root / name / images, root / name / labels) for images in IMAGE_FOLDERS for labels in LABEL_FOLDERS]
-        for images, labels in pairs:
-            if images.is_dir() and labels.is_dir() and not (labels.parent == images):
-                return _source_section(root, split, images, labels)
-    return None
-
-
-def _source_section(root, split, images, labels):
-    suffixes = Counter(os.path.splitext(name)[1].lower() for _, _, files in os.walk(images) for name in files)
-    kinds = [suffix for suffix in IMAGE_SUFFIXES if suffixes[suffix]]
-    converted = any(name.endswith('_labelTrainIds.png') for _, _, files in os.walk(labels) for name in files)
-    section = {'img_root': str(images), 'label_root': str(labels), 'img_suffix': kinds or ['.jpg'],
-               'label_suffix': '_labelTrainIds.png' if converted else '.png'}
-    listing = root / f'{split}.txt'
-    if listing.is_file():
-        section['split'] = str(listing)
-    return section
+        if source is None:
+            dataset[split] = None if split == 'val' else section
+            continue
+        kept = {key: value for key, value in (section.get('data_source') or {}).items()
+                if key in ('palette', 'reduce_zero_label')}
+        section['data_source'] = {**source, **kept}
 
 
 def exported(raw, palette=None):

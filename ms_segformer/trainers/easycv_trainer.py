@@ -55,7 +55,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         model: hub id, model directory, or a built model (then with `cfg_file`). Its weights are the starting point.
         cfg_file: configuration to train from scratch with (or instead of the model directory's).
         classes: class names, or a text file with one a line, when they differ from the configuration's.
-        data_root: folder of the data, see `configuration.find_splits`.
+        data_root: folder of the data, see `datasets.layout.find_data_sources`; or what `${data_root}` stands for.
         train_dataset, eval_dataset: `MsDataset`, `SegDataset`, a table of pairs, or any torch data set with the same
             samples; by default what the configuration's `dataset` section describes.
         cfg_modify_fn: function that takes the configuration and returns the changed one.
@@ -77,8 +77,8 @@ class EasyCVTrainer(EpochBasedTrainer):
     """
 
     def __init__(self, model=None, cfg_file=None, cfg_modify_fn=None, train_dataset=None, eval_dataset=None,
-                 classes=None, data_root=None, load_from=None, checkpoint_path=None, resume=None, work_dir=None, seed=42,
-                 device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False, **kwargs):
+                 classes=None, data_root=None, load_from=None, checkpoint_path=None, resume=None, work_dir=None,
+                 seed=42, device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False, **kwargs):
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         self._classes, self._data_root = classes, data_root

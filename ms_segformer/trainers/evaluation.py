@@ -3,12 +3,16 @@
 An image may go through the network whole or in overlapping windows (`slide`), at several scales, and mirrored; the
 class probabilities of all versions are averaged, as the original's test-time augmentation does.
 """
+import time
 from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from ..config import TestSettings
+from ..postprocess import segment
 
 
 class Evaluator:
@@ -19,14 +23,16 @@ class Evaluator:
         device: where it runs.
         test: `config.TestSettings`; None takes the model's.
         dtype: torch.bfloat16 or torch.float16 to run the network in, or None for float32.
+        network: callable from images to logits in place of the model's own, such as a `runtime` engine.
     """
 
-    def __init__(self, model, device='cpu', test=None, dtype=None):
+    def __init__(self, model, device='cpu', test=None, dtype=None, network=None):
         self.model, self.device = model, torch.device(device)
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or TestSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
         self.dtype = dtype
         (model.prepare_inference if hasattr(model, 'prepare_inference') else model.eval)()
+        self.network = network or model.logits
 
     @torch.no_grad()
     def predict(self, batch):
@@ -54,7 +60,7 @@ class Evaluator:
         with cast:
             if self.test.mode == 'slide':
                 return self._slide(images)
-            return self.model.logits(images).float()
+            return self.network(images).float()
 
     def _slide(self, images):
         n, _, height, width = images.shape
@@ -64,7 +70,7 @@ class Evaluator:
                 rows = slice(top, min(top + self.test.crop_size[0], height))
                 columns = slice(left, min(left + self.test.crop_size[1], width))
                 window = images[:, :, rows, columns]
-                logits = self._resize(self.model.logits(window).float(), window.shape[-2:])
+                logits = self._resize(self.network(window.contiguous()).float(), window.shape[-2:])
                 if total is None:
                     total = logits.new_zeros(n, logits.shape[1], height, width)
                     count = logits.new_zeros(height, width)
@@ -73,6 +79,11 @@ class Evaluator:
         return total / count
 
     def _label_map(self, versions, metas):
+        if len(versions) == 1 and versions[0].device.type == 'cpu' and self.test.mode == 'whole':
+            meta = metas[0]
+            shapes = [meta.get(key) or meta['img_shape'] for key in ('pad_shape', 'img_shape', 'ori_shape')]
+            found = segment(versions[0], *shapes, num_names=0, align_corners=self.align_corners)
+            return torch.from_numpy(found.seg_map)
         probabilities = None
         for logits, meta in zip(versions, metas, strict=True):
             scaled = self._at_image_size(logits[None], meta)
@@ -100,3 +111,92 @@ def _starts(length, window, stride):
     """First pixels of the windows that cover `length`; the last one is moved back to end at the border."""
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(i * stride + window, length) - window, 0) for i in range(count)]
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        confusion: `metrics.segmentation.ConfusionMatrix` over all images.
+        classes: names by id.
+        images: number of images.
+        seconds: time it took, data loading included.
+    """
+
+    confusion: object
+    classes: list
+    images: int
+    seconds: float
+
+    def values(self):
+        """Return the report of the original's evaluator: `mIoU`, `mAcc`, `aAcc`, `IoU.<class>`, …, in [0, 1]."""
+        from ..metrics.segmentation import SegmentationEvaluator
+        return SegmentationEvaluator(self.classes).evaluate(self.confusion)
+
+
+def test_pipeline(configuration, scales=(1.0,), flip=False):
+    """Return the test pipeline of a configuration, with scales and mirrored versions added.
+
+    Args:
+        configuration: a configuration as plain dicts and lists.
+        scales: factors of the size the configuration tests at.
+        flip: also look at the mirrored image.
+
+    Raises:
+        ValueError: the configuration's pipeline is not of the `MMMultiScaleFlipAug` kind.
+    """
+    pipeline = deepcopy(configuration.get('test_pipeline') or configuration['dataset']['val']['pipeline'])
+    augment = next((step for step in pipeline if step.get('type') == 'MMMultiScaleFlipAug'), None)
+    if augment is None or augment.get('img_scale') is None:
+        raise ValueError('scales and flip need a test pipeline with MMMultiScaleFlipAug and img_scale; this one has '
+                         f'{[step.get("type") for step in pipeline]}')
+    size = augment['img_scale']
+    size = size[0] if isinstance(size[0], (list, tuple)) else size
+    if list(scales) != [1.0]:
+        augment['img_scale'] = [tuple(int(side * factor + 0.5) for side in size) for factor in scales]
+    augment['flip'] = bool(flip)
+    return pipeline
+
+
+def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, batch_size=1, workers=0, rank=0,
+             world_size=1, progress=False):
+    """Evaluate a model on a data set; under `torch.distributed` every process takes its share.
+
+    Args:
+        model, device, test, dtype, network: as for `Evaluator`.
+        dataset: a `SegDataset` with a test pipeline and labels.
+        batch_size, workers: of the loader.
+        rank, world_size: this process and their number.
+        progress: show a progress bar.
+
+    Returns:
+        `Evaluation`, the same in every process.
+
+    Raises:
+        ValueError: the data set is empty.
+    """
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    from ..datasets.errors import DatasetError
+    from ..datasets.seg_dataset import collate
+    from ..metrics.segmentation import ConfusionMatrix
+    from .sampler import ShareSampler
+    if len(dataset) == 0:
+        raise DatasetError('there is no image to evaluate on')
+    started = time.monotonic()
+    evaluator = Evaluator(model, device, test, dtype, network)
+    confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
+    loader = DataLoader(dataset, batch_size, sampler=ShareSampler(len(dataset), rank, world_size), num_workers=workers,
+                        collate_fn=collate)
+    with tqdm(total=len(loader.sampler), unit='image', desc='evaluating', disable=not progress) as bar:
+        for batch in loader:
+            for prediction, label in zip(evaluator.predict(batch), batch['label'], strict=True):
+                confusion.update(prediction, label)
+            bar.update(len(batch['label']))
+    confusion.all_reduce()
+    return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
+
+
+test_pipeline.__test__ = False  # no test, whatever its name suggests to pytest

@@ -1,0 +1,169 @@
+"""`ms-segformer eval --model DIR_OR_ID --data DIR_OR_CONFIG`: mIoU, accuracy and a table per class.
+
+With a published model and the 5,000 pairs of COCO-Stuff 164k val2017 this is the evaluation behind the numbers of the
+model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` shares the images between N processes and
+prints the same numbers.
+"""
+
+HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
+
+
+def add_arguments(parser):
+    parser.add_argument('--model', required=True, metavar='DIR_OR_ID', help='model directory, hub id, or b0 to b5')
+    parser.add_argument('--data', required=True, metavar='DIR_OR_CONFIG',
+                        help='folder with images and label maps (images/val, annotations/val, …), or a configuration '
+                             'that names them')
+    parser.add_argument('--split', default='val', help='default: %(default)s')
+    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
+    parser.add_argument('--mode', choices=('whole', 'slide'), help="default: the model's test_cfg")
+    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help='window of --mode slide')
+    parser.add_argument('--stride', type=int, nargs=2, metavar=('H', 'W'), help='step of --mode slide')
+    parser.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='F',
+                        help="average over these factors of the model's test size, e.g. 0.5 0.75 1 1.25 1.5 1.75")
+    parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='default: %(default)s')
+    parser.add_argument('--workers', type=int, default=0, metavar='N', help='loading processes (default: %(default)s)')
+    parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
+    parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
+    parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
+    parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
+    parser.add_argument('--confusion', metavar='PNG', help='draw the confusion matrix into this file')
+    parser.add_argument('--json', metavar='FILE', help='write all values here ("-": to the terminal, instead of the '
+                        'table)')
+
+
+def run(args):
+    import sys
+
+    from ms_segformer.trainers import distributed
+    from ms_segformer.trainers.evaluation import evaluate
+    rank, world_size = distributed.start(device=args.device)
+    device = distributed.choose_device(args.device, world_size)
+    model, settings = load(args.model)
+    dataset = open_data(args, settings)
+    found = evaluate(model.to(device), dataset, device, test_settings(args, settings),
+                     network=_engine(args, model, device), batch_size=args.batch_size, workers=args.workers, rank=rank,
+                     world_size=world_size, progress=rank == 0 and sys.stderr.isatty())
+    if rank == 0:
+        report(args, found)
+    return 0
+
+
+def load(name):
+    """Return the model of a directory, hub id or short name with its weights, and its configuration.
+
+    Raises:
+        CheckpointError, ConfigurationError, FileNotFoundError, ConnectionError: it cannot be had.
+    """
+    import os
+
+    from ms_segformer.config import read_configuration
+    from ms_segformer.models.segformer import Segformer
+
+    from .fetch import fetch, hub_id
+    folder = name if os.path.isdir(name) else fetch(hub_id(name))
+    settings = read_configuration(folder)
+    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
+    return Segformer._instantiate(model_dir=folder, **section), settings
+
+
+def open_data(args, settings):
+    """Return the data set of the command line, with the model's classes and test pipeline.
+
+    Raises:
+        DatasetError: there is no such split, or its class list is not the model's.
+    """
+    from ms_segformer.datasets.errors import DatasetError
+    from ms_segformer.datasets.layout import find_data_sources
+    from ms_segformer.datasets.seg_dataset import SegDataset
+    from ms_segformer.datasets.sources import read_classes
+    from ms_segformer.trainers.evaluation import test_pipeline
+    classes = list(settings.classes)
+    sections = find_data_sources(args.data, None if _names_classes(args.data) else classes)
+    if args.split not in sections:
+        raise DatasetError(f'{args.data} has no split "{args.split}"; it has {", ".join(sections)}')
+    section = dict(sections[args.split])
+    theirs = read_classes(section['classes']) if section.get('classes') else classes
+    if list(theirs) != classes:
+        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({", ".join(theirs[:4])}, …), the '
+                           f'model has {len(classes)} ({", ".join(classes[:4])}, …): a model is evaluated on data of '
+                           'its own classes')
+    section['classes'] = classes
+    dataset = SegDataset(section, test_pipeline(settings.raw, args.scales, args.flip), mode='eval',
+                         ignore_index=section.pop('ignore_index', 255))
+    if not getattr(dataset.source, 'label_root', True):
+        raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
+    return _First(dataset, args.limit) if args.limit else dataset
+
+
+def _names_classes(data):
+    import os
+    return os.path.isfile(data) or any(os.path.isfile(os.path.join(data, name))
+                                       for name in ('configuration.json', 'classes.txt'))
+
+
+class _First:
+    """The first samples of a data set."""
+
+    def __init__(self, dataset, count):
+        self.dataset, self.count = dataset, min(count, len(dataset))
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.dataset[index]
+
+    def __getattr__(self, name):
+        if name.startswith('__') or name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def test_settings(args, settings):
+    """The `config.TestSettings` of the command line.
+
+    Raises:
+        ValueError: `slide` without window and step.
+    """
+    from ms_segformer.config import TestSettings
+    test = settings.model.test
+    mode = args.mode or test.mode
+    if mode == 'whole':
+        return TestSettings()
+    crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
+    if crop is None or stride is None:
+        raise ValueError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
+    if stride[0] > crop[0] or stride[1] > crop[1] or min(*crop, *stride) < 1:
+        raise ValueError(f'--stride {tuple(stride)} has to be from 1 to --crop-size {tuple(crop)}')
+    return TestSettings('slide', tuple(crop), tuple(stride))
+
+
+test_settings.__test__ = False  # no test, whatever its name suggests to pytest
+
+
+def _engine(args, model, device):
+    from ms_segformer.runtime import create_engine
+    return create_engine(model, args.engine, args.precision, device)
+
+
+def report(args, found):
+    """Print what an evaluation found, and write the files asked for."""
+    import json
+    import math
+    values = {key: value if math.isfinite(value) else None for key, value in found.values().items()}
+    content = json.dumps({**values, 'images': found.images, 'seconds': round(found.seconds, 3)}, ensure_ascii=False,
+                         indent=2)
+    if args.json == '-':
+        print(content)
+    else:
+        from ms_segformer.metrics.report import per_class_table
+        print(per_class_table(found.confusion, found.classes, not args.all_classes))
+        print(f'{found.images} images in {found.seconds:.1f} s, {found.seconds / found.images:.3f} s per image')
+        if args.json:
+            from ms_segformer.files import atomic_write
+            with atomic_write(args.json) as temporary:
+                temporary.write_text(content, encoding='utf-8')
+    if args.confusion:
+        from ms_segformer.metrics.report import draw_confusion
+        draw_confusion(found.confusion, found.classes, args.confusion)

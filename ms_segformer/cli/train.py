@@ -1,0 +1,87 @@
+"""`ms-segformer train CONFIG_OR_MODEL --data DIR`: train or fine-tune, the trained model is `<work-dir>/output`."""
+
+HELP = 'train a model from a configuration, or fine-tune a model directory or hub id'
+
+
+def add_arguments(parser):
+    parser.add_argument('start', metavar='CONFIG_OR_MODEL',
+                        help='a configuration.json to train from scratch with; or a model directory, a hub id, or b0 '
+                             'to b5, whose weights are the start')
+    parser.add_argument('--data', metavar='DIR', help='folder with images and label maps (images/train, '
+                        'annotations/train, images/val, …); default: what the configuration names')
+    parser.add_argument('--classes', metavar='FILE_OR_NAMES', help='class names by id, when they differ: a text file '
+                        'with one a line, or names separated by commas')
+    parser.add_argument('--work-dir', default='work_dir', metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--epochs', type=int, metavar='N', help="default: the configuration's")
+    parser.add_argument('--batch-size', type=int, metavar='N', help='per process')
+    parser.add_argument('--lr', type=float, help='learning rate')
+    parser.add_argument('--amp', choices=('bf16', 'fp16'), help='train in mixed precision')
+    parser.add_argument('--load-from', metavar='FILE', help='start from these weights (EasyCV, mmsegmentation, NVlabs '
+                        'or Hugging Face)')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --work-dir')
+    parser.add_argument('--seed', type=int, default=42, help='default: %(default)s')
+    parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
+    parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='any other value of the configuration, e.g. train.lr_scheduler.warmup_iters=100 (values '
+                             'are JSON or text)')
+
+
+def run(args):
+    from modelscope.metainfo import Trainers
+    from modelscope.trainers import build_trainer
+    trainer = build_trainer(Trainers.easycv, trainer_arguments(args))
+    trainer.train()
+    if trainer.rank == 0:
+        print(f'trained model: {trainer.work_dir}/output')
+        if trainer.metric_values:
+            print(', '.join(f'{key} {100 * trainer.metric_values[key]:.2f} %' for key in ('mIoU', 'mAcc', 'aAcc')
+                            if key in trainer.metric_values))
+    return 0
+
+
+def trainer_arguments(args):
+    """The arguments of `build_trainer` for a command line."""
+    import os
+    options = parse_options(args.options)
+    for key, value in (('train.dataloader.batch_size_per_gpu', args.batch_size), ('train.optimizer.lr', args.lr)):
+        if value is not None:
+            options[key] = value
+    arguments = {'work_dir': args.work_dir, 'resume': args.resume or None, 'seed': args.seed, 'cfg_options': options}
+    if os.path.isfile(args.start):
+        arguments['cfg_file'] = args.start
+    else:
+        from .fetch import hub_id
+        arguments['model'] = args.start if os.path.isdir(args.start) else hub_id(args.start)
+    given = {'data_root': args.data, 'classes': class_names(args.classes), 'max_epochs': args.epochs, 'amp': args.amp,
+             'load_from': args.load_from, 'device': args.device}
+    return {**arguments, **{key: value for key, value in given.items() if value is not None}}
+
+
+def class_names(text):
+    """A file's path as it is; names separated by commas as a list."""
+    import os
+    if text is None or os.path.isfile(text):
+        return text
+    if ',' not in text:
+        raise FileNotFoundError(f'{text}: no such file; give a text file with one class name a line, or the names '
+                                'separated by commas')
+    return [name.strip() for name in text.split(',') if name.strip()]
+
+
+def parse_options(items):
+    """`['a.b=3', 'c=text']` to `{'a.b': 3, 'c': 'text'}`.
+
+    Raises:
+        ValueError: an item has no `=`.
+    """
+    import json
+    options = {}
+    for item in items:
+        key, separator, value = item.partition('=')
+        if not separator or not key:
+            raise ValueError(f'--options takes KEY=VALUE, got {item!r}')
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
