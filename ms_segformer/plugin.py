@@ -4,18 +4,17 @@
 imported (`ms_segformer.autoload` waits for that), so that neither ModelScope nor torch is imported before the user
 does so:
 
-| module | change | answers to |
-|-|-|-|
-| `modelscope.metainfo` | `Trainers.easycv = 'easycv'` | the name was removed after ModelScope 1.5.2; the model cards use it |
-| `modelscope.utils.import_utils` | entries in the index of lazily imported modules | `build_from_cfg` imports what the index names |
-| `modelscope.utils.config` | a SegFormer configuration is read without `plugins: ["pai-easycv"]` | \
-`register_plugins_repo` would run pip for a package that cannot be installed |
-| `modelscope.preprocessors.base` | an entry in `PREPROCESSOR_MAP` | the published `preprocessor` section is empty \
-(EasyCV's predictor prepared the images), and `Preprocessor.from_pretrained` then goes by this map |
-| `modelscope.utils.registry` | EasyCV and this package may both register the names they share | `Registry` raises \
-KeyError on a second registration |
-| `modelscope.hub.api`, `modelscope_hub.api` | the cached copy of a published model serves while the hub is out of \
-reach | `HubApi` asks the hub even for what is cached, and retries for 7 to 32 seconds |
+- `modelscope.metainfo`: `Trainers.easycv = 'easycv'`. The name was removed after ModelScope 1.5.2; the cards use it.
+- `modelscope.utils.import_utils`: entries in the index of lazily imported modules, in memory. `build_from_cfg` imports
+  what this index names before it looks into a registry.
+- `modelscope.utils.config`: a SegFormer configuration is read without `plugins: ["pai-easycv"]`, for which
+  `register_plugins_repo` would run pip on every load; the package can no longer be installed.
+- `modelscope.preprocessors.base`: an entry in `PREPROCESSOR_MAP`. The published `preprocessor` section is empty
+  (EasyCV's predictor prepared the images), and `Preprocessor.from_pretrained` then goes by this map.
+- `modelscope.utils.registry`: EasyCV and this package may both register the names they share; `Registry` would raise
+  KeyError on the second registration, whichever it is.
+- `modelscope.hub.api`, `modelscope_hub.api`: the cached copy of a published model serves while the hub is out of
+  reach. `HubApi` asks the hub even for what is cached, and retries for 7 to 32 seconds.
 
 Whether a model is SegFormer is decided by its configuration (`is_segformer`), never by its id, so that local copies
 and fine-tuned models resolve too, and every other model takes exactly the way it took before.
@@ -266,8 +265,13 @@ class _IndexEntries:
 def _index_our_modules(import_utils):
     lazy = _class(import_utils, 'LazyImportModule')
     _function(lazy, 'import_module', 'signature')
-    original = _function(lazy, 'get_ast_index')
     entries = _IndexEntries()
+    read_already = getattr(lazy, 'AST_INDEX', None)  # ModelScope before 1.22 reads it with the class
+    if isinstance(read_already, dict):
+        entries.add_to(read_already['index'])
+        yield entries
+        return
+    original = _function(lazy, 'get_ast_index')
 
     @_like(original)
     def get_ast_index():

@@ -113,7 +113,8 @@ def _engine(network):
     from ms_segformer.runtime import create_engine
     network.prepare_inference()
     try:
-        return str(create_engine(network))
+        engine = create_engine(network)
+        return f'{engine.name}, {engine.precision}'
     except (ValueError, RuntimeError, ImportError) as error:
         return f'none: {error}'
 

@@ -25,14 +25,14 @@ def image(hub, python):
     """Serve a photograph under the URL of the prediction code; returns its bytes."""
     if shutil.which('openssl') is None:
         pytest.skip('needs the openssl command, for a certificate of the host in the card\'s URL')
-    content = _photograph()
+    content = photograph()
     hub.add_file(IMAGE_PATH, content)
     hub.trust(IMAGE_HOST)
     python.extra = hub.environment(python.cache, proxy=True)
     return content
 
 
-def _photograph():
+def photograph():
     import numpy as np
     from PIL import Image
     ramp = np.linspace(0, 255, 160, dtype=np.uint8)
@@ -101,12 +101,12 @@ def test_the_labels_are_those_of_the_original(python, hub, image, shared):
 
 @pytest.mark.parametrize('real', [False, True], ids=['made', 'COCO-Stuff'])
 def test_the_training_code_trains(python, hub, tmp_path, request, real):
-    """Verbatim; the configuration on the hub asks for 2 epochs instead of 30, of small crops for the made pairs."""
+    """Verbatim; the configuration on the hub asks for 2 epochs of smaller crops instead of 30."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
     folder = (request.getfixturevalue('shared') / 'data' / 'cocostuff_sample' if real
               else make_pairs(tmp_path / 'pairs'))
     add_coco_stuff(hub, folder)
-    sizes = {} if real else {'image_scale': (64, 48), 'crop': (32, 32)}
+    sizes = {'image_scale': (1024, 256), 'crop': (128, 128)} if real else {'image_scale': (64, 48), 'crop': (32, 32)}
     hub.add_model(MODEL_ID, training_files(published_files(), epochs=2, **sizes))
     python.extra['TMPDIR'] = str(tmp_path)
     done = python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_train.py')

@@ -2,6 +2,7 @@
 import json
 
 import pytest
+from hub.coco_stuff import make_pairs
 from hub.fixtures import MODEL_ID
 
 LOAD = '''
@@ -70,7 +71,8 @@ def test_the_trainer_is_ours_for_an_id_and_for_a_copy(python, hub, tmp_path):
         import ms_segformer
         from modelscope.metainfo import Trainers
         from modelscope.trainers import build_trainer
-        trainers = [build_trainer(Trainers.easycv, dict(model=model, work_dir={str(tmp_path / 'work')!r}))
+        trainers = [build_trainer(Trainers.easycv, dict(model=model, data_root={str(make_pairs(tmp_path / 'pairs'))!r},
+                                                        work_dir={str(tmp_path / 'work')!r}))
                     for model in ({MODEL_ID!r}, {str(folder)!r})]
         print(json.dumps([[type(trainer).__module__, type(trainer.model).__module__] for trainer in trainers]))
     ''') == [['ms_segformer.trainers.easycv_trainer', 'ms_segformer.models.segformer']] * 2
