@@ -43,9 +43,6 @@ def draw_confusion(matrix, classes, path=None, present_only=True):
 
     Returns:
         H×W×3 uint8 RGB array.
-
-    Raises:
-        ValueError: Pillow is older than 10.1, whose fonts have no sizes.
     """
     from PIL import Image, ImageDraw
     counts = matrix.counts
@@ -65,7 +62,7 @@ def draw_confusion(matrix, classes, path=None, present_only=True):
     draw.text((6, 6), title, 'black', _font(14))
     _draw_cells(image, draw, shares, (margin, 28 + margin), cell, _font(min(cell // 3, 12)))
     for row, index in enumerate(keep):
-        draw.text((margin - 6, 28 + margin + row * cell + cell / 2), names[index], 'black', font, anchor='rm')
+        _write(draw, (margin - 6, 28 + margin + row * cell + cell / 2), names[index], 'black', font, align=1)
     for column, index in enumerate(columns):
         _draw_vertical(image, names[index], (margin + column * cell + cell // 2, 28 + margin - 6), font)
     if path is not None:
@@ -84,8 +81,15 @@ def _font(size):
     from PIL import ImageFont
     try:
         return ImageFont.load_default(max(size, 7))
-    except TypeError as error:  # before 10.1 there is one font of one size
-        raise ValueError('drawing a confusion matrix needs Pillow 10.1 or newer: pip install -U Pillow') from error
+    except TypeError:  # before Pillow 10.1 there is one font of one size
+        return ImageFont.load_default()
+
+
+def _write(draw, position, text, colour, font, align):
+    """Write `text` with its line centred on `position`, which is its left end (0), middle (0.5) or right end (1)."""
+    left, _, right, _ = font.getbbox(text)
+    _, top, _, bottom = font.getbbox('Ag')
+    draw.text((position[0] - left - align * (right - left), position[1] - (top + bottom) / 2), text, colour, font)
 
 
 def _draw_cells(image, draw, shares, origin, cell, font):
@@ -101,14 +105,14 @@ def _draw_cells(image, draw, shares, origin, cell, font):
         return
     for row, column in np.argwhere(shares >= 0.005):
         share = shares[row, column]
-        draw.text((origin[0] + column * cell + cell / 2, origin[1] + row * cell + cell / 2), f'{100 * share:.0f}',
-                  'white' if share > 0.25 else 'black', font, anchor='mm')
+        _write(draw, (origin[0] + column * cell + cell / 2, origin[1] + row * cell + cell / 2), f'{100 * share:.0f}',
+               'white' if share > 0.25 else 'black', font, align=0.5)
 
 
 def _draw_vertical(image, text, bottom_centre, font):
     from PIL import Image, ImageDraw
-    length = int(font.getlength(text)) + 2
+    length = int(font.getlength(text)) + 6
     strip = Image.new('L', (length, 20), 0)
-    ImageDraw.Draw(strip).text((0, 10), text, 255, font, anchor='lm')
+    _write(ImageDraw.Draw(strip), (3, 10), text, 255, font, align=0)
     strip = strip.rotate(90, expand=True)
     image.paste('black', (bottom_centre[0] - 10, bottom_centre[1] - length), strip)
