@@ -30,7 +30,7 @@ class SegformerPipeline(Pipeline):
         preprocessor: replaces the one the configuration describes.
         device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, or `'auto'`, the fastest of those
-            installed whose float32 label maps are the same.
+            installed whose float32 label maps are the same; see `runtime.create_engine`.
         precision: `'float32'` or `'bf16'`.
 
     Calling it:
@@ -45,6 +45,8 @@ class SegformerPipeline(Pipeline):
         self.settings = read_configuration(model_dir)
         super().__init__(model=model, preprocessor=preprocessor or SegformerPreprocessor(
             settings=self.settings.preprocess), device=device, **kwargs)
+        # On a CPU a batch takes as long per image, and one by one no result can depend on its company.
+        self._share_runs = self.device.type != 'cpu'
         self._engine_request = engine, precision
         self._engine = None
         self._engine_lock = threading.Lock()
@@ -119,7 +121,7 @@ class SegformerPipeline(Pipeline):
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
         results = [None] * len(prepared)
-        for group in _groups(prepared, together=engine.batches):
+        for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
             for i, one in zip(group, logits, strict=True):
                 results[i] = self.postprocess({**prepared[i], 'logits': one})

@@ -58,7 +58,8 @@ def card(matrix, classes, count, log):
     hit, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     ids = [classes.index(name) for name in STREET]
     iou = {i: hit[i] / (labelled[i] + predicted[i] - hit[i]) for i in ids}
-    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {labelled[i] / labelled.sum():.1%} |'
+    shares = labelled / labelled.sum()
+    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {shares[i]:.1%} |'
                      for i in ids)
     template = (HERE / 'model_card.md').read_text(encoding='utf-8')
     return template.format(images=count, miou=np.mean(list(iou.values())), aacc=hit.sum() / labelled.sum(), rows=rows,
