@@ -89,7 +89,8 @@ def _write(draw, position, text, colour, font, align):
     """Write `text` with its line centred on `position`, which is its left end (0), middle (0.5) or right end (1)."""
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox('Ag')
-    draw.text((position[0] - left - align * (right - left), position[1] - (top + bottom) / 2), text, colour, font)
+    x, y = position[0] - left - align * (right - left), position[1] - (top + bottom) / 2
+    draw.text((round(x), round(y)), text, colour, font)  # between pixels, Pillow cuts an edge off the letters
 
 
 def _draw_cells(image, draw, shares, origin, cell, font):
