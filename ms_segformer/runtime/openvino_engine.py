@@ -60,8 +60,9 @@ class OpenVINOEngine(Engine):
     def _run(self, batch):
         self._start()
         request = self._request(tuple(batch.shape))
+        image = as_array(batch)  # the request does not keep it alive
         logits = channels_last_output(batch, self._classes)
-        request.set_input_tensor(ov.Tensor(as_array(batch), shared_memory=True))
+        request.set_input_tensor(ov.Tensor(image, shared_memory=True))
         request.set_output_tensor(ov.Tensor(logits.numpy(), shared_memory=True))
         request.infer()
         return logits.permute(0, 3, 1, 2)

@@ -1,0 +1,36 @@
+"""The network as an ONNX file, for ONNX Runtime and for export."""
+import inspect
+import warnings
+
+import torch
+
+OPSET = 17
+
+
+class _Logits(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, img):
+        return self.model.logits(img)
+
+
+def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True):
+    """Write a prepared `Segformer` as ONNX: `img` N×3×H×W float32 to `logits` N×C×ceil(H/4)×ceil(W/4).
+
+    Args:
+        model: on the CPU, in float32; it is put in evaluation mode.
+        path: file to write.
+        shape: of the input; without `dynamic` the only one that the file takes.
+        dynamic: leave N, H and W open.
+    """
+    model.prepare_inference()
+    axes = {'img': {0: 'N', 2: 'H', 3: 'W'}, 'logits': {0: 'N', 2: 'h', 3: 'w'}} if dynamic else None
+    options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    with warnings.catch_warnings(), torch.no_grad():
+        # It warns of its own deprecation, and of sizes taken as Python numbers where they are none that change.
+        warnings.simplefilter('ignore', DeprecationWarning)
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        torch.onnx.export(_Logits(model).eval(), (torch.zeros(shape),), str(path), input_names=['img'],
+                          output_names=['logits'], opset_version=OPSET, dynamic_axes=axes, **options)

@@ -1,0 +1,265 @@
+"""Every engine computes what the model's own modules compute."""
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from ms_segformer import metainfo
+from ms_segformer.config import read_configuration
+from ms_segformer.models.segformer import Segformer
+from ms_segformer.runtime import EngineError, cache, create_engine, engine
+
+PACKAGES = {'torch': None, 'openvino': 'openvino', 'onnxruntime': 'onnxruntime'}
+SHAPES = [(1, 96, 128), (2, 64, 100), (1, 70, 131), (3, 33, 32), (1, 97, 63)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def model(tiny_model_dir):
+    return Segformer.from_pretrained(str(tiny_model_dir))
+
+
+@pytest.fixture(params=list(PACKAGES))
+def name(request):
+    if PACKAGES[request.param]:
+        pytest.importorskip(PACKAGES[request.param], reason=f'needs {PACKAGES[request.param]}')
+    return request.param
+
+
+def images(n, height, width, seed=0):
+    return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(model, batch):
+    """The unfolded modules in float64."""
+    with torch.no_grad():
+        model.train().eval()
+        return model.double().logits(batch.double()).float()
+
+
+def created(*args, **kwargs):
+    """An engine that was made without falling back to another."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', RuntimeWarning)
+        return create_engine(*args, **kwargs)
+
+
+def test_equals_the_plain_network_at_any_shape(name, model, tiny_model_dir):
+    run = created(model, name)
+    assert (run.name, run.precision) == (name, 'float32')
+    reference = Segformer.from_pretrained(str(tiny_model_dir))
+    for shape in SHAPES:
+        batch = images(*shape)
+        logits = run(batch)
+        assert logits.dtype == torch.float32
+        assert logits.shape == (shape[0], 172, -(-shape[1] // 4), -(-shape[2] // 4))
+        assert torch.allclose(logits, plain(reference, batch), atol=2e-4, rtol=1e-4)
+
+
+def test_a_result_belongs_to_the_caller(name, model):
+    run = created(model, name)
+    first = run(images(1, 64, 64))
+    kept = first.clone()
+    run(images(1, 64, 64, seed=1))
+    assert (first == kept).all()
+
+
+def test_arrays_and_non_contiguous_batches_are_taken(name, model):
+    run = created(model, name)
+    batch = images(2, 64, 96)
+    expected = run(batch)
+    assert torch.allclose(run(batch.numpy()), expected, atol=1e-5)
+    assert torch.allclose(run(batch.contiguous(memory_format=torch.channels_last)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('batch', [torch.zeros(3, 64, 64), torch.zeros(1, 4, 64, 64), torch.zeros(1, 3, 0, 64),
+                                   torch.zeros(1, 3, 64, 64, dtype=torch.uint8), np.zeros((1, 3, 64, 64))])
+def test_other_batches_are_refused(name, model, batch):
+    with pytest.raises(EngineError, match='expected N×3×H×W float32'):
+        created(model, name)(batch)
+
+
+def test_follows_changes_of_the_weights(name, model):
+    run = created(model, name)
+    batch = images(1, 64, 64)
+    before = run(batch)
+    with torch.no_grad():
+        model.decode_head.conv_seg.bias += 1
+        model.decode_head.fusion_conv.bn.bias += 0.5
+    after = run(batch)
+    assert torch.allclose(after, plain(model, batch), atol=2e-4, rtol=1e-4)
+    assert (after - before).abs().max() > 0.5
+
+
+def test_follows_the_number_of_threads(name, model):
+    run = created(model, name)
+    before, batch = torch.get_num_threads(), images(1, 64, 64)
+    one = run(batch)
+    try:
+        torch.set_num_threads(3)
+        assert torch.allclose(run(batch), one, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('name', ['torch', 'openvino'])
+def test_bf16_stays_close(name, model):
+    if PACKAGES[name]:
+        pytest.importorskip(PACKAGES[name])
+    batch = images(1, 96, 128)
+    exact = create_engine(model, name)(batch)
+    run = create_engine(model, name, precision='bf16')
+    close = run(batch)
+    assert close.dtype == torch.float32
+    assert (close - exact).abs().mean() < 0.03 * exact.std()
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_shapes_that_keep_coming_get_a_network_of_their_own(model, monkeypatch):
+    openvino_engine = pytest.importorskip('ms_segformer.runtime.openvino_engine', reason='needs openvino',
+                                          exc_type=ImportError)
+    monkeypatch.setattr(openvino_engine, 'FREQUENT', 3)
+    run = created(model, 'openvino')
+    widths = (64, 96, 128)
+    expected = {width: run(images(1, 64, width)) for width in widths}
+    for _ in range(4):
+        for width in widths:
+            assert torch.allclose(run(images(1, 64, width)), expected[width], atol=1e-4)
+    assert len(run._special) == openvino_engine.KEPT
+
+
+def test_unknown_names_are_refused(model):
+    with pytest.raises(EngineError, match="unknown engine 'tensorrt'.*'openvino'"):
+        create_engine(model, 'tensorrt')
+    with pytest.raises(EngineError, match="unknown precision 'int4'.*'bf16'"):
+        create_engine(model, precision='int4')
+    with pytest.raises(EngineError, match="device 'abacus' cannot be used"):
+        create_engine(model, device='abacus')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has CUDA')
+def test_a_device_that_is_not_there_is_refused(model):
+    with pytest.raises(EngineError, match="device 'cuda' cannot be used.*use 'cpu'"):
+        create_engine(model, device='cuda')
+
+
+@pytest.mark.parametrize('missing', ['openvino', 'onnxruntime'])
+def test_an_engine_that_does_not_load_warns_and_torch_takes_over(model, monkeypatch, missing):
+    for module in (missing, 'ms_segformer.runtime.openvino_engine', 'ms_segformer.runtime.onnx_engine',
+                   'ms_segformer.runtime.openvino_graph'):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.warns(RuntimeWarning, match=f"engine '{missing}' cannot be used.*using torch instead"):
+        run = create_engine(model, missing)
+    assert run.name == 'torch'
+    assert run(images(1, 64, 64)).shape == (1, 172, 16, 16)
+
+
+def test_auto_is_the_fastest_installed(model, monkeypatch):
+    present = {'openvino'}
+    monkeypatch.setattr(engine.importlib.util, 'find_spec', lambda package: package in present or None)
+    assert engine._fastest(torch.device('cpu')) == 'openvino'
+    assert engine._fastest(torch.device('meta')) == 'torch'
+    present.clear()
+    assert engine._fastest(torch.device('cpu')) == 'torch'
+
+
+@pytest.mark.parametrize('variant', list(metainfo.VARIANTS))
+def test_openvino_graph_equals_the_modules_for_every_variant(variant):
+    pytest.importorskip('openvino')
+    folder = metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name
+    settings = read_configuration(folder)
+    torch.manual_seed(0)
+    model = Segformer(backbone=settings.raw['model']['backbone'], decode_head=settings.raw['model']['decode_head'])
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+    batch = images(1, 64, 96)
+    logits = created(model.eval(), 'openvino')(batch)
+    with torch.no_grad():
+        expected = model.train().eval().logits(batch)  # not folded
+    assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('plain_projections,align_corners', [(True, False), (False, True)])
+def test_other_heads_are_computed_too(name, tiny_model_dir, plain_projections, align_corners):
+    raw = read_configuration(tiny_model_dir).raw['model']
+    head = {**raw['decode_head'], 'plain_projections': plain_projections, 'align_corners': align_corners}
+    torch.manual_seed(0)
+    model = Segformer(backbone=raw['backbone'], decode_head=head).eval()
+    batch = images(1, 96, 75)
+    with torch.no_grad():
+        expected = model.logits(batch)
+    assert torch.allclose(created(model, name)(batch), expected, atol=1e-4)
+
+
+def entries():
+    folder = cache.cache_dir()
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
+class TestCache:
+    """Compiled networks on disk."""
+
+    @pytest.fixture(autouse=True)
+    def installed(self, name):
+        pytest.importorskip(name)
+
+    def test_is_used_again_by_equal_weights_only(self, model, name):
+        created(model, name)
+        first = {path: path.stat().st_ino for path in entries()}
+        assert len(first) == 1
+        created(model, name)
+        assert {path: path.stat().st_ino for path in entries()} == first
+        with torch.no_grad():
+            model.decode_head.conv_seg.bias[0] += 1e-6
+        created(model, name)
+        assert len(entries()) == 2
+
+    def test_survives_damage_and_removal(self, model, name):
+        run = created(model, name)
+        expected = run(images(1, 64, 64))
+        path, = entries()
+        for damage in (b'', path.read_bytes()[:1000], b'x' * 5000, None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            assert torch.allclose(created(model, name)(images(1, 64, 64)), expected, atol=1e-5)
+            assert path.stat().st_size > 5000
+
+    def test_a_folder_that_cannot_be_written_costs_only_time(self, model, name, tmp_path, monkeypatch, caplog):
+        (tmp_path / 'file').write_text('')
+        monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path / 'file'))
+        assert created(model, name)(images(1, 64, 64)).shape == (1, 172, 16, 16)
+        assert 'MS_SEGFORMER_CACHE' in caplog.text
+
+
+def test_cache_is_bounded_and_the_least_recently_used_goes(monkeypatch):
+    monkeypatch.setattr(cache, 'LIMIT', 3500)
+    for name in 'abc':
+        cache.write(name, bytes(1000))
+        os.utime(cache.cache_dir() / name, (ord(name), ord(name)))
+    assert cache.read('a') == bytes(1000)  # now the most recently used
+    cache.write('d', bytes(1000))
+    assert [path.name for path in entries()] == ['a', 'c', 'd']
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    assert cache.cache_dir() == tmp_path / 'cache'
+    monkeypatch.delenv('MS_SEGFORMER_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    assert cache.cache_dir() == tmp_path / 'xdg' / 'ms-segformer'
+
+
+def test_importing_the_room_imports_no_runtime():
+    code = ('import sys, ms_segformer.runtime; '
+            'sys.exit(any(name in sys.modules for name in ("openvino", "onnxruntime", "onnx")))')
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
