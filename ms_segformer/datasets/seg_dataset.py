@@ -14,7 +14,7 @@ import torch
 from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 
-from ms_segformer import metainfo
+from ms_segformer import bridge, metainfo
 from ms_segformer.config import decode_jsonplus
 
 from .data_root import replace_data_root
@@ -39,7 +39,8 @@ class SegDataset(TorchCustomDataset):
         datasets: table of pairs (`datasets.Dataset`, `MsDataset` over one, list) to read instead of `data_source`,
             whose classes, palette, `reduce_zero_label`, `to_float32` and column names still count.
         seed: first of the three numbers that a sample's random draws follow from.
-        fallback: callable from a transform's name to its class, for names unknown here.
+        fallback: callable from a transform's name to its class, for names unknown here; None: EasyCV's transforms,
+            where it is installed.
         preprocessor, trainer, profiling, **extra: passed by ModelScope; not used.
 
     Attributes:
@@ -60,7 +61,7 @@ class SegDataset(TorchCustomDataset):
         self.preprocessor = None
         self.ignore_index = IGNORE_INDEX
         self.source = _source(data_source, split_config, datasets, ignore_index)
-        self.pipeline = Compose(decode_jsonplus(pipeline), fallback)
+        self.pipeline = Compose(decode_jsonplus(pipeline), fallback or bridge.transform)
         self._position = torch.tensor([int(seed), 0])
         self._position.share_memory_()  # workers that outlive an epoch see the next one's number
         self._threads_set = False

@@ -124,6 +124,16 @@ def test_data_root_is_replaced_and_other_paths_stay(section, pairs):
                    split_config={'train': str(pairs)})
 
 
+def test_an_unknown_transform_is_an_error_unless_the_fallback_knows_it(section):
+    pipeline = [*TRAIN[:4], {'type': 'Brighten'}, *TRAIN[4:]]
+    with pytest.raises(DatasetError, match='unknown transform "Brighten"'):
+        SegDataset(section, pipeline)
+    calls = []
+    dataset = SegDataset(section, pipeline, fallback=lambda name: lambda: lambda results: calls.append(name) or results)
+    dataset[0]
+    assert calls == ['Brighten']
+
+
 def test_a_data_set_survives_pickling(train_set):
     train_set.trainer = lambda: None  # not picklable
     copy = pickle.loads(pickle.dumps(train_set))
