@@ -439,11 +439,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         """The model whose weights go into checkpoints: the average where there is one."""
         return self.bare_model if self.ema is None else self.ema.model
 
-    def checkpoint_meta(self):
-        """What a checkpoint says about itself, in EasyCV's layout."""
+    def checkpoint_meta(self, after_epoch):
+        """What a checkpoint written after the current iteration (or epoch) says about itself, in EasyCV's layout."""
         palette = getattr(self.train_dataset, 'PALETTE', None)
         return {'CLASSES': list(self.cfg.CLASSES), 'PALETTE': [list(map(int, colour)) for colour in palette or []],
-                'epoch': self._epoch + 1, 'iter': self._iter + 1}
+                'epoch': self._epoch + 1, 'iter': self._iter if after_epoch else self._iter + 1}
 
     def run_state(self, after_epoch):
         """Return all that a run needs besides the weights, after the current iteration (or epoch)."""

@@ -161,7 +161,8 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         run_state = trainer.run_state(self._after_epoch()) if self.save_trainer_state else None
         if not is_master():
             return prefix
-        model_file = state.save_pair(path, trainer.model_to_save, trainer.checkpoint_meta(), run_state)
+        model_file = state.save_pair(path, trainer.model_to_save, trainer.checkpoint_meta(self._after_epoch()),
+                                     run_state)
         publish(model_file, self.output_dir)
         if trainer.metric_values is not None:
             write_results(trainer.metric_values, self.output_dir)

@@ -1,4 +1,6 @@
 """A data set small enough to train on in a test."""
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,3 +46,35 @@ def options(tiny_data, tiny_model_dir, tmp_path):
         'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': list(CLASSES), 'seed': 3,
         'work_dir': str(tmp_path / 'run'), 'max_epochs': 3, 'device': 'cpu', 'cfg_modify_fn': shrink,
     }
+
+
+class Runs:
+    """Trains in processes of their own, see `run_training`."""
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+        self.server = subprocess.Popen([sys.executable, str(Path(__file__).with_name('run_training.py'))], text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, options, environments=({},)):
+        """Train once, or in several processes with a dict of environment variables each.
+
+        Returns:
+            (exit codes, output of the first process)
+        """
+        self.count += 1
+        output = self.folder / f'output{self.count}_'
+        options = {key: value for key, value in options.items() if key != 'cfg_modify_fn'}
+        self.server.stdin.write(json.dumps({'options': options, 'output': str(output),
+                                            'environments': list(environments)}) + '\n')
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline()), output.read_text()
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory):
+    """`runs(options, environments)` trains in processes of their own."""
+    made = Runs(tmp_path_factory.mktemp('runs'))
+    yield made
+    made.server.stdin.close()
+    made.server.wait(10)

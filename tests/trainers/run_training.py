@@ -1,77 +1,101 @@
-"""A training run in a process of its own, for tests that kill it or start several: `run_training.py OPTIONS.json`.
+"""Training runs in processes of their own, for tests that kill them or start several.
 
-`kill_at` is [what, number]: `iteration`, `saving` (in the middle of writing that checkpoint's weights), `state` (of its
-state) or `evaluating` (in that evaluation, after the first batch).
+As a script it reads lines `{"options": {…}, "output": FILE, "environments": [{…}, …]}`, forks one process per
+environment, waits for them and prints their exit codes: importing torch and ModelScope once serves all runs.
+
+`kill_at` in the options is [what, number]: `iteration`, `saving` (in the middle of writing that checkpoint's weights),
+`state` (of its state) or `evaluating` (in that evaluation batch).
 """
 import json
 import os
 import signal
 import sys
+import traceback
 
 import torch
+from modelscope.trainers import build_trainer
+from tiny_run import shrink
 
-import ms_segformer  # noqa: F401
+from ms_segformer.trainers import easycv_trainer
 
 
-def main(path):
-    with open(path) as file:
-        options = json.load(file)
+def main():
+    for line in sys.stdin:
+        request = json.loads(line)
+        processes = [fork(request['options'], f'{request["output"]}{rank or ""}', environment)
+                     for rank, environment in enumerate(request['environments'])]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        print(json.dumps(codes), flush=True)
+
+
+def fork(options, output, environment):
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        descriptor = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.environ.update(environment)
+        train(options)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def train(options):
     torch.set_num_threads(1)
-    from tiny_run import shrink
-    from modelscope.trainers import build_trainer
-
-    from ms_segformer.trainers import easycv_trainer
+    options = dict(options)
     kill_at, changes = options.pop('kill_at', None), options.pop('cfg_changes', {})
+    evaluate_only = options.pop('evaluate_only', False)
 
     def modify(cfg):
         shrink(cfg)
-        cfg.merge_from_dict(changes)
+        cfg.merge_from_dict({key: value for key, value in changes.items() if key != 'train.hooks'})
+        cfg.train.hooks = changes.get('train.hooks', cfg.train.hooks)
         return cfg
 
     trainer = build_trainer('easycv', {**options, 'cfg_modify_fn': modify})
     if kill_at:
-        arrange_death(easycv_trainer, trainer, *kill_at)
-    trainer.train()
+        arrange_death(trainer, *kill_at)
+    (trainer.evaluate if evaluate_only else trainer.train)()
     if trainer.rank == 0 and trainer.metric_values is not None:
         with open(os.path.join(options['work_dir'], 'final.json'), 'w') as file:
             json.dump(trainer.metric_values, file)
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+def arrange_death(trainer, what, number):
+    count = 0
 
+    def now():
+        nonlocal count
+        count += 1
+        return count == number
 
-def arrange_death(module, trainer, what, number):
-    counts = {'n': 0}
-
-    def count_then(action):
-        counts['n'] += 1
-        if counts['n'] == number:
-            action()
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
 
     if what == 'iteration':
         step = trainer.train_step
-        trainer.train_step = lambda *args: (count_then(die), step(*args))
+        trainer.train_step = lambda *args: die() if now() else step(*args)
     elif what == 'evaluating':
-        evaluator = module.Evaluator
-        class Mortal(evaluator):
-            def predict(self, batch):
-                result = super().predict(batch)
-                count_then(die)
-                return result
-        module.Evaluator = Mortal
+        predict = easycv_trainer.Evaluator.predict
+        easycv_trainer.Evaluator.predict = lambda *args: die() if now() else predict(*args)
     else:
         save = torch.save
+
         def half_a_file(content, target, *args, **kwargs):
-            if ('optimizer' in content) == (what == 'state'):
-                def tear():
-                    save(content, target, *args, **kwargs)
-                    os.truncate(target, os.path.getsize(target) // 2)
-                    die()
-                count_then(tear)
             save(content, target, *args, **kwargs)
+            if ('optimizer' in content) == (what == 'state') and now():
+                os.truncate(target, os.path.getsize(target) // 2)
+                die()
         torch.save = half_a_file
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main()

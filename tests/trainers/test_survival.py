@@ -1,25 +1,18 @@
-"""A run killed at any moment and resumed ends with the weights of an unbroken run."""
+"""A run killed at any moment and resumed ends with the weights of an unbroken run; failures say what is safe."""
+import errno
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from modelscope.trainers import build_trainer
+from tiny_run import CLASSES
 
-HERE = Path(__file__).parent
-
-
-def run(options, work_dir, **changes):
-    """Train in a process of its own; returns its exit code and its output."""
-    settings = {key: value for key, value in options.items() if key != 'cfg_modify_fn'}
-    settings.update(changes, work_dir=str(work_dir))
-    file = Path(work_dir).with_suffix('.json')
-    file.write_text(json.dumps(settings))
-    done = subprocess.run([sys.executable, 'run_training.py', str(file)], cwd=HERE, capture_output=True, text=True,
-                          timeout=120)
-    return done.returncode, done.stdout + done.stderr
+from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.trainers import state
+from ms_segformer.trainers.errors import TrainingError
 
 
 def weights(work_dir, name='epoch_3.pth'):
@@ -28,37 +21,146 @@ def weights(work_dir, name='epoch_3.pth'):
 
 def assert_same(left, right):
     assert left.keys() == right.keys()
-    different = [key for key in left if not torch.equal(left[key], right[key])]
-    assert not different
-
-
-BY_STEP = {'train.hooks': [{'type': 'CheckpointHook', 'save_strategy': 'by_step', 'interval': 3}, {
-    'type': 'EvaluationHook', 'interval': 1}, {'type': 'TextLoggerHook', 'interval': 1}]}
+    assert not [key for key in left if not torch.equal(left[key], right[key])]
 
 
 @pytest.fixture(scope='module')
-def unbroken(tmp_path_factory, tiny_data, tiny_model_dir):
+def unbroken(tmp_path_factory, tiny_data, tiny_model_dir, runs):
     """The run of 3 epochs of 4 iterations that nothing interrupts: its options and its folder."""
-    from tiny_run import CLASSES
     folder = tmp_path_factory.mktemp('unbroken') / 'run'
-    options = {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': CLASSES, 'seed': 3, 'max_epochs': 3,
-               'device': 'cpu'}
-    code, output = run(options, folder)
-    assert code == 0, output
+    options = {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': CLASSES, 'seed': 3,
+               'max_epochs': 3, 'device': 'cpu', 'work_dir': str(folder)}
+    codes, output = runs(options)
+    assert codes == [0], output
     return options, folder
 
 
-@pytest.mark.parametrize('kill_at, resumes_after', [
+@pytest.mark.parametrize('kill_at, done', [
     (['iteration', 6], 4), (['saving', 2], 4), (['state', 2], 4), (['evaluating', 4], 8)],
-    ids=lambda value: value[0] if isinstance(value, list) else str(value))
-def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(unbroken, tmp_path, kill_at, resumes_after):
+    ids=['in an epoch', 'writing weights', 'writing the state', 'evaluating'])
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(unbroken, tmp_path, runs, kill_at, done):
     options, folder = unbroken
-    code, output = run(options, tmp_path / 'run', kill_at=kill_at)
-    assert code == -signal.SIGKILL, output
-    code, output = run(options, tmp_path / 'run', resume=True)
-    assert code == 0, output
-    assert f'{resumes_after} of 12 iterations done' in output
+    options = {**options, 'work_dir': str(tmp_path / 'run')}
+    codes, output = runs({**options, 'kill_at': kill_at})
+    assert codes == [-signal.SIGKILL], output
+    codes, output = runs({**options, 'resume': True})
+    assert codes == [0], output
+    assert f'{done} of 12 iterations done' in output
     assert_same(weights(tmp_path / 'run'), weights(folder))
     assert_same(weights(tmp_path / 'run', 'output/pytorch_model.pt'), weights(folder))
     assert json.loads((tmp_path / 'run' / 'final.json').read_text()) == json.loads((folder / 'final.json').read_text())
     assert not [path.name for path in (tmp_path / 'run').iterdir() if path.name.startswith('.')]
+
+
+# Checkpoints in the middle of epochs and of accumulations, with loading processes and an average of the weights.
+HARD = {'train.hooks': [{'type': 'CheckpointHook', 'save_strategy': 'by_step', 'interval': 3}],
+        'train.dataloader': {'batch_size_per_gpu': 2, 'workers_per_gpu': 2}, 'train.ema': 0.9,
+        'train.optimizer.options': {'cumulative_iters': 2, 'grad_clip': {'max_norm': 1.0}},
+        'evaluation.period': None}
+
+
+def test_a_run_resumes_in_the_middle_of_an_epoch(unbroken, tmp_path, runs):
+    options = {**unbroken[0], 'cfg_changes': HARD}
+    for name, changes in (('whole', {}), ('broken', {'kill_at': ['iteration', 9]}), ('broken', {'resume': True})):
+        codes, output = runs({**options, 'work_dir': str(tmp_path / name), **changes})
+        assert codes == [-signal.SIGKILL if 'kill_at' in changes else 0], output
+    assert '6 of 12 iterations done' in output
+    assert_same(weights(tmp_path / 'broken', 'iter_12.pth'), weights(tmp_path / 'whole', 'iter_12.pth'))
+    whole, broken = (torch.load(tmp_path / name / 'iter_12_trainer_state.pth', weights_only=True)
+                     for name in ('whole', 'broken'))
+    assert_same(whole['model'], broken['model'])
+    assert not torch.equal(whole['model']['decode_head.conv_seg.bias'],
+                           weights(tmp_path / 'whole', 'iter_12.pth')['decode_head.conv_seg.bias'])
+
+
+def test_a_finished_run_resumes_to_itself_without_evaluating_again(unbroken, runs):
+    options, folder = unbroken
+    before = weights(folder)
+    codes, output = runs({**options, 'resume': True, 'kill_at': ['evaluating', 1]})  # would die if it evaluated
+    assert codes == [0], output
+    assert_same(weights(folder), before)
+
+
+def test_a_checkpoint_has_the_original_layout(unbroken, tiny_model_dir):
+    file = torch.load(unbroken[1] / 'epoch_3.pth', weights_only=True)
+    published = torch.load(tiny_model_dir / 'pytorch_model.pt', weights_only=True)
+    published = published.get('state_dict', published)
+    assert file['meta']['CLASSES'] == CLASSES and len(file['meta']['PALETTE']) == 3
+    assert (file['meta']['epoch'], file['meta']['iter']) == (3, 12)
+    assert file['state_dict'].keys() == published.keys()
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_is_safe(options, monkeypatch):
+    trainer = build_trainer('easycv', options)
+    count = iter(range(100))
+    losses = trainer.bare_model.losses
+
+    def spoiled(logits, labels):
+        return losses(logits * (float('nan') if next(count) == 5 else 1.0), labels)
+
+    monkeypatch.setattr(trainer.bare_model, 'losses', spoiled)
+    with pytest.raises(TrainingError, match=r'loss is nan at epoch 2, iteration 2 .*00.*\.jpg.*epoch_1\.pth, is safe.*'
+                                            'train.optimizer.lr'):
+        trainer.train()
+
+
+def test_a_full_disk_stops_with_what_is_safe(options, monkeypatch):
+    trainer = build_trainer('easycv', options)
+    save, count = torch.save, iter(range(100))
+
+    def full(content, target, *args, **kwargs):
+        if next(count) == 2:  # weights and state of the first epoch fit
+            Path(target).write_bytes(b'half')
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, target, *args, **kwargs)
+
+    monkeypatch.setattr(torch, 'save', full)
+    expected = r'could not write .*epoch_2\.pth .*No space.*MiB free.*epoch_1\.pth is safe'
+    with pytest.raises(TrainingError, match=expected):
+        trainer.train()
+    names = sorted(path.name for path in Path(trainer.work_dir).glob('*epoch*'))
+    assert names == ['epoch_1.pth', 'epoch_1_trainer_state.pth']
+    assert_same(weights(trainer.work_dir, 'output/pytorch_model.pt'), weights(trainer.work_dir, 'epoch_1.pth'))
+
+
+def test_a_work_dir_that_cannot_be_written_is_refused_at_once(options, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(TrainingError, match='file/run cannot be written .*work_dir='):
+        build_trainer('easycv', {**options, 'work_dir': str(tmp_path / 'file' / 'run')})
+
+
+def test_a_loading_process_that_dies_is_named(options):
+    class Deadly(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def workers(cfg):
+        cfg = options['cfg_modify_fn'](cfg)
+        cfg.train.dataloader['workers_per_gpu'] = 1
+        return cfg
+
+    trainer = build_trainer('easycv', {**options, 'train_dataset': Deadly(), 'cfg_modify_fn': workers})
+    expected = 'data loading process died .*No checkpoint was written yet.*workers_per_gpu'
+    with pytest.raises(TrainingError, match=expected):
+        trainer.train()
+
+
+def test_an_empty_split_is_refused(options, tmp_path):
+    for folder in ('images/train', 'annotations/train'):
+        (tmp_path / 'empty' / folder).mkdir(parents=True)
+    with pytest.raises((TrainingError, DatasetError), match='no image'):
+        build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'empty')}).train()
+
+
+def test_a_damaged_state_is_not_resumed(options, tmp_path):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'epoch_1.pth').write_bytes(b'x')
+    (folder / 'epoch_1_trainer_state.pth').write_bytes(b'x' * 10)
+    with pytest.raises(TrainingError, match='cannot be read as a trainer state.*load_from'):
+        state.load_state(folder / 'epoch_1_trainer_state.pth')
+    with pytest.raises(TrainingError, match='no such file'):
+        build_trainer('easycv', {**options, 'resume': str(tmp_path / 'nowhere' / 'epoch_1')}).train()
