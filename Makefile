@@ -3,13 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= outputs
-IMAGE ?=
-MODEL ?=
+IMAGE ?= assets/china.jpg
+MODEL ?= demo
 
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.ready
-	@test -n "$(IMAGE)" -a -n "$(MODEL)" || { echo 'usage: make demo IMAGE=photo.jpg MODEL=model-directory-or-id'; exit 2; }
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
 
 test: $(VENV)/.ready-test

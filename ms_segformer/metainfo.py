@@ -16,6 +16,9 @@ LR_LOG_HOOK = 'AddLrLogHook'
 
 HUB_OWNERS = ('damo', 'iic')
 IGNORE_INDEX = 255
+DEMO = 'demo'
+DEMO_NOTE = ('the demonstration model: trained on street scenes only, see ms_segformer/demo_model/README.md; '
+             'for the published models pass --model ID')
 NUM_OUTPUTS = 172  # of the published models; output 171 never gets a target and is VOID
 
 
@@ -90,12 +93,19 @@ def configuration_dir():
     return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'
 
 
+def demo_model_dir():
+    """Directory of the demonstration model: a SegFormer-B0 for street scenes, see the README.md in it."""
+    return Path(__file__).parent / 'demo_model'
+
+
 def find_model(name):
-    """Return `name` when it is a directory or has the form of a hub id, for the commands that take either.
+    """Return the directory or hub id that a command's `--model` means; `demo` is the model in the package.
 
     Raises:
         FileNotFoundError: it is neither, most likely a mistyped path.
     """
+    if name == DEMO:
+        return str(demo_model_dir())
     if Path(name).is_dir() or re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)):
         return str(name)
     raise FileNotFoundError(f'{name}: no such directory, and no hub id such as {VARIANTS["b0"].hub_ids[0]}')

@@ -7,7 +7,8 @@ OUTPUTS = ('labels', 'overlay', 'json')
 def add_arguments(parser):
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or '
                         'URLs')
-    parser.add_argument('--model', required=True, metavar='DIR_OR_ID', help='model directory or hub id')
+    parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
+                        help='model directory, hub id, or demo: a small street-scene model that is in the package')
     parser.add_argument('-o', '--output', default='outputs', metavar='DIR', help='where to write (default: %(default)s)')
     parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS), help='what to write (default: all)')
     parser.add_argument('--device', default='gpu', help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
@@ -23,9 +24,11 @@ def run(args):
     from modelscope.pipelines import pipeline
     from tqdm import tqdm
 
-    from ms_segformer.metainfo import TASK, find_model
+    from ms_segformer.metainfo import DEMO, DEMO_NOTE, TASK, find_model
     from ms_segformer.results import ResultWriter
     images = _expand(args.images)
+    if args.model == DEMO:
+        print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = pipeline(TASK, find_model(args.model), device=args.device, engine=args.engine, precision=args.precision)
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
     failures = []  # listed at the end, so the pipeline need not say it too

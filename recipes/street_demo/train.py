@@ -32,7 +32,7 @@ SETTINGS = {
 }
 
 
-def configure(cfg, settings):
+def configure(cfg, data, settings):
     """Turn the published B0 configuration into the recipe's."""
     crop = (settings['crop'], settings['crop'])
     cfg['model']['pretrained'] = None
@@ -49,6 +49,9 @@ def configure(cfg, settings):
             step['crop_size'] = crop
         elif step['type'] == 'MMPad':
             step['size'] = crop
+    for split in ('train', 'val'):
+        cfg['dataset'][split]['data_source'].update(
+            img_root=f'{data}/images/{split}', label_root=f'{data}/annotations/{split}', label_suffix='.png', split=None)
     train = cfg['train']
     train['max_epochs'] = settings['epochs']
     train['dataloader'] = {'batch_size_per_gpu': settings['batch_size'], 'workers_per_gpu': 1}
@@ -78,9 +81,8 @@ def main():
     settings = SETTINGS | {key: json.loads(value) for key, value in overrides}
     trainer = build_trainer(Trainers.easycv, {
         'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'),
-        'cfg_modify_fn': lambda cfg: configure(cfg, settings),
-        'data_root': arguments.data, 'work_dir': arguments.work_dir, 'seed': settings['seed'], 'resume': True,
-        'device': 'cpu'})
+        'cfg_modify_fn': lambda cfg: configure(cfg, arguments.data, settings),
+        'work_dir': arguments.work_dir, 'seed': settings['seed'], 'resume': True, 'device': 'cpu'})
     trainer.train()
 
 
