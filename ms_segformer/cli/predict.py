@@ -9,9 +9,12 @@ def add_arguments(parser):
                         'URLs')
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
                         help='model directory, hub id, or demo: a small street-scene model that is in the package')
-    parser.add_argument('-o', '--output', default='outputs', metavar='DIR', help='where to write (default: %(default)s)')
-    parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS), help='what to write (default: all)')
-    parser.add_argument('--device', default='gpu', help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
+    parser.add_argument('-o', '--output', default='outputs', metavar='DIR',
+                        help='where to write (default: %(default)s)')
+    parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS),
+                        help='what to write (default: all)')
+    parser.add_argument('--device', default='gpu',
+                        help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
     parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
     parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=None, metavar='N', help='images worked on together')

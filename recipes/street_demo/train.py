@@ -51,7 +51,8 @@ def configure(cfg, data, settings):
             step['size'] = crop
     for split in ('train', 'val'):
         cfg['dataset'][split]['data_source'].update(
-            img_root=f'{data}/images/{split}', label_root=f'{data}/annotations/{split}', label_suffix='.png', split=None)
+            img_root=f'{data}/images/{split}', label_root=f'{data}/annotations/{split}', label_suffix='.png',
+            split=None)
     train = cfg['train']
     train['max_epochs'] = settings['epochs']
     train['dataloader'] = {'batch_size_per_gpu': settings['batch_size'], 'workers_per_gpu': 1}
