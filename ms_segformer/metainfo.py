@@ -99,13 +99,22 @@ def demo_model_dir():
 
 
 def find_model(name):
-    """Return the directory or hub id that a command's `--model` means; `demo` is the model in the package.
+    """Return the directory or hub id that a command's `--model` means.
+
+    Args:
+        name: a model directory, a hub id, `b0` … `b5` for the published models, or `demo` for the one in the package.
 
     Raises:
-        FileNotFoundError: it is neither, most likely a mistyped path.
+        FileNotFoundError: it is none of these, most likely a mistyped path.
     """
+    name = str(name)
     if name == DEMO:
         return str(demo_model_dir())
-    if Path(name).is_dir() or re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)):
-        return str(name)
-    raise FileNotFoundError(f'{name}: no such directory, and no hub id such as {VARIANTS["b0"].hub_ids[0]}')
+    if Path(name).is_dir():
+        return name
+    if name.lower() in VARIANTS:
+        return VARIANTS[name.lower()].hub_ids[0]
+    if re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', name):
+        return name
+    raise FileNotFoundError(f'{name}: no such directory, and neither a hub id such as {VARIANTS["b0"].hub_ids[0]} '
+                            f'nor one of {", ".join(VARIANTS)}, {DEMO}')

@@ -8,7 +8,7 @@ def add_arguments(parser):
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or '
                         'URLs')
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
-                        help='model directory, hub id, or demo: a small street-scene model that is in the package')
+                        help='model directory, hub id, b0 to b5, or demo: a small street-scene model in the package')
     parser.add_argument('-o', '--output', default='outputs', metavar='DIR',
                         help='where to write (default: %(default)s)')
     parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS),
