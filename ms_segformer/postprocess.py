@@ -62,8 +62,11 @@ def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=Fa
     pixels = _channels_last(logits)
     (rows, cols) = (_checked_taps(n, *sizes, align_corners)
                     for n, *sizes in zip(pixels.shape[:2], pad_shape[:2], img_shape[:2], ori_shape[:2], strict=True))
-    run = _segment_torch if _segment is None else _segment_compiled
-    seg_map, sums, counts = run(pixels, rows, cols)
+    return summarise(*label_pixels(pixels, rows, cols), num_names)
+
+
+def summarise(seg_map, sums, counts, num_names):
+    """A `Segmentation` from a label map and, per class, the summed probability and the number of its pixels."""
     present = [c for c in range(min(num_names, len(counts)) - 1, -1, -1) if counts[c]]
     return Segmentation(seg_map, present, [float(sums[c] / counts[c]) for c in present],
                         [int(counts[c]) for c in present])
@@ -72,6 +75,20 @@ def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=Fa
 def masks(segmentation):
     """Return one H×W uint8 mask of 0 and 1 per entry of `segmentation.class_ids`."""
     return [(segmentation.seg_map == class_id).view(np.uint8) for class_id in segmentation.class_ids]
+
+
+def label_pixels(pixels, rows, cols):
+    """Stretch logits by one sparse map per axis and take the best class of every pixel.
+
+    Args:
+        pixels: contiguous h×w×C float32 tensor on the CPU, C ≤ 256.
+        rows, cols: (first, weights) of `axis_taps`.
+
+    Returns:
+        (seg_map, sums, counts): H×W uint8; float64 and int64 arrays of C: the summed softmax probability of each class
+        over its pixels, and their number.
+    """
+    return (_label_torch if _segment is None else _label_compiled)(pixels, rows, cols)
 
 
 def axis_taps(size, padded, valid, final, align_corners=False):
@@ -97,6 +114,16 @@ def axis_taps(size, padded, valid, final, align_corners=False):
     first = np.minimum(index.min(1), size - taps)
     weights = np.zeros((final, taps))
     np.add.at(weights, (np.arange(final)[:, None], index - first[:, None]), weight)
+    return first.astype(np.int32), weights.astype(np.float32)
+
+
+def resize_taps(size, final, align_corners=False):
+    """As `axis_taps` for a single resize; two taps."""
+    low, high, share = _bilinear(size, final, align_corners)
+    first = np.minimum(low, max(size - 2, 0))
+    weights = np.zeros((final, min(size, 2)))
+    np.add.at(weights, (np.arange(final), low - first), 1 - share)
+    np.add.at(weights, (np.arange(final), high - first), share)
     return first.astype(np.int32), weights.astype(np.float32)
 
 
@@ -130,8 +157,8 @@ def _channels_last(logits):
     return logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
 
 
-def _segment_compiled(pixels, rows, cols):
-    """As `_segment_torch`, by the C kernel in as many threads as torch may use."""
+def _label_compiled(pixels, rows, cols):
+    """As `_label_torch`, by the C kernel in as many threads as torch may use."""
     (row_first, row_weights), (col_first, col_weights) = rows, cols
     height, width, classes = pixels.shape
     seg_map = np.empty((len(row_first), len(col_first)), np.uint8)
@@ -158,7 +185,7 @@ def _pool(threads):
     return ThreadPoolExecutor(threads, thread_name_prefix='segment')
 
 
-def _segment_torch(pixels, rows, cols):
+def _label_torch(pixels, rows, cols):
     """Return the label map and, per class, the summed probability and the count of its pixels."""
     classes = pixels.shape[2]
     (first, weights), (height, width) = rows, (len(rows[0]), len(cols[0]))
