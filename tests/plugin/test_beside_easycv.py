@@ -35,8 +35,9 @@ import ms_segformer
 from ms_segformer import plugin
 
 def ours():
-    for module in plugin.COMPONENTS.values():
-        importlib.import_module(module)
+    for (registry, _, _), module in plugin.COMPONENTS.items():
+        if registry not in ('EXPORTERS', 'PREPROCESSORS'):  # EasyCV has none
+            importlib.import_module(module)
 
 def theirs():
     import easycv.toolkit.modelscope
@@ -46,6 +47,7 @@ for load in ({order}):
 
 from easycv.toolkit.modelscope import CUSTOM_DATASETS, HOOKS, METRICS, MODELS, PIPELINES, TRAINERS
 from modelscope.metainfo import Trainers
+from modelscope.utils.import_utils import LazyImportModule
 from modelscope.utils.registry import build_from_cfg
 
 SHARED = {{'Segformer': (MODELS, 'image-segmentation'), 'easycv-segmentation': (PIPELINES, 'image-segmentation'),
@@ -58,6 +60,7 @@ def owner(thing):
 
 def build(registry, group, name, model):
     """Build by name for a model; constructors of ours do nothing here."""
+    LazyImportModule.import_module((registry.name.upper(), group, name))  # as `build_from_cfg` begins
     cls = registry.modules[group][name]
     if owner(cls) == 'ms_segformer':
         cls._instantiate = classmethod(lambda cls, **arguments: object.__new__(cls))
