@@ -4,7 +4,8 @@ Dialects, told apart by their keys:
 
 - EasyCV and mmsegmentation, whole models: the names of this package; backbones alone: the same without `backbone.`.
 - NVlabs SegFormer: `patch_embed1.proj`, `block1.0.attn.q`, `linear_c4`, …
-- Hugging Face `transformers`: `encoder.patch_embeddings.0`, `encoder.block.0.0`, `linear_c.0`, …
+- Hugging Face `transformers`: `encoder.patch_embeddings.0`, `encoder.block.0.0`, `linear_c.0`, …; and the names its
+  version 5 uses in memory: `stages.0.blocks.0`, `linear_projections.0`, …
 
 Files are never unpickled beyond tensors and plain containers.
 """
@@ -235,7 +236,7 @@ def _translate(state):
             state = {key[len(prefix):]: value for key, value in state.items()}
     if any(re.search(r'\bpatch_embed1\.', key) for key in state):
         return _join_attention(_rename(state, _NVLABS))
-    if any('patch_embeddings.0.' in key for key in state):
+    if any('patch_embeddings.0.' in key or 'stages.0.patch_embeddings.' in key for key in state):
         return _join_attention(_rename(state, _HUGGING_FACE))
     if any(key.startswith('layers.') for key in state) and not any(key.startswith('backbone.') for key in state):
         return {f'backbone.{key}': value for key, value in state.items()}
@@ -252,6 +253,10 @@ _BLOCK_PARTS = {
     'attn.norm': 'attn.norm', 'attention.self.query': 'attn.attn.q', 'attention.self.key': 'attn.attn.k',
     'attention.self.value': 'attn.attn.v', 'attention.self.sr': 'attn.sr', 'attention.self.layer_norm': 'attn.norm',
     'attention.output.dense': 'attn.attn.out_proj', 'mlp.fc1': 'ffn.layers.0', 'mlp.dense1': 'ffn.layers.0',
+    'layernorm_before': 'norm1', 'layernorm_after': 'norm2', 'attention.q_proj': 'attn.attn.q',
+    'attention.k_proj': 'attn.attn.k', 'attention.v_proj': 'attn.attn.v', 'attention.o_proj': 'attn.attn.out_proj',
+    'attention.sequence_reduction.sequence_reduction': 'attn.sr',
+    'attention.sequence_reduction.layer_norm': 'attn.norm',
     'mlp.dwconv.dwconv': 'ffn.layers.1', 'mlp.fc2': 'ffn.layers.4', 'mlp.dense2': 'ffn.layers.4',
 }
 
@@ -280,7 +285,12 @@ _HUGGING_FACE = (
      lambda m: f'backbone.layers.{m[1]}.0.norm.{m[2]}'),
     (rf'(?:segformer\.)?encoder\.block\.(\d)\.(\d+)\.(.+)\.{_LEAF}', lambda m: _block(m[1], m[2], m[3], m[4])),
     (rf'(?:segformer\.)?encoder\.layer_norm\.(\d)\.{_LEAF}', lambda m: f'backbone.layers.{m[1]}.2.{m[2]}'),
-    (rf'decode_head\.linear_c\.(\d)\.proj\.{_LEAF}', lambda m: f'decode_head.convs.{m[1]}.conv.{m[2]}'),
+    (rf'(?:segformer\.)?stages\.(\d)\.patch_embeddings\.(?:(proj)|layer_norm)\.{_LEAF}',
+     lambda m: f'backbone.layers.{m[1]}.0.{"projection" if m[2] else "norm"}.{m[3]}'),
+    (rf'(?:segformer\.)?stages\.(\d)\.blocks\.(\d+)\.(.+)\.{_LEAF}', lambda m: _block(m[1], m[2], m[3], m[4])),
+    (rf'(?:segformer\.)?stages\.(\d)\.layer_norm\.{_LEAF}', lambda m: f'backbone.layers.{m[1]}.2.{m[2]}'),
+    (rf'decode_head\.(?:linear_c|linear_projections)\.(\d)\.proj\.{_LEAF}',
+     lambda m: f'decode_head.convs.{m[1]}.conv.{m[2]}'),
     (rf'decode_head\.linear_fuse\.{_LEAF}', lambda m: f'decode_head.fusion_conv.conv.{m[1]}'),
     (rf'decode_head\.batch_norm\.{_LEAF}', lambda m: f'decode_head.fusion_conv.bn.{m[1]}'),
     (rf'decode_head\.classifier\.{_LEAF}', lambda m: f'decode_head.conv_seg.{m[1]}'),

@@ -61,19 +61,19 @@ def _has_checkpoint(model_dir):
 
 
 def _load_file(model, path, new_classes):
-    state, _ = read_checkpoint(path)
-    state = {key: value for key, value in state.items() if not key.startswith(IMAGENET_CLASSIFIER)}
+    content, _ = read_checkpoint(path)
+    state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
         load_state(model, state, str(path), strict=True, new_classifier=new_classes)
         logger.info('start: %s', path)
         return
     expected = {key for key in model.state_dict() if key.startswith('backbone.')}
     missing = sorted(expected - set(state))
-    unused = sorted(set(state) - expected)
     if missing:
         raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone: {len(missing)} of '
                               f'{len(expected)} backbone keys are missing ({", ".join(missing[:5])} …)')
     load_state(model, state, str(path), strict=False, new_classifier=new_classes)
+    unused = sorted(set(content) - expected)
     logger.info('start: the backbone of %s; the head starts anew%s', path,
                 f'; not used: {", ".join(unused)}' if unused else '')
 

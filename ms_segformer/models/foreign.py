@@ -1,0 +1,155 @@
+"""Turns a whole SegFormer of Hugging Face, NVlabs or mmsegmentation into a model directory of this package.
+
+    python -m ms_segformer.models.foreign SOURCE TARGET [--classes FILE]
+
+SOURCE is a directory of `transformers` (`config.json`, `model.safetensors`) or a checkpoint file; TARGET is then what
+`pipeline()`, the trainer and `ms-segformer` open. Their head has neither norm nor activation before the fusion; the
+configuration says so with `plain_projections`.
+"""
+import json
+from pathlib import Path
+
+from ..files import atomic_write
+from ..metainfo import MODEL, PIPELINE, TASK
+from .checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+
+
+def convert(source, target, classes=None):
+    """Write a model directory for a foreign model.
+
+    Args:
+        source: directory of `transformers`, or a checkpoint file in any known dialect.
+        target: folder to write `configuration.json` and `pytorch_model.pt` into.
+        classes: class names by id, where the source has none.
+
+    Returns:
+        Path of `target`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: the source is no whole SegFormer, or its classes are not known.
+    """
+    from .segformer import Segformer
+    source, target = Path(source), Path(target)
+    file = source if source.is_file() else _weights_of(source)
+    state, meta = read_checkpoint(file)
+    described = json.loads((source / 'config.json').read_text()) if source.is_dir() else {}
+    section = model_section(state, described)
+    names = _class_names(classes, described, meta, section['decode_head']['num_classes'], source)
+    model = Segformer(**{key: value for key, value in section.items() if key != 'type'})
+    load_state(model, state, str(file))
+    configuration = {
+        'task': TASK, 'framework': 'pytorch', 'model': section, 'pipeline': {'type': PIPELINE},
+        'dataset': {'val': {'type': 'SegDataset', 'data_source': {'type': 'SegSourceRaw', 'classes': names},
+                            'pipeline': _test_pipeline(source)}},
+        'CLASSES': names,
+    }
+    if meta.get('PALETTE'):
+        configuration['PALETTE'] = [list(map(int, colour)) for colour in meta['PALETTE']]
+    save_checkpoint(target / 'pytorch_model.pt', model, {'CLASSES': names})
+    with atomic_write(target / 'configuration.json') as temporary:
+        temporary.write_text(json.dumps(configuration, indent=2, ensure_ascii=False), encoding='utf-8')
+    return target
+
+
+def model_section(state, described=None):
+    """Return the `model` section that fits a translated state dict.
+
+    Args:
+        state: from `checkpoint.read_checkpoint`.
+        described: `config.json` of `transformers`, for what the weights do not show: heads, strides and the epsilon of
+            the layer norms. Without it those of the paper: 1, 2, 5, 8 heads, strides 4, 2, 2, 2.
+
+    Raises:
+        CheckpointError: the weights are not a whole SegFormer.
+    """
+    described = described or {}
+    stages = range(4)
+    try:
+        projections = [state[f'backbone.layers.{i}.0.projection.weight'] for i in stages]
+        dims = [projection.shape[0] for projection in projections]
+        fusion, classifier = state['decode_head.fusion_conv.conv.weight'], state['decode_head.conv_seg.weight']
+        hidden = state['backbone.layers.0.1.0.ffn.layers.0.weight'].shape[0]
+    except KeyError as error:
+        raise CheckpointError(f'not a whole SegFormer: {error.args[0]} is missing. A backbone alone is a starting '
+                              'point for training: pass it as load_from') from None
+    depths = [len({key.split('.')[4] for key in state if key.startswith(f'backbone.layers.{i}.1.')}) for i in stages]
+    reductions = [_reduction(state, i) for i in stages]
+    heads = list(described.get('num_attention_heads') or (1, 2, 5, 8))
+    if [dims[0] // heads[0] * count for count in heads] != dims:
+        raise CheckpointError(f'stages of {dims} channels with {heads} heads: not of one width per head')
+    return {
+        'type': MODEL, 'pretrained': None,
+        'backbone': {
+            'type': 'MixVisionTransformer', 'embed_dims': dims[0] // heads[0], 'num_layers': depths, 'num_heads': heads,
+            'patch_sizes': [projection.shape[-1] for projection in projections],
+            'strides': list(described.get('strides') or (4, 2, 2, 2)), 'sr_ratios': reductions,
+            'mlp_ratio': hidden // dims[0], 'qkv_bias': 'backbone.layers.0.1.0.attn.attn.in_proj_bias' in state,
+            'drop_path_rate': described.get('drop_path_rate', 0.1),
+            # transformers leaves every norm at torch's default, whatever its layer_norm_eps says
+            'norm_cfg': {'type': 'LN', 'eps': 1e-5 if described else 1e-6},
+        },
+        'decode_head': {
+            'type': 'SegformerHead', 'in_channels': dims, 'channels': fusion.shape[0],
+            'num_classes': classifier.shape[0], 'dropout_ratio': described.get('classifier_dropout_prob', 0.1),
+            'plain_projections': 'decode_head.convs.0.conv.bias' in state, 'align_corners': False,
+            'loss_decode': {'type': 'CrossEntropyLoss'},
+        },
+    }
+
+
+def _reduction(state, stage):
+    weight = state.get(f'backbone.layers.{stage}.1.0.attn.sr.weight')
+    return 1 if weight is None else weight.shape[-1]
+
+
+def _weights_of(folder):
+    for name in WEIGHTS:
+        if (folder / name).is_file() and (folder / 'config.json').is_file():
+            return folder / name
+    raise CheckpointError(f'{folder}: not a directory of transformers; expected config.json and {" or ".join(WEIGHTS)} '
+                          '(a model in several parts has to be saved in one first)')
+
+
+def _class_names(classes, described, meta, count, source):
+    labels = described.get('id2label')
+    names = classes or meta.get('CLASSES') or (labels and [labels[key] for key in sorted(labels, key=int)])
+    if not names:
+        raise CheckpointError(f'{source}: has no class names; give the {count} names with classes=[…] (--classes FILE)')
+    if len(names) not in (count, count - 1):
+        raise CheckpointError(f'{source}: has {count} outputs, but {len(names)} class names were given')
+    return [str(name) for name in names]
+
+
+def _test_pipeline(source):
+    """The test pipeline: that of `preprocessor_config.json`, else the short side to 512 as in the paper."""
+    settings, scale, keep_ratio = {}, [2048, 512], True
+    if (source / 'preprocessor_config.json').is_file():
+        settings = json.loads((source / 'preprocessor_config.json').read_text())
+        size = settings.get('size', 512)
+        size = size if isinstance(size, dict) else {'height': size, 'width': size}
+        scale, keep_ratio = [size.get('width', 512), size.get('height', 512)], False
+    mean, std = ([255 * value for value in settings[key]] if key in settings else list(default)
+                 for key, default in (('image_mean', MEAN), ('image_std', STD)))
+    return [{'type': 'MMMultiScaleFlipAug', 'img_scale': scale, 'flip': False, 'transforms': [
+        {'type': 'MMResize', 'keep_ratio': keep_ratio},
+        {'type': 'MMNormalize', 'mean': mean, 'std': std, 'to_rgb': True},
+        {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}]
+
+
+def _main():
+    import argparse
+
+    from ..datasets.sources import read_classes
+    parser = argparse.ArgumentParser(prog='python -m ms_segformer.models.foreign', description=__doc__.splitlines()[0])
+    parser.add_argument('source')
+    parser.add_argument('target')
+    parser.add_argument('--classes', metavar='FILE', help='class names, one a line')
+    args = parser.parse_args()
+    print(convert(args.source, args.target, read_classes(args.classes) if args.classes else None))
+
+
+if __name__ == '__main__':
+    _main()
