@@ -17,6 +17,10 @@ def add_arguments(parser):
                         help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
     parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
     parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
+    parser.add_argument('--mode', choices=('whole', 'slide'), help="one piece or overlapping windows (default: the "
+                        "configuration's)")
+    parser.add_argument('--full-size', action='store_true', help='do not scale the image to the network\'s usual size '
+                        'first; with --mode slide for images of any size')
     parser.add_argument('--batch-size', type=int, default=None, metavar='N', help='images worked on together')
 
 
@@ -36,7 +40,8 @@ def run(args):
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
     failures = []  # listed at the end, so the pipeline need not say it too
     logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)
-    results = segmenter(iter(images), batch_size=args.batch_size)
+    results = segmenter(iter(images), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
+                        with_masks=False)
     with tqdm(zip(images, results, strict=True), total=len(images), unit='image',
               disable=len(images) == 1 or not sys.stderr.isatty()) as progress:
         for image, result in progress:

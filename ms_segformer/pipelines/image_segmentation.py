@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -15,10 +16,23 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config import read_configuration
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
-from ..preprocessors.segformer import SegformerPreprocessor
+from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
 from ..runtime import create_engine
+from ..slide import slide_segment
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one call works: the keyword arguments of `SegformerPipeline.__call__`, checked, with defaults filled in."""
+
+    mode: str
+    crop_size: tuple | None
+    stride: tuple | None
+    resize: bool
+    with_masks: bool
+    channel_order: str
 
 
 @PIPELINES.register_module(group_key=TASK, module_name=PIPELINE, force=True)
@@ -29,7 +43,7 @@ class SegformerPipeline(Pipeline):
         model: model directory, or a `Segformer`.
         preprocessor: replaces the one the configuration describes.
         device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used.
-        engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, or `'auto'`, the fastest of those
+        engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those
             installed whose float32 label maps are the same; see `runtime.create_engine`.
         precision: `'float32'` or `'bf16'`.
 
@@ -51,7 +65,8 @@ class SegformerPipeline(Pipeline):
         self._engine = None
         self._engine_lock = threading.Lock()
 
-    def __call__(self, input, *args, batch_size=None, channel_order='RGB', **kwargs):
+    def __call__(self, input, *args, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
+                 resize=True, with_masks=True, **kwargs):
         """Segment one image or many.
 
         Args:
@@ -59,6 +74,13 @@ class SegformerPipeline(Pipeline):
                 iterator, generator, `MsDataset` or `datasets.Dataset` of them.
             batch_size: how many images are worked on together. The results do not depend on it.
             channel_order: `'BGR'` for arrays from `cv2.imread`.
+            mode: `'whole'` or `'slide'`: the image in one piece, or in overlapping windows whose logits are averaged;
+                default: the configuration's `test_cfg`.
+            crop_size, stride: (height, width) in pixels of the windows and of their steps; default: the
+                configuration's, else windows of its short side and steps of two thirds of that.
+            resize: False segments the image at its own size; with `mode='slide'` that bounds the memory for images of
+                any size, see `ms_segformer.slide`.
+            with_masks: False leaves `masks` empty (a mask takes a byte per pixel); `seg_map` holds the same.
 
         Returns:
             For one image a dict with one entry per class present, classes in falling id: `masks` (H×W uint8, 0 or 1,
@@ -70,13 +92,14 @@ class SegformerPipeline(Pipeline):
 
         Raises:
             FileNotFoundError, ImageError: a single image cannot be read.
+            ValueError: an argument is not accepted.
         """
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
-        many = _is_many(input)
-        if not many:
-            return self._segment([self._prepare(input, channel_order)])[0]
-        results = self._stream(input, batch_size or 1, channel_order)
+        options = self._options(mode, crop_size, stride, resize, with_masks, channel_order)
+        if not _is_many(input):
+            return self._segment([self._prepare(input, options)], options)[0]
+        results = self._stream(input, batch_size or 1, options)
         return list(results) if isinstance(input, (list, tuple)) else results
 
     def prepare_model(self):
@@ -88,19 +111,35 @@ class SegformerPipeline(Pipeline):
                 self._engine = create_engine(self.model, name, precision, self.device)
         return self._engine
 
-    def _stream(self, images, batch_size, channel_order):
+    def _options(self, mode, crop_size, stride, resize, with_masks, channel_order):
+        test = self.settings.model.test
+        mode = mode or test.mode
+        if mode not in ('whole', 'slide'):
+            raise ValueError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
+        if channel_order not in ('RGB', 'BGR'):
+            raise ValueError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
+        if mode == 'whole':
+            return Options(mode, None, None, resize, with_masks, channel_order)
+        side = min(self.settings.preprocess.scale)
+        crop_size = _pair('crop_size', crop_size or test.crop_size or side, SMALLEST_SIDE)
+        stride = _pair('stride', stride or test.stride or tuple(max(1, size * 2 // 3) for size in crop_size), 1)
+        if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+            raise ValueError(f'stride {stride} is larger than crop_size {crop_size}, which would leave gaps')
+        return Options(mode, crop_size, stride, resize, with_masks, channel_order)
+
+    def _stream(self, images, batch_size, options):
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
         images = enumerate(images)
         with ThreadPoolExecutor(1, 'ms-segformer-read') as reader:
             ahead = deque()
             while True:
                 for index, image in islice(images, 2 * batch_size - len(ahead)):
-                    ahead.append((index, image, reader.submit(self._prepare, image, channel_order)))
+                    ahead.append((index, image, reader.submit(self._prepare, image, options)))
                 if not ahead:
                     return
-                yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))])
+                yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))], options)
 
-    def _finish(self, items):
+    def _finish(self, items, options):
         """Results of some items in order, an error entry where reading failed."""
         results = {}
         prepared = {}
@@ -111,35 +150,58 @@ class SegformerPipeline(Pipeline):
                 name = image if isinstance(image, (str, os.PathLike)) else type(image).__name__
                 logger.warning('image %d (%s) was left out: %s', index, name, error)
                 results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index}
-        results.update(zip(prepared, self._segment(list(prepared.values())), strict=True))
+        results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
         return [results[index] for index, *_ in items]
 
-    def _prepare(self, image, channel_order):
-        return self.preprocessor(image, channel_order=channel_order)
+    def _prepare(self, image, options):
+        read = self.preprocessor if options.mode == 'whole' else self.preprocessor.load
+        return read(image, channel_order=options.channel_order, resize=options.resize)
 
-    def _segment(self, prepared):
+    def _segment(self, prepared, options):
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
+        if options.mode == 'slide':
+            return [self._result(self._slide(engine, inputs, options), options.with_masks) for inputs in prepared]
         results = [None] * len(prepared)
         for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
             for i, one in zip(group, logits, strict=True):
-                results[i] = self.postprocess({**prepared[i], 'logits': one})
+                results[i] = self.postprocess({**prepared[i], 'logits': one}, with_masks=options.with_masks)
         return results
+
+    def _slide(self, engine, inputs, options):
+        def read(top, bottom, left, right):
+            return self.preprocessor.window(inputs['image'], top, bottom, left, right)
+
+        return slide_segment(
+            engine, read, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], options.crop_size,
+            options.stride, len(self.settings.classes), self.settings.model.head.align_corners)
 
     def forward(self, inputs, **_):
         """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
         engine = self._engine or self.prepare_model()
         return {**inputs, 'logits': engine(inputs['img'])}
 
-    def postprocess(self, inputs, **_):
+    def postprocess(self, inputs, with_masks=True, **_):
         """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
-        found = segment(logits, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'],
-                        len(self.settings.classes), self.settings.model.head.align_corners)
-        return {'masks': masks(found), 'labels': [self.settings.classes[i] for i in found.class_ids],
-                'scores': list(found.scores), 'seg_map': found.seg_map}
+        return self._result(segment(
+            logits, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], len(self.settings.classes),
+            self.settings.model.head.align_corners), with_masks)
+
+    def _result(self, found, with_masks):
+        labels = [self.settings.classes[i] for i in found.class_ids]
+        return {'masks': masks(found) if with_masks else [], 'labels': labels, 'scores': list(found.scores),
+                'seg_map': found.seg_map}
+
+
+def _pair(name, value, least):
+    """One number for both sides, or (height, width)."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
+        raise ValueError(f'{name} is {value!r}; accepted: (height, width) in pixels, at least {least} each')
+    return pair
 
 
 def _is_many(input):

@@ -1,4 +1,6 @@
 """The SegFormer preprocessor: from an image to the network's input."""
+import os
+
 import cv2
 import numpy as np
 import torch
@@ -27,30 +29,33 @@ class SegformerPreprocessor(Preprocessor):
         self.settings = settings or read_configuration(model_dir).preprocess
         self._table = normalisation_table(self.settings.mean, self.settings.std)
 
-    def __call__(self, image, channel_order='RGB'):
+    def __call__(self, image, channel_order='RGB', resize=True):
         """Prepare one image.
 
         Args:
             image, channel_order: see `preprocessors.image.load_image`.
+            resize: False leaves the image at its own size.
 
         Returns:
             A dict: `img`, a 1×3×H×W float32 tensor in channels-last memory; `ori_shape` (h, w) of the upright image;
             `img_shape` (h, w) after resizing, the valid area; `pad_shape` (h, w) = (H, W); `filename`, or None.
         """
-        array = load_image(image, channel_order)
-        inputs = self.prepare(array)
-        inputs['filename'] = str(image) if isinstance(image, str) or hasattr(image, '__fspath__') else None
+        inputs = self.load(image, channel_order, resize)
+        inputs['img'] = self.window(inputs.pop('image'), 0, inputs['pad_shape'][0], 0, inputs['pad_shape'][1])
         return inputs
 
-    def prepare(self, image):
-        """Like calling the preprocessor, for an image that is an H×W×3 uint8 RGB array already."""
-        height, width = self.network_shape(*image.shape[:2])
-        resized = image
-        if (height, width) != image.shape[:2]:
-            resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        tensor = self.normalise(resized)
-        return {'img': tensor, 'ori_shape': image.shape[:2], 'img_shape': (height, width),
-                'pad_shape': tuple(tensor.shape[2:])}
+    def load(self, image, channel_order='RGB', resize=True):
+        """Like calling the preprocessor, but with `image`, H×W×3 uint8 after resizing, in place of the tensor."""
+        array = load_image(image, channel_order)
+        height, width = self.network_shape(*array.shape[:2]) if resize else array.shape[:2]
+        resized = array
+        if (height, width) != array.shape[:2]:
+            resized = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
+        divisor = self.settings.size_divisor or 1
+        pad_shape = tuple(-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
+        filename = str(image) if isinstance(image, (str, os.PathLike)) else None
+        return {'image': resized, 'ori_shape': array.shape[:2], 'img_shape': (height, width), 'pad_shape': pad_shape,
+                'filename': filename}
 
     def network_shape(self, height, width):
         """(h, w) that an image of this size is resized to, before padding."""
@@ -60,15 +65,24 @@ class SegformerPreprocessor(Preprocessor):
         factor = min(long_side / max(height, width), short_side / min(height, width))
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
-    def normalise(self, image):
-        """H×W×3 uint8 RGB to a 1×3×H'×W' float32 tensor, padded with zeros to the divisor and to `SMALLEST_SIDE`."""
-        height, width = image.shape[:2]
-        divisor = self.settings.size_divisor or 1
-        padded_height, padded_width = (
-            -(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
-        padded = np.zeros((padded_height, padded_width, 3), np.float32)
-        padded[:height, :width] = cv2.LUT(image, self._table)
-        return torch.from_numpy(padded).permute(2, 0, 1)[None]
+    def window(self, image, top, bottom, left, right):
+        """A part of the network's input.
+
+        Args:
+            image: H×W×3 uint8 RGB, already resized.
+            top, bottom, left, right: the part, in pixels; beyond the image it is zero.
+
+        Returns:
+            1×3×(bottom-top)×(right-left) float32 tensor in channels-last memory.
+        """
+        part = np.ascontiguousarray(image[top:bottom, left:right])
+        if part.shape[:2] == (bottom - top, right - left):
+            tensor = cv2.LUT(part, self._table)
+        else:
+            tensor = np.zeros((bottom - top, right - left, 3), np.float32)
+            if part.size:
+                tensor[:part.shape[0], :part.shape[1]] = cv2.LUT(part, self._table)
+        return torch.from_numpy(tensor).permute(2, 0, 1)[None]
 
 
 def normalisation_table(mean, std):

@@ -236,3 +236,52 @@ def test_the_bundled_configuration_and_a_checkpoint_make_a_model_directory(tmp_p
     shutil.copy(oracle / 'trained_b0' / 'pytorch_model.pt', tmp_path)
     labels = open_pipeline(tmp_path)(str(oracle / 'golden' / 'china.jpg'))['labels']
     assert 'sky-other' in labels
+
+
+def test_one_window_over_everything_is_the_whole_image(tiny):
+    image = random_images([(50, 60)])[0]
+    whole, slid = tiny(image), tiny(image, mode='slide', crop_size=(2048, 2048), stride=2048)
+    assert (whole['seg_map'] == slid['seg_map']).mean() > 0.999
+    np.testing.assert_allclose(whole['scores'], slid['scores'], atol=1e-3)
+
+
+def test_slide_averages_the_logits_of_overlapping_windows(tiny_model_dir):
+    """Against the plain form: every window's logits scaled to the window, summed, divided by the count."""
+    segmenter = open_pipeline(tiny_model_dir, engine='torch')
+    image = random_images([(70, 110)])[0]
+    result = segmenter(image, mode='slide', crop_size=(48, 64), stride=(30, 40), resize=False)
+    whole = segmenter.preprocessor(image, resize=False)['img']
+    total, count = torch.zeros(1, 172, 70, 110), torch.zeros(70, 110)
+    for top in (0, 22):
+        for left in (0, 40, 46):
+            window = whole[:, :, top:top + 48, left:left + 64]
+            logits = segmenter.prepare_model()(window)
+            scaled = torch.nn.functional.interpolate(logits, (48, 64), mode='bilinear')
+            total[:, :, top:top + 48, left:left + 64] += scaled
+            count[top:top + 48, left:left + 64] += 1
+    assert (result['seg_map'] == (total / count).argmax(1)[0].numpy()).mean() > 0.999
+
+
+def test_the_configuration_may_ask_for_slide(tmp_path, tiny_model_dir, tiny):
+    shutil.copy(tiny_model_dir / 'pytorch_model.pt', tmp_path)
+    raw = json.loads((tiny_model_dir / 'configuration.json').read_text())
+    raw['model']['test_cfg'] = {'mode': 'slide', 'crop_size': [256, 256], 'stride': [171, 171]}
+    (tmp_path / 'configuration.json').write_text(json.dumps(raw))
+    image = random_images([(40, 60)])[0]
+    asked = tiny(image, mode='slide', crop_size=256, stride=171)['seg_map']
+    np.testing.assert_array_equal(open_pipeline(tmp_path)(image)['seg_map'], asked)
+
+
+@pytest.mark.parametrize('options, said', [
+    ({'mode': 'tile'}, "'whole' or 'slide'"), ({'mode': 'slide', 'crop_size': 8}, 'at least 29'),
+    ({'mode': 'slide', 'crop_size': (64, 64, 3)}, 'crop_size'),
+    ({'mode': 'slide', 'crop_size': 64, 'stride': 65}, 'gaps')])
+def test_nonsense_windows_are_refused(tiny, options, said):
+    with pytest.raises(ValueError, match=said):
+        tiny(random_images()[0], **options)
+
+
+def test_masks_may_be_left_out(tiny):
+    image = random_images()[0]
+    result, full = tiny(image, with_masks=False), tiny(image)
+    assert result['masks'] == [] and result['labels'] == full['labels'] and result['scores'] == full['scores']
