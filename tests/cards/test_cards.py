@@ -5,19 +5,13 @@ damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k and the fine-tun
 by character. Their hub is the loopback hub; the image they name by an https URL comes from it too, as a proxy, with a
 certificate made for that host. The models have the published form and another size (143,508 parameters).
 """
-import ast
-import io
-import re
 import shutil
 from pathlib import Path
 
 import pytest
+from hub.cards import CARDS, IMAGE_HOST, IMAGE_PATH, expected_labels, labels_in, photograph
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
 from hub.fixtures import MODEL_ID, published_files
-
-HERE = Path(__file__).parent
-IMAGE_HOST = 'modelscope.oss-cn-beijing.aliyuncs.com'
-IMAGE_PATH = '/test/images/image_semantic_segmentation.jpg'
 
 
 @pytest.fixture
@@ -30,27 +24,6 @@ def image(hub, python):
     hub.trust(IMAGE_HOST)
     python.extra = hub.environment(python.cache, proxy=True)
     return content
-
-
-def photograph():
-    import numpy as np
-    from PIL import Image
-    ramp = np.linspace(0, 255, 160, dtype=np.uint8)
-    pixels = np.stack([np.tile(ramp, (120, 1)), np.tile(ramp[:120, None], (1, 160)), np.full((120, 160), 90)], axis=-1)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, 'JPEG', quality=95)
-    return buffer.getvalue()
-
-
-def labels_in(output):
-    """The labels in what the prediction code prints."""
-    return ast.literal_eval(re.search(r"'labels': (\[.*?\])", output, re.DOTALL)[1])
-
-
-def expected_labels(image):
-    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
-    folder = Path(__file__).parents[1] / 'data' / 'tiny_model'
-    return SegformerPipeline(str(folder), device='cpu')(image)['labels']
 
 
 @pytest.mark.parametrize('way', ['one line above', 'ms-segformer run', 'autoload'])
@@ -66,7 +39,7 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
     picture.write_bytes(image)
     hub.stop()
     script = (tmp_path / 'card_predict.py')
-    script.write_text((HERE / 'card_predict.py').read_text().replace(f'https://{IMAGE_HOST}{IMAGE_PATH}',
+    script.write_text((CARDS / 'card_predict.py').read_text().replace(f'https://{IMAGE_HOST}{IMAGE_PATH}',
                                                                      str(picture)))
     offline = python.run(*[script if str(argument).endswith('card_predict.py') else argument
                            for argument in arguments])
@@ -76,7 +49,7 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
 
 def prepare(way, python, folder):
     """Return the arguments of Python that run the prediction code in one of the three ways to activate."""
-    script = HERE / 'card_predict.py'
+    script = CARDS / 'card_predict.py'
     if way == 'ms-segformer run':
         return ['-m', 'ms_segformer.cli.main', 'run', script]
     if way == 'autoload':
@@ -93,7 +66,7 @@ def test_the_labels_are_those_of_the_original(python, hub, image, shared):
     from modelscope.utils.config import Config
     content = (shared / 'oracle' / 'golden' / 'china.jpg').read_bytes()
     hub.add_file(IMAGE_PATH, content)
-    printed = labels_in(python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_predict.py').stdout)
+    printed = labels_in(python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_predict.py').stdout)
     seg = np.load(shared / 'oracle' / 'golden' / 'tiny_goldens.npz')['china_seg']
     classes = Config.from_file(str(shared / 'oracle' / 'golden' / 'tiny_model' / 'configuration.json')).CLASSES
     assert printed == [classes[index] for index in sorted(np.unique(seg), reverse=True) if index < len(classes)]
@@ -109,7 +82,7 @@ def test_the_training_code_trains(python, hub, tmp_path, request, real):
     sizes = {'image_scale': (1024, 256), 'crop': (128, 128)} if real else {'image_scale': (64, 48), 'crop': (32, 32)}
     hub.add_model(MODEL_ID, training_files(published_files(), epochs=2, **sizes))
     python.extra['TMPDIR'] = str(tmp_path)
-    done = python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_train.py')
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_train.py')
     written = {path.name for path in tmp_path.glob('tmp*/*')}
     assert {'epoch_1.pth', 'epoch_2.pth'} <= written, (written, done.stderr[-3000:])
     assert 'mIoU' in done.stdout + done.stderr + _logs(tmp_path)
@@ -122,7 +95,7 @@ def test_the_fine_tuning_code_trains(python, hub, tmp_path):
     add_coco_stuff(hub, make_pairs(tmp_path / 'pairs', count=2))
     hub.add_model(MODEL_ID, training_files(published_files(), image_scale=(64, 48), crop=(32, 32)))
     python.extra['TMPDIR'] = str(tmp_path)
-    done = python.run('-m', 'ms_segformer.cli.main', 'run', HERE / 'card_finetune.py')
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_finetune.py')
     assert 'pytorch_model.pt' in done.stdout
     last, = tmp_path.glob('tmp*/epoch_31.pth')
     from ms_segformer.models.checkpoint import read_checkpoint

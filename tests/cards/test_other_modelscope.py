@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub.cards import CARDS, IMAGE_HOST, IMAGE_PATH, expected_labels, labels_in, photograph
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
 from hub.fixtures import MODEL_ID, published_files
-from test_cards import HERE, IMAGE_HOST, IMAGE_PATH, expected_labels, labels_in, photograph
 
 INTERPRETER = os.environ.get('MS_SEGFORMER_OTHER_PYTHON')
 RUN = ('import sys, argparse; from ms_segformer.cli import run; parser = argparse.ArgumentParser(); '
@@ -45,7 +45,7 @@ def test_every_change_is_made(other):
 def test_the_prediction_code_runs(other, hub):
     content = photograph()
     hub.add_file(IMAGE_PATH, content)
-    done = other.run('-c', RUN, HERE / 'card_predict.py')
+    done = other.run('-c', RUN, CARDS / 'card_predict.py')
     assert labels_in(done.stdout) == expected_labels(content)
     assert hub.asked('pytorch_model.pt') and other.pip() == []
 
@@ -53,5 +53,5 @@ def test_the_prediction_code_runs(other, hub):
 def test_the_training_code_trains(other, hub, tmp_path):
     add_coco_stuff(hub, make_pairs(tmp_path / 'pairs', count=2))
     hub.add_model(MODEL_ID, training_files(published_files(), epochs=1, image_scale=(64, 48), crop=(32, 32)))
-    other.run('-c', RUN, HERE / 'card_train.py')
+    other.run('-c', RUN, CARDS / 'card_train.py')
     assert list(tmp_path.glob('tmp*/epoch_1.pth')) and other.pip() == []
