@@ -45,7 +45,7 @@ def model_dir(request):
 def photographs(request):
     """Photographs of the repository, and those of ../shared where it is there."""
     from pathlib import Path
-    found = sorted(Path(ROOT, 'tests', 'data').rglob('*.jpg'))
+    found = sorted(Path(ROOT, 'assets').glob('*.jpg'))
     shared = Path(ROOT).parent / 'shared'
     if (shared / 'data').is_dir():
         found += sorted((shared / 'data' / 'photos').iterdir())

@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,9 @@ warnings.simplefilter('ignore')
 processes = []
 STARTS = ('subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn')
 sys.addaudithook(lambda event, args: processes.append(str(args[:2])) if event in STARTS else None)
+
+def show(result):
+    print('RESULT' + json.dumps(result))  # after whatever the packages print, progress bars among it
 
 def imported(*packages):
     return [name for name in packages if name in sys.modules]
@@ -53,11 +55,11 @@ THEIRS_FIRST = 'import easycv.toolkit.modelscope, ms_segformer'
 
 
 def run(script, **environment):
-    """Run a script in a process of its own; return what it prints last, as JSON."""
+    """Run a script in a process of its own; return what it shows."""
     result = subprocess.run([sys.executable, '-c', f'{PRELUDE}\n{script}'], capture_output=True, text=True,
                             env={**os.environ, 'MS_SEGFORMER_DISABLE': '', **environment})
     assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    return json.loads(result.stdout.rsplit('RESULT', 1)[1])
 
 
 @pytest.fixture(scope='module')
@@ -68,15 +70,8 @@ def segformer(tiny_model_dir):
 
 
 @pytest.fixture(scope='module')
-def image():
-    return str(next(iter(sorted(Path(__file__).parents[1].rglob('*.jpg'))), None) or _first_shared_photograph())
-
-
-def _first_shared_photograph():
-    path = Path(__file__).parents[3] / 'shared' / 'data' / 'photos' / 'china.jpg'
-    if not path.exists():
-        pytest.skip('needs a photograph: ../shared beside the project is missing')
-    return path
+def image(photographs):
+    return str(photographs[0])
 
 
 @pytest.fixture(scope='module')
@@ -109,7 +104,7 @@ def alone(yolox, image):
     """What EasyCV does and registers in a process that this package is switched off in."""
     return run(f"""
 import ms_segformer, easycv.toolkit.modelscope
-print(json.dumps({{'detection': detect({yolox!r}, {image!r}), 'registered': registered()}}))""",
+show({{'detection': detect({yolox!r}, {image!r}), 'registered': registered()}})""",
                MS_SEGFORMER_DISABLE='1')
 
 
@@ -117,8 +112,8 @@ print(json.dumps({{'detection': detect({yolox!r}, {image!r}), 'registered': regi
 def test_segformer_is_ours_and_the_rest_is_easycvs_in_either_order(imports, alone, segformer, yolox, image):
     both = run(f"""
 {imports}
-print(json.dumps({{'segmentation': segment({segformer!r}, {image!r}), 'detection': detect({yolox!r}, {image!r}),
-                  'registered': registered(), 'processes': processes}}))""")
+show({{'segmentation': segment({segformer!r}, {image!r}), 'detection': detect({yolox!r}, {image!r}),
+                  'registered': registered(), 'processes': processes}})""")
     assert both['segmentation']['served by'] == 'ms_segformer'
     assert both['detection'] == alone['detection'] and both['detection']['served by'] == 'easycv'
     assert both['detection']['boxes']
@@ -133,7 +128,7 @@ def test_segmenting_imports_nothing_of_easycv(segformer, image):
     result = run(f"""
 import ms_segformer
 found = segment({segformer!r}, {image!r})
-print(json.dumps({{**found, 'imported': imported('easycv', 'mmcv'), 'processes': processes}}))""")
+show({{**found, 'imported': imported('easycv', 'mmcv'), 'processes': processes}})""")
     assert result['served by'] == 'ms_segformer'
     assert result['imported'] == []
     assert not [process for process in result['processes'] if 'pip' in process]
@@ -150,7 +145,7 @@ def test_deactivating_hands_segformer_back_to_easycv(imports, segformer, image):
 {imports}
 found = segment({segformer!r}, {image!r})['served by']
 ms_segformer.plugin.deactivate()
-print(json.dumps({{'before': found, 'after': registered()}}))""")
+show({{'before': found, 'after': registered()}})""")
     assert result['before'] == 'ms_segformer'
     assert {result['after']['/'.join(names)] for names in SHARED} == {'easycv'}
 
@@ -168,5 +163,5 @@ def packages():
 outside = packages()
 with ms_segformer.plugin.serving():
     inside = packages()
-print(json.dumps([outside, inside, packages()]))""")
+show([outside, inside, packages()])""")
     assert result == [['easycv'] * 2, ['ms_segformer'] * 2, ['easycv'] * 2]
