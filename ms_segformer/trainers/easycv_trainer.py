@@ -29,7 +29,7 @@ from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
 from .. import plugin
-from ..config import read_model_section
+from ..config import encode_jsonplus, read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
@@ -122,19 +122,32 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def rebuild_config(self, cfg):
         """Apply `cfg_modify_fn` and `cfg_options`, then the class list and the data folder."""
+        written = cfg.get('load_from')
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
         if self._cfg_options:
             cfg.merge_from_dict(dict(self._cfg_options))
         raw = cfg._cfg_dict.to_dict()
-        self._load_from = self._load_from or raw.get('load_from')
+        self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written)
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
+
+    def _configured_start(self, load_from, written):
+        """The configuration's `load_from`, unless it only records where the weights of the model directory came from.
+
+        EasyCV leaves it in the configuration that it exports beside the trained weights.
+        """
+        named = self.input_model_id is not None and starting_point.has_checkpoint(self.model_dir)
+        if load_from and load_from == written and named:
+            starting_point.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is '
+                                       'the starting point', self.model_dir)
+            return None
+        return load_from
 
     def build_model(self):
         """Build the network and load its starting point."""
@@ -197,7 +210,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         if is_master():
             path = Path(self.work_dir) / 'configuration.json'
             with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(self.cfg._cfg_dict.to_dict(), indent=2, default=str))
+                content = encode_jsonplus(self.cfg._cfg_dict.to_dict())
+                temporary.write_text(json.dumps(content, indent=2, default=str))
             self.logger.info(f'the configuration of this run: {path}')
 
     def print_hook_info(self):
@@ -624,7 +638,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Write the configuration of the trained model directory."""
         raw = configuration.exported(self.cfg._cfg_dict.to_dict(), getattr(self.train_dataset, 'PALETTE', None))
         with atomic_write(Path(folder) / 'configuration.json') as temporary:
-            temporary.write_text(json.dumps(raw, indent=2, default=str, ensure_ascii=False), encoding='utf-8')
+            # Tuples are written as EasyCV writes them: its transforms refuse lists.
+            content = json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False)
+            temporary.write_text(content, encoding='utf-8')
 
     def _safe(self):
         found = state.latest(self.work_dir)

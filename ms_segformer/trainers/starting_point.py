@@ -37,7 +37,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         path = find_checkpoint(path) if path.is_dir() else path
         _load_file(model, path, new_classes)
         return str(path)
-    if model_dir is not None and _has_checkpoint(model_dir):
+    if model_dir is not None and has_checkpoint(model_dir):
         path = find_checkpoint(model_dir)
         _load_file(model, path, new_classes)
         return str(path)
@@ -50,7 +50,8 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
     return None
 
 
-def _has_checkpoint(model_dir):
+def has_checkpoint(model_dir):
+    """Whether a model directory holds a checkpoint; raises CheckpointError when it holds several."""
     try:
         find_checkpoint(model_dir)
     except CheckpointError as error:
