@@ -82,7 +82,7 @@ class EfficientAttention(nn.Module):
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
             dropout_p=self.attn_drop_rate if self.training else 0.0)  # N×heads×L×d
         out = self.attn.out_proj(out.transpose(1, 2).reshape(n, h, w, c))
-        return identity + self.drop_path(self.proj_drop(out))
+        return self.drop_path(self.proj_drop(out)).add_(identity)
 
 
 class MixFFN(nn.Module):
@@ -105,7 +105,7 @@ class MixFFN(nn.Module):
         expand, depthwise, activation, drop, shrink, drop_out = self.layers
         x = pointwise(expand, x).permute(0, 3, 1, 2)
         x = activation(_conv(depthwise, x)).permute(0, 2, 3, 1)
-        return identity + self.drop_path(drop_out(pointwise(shrink, drop(x))))
+        return self.drop_path(drop_out(pointwise(shrink, drop(x)))).add_(identity)
 
 
 class Block(nn.Module):

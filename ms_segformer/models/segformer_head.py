@@ -10,6 +10,9 @@ from torch import nn
 
 from .mix_transformer import pointwise
 
+PIECE = 4096  # pixels; of 256 channels 4 MiB, of 768 12 MiB
+LANES = 16  # matrix products run faster when their columns are a multiple of this
+
 
 class ConvNorm(nn.Module):
     """The parameters of a 1×1 convolution and its batch norm; `plain` means a bias in place of the norm."""
@@ -49,6 +52,8 @@ class SegformerHead(nn.Module):
 
     def forward(self, features):
         """Channels-last maps N×h_i×w_i×C_i, finest first, to logits N×num_classes×h_0×w_0 (channels-last memory)."""
+        if self._folded is not None and not torch.is_grad_enabled() and not torch.jit.is_tracing():
+            return self._infer(features)
         folded = self._folded
         parts = self.fusion_conv.conv.weight.flatten(1).chunk(len(features), dim=1)
         fused = None
@@ -56,23 +61,43 @@ class SegformerHead(nn.Module):
             x = self._project(i, x)  # N×h_i×w_i×channels
             weight_and_bias = (parts[i],) if folded is None else folded['fusion'][i]
             x = F.linear(x, *weight_and_bias).permute(0, 3, 1, 2)
-            if i:
-                x = F.interpolate(x, size=features[0].shape[1:3], mode='bilinear', align_corners=self.align_corners)
-            fused = x if fused is None else fused + x
-        if folded is None:
-            fused = F.relu(self.fusion_conv.bn(fused))
-        else:
-            fused = F.relu(fused)
+            x = self._scale(x, features[0]) if i else x
+            fused = x if fused is None else fused.add_(x)
+        fused = F.relu(fused if folded is not None else self.fusion_conv.bn(fused), inplace=True)
         fused = self.dropout(fused)
         return pointwise(self.conv_seg, fused.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
+    def _infer(self, features):
+        """`forward` without gradients: the finest map goes through in pieces that stay in the processor's cache."""
+        folded, finest = self._folded, features[0]
+        fused = None
+        for i in range(len(features) - 1, 0, -1):
+            x = F.linear(self._project(i, features[i]), *folded['fusion'][i]).permute(0, 3, 1, 2)
+            x = self._scale(x, finest)
+            fused = x if fused is None else fused.add_(x)
+        fused = fused.permute(0, 2, 3, 1).reshape(-1, fused.shape[1])  # pixels×channels
+        weight, bias = folded['classifier']
+        logits = finest.new_empty(len(fused), len(weight))
+        part, shift = folded['fusion'][0]
+        pixels = finest.reshape(len(fused), -1)
+        for start in range(0, len(fused), PIECE):
+            piece = slice(start, start + PIECE)
+            x = fused[piece].add_(shift).addmm_(self._project(0, pixels[piece]), part.t()).relu_()
+            torch.addmm(bias, x, weight.t(), out=logits[piece])
+        logits = logits.unflatten(0, finest.shape[:3])[..., :self.conv_seg.out_channels]
+        return logits.permute(0, 3, 1, 2)
+
+    def _scale(self, x, like):
+        return F.interpolate(x, size=like.shape[1:3], mode='bilinear', align_corners=self.align_corners)
+
     def _project(self, i, x):
+        """A channels-last map N×h×w×C_i, or its pixels as a matrix, through projection i."""
         if self.plain_projections:
             return pointwise(self.convs[i].conv, x)
         if self._folded is not None:
-            return F.relu(F.linear(x, *self._folded['projections'][i]))
+            return F.relu(F.linear(x, *self._folded['projections'][i]), inplace=True)
         x = F.linear(x, self.convs[i].conv.weight.flatten(1)).permute(0, 3, 1, 2)
-        return F.relu(self.convs[i].bn(x)).permute(0, 2, 3, 1)
+        return F.relu(self.convs[i].bn(x), inplace=True).permute(0, 2, 3, 1)
 
     def fold(self):
         """Fold every batch norm into its convolution for inference; parameters and state dict stay as they are.
@@ -90,6 +115,9 @@ class SegformerHead(nn.Module):
             folded = {'projections': None if self.plain_projections else [_fold(conv) for conv in self.convs],
                       'fusion': [(part.contiguous(), None) for part in parts]}
             folded['fusion'][0] = (folded['fusion'][0][0], bias)  # added once, at the finest map, which is not scaled
+            spare = -self.conv_seg.out_channels % LANES
+            folded['classifier'] = (F.pad(self.conv_seg.weight.flatten(1), (0, 0, 0, spare)),
+                                    F.pad(self.conv_seg.bias, (0, spare)))
         self._folded, self._folded_from = folded, sources
         return self
 
