@@ -30,13 +30,13 @@ typedef struct {
 } axis;
 
 typedef struct {
-    const float *pixels; /* height x width x classes */
-    Py_ssize_t height, width, classes, padded;
+    const float *pixels; /* height x width x classes; from pixel to pixel `pitch` floats, at least `classes` */
+    Py_ssize_t height, width, classes, pitch, padded;
     axis rows, cols;
     uint8_t *labels; /* rows.final x cols.final */
     double *sums;    /* per class: probability over its pixels */
     int64_t *counts; /* per class: pixels */
-    float *row, *low, *high; /* width x padded each: the stretched row; extremes over the rows of a tile */
+    float *row, *low, *high; /* width x padded, and twice width x pitch: the stretched row; extremes over the rows of a tile */
     int16_t *winners;        /* per tile column: number of possible winners, then their ids */
 } work;
 
@@ -92,12 +92,12 @@ INLINE void combine_vectors(float *out, const float *source, Py_ssize_t step, co
 
 /* The row of stretched logits, in units of ln 2; the classes that only fill up the last vector get LOWEST. */
 INLINE void stretch_row(const work *w, Py_ssize_t y) {
-    Py_ssize_t classes = w->classes, whole = classes / LANES * LANES, stride = w->width * classes;
+    Py_ssize_t classes = w->classes, whole = classes / LANES * LANES, stride = w->width * w->pitch;
     Py_ssize_t taps = w->rows.taps;
     const float *source = w->pixels + w->rows.first[y] * stride;
     float weights[taps];
     for (Py_ssize_t t = 0; t < taps; t++) weights[t] = w->rows.weights[y * taps + t] * LOG2E;
-    for (Py_ssize_t x = 0; x < w->width; x++, source += classes) {
+    for (Py_ssize_t x = 0; x < w->width; x++, source += w->pitch) {
         float *out = w->row + x * w->padded;
         combine_vectors(out, source, stride, weights, taps, whole);
         if (whole && whole < classes) /* the last vector overlaps the one before */
@@ -112,12 +112,12 @@ INLINE void stretch_row(const work *w, Py_ssize_t y) {
 
 /* Extremes of each source column over the source rows from `start` to `stop`. */
 INLINE void find_extremes(const work *w, Py_ssize_t start, Py_ssize_t stop) {
-    Py_ssize_t n = w->width * w->classes, i = 0;
-    const float *source = w->pixels + start * n;
+    Py_ssize_t stride = w->width * w->pitch, n = stride - w->pitch + w->classes, i = 0;
+    const float *source = w->pixels + start * stride;
     for (; i + LANES <= n; i += LANES) {
         vf low = load(source + i), high = low;
         for (Py_ssize_t j = 1; j < stop - start; j++) {
-            vf v = load(source + j * n + i);
+            vf v = load(source + j * stride + i);
             low = lesser(v, low), high = greater(v, high);
         }
         store(w->low + i, low), store(w->high + i, high);
@@ -125,7 +125,7 @@ INLINE void find_extremes(const work *w, Py_ssize_t start, Py_ssize_t stop) {
     for (; i < n; i++) {
         float low = source[i], high = low;
         for (Py_ssize_t j = 1; j < stop - start; j++) {
-            float v = source[j * n + i];
+            float v = source[j * stride + i];
             low = v < low ? v : low, high = v > high ? v : high;
         }
         w->low[i] = low, w->high[i] = high;
@@ -136,10 +136,10 @@ INLINE void find_extremes(const work *w, Py_ssize_t start, Py_ssize_t stop) {
 INLINE void find_winners(const work *w, Py_ssize_t start, Py_ssize_t stop, int16_t *winners) {
     float low[MAX_CLASSES], high[MAX_CLASSES], bar = LOWEST;
     Py_ssize_t classes = w->classes;
-    memcpy(low, w->low + start * classes, classes * sizeof(float));
-    memcpy(high, w->high + start * classes, classes * sizeof(float));
+    memcpy(low, w->low + start * w->pitch, classes * sizeof(float));
+    memcpy(high, w->high + start * w->pitch, classes * sizeof(float));
     for (Py_ssize_t i = start + 1; i < stop; i++) {
-        const float *l = w->low + i * classes, *h = w->high + i * classes;
+        const float *l = w->low + i * w->pitch, *h = w->high + i * w->pitch;
         for (Py_ssize_t c = 0; c < classes; c++) {
             low[c] = l[c] < low[c] ? l[c] : low[c];
             high[c] = h[c] > high[c] ? h[c] : high[c];
@@ -259,11 +259,11 @@ static PyObject *segment_band(PyObject *self, PyObject *args) {
     work w;
     Py_ssize_t top, bottom, tile, pixels, row_first, row_weights, col_first, col_weights, labels, sums, counts;
     (void)self;
-    if (!PyArg_ParseTuple(args, "nnnnnnnnnnnnnnnnnn", &pixels, &w.height, &w.width, &w.classes, &row_first,
+    if (!PyArg_ParseTuple(args, "nnnnnnnnnnnnnnnnnnn", &pixels, &w.height, &w.width, &w.classes, &w.pitch, &row_first,
                           &row_weights, &w.rows.taps, &w.rows.final, &col_first, &col_weights, &w.cols.taps,
                           &w.cols.final, &labels, &sums, &counts, &top, &bottom, &tile))
         return NULL;
-    if (w.classes < 1 || w.classes > MAX_CLASSES || tile < 1 || top < 0 || bottom > w.rows.final) {
+    if (w.classes < 1 || w.classes > MAX_CLASSES || w.pitch < w.classes || tile < 1 || top < 0 || bottom > w.rows.final) {
         PyErr_SetString(PyExc_ValueError, "sizes out of range");
         return NULL;
     }
@@ -272,7 +272,7 @@ static PyObject *segment_band(PyObject *self, PyObject *args) {
     w.cols.first = (const int32_t *)col_first, w.cols.weights = (const float *)col_weights;
     w.labels = (uint8_t *)labels, w.sums = (double *)sums, w.counts = (int64_t *)counts;
     w.padded = (w.classes + LANES - 1) / LANES * LANES;
-    size_t plane = (size_t)w.width * w.padded, tiles = (w.cols.final + tile - 1) / tile;
+    size_t plane = (size_t)w.width * (w.pitch > w.padded ? w.pitch : w.padded), tiles = (w.cols.final + tile - 1) / tile;
     float *buffers = malloc(3 * plane * sizeof(float));
     w.winners = malloc(tiles * (MAX_CLASSES + 1) * sizeof(int16_t));
     if (!buffers || !w.winners) {

@@ -81,7 +81,7 @@ def label_pixels(pixels, rows, cols):
     """Stretch logits by one sparse map per axis and take the best class of every pixel.
 
     Args:
-        pixels: contiguous h×w×C float32 tensor on the CPU, C ≤ 256.
+        pixels: contiguous h×w×C float32 tensor on the CPU, C ≤ 256; for the C kernel, pixels may stand further apart.
         rows, cols: (first, weights) of `axis_taps`.
 
     Returns:
@@ -150,11 +150,16 @@ def _checked_taps(size, padded, valid, final, align_corners):
 
 
 def _channels_last(logits):
-    """C×h×w of any layout and float type to a contiguous h×w×C float32 tensor."""
+    """C×h×w of any layout and float type to h×w×C float32, where pixels may stand further apart than C."""
     logits = torch.as_tensor(logits)
     if logits.dim() != 3 or logits.shape[0] > 256:
         raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most 256 classes')
-    return logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
+    pixels = logits.detach().to('cpu', torch.float32).permute(1, 2, 0)
+    pitch = pixels.stride(1)
+    fits = pixels.stride() == (pixels.shape[1] * pitch, pitch, 1) and pitch >= pixels.shape[2]
+    if fits and (_segment is not None or pitch == pixels.shape[2]):
+        return pixels
+    return torch.empty(pixels.shape).copy_(pixels)  # contiguous() may leave any stride to an axis of one sample
 
 
 def _label_compiled(pixels, rows, cols):
@@ -169,7 +174,7 @@ def _label_compiled(pixels, rows, cols):
     def label(top):
         sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
         _segment.segment_band(
-            pixels.data_ptr(), height, width, classes,
+            pixels.data_ptr(), height, width, classes, pixels.stride(1),
             row_first.ctypes.data, row_weights.ctypes.data, row_weights.shape[1], len(row_first),
             col_first.ctypes.data, col_weights.ctypes.data, col_weights.shape[1], len(col_first),
             seg_map.ctypes.data, sums.ctypes.data, counts.ctypes.data, top, min(top + step, len(row_first)), tile)

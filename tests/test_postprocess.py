@@ -69,13 +69,15 @@ def test_equals_two_interpolations_softmax_and_argmax(classes, size, pad, valid,
         assert score == pytest.approx(probability[chosen].mean(), abs=2e-5)
 
 
-@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'sliced', 'numpy', 'bfloat16'])
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'padded', 'sliced', 'numpy', 'bfloat16'])
 def test_memory_layout_and_type_do_not_matter(layout):
     logits = smooth_logits(20, 24, 30)
     expected = segment(logits, (96, 120), (96, 120), (80, 100), 20)
     given = {
         'contiguous': lambda x: x.contiguous(),
         'channels_last': lambda x: x.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+        'padded': lambda x: F.pad(x.permute(1, 2, 0), (0, 12), value=1e9)[..., :20].permute(2, 0, 1),
         'sliced': lambda x: torch.cat([x, x], 2)[:, :, :30],
         'numpy': lambda x: x.numpy(),
         'bfloat16': lambda x: x.bfloat16(),
