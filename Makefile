@@ -6,13 +6,20 @@ OUT ?= outputs
 IMAGE ?= assets/china.jpg
 MODEL ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-low lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The model cards with the oldest ModelScope that is supported, in an environment of its own.
+test-low: $(VENV)/.ready-test
+	test -x .venv-low/bin/python || $(PYTHON) -m venv .venv-low
+	.venv-low/bin/python -m pip install --disable-pip-version-check -q torch==2.13.0 'modelscope[framework,datasets]==1.18.1' \
+		oss2 opencv-python safetensors pycocotools
+	MS_SEGFORMER_OTHER_PYTHON=$(CURDIR)/.venv-low/bin/python $(BIN)/python -m pytest tests/cards/test_other_modelscope.py
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
