@@ -16,7 +16,7 @@ class _Logits(torch.nn.Module):
         return self.model.logits(img)
 
 
-def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True):
+def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True, opset=OPSET):
     """Write a prepared `Segformer` as ONNX: `img` N×3×H×W float32 to `logits` N×C×ceil(H/4)×ceil(W/4).
 
     Args:
@@ -24,6 +24,7 @@ def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True):
         path: file to write.
         shape: of the input; without `dynamic` the only one that the file takes.
         dynamic: leave N, H and W open.
+        opset: ONNX operator set.
     """
     model.prepare_inference()
     axes = {'img': {0: 'N', 2: 'H', 3: 'W'}, 'logits': {0: 'N', 2: 'h', 3: 'w'}} if dynamic else None
@@ -33,4 +34,4 @@ def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True):
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         torch.onnx.export(_Logits(model).eval(), (torch.zeros(shape),), str(path), input_names=['img'],
-                          output_names=['logits'], opset_version=OPSET, dynamic_axes=axes, **options)
+                          output_names=['logits'], opset_version=opset, dynamic_axes=axes, **options)

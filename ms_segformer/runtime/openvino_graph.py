@@ -12,12 +12,13 @@ from openvino import opset13 as ops
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
-def build_graph(model, shape=(-1, 3, -1, -1)):
-    """Return an `openvino.Model` from N×3×H×W images to N×ceil(H/4)×ceil(W/4)×C logits.
+def build_graph(model, shape=(-1, 3, -1, -1), channels_last=True):
+    """Return an `openvino.Model` from `img`, N×3×H×W, to `logits`, N×ceil(H/4)×ceil(W/4)×C.
 
     Args:
         model: a prepared `Segformer`.
         shape: of the input; -1 leaves a dimension open.
+        channels_last: False for logits N×C×ceil(H/4)×ceil(W/4), at the cost of a copy.
     """
     image = ops.parameter(list(shape), np.float32, name='img')
     features, x = [], image
@@ -28,7 +29,10 @@ def build_graph(model, shape=(-1, 3, -1, -1)):
             x = _block(x, block)
         x = _norm(x, norm)
         features.append(x)
-    logits = _transpose(_head(features, model.decode_head), TO_NHWC)
+    logits = _head(features, model.decode_head)
+    logits = _transpose(logits, TO_NHWC) if channels_last else logits
+    image.output(0).get_tensor().set_names({'img'})
+    logits.output(0).get_tensor().set_names({'logits'})
     return ov.Model([logits], [image], 'segformer')
 
 

@@ -1,0 +1,126 @@
+"""Writes a SegFormer as ONNX or OpenVINO IR, for programs that have neither PyTorch nor this package.
+
+    from modelscope.exporters import Exporter
+    Exporter.from_model(model_dir).export_onnx('exported')
+
+Both take `img`, N×3×H×W float32: the RGB image, scaled, minus the configuration's mean, over its std; and give
+`logits`, N×C×ceil(H/4)×ceil(W/4) float32. `postprocess.segment` says how label maps come from them.
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from modelscope.exporters.base import Exporter
+from modelscope.exporters.builder import EXPORTERS
+
+from ..files import atomic_write
+from ..metainfo import MODEL, TASK
+from ..runtime.onnx_graph import OPSET, write_onnx
+
+TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
+
+
+class ExportError(ValueError):
+    """A file that could not be written, or whose results differ from the model's; the message says what to do."""
+
+
+@EXPORTERS.register_module(group_key=TASK, module_name=MODEL, force=True)
+class SegformerExporter(Exporter):
+    """Exports a `Segformer`; `Exporter.from_model` makes it from a model, a model directory or a hub id."""
+
+    def export_onnx(self, output_dir, opset=OPSET, shape=None, validate=True, **_):
+        """Write `model.onnx`.
+
+        Args:
+            output_dir: folder; made when missing.
+            opset: ONNX operator set, 16 or later.
+            shape: (N, 3, H, W), the only input the file then takes; None for any N, H and W.
+            validate: run the file with ONNX Runtime, when that is installed, and compare with the model.
+
+        Returns:
+            `{'model': path}`.
+
+        Raises:
+            ExportError: operator set or shape cannot be exported, or the file gives other results.
+        """
+        if opset < 16:
+            raise ExportError(f'opset {opset}: the network needs ONNX operator set 16 or later; leave it out for '
+                              f'{OPSET}')
+        path = Path(output_dir, 'model.onnx')
+        model = self._prepared()
+        with atomic_write(path) as temporary:
+            write_onnx(model, temporary, _checked(shape) or (1, 3, 128, 160), dynamic=shape is None, opset=opset)
+            if validate:
+                self._compare(temporary, shape, _run_onnx)
+        return {'model': os.fspath(path)}
+
+    def export_openvino(self, output_dir, shape=None, compress_to_fp16=False, validate=True, **_):
+        """Write `model.xml` and `model.bin`, OpenVINO's IR.
+
+        Args:
+            output_dir, shape, validate: as in `export_onnx`.
+            compress_to_fp16: store weights in half precision: half the size, results differ by about 1e-3.
+
+        Returns:
+            `{'model': path of the .xml, 'weights': path of the .bin}`.
+
+        Raises:
+            ExportError: OpenVINO is not installed, or as in `export_onnx`.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
+        from ..runtime.openvino_graph import build_graph
+        graph = build_graph(self._prepared(), _checked(shape) or (-1, 3, -1, -1), channels_last=False)
+        path = Path(output_dir, 'model.xml')
+        with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
+            own = temporary.with_suffix('.bin')  # where save_model puts it
+            try:
+                openvino.save_model(graph, os.fspath(temporary), compress_to_fp16=compress_to_fp16)
+                if validate and not compress_to_fp16:
+                    self._compare(temporary, shape, _run_openvino)
+                os.replace(own, weights)
+            finally:
+                own.unlink(missing_ok=True)
+        return {'model': os.fspath(path), 'weights': os.fspath(path.with_suffix('.bin'))}
+
+    def _prepared(self):
+        return self.model.cpu().float().prepare_inference()
+
+    def _compare(self, path, shape, run):
+        image = torch.randn(_checked(shape) or (2, 3, 96, 133), generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = self.model.logits(image).numpy()
+        found = run(path, image.numpy())
+        if found is None:
+            return
+        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float('inf')
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise ExportError(f'the exported network differs from the model by {difference:.2g} in its logits; nothing '
+                              'was written. Please report it with the versions of torch and the runtime')
+
+
+def _checked(shape):
+    if shape is None:
+        return None
+    if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+        raise ExportError(f'shape {tuple(shape)}; expected (N, 3, H, W), or None for any N, H and W')
+    return tuple(shape)
+
+
+def _run_onnx(path, image):
+    """Logits by ONNX Runtime, or None when it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=['CPUExecutionProvider'])
+    return session.run(['logits'], {'img': image})[0]
+
+
+def _run_openvino(path, image):
+    import openvino
+    compiled = openvino.Core().compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    return compiled({'img': image})['logits']
