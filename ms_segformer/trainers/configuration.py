@@ -14,6 +14,11 @@ from ..datasets.errors import DatasetError
 from ..datasets.layout import find_data_sources
 from ..metainfo import METRIC, TASK
 
+PLACES = {  # of hooks that a configuration may name in train.hooks
+    'TextLoggerHook': ('train', 'logging'), 'CheckpointHook': ('train', 'checkpoint', 'period'),
+    'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
+    'EvaluationHook': ('evaluation', 'period'),
+}
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
@@ -43,6 +48,7 @@ def prepare(raw, classes=None, data_root=None):
             classes = str(Path(data_root) / 'classes.txt')
         _use_data_root(raw, data_root, classes or raw.get('CLASSES'))
     changed = _use_classes(raw, classes)
+    _settle_hooks(raw)
     _merge_evaluation(raw)
     return changed
 
@@ -93,6 +99,30 @@ def _as_list(value):
     return value if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
+def _settle_hooks(raw):
+    """Move the hooks that have a place of their own there; what stands in that place already wins, null switches off.
+
+    `{'type': 'EvaluationHook', 'interval': 2}` in `train.hooks` is `evaluation.period: {'interval': 2}`. ModelScope
+    does the same afterwards, but stops at a null and drops what the hook says when the place says something else.
+    """
+    train = raw.setdefault('train', {})
+    kept = []
+    for hook in train.get('hooks') or []:
+        place = PLACES.get(hook.get('type'))
+        if place is None:
+            kept.append(hook)
+            continue
+        section = raw
+        for key in place[:-1]:
+            if not isinstance(section.get(key), dict):
+                section[key] = {}
+            section = section[key]
+        if place[-1] not in section or isinstance(section[place[-1]], dict):
+            options = {key: value for key, value in hook.items() if key != 'type'}
+            section[place[-1]] = {**options, **section.get(place[-1], {})}
+    train['hooks'] = kept
+
+
 def _merge_evaluation(raw):
     evaluation = raw.setdefault('evaluation', {})
     if not evaluation.get('metrics'):
@@ -104,10 +134,10 @@ def _merge_evaluation(raw):
 def _use_data_root(raw, data_root, classes):
     """Point the configuration's data sections at a folder."""
     dataset = raw.setdefault('dataset', {})
-    written = [split for split in ('train', 'val') if DATA_ROOT in json.dumps(dataset.get(split) or {}, default=str)]
-    if written:
-        for split in written:
-            dataset[split] = replace_data_root(dataset[split], {'train': str(data_root)})
+    meant = {split: replace_data_root(section, {'train': str(data_root)}) for split, section in dataset.items()
+             if DATA_ROOT in json.dumps(section, default=str)}
+    if 'train' in meant and os.path.isdir((meant['train'].get('data_source') or {}).get('img_root') or ''):
+        dataset.update(meant)
         return
     found = find_data_sources(data_root, classes)
     found = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}

@@ -31,7 +31,8 @@ class Evaluator:
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or TestSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
         self.dtype = dtype
-        (model.prepare_inference if hasattr(model, 'prepare_inference') else model.eval)()
+        # The folded head works in place, which autocast does not follow.
+        (model.prepare_inference if dtype is None and hasattr(model, 'prepare_inference') else model.eval)()
         self.network = network or model.logits
 
     @torch.no_grad()
