@@ -9,7 +9,8 @@ HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per 
 
 
 def add_arguments(parser):
-    parser.add_argument('--model', required=True, metavar='DIR_OR_ID', help='model directory, hub id, or b0 to b5')
+    parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
+                        help='model directory, hub id, b0 to b5, or demo')
     parser.add_argument('--data', required=True, metavar='DIR_OR_CONFIG',
                         help='folder with images and label maps (images/val, annotations/val, …), or a configuration '
                              'that names them')
@@ -58,10 +59,12 @@ def load(name):
     import os
 
     from ms_segformer.config import read_configuration
+    from ms_segformer.metainfo import find_model
     from ms_segformer.models.segformer import Segformer
 
-    from .fetch import fetch, hub_id
-    folder = name if os.path.isdir(name) else fetch(hub_id(name))
+    from .fetch import fetch
+    folder = find_model(name)
+    folder = folder if os.path.isdir(folder) else fetch(folder)
     settings = read_configuration(folder)
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
     return Segformer._instantiate(model_dir=folder, **section), settings

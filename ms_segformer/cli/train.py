@@ -50,8 +50,8 @@ def trainer_arguments(args):
     if os.path.isfile(args.start):
         arguments['cfg_file'] = args.start
     else:
-        from .fetch import hub_id
-        arguments['model'] = args.start if os.path.isdir(args.start) else hub_id(args.start)
+        from ms_segformer.metainfo import find_model
+        arguments['model'] = find_model(args.start)
     given = {'data_root': args.data, 'classes': class_names(args.classes), 'max_epochs': args.epochs, 'amp': args.amp,
              'load_from': args.load_from, 'device': args.device}
     return {**arguments, **{key: value for key, value in given.items() if value is not None}}

@@ -126,8 +126,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
-        if self._cfg_options:
-            cfg.merge_from_dict(dict(self._cfg_options))
+        if self._cfg_options:  # ModelScope merges a list into a list only, and published files have tuples
+            cfg = type(cfg)(_without_tuples(cfg._cfg_dict.to_dict()), filename=getattr(cfg, '_filename', None))
+            cfg.merge_from_dict(_without_tuples(dict(self._cfg_options)))
         raw = cfg._cfg_dict.to_dict()
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written)
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
@@ -714,6 +715,13 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _without_tuples(value):
+    value = decode_jsonplus(value)
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_scalar(value):

@@ -265,10 +265,17 @@ class TextLoggerHook(text_logger_hook.TextLoggerHook):
 
     def __init__(self, *args, ignore_last=False, **kwargs):
         super().__init__(*args, ignore_last=ignore_last, **kwargs)
+        self._logged_iterations = 0
 
     def _log_info(self, log_dict, trainer):
         if log_dict['mode'] != 'train':
             log_dict = {key: value for key, value in log_dict.items() if '.' not in key}
+        elif 'iter_time' in log_dict:
+            # ModelScope counts a whole interval for every line: its ETA is too late where an epoch's last is shorter.
+            done = trainer.iter - self.start_iter + 1
+            since = done - self._logged_iterations
+            self.time_sec_tot += log_dict['iter_time'] * (since - self.interval)
+            self._logged_iterations = done
         super()._log_info(log_dict, trainer)
 
     def _dump_log(self, log_dict):

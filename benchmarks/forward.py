@@ -1,0 +1,46 @@
+"""(a) The network alone: every engine, and what `transformers` offers, at one input shape.
+
+    python -m benchmarks.forward --variant b0
+"""
+import torch
+
+from .measure import interleave, parser, quiet, ratio, report, timing_table
+from .subjects import SIZE, our_model, transformers_model, transformers_onnxruntime, transformers_openvino
+
+
+def main():
+    p = parser(__doc__.splitlines()[0], rounds=30)
+    p.add_argument('--variant', default='b0')
+    p.add_argument('--size', type=int, nargs=2, default=SIZE, metavar=('HEIGHT', 'WIDTH'))
+    p.add_argument('--without', nargs='*', default=(), help='candidates to leave out, by a part of their name')
+    args = p.parse_args()
+    quiet()
+    from ms_segformer.runtime import create_engine, openvino_engine
+    openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
+    shape = (1, 3, *args.size)
+    image = torch.randn(shape)
+    model, peer = our_model(args.variant, args.model), transformers_model(args.variant)
+    makers = {
+        'transformers': lambda: peer,
+        'transformers, ONNX Runtime': lambda: transformers_onnxruntime(peer, shape),
+        'transformers, OpenVINO': lambda: transformers_openvino(peer, shape),
+        'transformers, OpenVINO bf16': lambda: transformers_openvino(peer, shape, 'bf16'),
+        'ours, torch': lambda: create_engine(model, 'torch'),
+        'ours, torch bf16': lambda: create_engine(model, 'torch', 'bf16'),
+        'ours, ONNX Runtime': lambda: create_engine(model, 'onnxruntime'),
+        'ours, OpenVINO': lambda: create_engine(model, 'openvino'),
+        'ours, OpenVINO bf16': lambda: create_engine(model, 'openvino', 'bf16'),
+    }
+    made = {name: make() for name, make in makers.items() if not any(part in name for part in args.without)}
+    with torch.inference_mode():
+        seconds = interleave({name: (lambda run=run: run(image)) for name, run in made.items()}, args.rounds, args.warmup)
+    rows = timing_table(seconds, 'transformers' if 'transformers' in seconds else None)
+    bounds = [(a, b) for a, b in (('ours, torch', 'transformers'), ('ours, OpenVINO', 'transformers, OpenVINO'),
+                                  ('ours, OpenVINO bf16', 'transformers, OpenVINO bf16')) if {a, b} <= set(seconds)]
+    notes = 'Median of the ratios within a round: ' + '; '.join(
+        f'{a} / {b} {ratio(seconds, a, b):.2f}' for a, b in bounds) + '.'
+    report(f'Forward, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,115 @@
+"""The networks, photographs and peers that the benchmarks compare."""
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SIZE = (512, 704)  # the network's input for most photographs of 4:3 with the short side at 512, padded to 32
+
+
+def our_model(variant='b0', model_dir=None):
+    """A `Segformer`: trained, from a directory, or with random weights."""
+    from ms_segformer import metainfo
+    from ms_segformer.config import read_configuration
+    from ms_segformer.models.segformer import Segformer
+    if model_dir:
+        return Segformer.from_pretrained(model_dir)
+    torch.manual_seed(0)
+    section = read_configuration(metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name).raw['model']
+    return Segformer(backbone=section['backbone'], decode_head=section['decode_head']).prepare_inference()
+
+
+def random_model_dir(variant, folder):
+    """Write a model directory with random weights, for what starts from a directory."""
+    import shutil
+
+    from ms_segformer import metainfo
+    from ms_segformer.models.checkpoint import save_checkpoint
+    source = metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name / 'configuration.json'
+    shutil.copy(source, folder)
+    save_checkpoint(Path(folder, 'pytorch_model.pt'), our_model(variant))
+    return str(folder)
+
+
+def transformers_model(variant='b0'):
+    """The same network in `transformers`, random weights, 172 outputs."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    from ms_segformer.metainfo import VARIANTS
+    v = VARIANTS[variant]
+    torch.manual_seed(0)
+    config = SegformerConfig(hidden_sizes=list(v.embed_dims), depths=list(v.depths), decoder_hidden_size=v.head_channels,
+                             num_labels=172)
+    return SegformerForSemanticSegmentation(config).eval()
+
+
+class TransformersLogits(torch.nn.Module):
+    """Image to logits, for tracing."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, img):
+        return self.model(img).logits
+
+
+def transformers_openvino(model, shape, precision='f32'):
+    """The `transformers` network converted by OpenVINO for one shape; returns a callable."""
+    import openvino as ov
+    graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape), input=[shape])
+    settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+                'NUM_STREAMS': 1}
+    request = ov.Core().compile_model(graph, 'CPU', settings).create_infer_request()
+    return lambda image: request.infer([image.numpy()], share_inputs=True, share_outputs=True)
+
+
+def transformers_onnxruntime(model, shape):
+    """The `transformers` network exported to ONNX for one shape; returns a callable."""
+    import inspect
+
+    import onnxruntime
+    options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, 'model.onnx'))
+        torch.onnx.export(TransformersLogits(model), (torch.zeros(shape),), path, input_names=['img'],
+                          opset_version=17, **options)
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(path, session_options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(None, {'img': image.numpy()})
+
+
+def photograph(path=None, width=640, height=480, folder=None):
+    """Path of a JPEG of a given size: a photograph scaled and cut, or a synthetic one."""
+    import cv2
+    folder = folder or tempfile.mkdtemp()
+    if path:
+        image = cv2.imread(str(path))
+        scale = max(width / image.shape[1], height / image.shape[0])
+        image = cv2.resize(image, (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))),
+                           interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)[:height, :width]
+    else:
+        random = np.random.default_rng(0)
+        image = sum(cv2.resize(random.normal(0, 90 / n, (n, n, 3)).astype(np.float32), (width, height),
+                               interpolation=cv2.INTER_CUBIC) * n ** 0.5 for n in (3, 9, 27, 81))
+        image = np.clip(image + 128, 0, 255).astype(np.uint8)
+    target = Path(folder, f'photo_{width}x{height}.jpg')
+    cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return str(target)
+
+
+def transformers_pipeline(size):
+    """The `transformers` image-segmentation pipeline, B0, at a network input of (height, width)."""
+    from transformers import SegformerImageProcessor, pipeline
+    processor = SegformerImageProcessor(size={'height': size[0], 'width': size[1]}, do_reduce_labels=False)
+    return pipeline('image-segmentation', model=transformers_model(), image_processor=processor, device='cpu')
+
+
+def our_pipeline(model_dir, **options):
+    """This package's pipeline on a model directory."""
+    from modelscope.pipelines import pipeline
+
+    import ms_segformer  # noqa: F401
+    return pipeline('image-segmentation', model_dir, device='cpu', **options)

@@ -1,0 +1,121 @@
+"""From a network to label maps and metrics: against the original's maps, in windows, at several scales and mirrored."""
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ms_segformer.config import TestSettings, read_configuration
+from ms_segformer.datasets.seg_dataset import SegDataset, collate
+from ms_segformer.models.segformer import Segformer
+from ms_segformer.trainers.evaluation import Evaluator, evaluate, test_pipeline
+
+
+def load(folder):
+    settings = read_configuration(folder)
+    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
+    return Segformer._instantiate(model_dir=str(folder), **section), settings
+
+
+def dataset(settings, root, split, size=(96, 64), **pipeline):
+    steps = test_pipeline(settings.raw, **pipeline)
+    if size:
+        factor = size[0] / 2048 if not isinstance(steps[0]['img_scale'], list) else None
+        if factor is not None:
+            steps[0]['img_scale'] = size
+    return SegDataset({'type': 'SegSourceRaw', 'img_root': str(root / 'images' / split), 'label_root': str(
+        root / 'annotations' / split), 'classes': list(settings.classes)}, steps, mode='eval')
+
+
+@pytest.mark.parametrize('split, names', [('val2017', 2)])
+def test_label_maps_are_the_original_s(shared, oracle, split, names):
+    # Its pipeline, which made these maps, resizes images of uint8; its data sets, and so its evaluation, float32 ones.
+    model, settings = load(oracle / 'trained_b0')
+    root = shared / 'data' / 'cocostuff_sample'
+    data = SegDataset({'type': 'SegSourceRaw', 'img_root': str(root / split), 'label_root': str(
+        root / 'annotations' / split), 'label_suffix': '_labelTrainIds.png', 'to_float32': False,
+        'classes': list(settings.classes)}, test_pipeline(settings.raw), mode='eval')
+    maps = np.load(oracle / 'trained_b0' / 'label_maps.npz')
+    stems = {key[:-4]: key for key in maps.files if key.endswith('_seg')}
+    evaluator, seen = Evaluator(model), 0
+    for index in range(len(data)):
+        stem = next((stem for stem in stems if stem.endswith(data.sample_name(index).rsplit('.')[0])), None)
+        if stem is None or seen == names:
+            continue
+        found, = evaluator.predict(collate([data[index]]))
+        different = found.numpy() != maps[stems[stem]]
+        assert not (different & (maps[f'{stem}_margin'] >= 1e-3)).any()
+        seen += 1
+    assert seen == names
+
+
+@pytest.fixture
+def tiny(tiny_model_dir):
+    return load(tiny_model_dir)
+
+
+def test_one_window_over_the_whole_image_is_the_whole_image(tiny, tiny_data):
+    model, settings = tiny
+    data = dataset(settings, tiny_data, 'val')
+    batch = collate([data[i] for i in range(3)])
+    whole = Evaluator(model).predict(batch)
+    window = Evaluator(model, test=TestSettings('slide', (500, 500), (400, 400))).predict(batch)
+    for a, b in zip(whole, window, strict=True):
+        assert a.shape == b.shape and (a != b).float().mean() < 1e-3  # ties apart: other order of the sums
+
+
+def test_windows_average_where_they_overlap(tiny, tiny_data):
+    model, settings = tiny
+    batch = collate([dataset(settings, tiny_data, 'val')[0]])
+    evaluator = Evaluator(model, test=TestSettings('slide', (64, 64), (20, 20)))
+    image = batch['img'][0]  # 64×96: columns 0–64, 20–84, 32–96
+    expected, count = torch.zeros(1, 172, 64, 96), torch.zeros(96)
+    with torch.no_grad():
+        for left in (0, 20, 32):
+            logits = F.interpolate(model.logits(image[..., left:left + 64]), (64, 64), mode='bilinear')
+            expected[..., left:left + 64] += logits
+            count[left:left + 64] += 1
+        torch.testing.assert_close(evaluator._logits(image), expected / count, rtol=1e-4, atol=1e-4)
+
+
+def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_data):
+    model, settings = tiny
+    pipeline = test_pipeline(settings.raw, scales=(0.5, 1.0), flip=True)
+    pipeline[0]['img_scale'] = [(48, 32), (96, 64)]
+    data = SegDataset({'type': 'SegSourceRaw', 'img_root': str(tiny_data / 'images' / 'val'), 'label_root': str(
+        tiny_data / 'annotations' / 'val'), 'classes': list(settings.classes)}, pipeline, mode='eval')
+    sample = data[0]
+    assert len(sample['img']) == 4
+    found, = Evaluator(model).predict(collate([sample]))
+    total = 0
+    with torch.no_grad():
+        for image, meta in zip(sample['img'], sample['img_metas'], strict=True):
+            logits = F.interpolate(model.logits(image[None]), image.shape[-2:], mode='bilinear')
+            logits = F.interpolate(logits[..., :meta['img_shape'][0], :meta['img_shape'][1]], meta['ori_shape'][:2],
+                                   mode='bilinear').softmax(1)
+            total = total + (logits.flip(3) if meta['flip'] else logits)
+    top = total[0].topk(2, 0).values
+    assert not ((found != total[0].argmax(0)) & (top[0] - top[1] > 1e-4)).any()
+
+
+def test_the_factors_multiply_the_test_size(tiny):
+    settings = tiny[1]
+    size = test_pipeline(settings.raw)[0]['img_scale']
+    assert test_pipeline(settings.raw, (0.5, 2.0))[0]['img_scale'] == [
+        (size[0] // 2, size[1] // 2), (2 * size[0], 2 * size[1])]
+    with pytest.raises(ValueError, match="MMMultiScaleFlipAug .*this one has .'MMResize'"):
+        test_pipeline({'test_pipeline': [{'type': 'MMResize'}]})
+
+
+def test_an_evaluation_is_the_same_for_any_batch_size_and_worker(tiny, tiny_data):
+    model, settings = tiny
+    data = dataset(settings, tiny_data, 'val')
+    one = evaluate(model, data)
+    other = evaluate(model, data, batch_size=3, workers=1)
+    assert np.array_equal(one.confusion.counts, other.confusion.counts)
+    assert one.images == 5 and one.confusion.counts.sum() == sum((data.load_label(i) != 255).sum() for i in range(5))
+    values = one.values()
+    assert math.isnan(values['IoU.wood']) or values['IoU.wood'] == 0
+    assert json.dumps(values['mIoU']) != 'NaN'
