@@ -110,7 +110,7 @@ def find_model(name):
     name = str(name)
     if name == DEMO:
         return str(demo_model_dir())
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return name
     if name.lower() in VARIANTS:
         return VARIANTS[name.lower()].hub_ids[0]

@@ -11,26 +11,16 @@ def add_arguments(parser):
 
 
 def run(args):
-    model_id = hub_id(args.model)
+    import os
+
+    from ms_segformer.metainfo import find_model
+    model_id = find_model(args.model)
+    if os.path.isdir(model_id):
+        raise ValueError(f'{args.model} is a model directory on this machine already: {model_id}')
     folder = fetch(model_id, args.revision, args.to)
     print(folder)
     print(f"Works without a network now: pipeline('image-segmentation', {_usable_name(model_id, args, folder)!r})")
     return 0
-
-
-def hub_id(model):
-    """Return the hub id for an id or for the short names `b0` to `b5`.
-
-    Raises:
-        ValueError: neither.
-    """
-    from ms_segformer.metainfo import VARIANTS
-    if model.lower() in VARIANTS:
-        return VARIANTS[model.lower()].hub_ids[0]
-    if model.count('/') != 1 or not all(model.split('/')):
-        raise ValueError(f'{model!r} is not a hub id. Give owner/name, such as {VARIANTS["b0"].hub_ids[0]}, '
-                         f'or one of {", ".join(VARIANTS)}')
-    return model
 
 
 def fetch(model_id, revision=None, folder=None):

@@ -58,18 +58,18 @@ def model(name):
     """What a model is and whether it can be used: a dict of texts; `checkpoint loads` is False when it cannot.
 
     Args:
-        name: a directory, a hub id, or `b0` … `b5`.
+        name: a directory, a hub id, `b0` … `b5`, or `demo`.
 
     Raises:
-        ValueError: none of these.
+        FileNotFoundError: none of these.
     """
     from pathlib import Path
-    if Path(name).is_dir():
-        return _directory(Path(name))
+
     from ms_segformer import plugin
-    from ms_segformer.cli.fetch import hub_id
-    from ms_segformer.metainfo import variant_of_hub_id
-    model_id = hub_id(name)
+    from ms_segformer.metainfo import find_model, variant_of_hub_id
+    model_id = find_model(name)
+    if Path(model_id).is_dir():
+        return _directory(Path(model_id))
     variant = variant_of_hub_id(model_id)
     found = plugin.cached_copy(model_id)
     about = {'id': model_id, **({'published': _published(variant)} if variant else {})}

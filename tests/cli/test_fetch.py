@@ -2,7 +2,7 @@
 import pytest
 from hub.fixtures import MODEL_ID
 
-from ms_segformer.cli.fetch import hub_id
+from ms_segformer.metainfo import demo_model_dir, find_model
 
 FETCH = ('import sys, argparse; from ms_segformer.cli import fetch; parser = argparse.ArgumentParser(); '
          'fetch.add_arguments(parser); sys.exit(fetch.run(parser.parse_args(sys.argv[1:])))')
@@ -11,13 +11,18 @@ FETCH = ('import sys, argparse; from ms_segformer.cli import fetch; parser = arg
 @pytest.mark.parametrize('name, expected', [('b0', MODEL_ID), ('B0', MODEL_ID), (MODEL_ID, MODEL_ID),
                                             ('me/mine', 'me/mine')])
 def test_short_names_and_ids(name, expected):
-    assert hub_id(name) == expected
+    assert find_model(name) == expected
 
 
-@pytest.mark.parametrize('name', ['b9', 'segformer', 'a/b/c', '/x', 'x/', ''])
+@pytest.mark.parametrize('name', ['b9', 'segformer', 'a/b/c', '/x', 'x/', './x/y', ''])
 def test_anything_else_is_refused(name):
-    with pytest.raises(ValueError, match='is not a hub id'):
-        hub_id(name)
+    with pytest.raises(FileNotFoundError, match='no such directory, and neither a hub id'):
+        find_model(name)
+
+
+def test_directories_and_the_model_in_the_package(tmp_path):
+    assert find_model(tmp_path) == str(tmp_path)
+    assert find_model('demo') == str(demo_model_dir())
 
 
 def test_a_fetched_model_is_found_without_the_hub(python, hub):
