@@ -26,17 +26,22 @@ def add_arguments(parser):
 
 def run(args):
     import logging
+    import os
     import sys
 
     from modelscope.pipelines import pipeline
     from tqdm import tqdm
 
+    from ms_segformer.config import read_configuration
     from ms_segformer.metainfo import DEMO, DEMO_NOTE, TASK, find_model
     from ms_segformer.results import ResultWriter
     images = _expand(args.images)
     if args.model == DEMO:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
-    segmenter = pipeline(TASK, find_model(args.model), device=args.device, engine=args.engine, precision=args.precision)
+    model = find_model(args.model)
+    if os.path.isdir(model):
+        read_configuration(model)  # its errors are clearer than what ModelScope makes of a directory it does not know
+    segmenter = pipeline(TASK, model, device=args.device, engine=args.engine, precision=args.precision)
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
     failures = []  # listed at the end, so the pipeline need not say it too
     logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)
