@@ -6,7 +6,7 @@ OUT ?= outputs
 IMAGE ?= assets/china.jpg
 MODEL ?= demo
 
-.PHONY: demo test test-low lint clean
+.PHONY: demo test test-low easycv lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
@@ -20,6 +20,10 @@ test-low: $(VENV)/.ready-test
 	.venv-low/bin/python -m pip install --disable-pip-version-check -q torch==2.13.0 'modelscope[framework,datasets]==1.18.1' \
 		oss2 opencv-python safetensors pycocotools
 	MS_SEGFORMER_OTHER_PYTHON=$(CURDIR)/.venv-low/bin/python $(BIN)/python -m pytest tests/cards/test_other_modelscope.py
+
+# Ours against the real EasyCV in one process, in an environment of its own (Python 3.10); MMCV=full compiles mmcv-full.
+easycv:
+	tools/easycv_env.sh $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
