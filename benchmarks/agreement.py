@@ -56,8 +56,9 @@ def main():
     base = _miou(matrices[None])
     rows = [['engine', 'precision', 'equal pixels %', 'mIoU %', 'mIoU − plain'],
             ['plain torch, not folded', 'float32', '', f'{base:.2f}', '']]
-    rows += [[name, precision, f'{100 * agree[name, precision] / pixels:.4f}', f'{_miou(matrices[name, precision]):.2f}',
-              f'{_miou(matrices[name, precision]) - base:+.2f}'] for name, precision in ENGINES]
+    for pair in ENGINES:
+        miou = _miou(matrices[pair])
+        rows.append([*pair, f'{100 * agree[pair] / pixels:.4f}', f'{miou:.2f}', f'{miou - base:+.2f}'])
     report('Label maps of the engines', rows, args, 'agreement',
            f'{len(pairs)} photographs, {pixels / 1e6:.1f} million pixels; mIoU over the classes present in the '
            'annotations.')

@@ -3,6 +3,7 @@
     python -m benchmarks.end_to_end --model DIR --image photo.jpg
 """
 import tempfile
+from functools import partial
 
 from .measure import interleave, parser, quiet, ratio, report, timing_table
 from .subjects import our_pipeline, photograph, random_model_dir, transformers_pipeline
@@ -24,9 +25,10 @@ def main():
         parts = {'our preprocessing': lambda: ours.preprocessor(path),
                  'our network': lambda: ours._engine(prepared['img']),
                  'our postprocessing': lambda: ours.postprocess({**prepared, 'logits': logits})}
-        candidates = {} if args.without_peer else {'transformers': lambda f=transformers_pipeline(
-            prepared['img_shape']): f(path)}
-        seconds = interleave({**candidates, 'ours': lambda: ours(path), **parts}, args.rounds, args.warmup)
+        candidates = {}
+        if not args.without_peer:
+            candidates['transformers'] = partial(transformers_pipeline(prepared['img_shape']), path)
+        seconds = interleave({**candidates, 'ours': lambda: ours(path), **parts}, args)
         found = len(ours(path)['labels'])
     rows = timing_table(seconds, None if args.without_peer else 'transformers')
     share = ratio({'sum': [a + b for a, b in zip(seconds['our preprocessing'], seconds['our postprocessing'],

@@ -28,7 +28,7 @@ def main():
         if not args.without_peer:
             peer = transformers_pipeline((512, 683))
             candidates = {'transformers, a list': lambda: peer(paths), **candidates}
-        seconds = interleave(candidates, args.rounds, min(args.warmup, 1))
+        seconds = interleave(candidates, args)
     rows = timing_table(seconds, None if args.without_peer else 'transformers, a list')
     report(f'{args.photographs} photographs of five shapes', rows, args, 'folder', 'Milliseconds for all of them.')
 

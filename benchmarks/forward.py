@@ -2,6 +2,8 @@
 
     python -m benchmarks.forward --variant b0
 """
+from functools import partial
+
 import torch
 
 from .measure import interleave, parser, quiet, ratio, report, timing_table
@@ -33,7 +35,7 @@ def main():
     }
     made = {name: make() for name, make in makers.items() if not any(part in name for part in args.without)}
     with torch.inference_mode():
-        seconds = interleave({name: (lambda run=run: run(image)) for name, run in made.items()}, args.rounds, args.warmup)
+        seconds = interleave({name: partial(run, image) for name, run in made.items()}, args)
     rows = timing_table(seconds, 'transformers' if 'transformers' in seconds else None)
     bounds = [(a, b) for a, b in (('ours, torch', 'transformers'), ('ours, OpenVINO', 'transformers, OpenVINO'),
                                   ('ours, OpenVINO bf16', 'transformers, OpenVINO bf16')) if {a, b} <= set(seconds)]

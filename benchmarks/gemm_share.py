@@ -3,6 +3,7 @@
     python -m benchmarks.gemm_share
 """
 import statistics
+from functools import partial
 
 import torch
 
@@ -28,10 +29,10 @@ def main():
             model.logits(image)
         for engine in ('torch', 'openvino'):
             name = f'{variant.upper()}, {engine}'
-            candidates[name] = lambda run=create_engine(model, engine): run(image)
+            candidates[name] = partial(create_engine(model, engine), image)
             flops[name] = counter.get_total_flops()
     with torch.inference_mode():
-        seconds = interleave(candidates, args.rounds, args.warmup)
+        seconds = interleave(candidates, args)
     peak = [flops['matrix product'] / s for s in seconds['matrix product']]
     rows = [['what', 'GFLOP', 'GFLOP/s', 'share of the product\'s']]
     for name in candidates:

@@ -17,22 +17,26 @@ RESULTS = Path(__file__).with_name('RESULTS.md')
 def parser(description, rounds=15):
     """Arguments that every benchmark has."""
     p = argparse.ArgumentParser(description=description)
-    p.add_argument('--rounds', type=int, default=rounds, help='interleaved runs of each candidate (default %(default)s)')
+    p.add_argument('--rounds', type=int, default=rounds, help='interleaved runs of each candidate (default: '
+                   '%(default)s)')
     p.add_argument('--warmup', type=int, default=2, help='runs before those (default: %(default)s)')
     p.add_argument('--model', help='a model directory with a trained B0 (default: random weights)')
     p.add_argument('--image', help='a photograph (default: a synthetic one)')
+    p.add_argument('--cpu-time', action='store_true', help='count the processor time of the process, not the time that '
+                   'passes: for ratios on a machine that is busy with other work')
     p.add_argument('--keep', action='store_true', help='write the table to benchmarks/RESULTS.md')
     return p
 
 
-def interleave(candidates, rounds, warmup=2, clock=time.perf_counter):
+def interleave(candidates, args):
     """Run the candidates in turn and return {name: seconds of each round}."""
+    clock = time.process_time if args.cpu_time else time.perf_counter
     seconds = {name: [] for name in candidates}
-    for step in range(warmup + rounds):
+    for step in range(args.warmup + args.rounds):
         for name, function in candidates.items():
             start = clock()
             function()
-            if step >= warmup:
+            if step >= args.warmup:
                 seconds[name].append(clock() - start)
     return seconds
 
@@ -61,7 +65,9 @@ def report(title, rows, args, module, notes=''):
     table = '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in [header, ['-'] * len(header), *body])
     command = ' '.join(['python', '-m', f'benchmarks.{module}', *(a for a in sys.argv[1:] if a != '--keep')])
     command = re.sub(r'(?<= )\S*/(\w+/?)(?= |$)', r'…/\1', re.sub(r'\S*/(\S+\.\w+)', r'…/\1', command))
-    text = f'## {title}\n\n{table}\n\n{notes}{chr(10) * 2 if notes else ""}`{command}` · {environment()}\n'
+    clock = 'Times are processor time of the process, all its threads.' if args.cpu_time else ''
+    notes = [note for note in (notes, clock) if note]
+    text = '\n\n'.join([f'## {title}', table, *notes, f'`{command}` · {environment()}']) + '\n'
     print(text, flush=True)
     if args.keep:
         _keep(title, text)

@@ -35,17 +35,16 @@ def main():
         inputs = preprocessor(photograph(args.image, folder=folder))
     engine = create_engine(our_model('b0', args.model))
     shapes = inputs['pad_shape'], inputs['img_shape'], (480, 640)
-    logits = {'trained' if args.model else 'random weights': engine(inputs['img'])[0],
-              'random logits': torch.randn(*shapes[0][:1], 1)[:0]}
     height, width = (-(-side // 4) for side in shapes[0])
-    logits['random logits'] = torch.randn(height, width, 172).permute(2, 0, 1)
+    logits = {'trained' if args.model else 'random weights': engine(inputs['img'])[0],
+              'random logits': torch.randn(height, width, 172).permute(2, 0, 1)}
     for name, one in logits.items():
         candidates = {'plain': lambda one=one: plain(one[None].contiguous(), *shapes),
                       'ours, without a C compiler': lambda one=one: ours(None, one, *shapes, 171)}
         if compiled is not None:
             candidates['ours'] = lambda one=one: ours(compiled, one, *shapes, 171)
         with torch.inference_mode():
-            seconds = interleave(candidates, args.rounds, args.warmup)
+            seconds = interleave(candidates, args)
         report(f'Postprocessing to 640×480, {name}', timing_table(seconds, 'plain'), args, 'postprocess')
 
 

@@ -33,7 +33,7 @@ def main():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.logits(image)
         flops = counter.get_total_flops()
-        seconds = statistics.median(interleave({'': lambda run=engine, x=image: run(x)}, args.rounds, args.warmup)[''])
+        seconds = statistics.median(interleave({'': lambda run=engine, x=image: run(x)}, args)[''])
         rows.append([variant.upper(), f'{size[0]}×{size[1]}', f'{flops / 1e9:.1f}', f'{seconds * 1e3:.0f}',
                      f'{flops / seconds / 1e9:.0f}'])
     report('Variants and sizes', rows, args, 'scaling', f'Engine {engine.name}, float32.')

@@ -39,8 +39,8 @@ def transformers_model(variant='b0'):
     from ms_segformer.metainfo import VARIANTS
     v = VARIANTS[variant]
     torch.manual_seed(0)
-    config = SegformerConfig(hidden_sizes=list(v.embed_dims), depths=list(v.depths), decoder_hidden_size=v.head_channels,
-                             num_labels=172)
+    config = SegformerConfig(hidden_sizes=list(v.embed_dims), depths=list(v.depths), num_labels=172,
+                             decoder_hidden_size=v.head_channels)
     return SegformerForSemanticSegmentation(config).eval()
 
 
@@ -88,8 +88,8 @@ def photograph(path=None, width=640, height=480, folder=None):
     if path:
         image = cv2.imread(str(path))
         scale = max(width / image.shape[1], height / image.shape[0])
-        image = cv2.resize(image, (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))),
-                           interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)[:height, :width]
+        size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)[:height, :width]
     else:
         random = np.random.default_rng(0)
         image = sum(cv2.resize(random.normal(0, 90 / n, (n, n, 3)).astype(np.float32), (width, height),
