@@ -36,7 +36,8 @@ def main():
         if args.first:
             sides(args, data, folder)[args.first]()()
             return
-        report(args, measure(args, data, folder), {name: first_iteration(name, data, args) for name in ('ours', 'theirs')})
+        first = {name: first_iteration(name, data, args) for name in ('ours', 'theirs')}
+        report(args, measure(args, data, folder), first)
 
 
 def sides(args, data, folder):
@@ -54,7 +55,8 @@ def measure(args, data, folder):
             wall, processor = time.perf_counter(), time.process_time()
             for _ in range(args.steps):
                 step()
-            times[name].append(((time.perf_counter() - wall) / args.steps, (time.process_time() - processor) / args.steps))
+            passed = time.perf_counter() - wall, time.process_time() - processor
+            times[name].append([seconds / args.steps for seconds in passed])
     return times
 
 

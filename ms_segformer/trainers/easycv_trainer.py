@@ -126,9 +126,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
-        if self._cfg_options:  # ModelScope merges a list into a list only, and published files have tuples
-            cfg = type(cfg)(_without_tuples(cfg._cfg_dict.to_dict()), filename=getattr(cfg, '_filename', None))
-            cfg.merge_from_dict(_without_tuples(dict(self._cfg_options)))
+        if self._cfg_options:
+            cfg.merge_from_dict({key: _like(value, cfg.safe_get(key)) for key, value in self._cfg_options.items()})
         raw = cfg._cfg_dict.to_dict()
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written)
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
@@ -717,11 +716,15 @@ def _plain(value):
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _without_tuples(value):
-    value = decode_jsonplus(value)
-    if isinstance(value, dict):
-        return {key: _without_tuples(item) for key, item in value.items()}
-    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _like(value, written):
+    """An option with lists and tuples where the configuration has them: ModelScope merges only like into like."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _like(item, written.get(key)) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)) or not isinstance(written, (list, tuple)):
+        return value
+    by_type = {item.get('type'): item for item in written if isinstance(item, dict)}
+    return type(written)(_like(item, by_type.get(item.get('type')) if isinstance(item, dict) else None)
+                         for item in value)
 
 
 def _is_scalar(value):
