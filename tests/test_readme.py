@@ -197,7 +197,7 @@ def variables_for(block, sandbox):
 
 
 def after_demo(sandbox, outputs):
-    assert re.search(r'\d\d\.\d\d%  \S+ +score 0\.\d\d', outputs[0]), outputs[0]
+    assert re.search(r'\d\.\d\d%  \S.+ score 0\.\d\d', outputs[0]), outputs[0]
     overlay, = (sandbox.checkout / 'outputs').glob('*_overlay.jpg')
     assert Image.open(overlay).width > 640, 'a photograph and its legend'
 
