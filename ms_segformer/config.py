@@ -391,10 +391,8 @@ def _read_classes(root, path, num_classes):
     candidates = [('CLASSES', root.get('CLASSES'))] + [
         (f'dataset.{split}.data_source.classes', ((dataset.get(split) or {}).get('data_source') or {}).get('classes'))
         for split in ('val', 'train')]
-    for key, names in candidates:
-        if names:
-            break
-    else:
+    key, names = next(((key, names) for key, names in candidates if names), (None, None))
+    if key is None:
         root.fail('CLASSES', None, 'a list of class names (or dataset.val.data_source.classes)')
     if isinstance(names, str):
         names = _class_file(root, key, names, path)

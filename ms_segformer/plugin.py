@@ -316,10 +316,9 @@ def _serve(configuration):
 
 
 def _is_dead_plugin(requirement):
-    name = str(requirement).strip()
-    for mark in '=<>!~[; ':
-        name = name.split(mark)[0]
-    return name.lower().replace('_', '-') == DEAD_PLUGIN
+    """Whether a requirement, or the path of a wheel (users' own repair of such a configuration), is pai-easycv."""
+    name = str(requirement).strip().replace('\\', '/').rpartition('/')[2].lower().replace('_', '-')
+    return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN):].lstrip('-')[:1].isalpha()
 
 
 def _type_in(configuration, section):

@@ -81,8 +81,8 @@ def read_checkpoint(path):
             content = content[wrapper]
     state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
-        raise CheckpointError(f'{path}: holds no tensors (top-level entries: {", ".join(map(str, list(content)[:8]))}); '
-                              'expected a state dict')
+        entries = ', '.join(map(str, list(content)[:8]))
+        raise CheckpointError(f'{path}: holds no tensors (top-level entries: {entries}); expected a state dict')
     return _translate(state), meta if isinstance(meta, dict) else {}
 
 
@@ -191,8 +191,8 @@ def _read_torch(path):
 def _refusal(path, error):
     names = sorted(set(re.findall(r'GLOBAL ([\w.]+)', str(error))))
     what = f' ({", ".join(names)})' if names else ''
-    return (f'{path}: holds Python objects besides tensors{what}, or is no checkpoint at all; loading it could run code '
-            "and is refused. If you trust its origin, rewrite it once: keep only its 'state_dict' and save that with "
+    return (f'{path}: holds Python objects besides tensors{what}, or is no checkpoint at all; loading it could run '
+            "code and is refused. If you trust its origin, rewrite it once: keep only its 'state_dict' and save that with "
             'safetensors')
 
 

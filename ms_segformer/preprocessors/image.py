@@ -64,7 +64,7 @@ def load_image(source, channel_order='RGB'):
 
 
 def image_files(folder):
-    """Sorted paths of the images in a folder and its sub-folders, by suffix in either case; hidden ones are left out."""
+    """Sorted paths of the images in a folder and its sub-folders, by suffix in either case; hidden ones left out."""
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))

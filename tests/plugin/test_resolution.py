@@ -90,3 +90,12 @@ def test_a_damaged_repository_says_what_is_wrong(python, hub, damage, message):
     done = python.run('-c', LOAD, json.dumps([(MODEL_ID, None)]), check=False)
     assert done.returncode and message in done.stderr.splitlines()[-1]
     assert python.pip() == []
+
+
+@pytest.mark.parametrize('plugin_name, dead', [
+    ('pai-easycv', True), ('pai_easycv', True), ('PAI-EasyCV==0.11.7', True), ('pai-easycv>=0.3', True),
+    ('./external_file/pai_easycv-0.11.7-py3-none-any.whl', True), ('easycv', False), ('pai-easycv-extra', False),
+    ('pai-easynlp', False)])
+def test_the_dead_plugin_is_known_in_every_spelling(plugin_name, dead):
+    from ms_segformer.plugin import _is_dead_plugin
+    assert _is_dead_plugin(plugin_name) is dead
