@@ -1,15 +1,16 @@
 """The network as an OpenVINO graph, built straight from a model's modules and folded weights.
 
-Conversion by tracing takes seconds and gives matrix products on channels-last tensors, between which OpenVINO's CPU
-plugin copies from layout to layout. Here the same network is written as it runs best there: every projection that does
-not feed the attention is a 1×1 convolution on N×C×H×W (which the plugin keeps channels-last inside), and only narrow
-tensors are transposed, for layer norm and attention. The tests hold it to the modules' results.
+Conversion by tracing takes seconds and gives matrix products on channels-last images, between which OpenVINO's CPU
+plugin copies from layout to layout. Here the same network is written as it runs best there: between blocks a sequence
+of pixels N×L×C, which the plugin takes as an N×C×H×W image without a copy when it is transposed and reshaped in just
+this way; feed-forward networks and head are convolutions on such images, 1×1 ones in place of matrix products. The
+tests hold it to the modules' results.
 """
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+TO_NHWC = 0, 2, 3, 1
 
 
 def build_graph(model, shape=(-1, 3, -1, -1), channels_last=True):
@@ -24,10 +25,11 @@ def build_graph(model, shape=(-1, 3, -1, -1), channels_last=True):
     features, x = [], image
     for embed, blocks, norm in model.backbone.layers:
         x = _convolution(x, embed.projection)
-        x = _norm(x, embed.norm)
+        shape = ops.shape_of(x)
+        x = _norm(_pixels(x), embed.norm)
         for block in blocks:
-            x = _block(x, block)
-        x = _norm(x, norm)
+            x = _block(x, block, shape)
+        x = _image(_norm(x, norm), shape)
         features.append(x)
     logits = _head(features, model.decode_head)
     logits = _transpose(logits, TO_NHWC) if channels_last else logits
@@ -36,31 +38,28 @@ def build_graph(model, shape=(-1, 3, -1, -1), channels_last=True):
     return ov.Model([logits], [image], 'segformer')
 
 
-def _block(x, block):
-    x = _attention(x, block.norm1, block.attn)
+def _block(x, block, shape):
+    """N×L×C; `shape` is that of the pixels as an image."""
+    x = _attention(x, block.norm1, block.attn, shape)
     expand, depthwise, _, _, shrink, _ = block.ffn.layers
-    hidden = _convolution(_norm(x, block.norm2), expand)
+    hidden = _convolution(_image(_norm(x, block.norm2), shape), expand)
     hidden = ops.gelu(_convolution(hidden, depthwise), 'erf')
-    return ops.add(_convolution(hidden, shrink), x)
+    return ops.add(_pixels(_convolution(hidden, shrink)), x)
 
 
-def _attention(x, norm, attention):
+def _attention(x, norm, attention, shape):
     weights = attention.attn
-    channels, heads = x.get_output_partial_shape(0)[1].get_length(), attention.num_heads
-    pixels = _last_axis_norm(_transpose(x, TO_NHWC), norm, 4)  # N×H×W×C
-    queries = _tokens(pixels, channels)  # N×L×C
-    keys = queries
+    channels, heads = weights.out_proj.out_features, attention.num_heads
+    queries = keys = _norm(x, norm)
     if attention.sr_ratio > 1:
-        reduced = _convolution(_transpose(pixels, TO_NCHW), attention.sr)
-        keys = _last_axis_norm(_tokens(_transpose(reduced, TO_NHWC), channels), attention.norm, 3)  # N×S×C
-    weight = _array(weights.in_proj_weight)
-    bias = None if weights.in_proj_bias is None else _array(weights.in_proj_bias)
-    q, k, v = (_heads(_linear(tokens, weight, bias, slice(i * channels, (i + 1) * channels)), heads, channels // heads)
-               for i, tokens in enumerate((queries, keys, keys)))
+        keys = _norm(_pixels(_convolution(_image(queries, shape), attention.sr)), attention.norm)  # N×S×C
+    weight, bias = _array(weights.in_proj_weight), _array(weights.in_proj_bias)
+    parts = [slice(i * channels, (i + 1) * channels) for i in range(3)]
+    q, k, v = (_heads(_linear(tokens, weight[part], None if bias is None else bias[part]), heads, channels // heads)
+               for tokens, part in zip((queries, keys, keys), parts, strict=True))
     out = ops.scaled_dot_product_attention(q, k, v, causal=False)  # N×heads×L×d
     out = ops.reshape(_transpose(out, (0, 2, 1, 3)), _integers(0, -1, channels), True)
-    out = _transpose(ops.reshape(out, ops.shape_of(pixels), False), TO_NCHW)
-    return ops.add(_pointwise(out, _array(weights.out_proj.weight), _array(weights.out_proj.bias)), x)
+    return ops.add(_linear(out, _array(weights.out_proj.weight), _array(weights.out_proj.bias)), x)
 
 
 def _head(features, head):
@@ -98,23 +97,26 @@ def _biased(x, bias):
     return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
 
 
-def _linear(x, weight, bias, rows):
-    x = ops.matmul(x, _constant(weight[rows]), False, True)
-    return x if bias is None else ops.add(x, _constant(bias[rows]))
+def _linear(x, weight, bias):
+    x = ops.matmul(x, _constant(weight), False, True)
+    return x if bias is None else ops.add(x, _constant(bias))
 
 
 def _norm(x, norm):
-    """Layer norm over the channels of N×C×H×W."""
-    return _transpose(_last_axis_norm(_transpose(x, TO_NHWC), norm, 4), TO_NCHW)
-
-
-def _last_axis_norm(x, norm, rank):
-    x = ops.mvn(x, _integers(rank - 1), True, float(norm.eps), 'inside_sqrt')
+    """Layer norm over the channels of N×L×C."""
+    x = ops.mvn(x, _integers(2), True, float(norm.eps), 'inside_sqrt')
     return ops.add(ops.multiply(x, _constant(_array(norm.weight))), _constant(_array(norm.bias)))
 
 
-def _tokens(x, channels):
-    return ops.reshape(x, _integers(0, -1, channels), True)
+def _pixels(x):
+    """N×C×H×W to N×L×C."""
+    channels = x.get_output_partial_shape(0)[1].get_length()
+    return _transpose(ops.reshape(x, _integers(0, channels, -1), True), (0, 2, 1))
+
+
+def _image(x, shape):
+    """N×L×C to N×C×H×W of a given shape."""
+    return ops.reshape(_transpose(x, (0, 2, 1)), shape, False)
 
 
 def _heads(x, heads, size):
