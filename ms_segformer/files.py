@@ -18,8 +18,8 @@ def atomic_write(path):
     handle, name = tempfile.mkstemp(prefix=f'.{path.stem}.', suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
-        os.chmod(name, 0o666 & ~_umask())
         yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's file is private, and some writers replace it by another such
         with open(name, 'rb') as written:
             os.fsync(written.fileno())
         os.replace(name, path)

@@ -1,6 +1,6 @@
-"""Turn a finished training run into the demonstration model that the package ships.
+"""Turn the finished training runs into the demonstration model that the package ships.
 
-    python recipes/street_demo/export.py --run DIR --data DIR -o ms_segformer/demo_model
+    python recipes/street_demo/export.py --runs RUN1 RUN2 --data DIR -o ms_segformer/demo_model
 
 Writes `model.safetensors` (float16), `configuration.json` and the model card with the figures measured here, at the
 float16 weights, on the validation images of `--data`; and the training curve next to this script.
@@ -63,23 +63,24 @@ def card(matrix, classes, count, log):
                      for i in ids)
     template = (HERE / 'model_card.md').read_text(encoding='utf-8')
     return template.format(images=count, miou=np.mean(list(iou.values())), aacc=hit.sum() / labelled.sum(), rows=rows,
-                           iterations=log[-1]['iterations'])
+                           iterations=sum(line['iterations'] for line in log if line['mode'] == 'end'))
 
 
-def training_log(run):
-    """The run's log lines, thinned to one training line an epoch, and all evaluations."""
+def training_log(run, stage):
+    """The log lines of a run, thinned to one training line an epoch, and all evaluations."""
     lines = [json.loads(line) for path in sorted(run.glob('*.log.json')) for line in path.read_text().splitlines()]
     kept = []
     for line in lines:
-        keys = [key for key in line if key.endswith('mIoU') or key.endswith('aAcc')]
-        if line.get('mode') == 'train':
-            kept = [k for k in kept if not (k['mode'] == 'train' and k['epoch'] == line['epoch'])]
-            kept.append({'mode': 'train', 'epoch': line['epoch'], 'iter': line['iter'], 'lr': line.get('lr'),
-                         'loss': line.get('loss'), 'accuracy': line.get('decode.acc_seg')})
-        elif keys:
-            kept.append({'mode': 'eval', 'epoch': line['epoch'], **{key.split('/')[-1]: line[key] for key in keys}})
+        about = {'stage': stage, 'mode': line.get('mode'), 'epoch': line.get('epoch')}
+        figures = {key.split('/')[-1]: line[key] for key in line if key.endswith(('mIoU', 'aAcc'))}
+        if about['mode'] == 'train':
+            kept = [k for k in kept if (k['mode'], k['epoch']) != ('train', line['epoch'])]
+            kept.append({**about, 'iter': line['iter'], 'lr': line.get('lr'), 'loss': line.get('loss'),
+                         'accuracy': line.get('decode.acc_seg')})
+        elif figures:
+            kept.append({**about, 'mode': 'eval', **figures})
     iterations = max(line['epoch'] for line in kept) * max(line['iter'] for line in kept if line['mode'] == 'train')
-    kept.append({'mode': 'end', 'iterations': iterations})
+    kept.append({'stage': stage, 'mode': 'end', 'iterations': iterations})
     return kept
 
 
@@ -87,6 +88,8 @@ def draw_curve(log, path):
     """Loss and pixel accuracy of the training batches per epoch, drawn with Pillow."""
     from PIL import ImageDraw, ImageFont
     train = [line for line in log if line['mode'] == 'train']
+    first = max((line['epoch'] for line in train if line['stage'] == 1), default=0)
+    train = [dict(line, epoch=line['epoch'] + (line['stage'] - 1) * first) for line in train]
     width, height, margin = 760, 360, 50
     picture = Image.new('RGB', (width, height), 'white')
     draw = ImageDraw.Draw(picture)
@@ -111,15 +114,15 @@ def draw_curve(log, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--run', type=Path, required=True)
+    parser.add_argument('--runs', type=Path, nargs='+', required=True, help='the stages in order; the last is exported')
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('-o', '--output', type=Path, required=True)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    log = training_log(arguments.run)
+    log = [line for stage, run in enumerate(arguments.runs, 1) for line in training_log(run, stage)]
     (HERE / 'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log))
     draw_curve(log, HERE / 'curve.png')
-    export(arguments.run, arguments.output)
+    export(arguments.runs[-1], arguments.output)
     text = card(*measure(arguments.output, arguments.data), log)
     (arguments.output / 'README.md').write_text(text, encoding='utf-8')
     print(text)
