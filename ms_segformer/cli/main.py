@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+from contextlib import contextmanager
 
 from ms_segformer.version import __version__
 
@@ -30,10 +31,9 @@ def main(argv=None):
     """Run the command line; returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
-    if args.command in QUIET and not args.verbose:
-        os.environ.setdefault('MODELSCOPE_LOG_LEVEL', str(logging.ERROR))
     try:
-        return _module(args.command).run(args)
+        with _held_back_messages(args.command in QUIET and not args.verbose):
+            return _module(args.command).run(args)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
@@ -45,6 +45,19 @@ def main(argv=None):
             raise
         print(f'error: {error}', file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _held_back_messages(wanted):
+    """ModelScope decides at its import, by an environment variable, how much it says."""
+    before = os.environ.get('MODELSCOPE_LOG_LEVEL')
+    if wanted and before is None:
+        os.environ['MODELSCOPE_LOG_LEVEL'] = str(logging.ERROR)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop('MODELSCOPE_LOG_LEVEL', None)
 
 
 def _module(command):

@@ -1,4 +1,5 @@
 """The command as a whole: help, exit codes, messages."""
+import os
 import subprocess
 import sys
 
@@ -32,3 +33,9 @@ def test_wrong_usage_is_exit_code_2(capsys):
             main(wrong)
         assert done.value.code == 2
     assert 'usage:' in capsys.readouterr().err
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch):
+    monkeypatch.delenv('MODELSCOPE_LOG_LEVEL', raising=False)
+    assert main(['info', 'b9']) == 1
+    assert 'MODELSCOPE_LOG_LEVEL' not in os.environ
