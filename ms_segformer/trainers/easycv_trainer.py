@@ -238,8 +238,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Train to the last epoch.
 
         Args:
-            checkpoint_path: go on from this checkpoint (of this trainer), or with `load_all_state=False` start from its
-                weights alone.
+            checkpoint_path: go on from this checkpoint of this trainer. A file that has no trainer state beside it, such
+                as a published `pytorch_model.pt`, is the starting point for a new run.
+            load_all_state: False starts a new run from the weights of any checkpoint.
 
         Raises:
             TrainingError: the loss is not finite, a checkpoint cannot be written, a loader's process died; the message
@@ -249,7 +250,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.TRAIN
         with plugin.serving():
             self._prepare_training()
-            if checkpoint_path is not None and not load_all_state:
+            if checkpoint_path is not None and not (load_all_state and state.is_resumable(checkpoint_path)):
+                self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
                 starting_point.load(self.bare_model, load_from=checkpoint_path)
             else:
                 self._resume_from(checkpoint_path if checkpoint_path is not None else self._resume)

@@ -103,6 +103,11 @@ def latest(work_dir):
     return None if best is None else best[1]
 
 
+def is_resumable(path):
+    """Whether a checkpoint path names a run to go on with, rather than a file with nothing but weights."""
+    return not Path(path).is_file() or pair_of(prefix_of(path))[1].is_file()
+
+
 def prefix_of(path):
     """Return the prefix that a user means: a work directory (its latest pair), a prefix, or one file of a pair.
 
