@@ -238,7 +238,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Train to the last epoch.
 
         Args:
-            checkpoint_path: go on from this checkpoint of this trainer. A file without a trainer state beside it, such as
+            checkpoint_path: go on from this checkpoint of this trainer. A file with no trainer state beside it, such as
                 a published `pytorch_model.pt`, is the starting point for a new run.
             load_all_state: False starts a new run from the weights of any checkpoint.
 
