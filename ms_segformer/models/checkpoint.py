@@ -191,8 +191,8 @@ def _read_torch(path):
 def _refusal(path, error):
     names = sorted(set(re.findall(r'GLOBAL ([\w.]+)', str(error))))
     what = f' ({", ".join(names)})' if names else ''
-    return (f'{path}: holds Python objects besides tensors{what}, or is no checkpoint; loading it could run code and is '
-            'refused. If you trust its origin, rewrite it once: keep only its state_dict and save that with safetensors')
+    return (f'{path}: holds Python objects besides tensors{what}, or is none; loading it could run code and is '
+            'refused. If you trust its origin, rewrite it once: keep only its state_dict; save that with safetensors')
 
 
 def _first_line(error):
