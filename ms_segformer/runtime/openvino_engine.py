@@ -18,7 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class OpenVINOEngine(Engine):
-    """Runs a network compiled once for all shapes; shapes that keep coming get one of their own (about 15 % faster).
+    """Runs networks compiled for one shape each, and one for all the others.
+
+    The first shape, and any that comes often, gets a network of its own: about 15 % faster, in half the memory. So a
+    folder of photographs of many shapes costs no more than a few compilations.
 
     Compiled networks are kept in `cache.cache_dir()`. Threads are those of torch (`OMP_NUM_THREADS`,
     `torch.set_num_threads`); a change of their number, or of the model's weights, takes effect at the next batch.
@@ -53,8 +56,7 @@ class OpenVINOEngine(Engine):
             self._model, graph=GRAPH, openvino=ov.get_version(), precision=self.precision, threads=self._threads,
             processor=[self._core.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
                                                                          'OPTIMIZATION_CAPABILITIES')])
-        self._seen, self._special = Counter(), OrderedDict()
-        self._general = self._compile((-1, 3, -1, -1))
+        self._seen, self._special, self._general = Counter(), OrderedDict(), None
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
     def _run(self, batch):
@@ -68,12 +70,13 @@ class OpenVINOEngine(Engine):
         return logits.permute(0, 3, 1, 2)
 
     def _request(self, shape):
-        """The inference request of the network for a shape; compiles one for a shape seen often enough."""
+        """The inference request of the network for a shape; compiles what is missing."""
         if shape in self._special:
             self._special.move_to_end(shape)
             return self._special[shape]
         self._seen[shape] += 1
-        if self._seen[shape] < FREQUENT:
+        if self._special and self._seen[shape] < FREQUENT:
+            self._general = self._general or self._compile((-1, 3, -1, -1))
             return self._general
         del self._seen[shape]
         self._special[shape] = self._compile(shape)

@@ -216,14 +216,14 @@ class TestCache:
         pytest.importorskip(name)
 
     def test_is_used_again_by_equal_weights_only(self, model, name):
-        created(model, name)
+        created(model, name)(images(1, 64, 64))
         first = {path: path.stat().st_ino for path in entries()}
         assert len(first) == 1
-        created(model, name)
+        created(model, name)(images(1, 64, 64))
         assert {path: path.stat().st_ino for path in entries()} == first
         with torch.no_grad():
             model.decode_head.conv_seg.bias[0] += 1e-6
-        created(model, name)
+        created(model, name)(images(1, 64, 64))
         assert len(entries()) == 2
 
     def test_survives_damage_and_removal(self, model, name):
