@@ -247,8 +247,8 @@ class _Section:
 def _read_model(model):
     model.one_of('type', (MODEL,))
     arch = model.get('__easycv_arch__', {})
-    if isinstance(arch, dict) and arch.get('type', 'EncoderDecoder') != 'EncoderDecoder':
-        model.fail('__easycv_arch__.type', arch['type'], "'EncoderDecoder'")
+    if isinstance(arch, dict) and arch.get('type', 'EncoderDecoder') not in ('EncoderDecoder', 'MsSegformer'):
+        model.fail('__easycv_arch__.type', arch['type'], "'EncoderDecoder' or 'MsSegformer'")
     backbone = _read_backbone(model.section('backbone'))
     head = _read_head(model.section('decode_head'), backbone)
     test = _read_test(_Section(model.get('test_cfg', {}), model.name, f'{model.path}.test_cfg'))
