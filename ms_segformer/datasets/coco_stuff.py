@@ -7,7 +7,8 @@ Context", CVPR 2018; annotations CC BY 4.0); training ids and colours, the publi
 """
 import numpy as np
 
-IGNORE_INDEX = 255
+from ..metainfo import IGNORE_INDEX
+
 NUM_RAW_IDS = 182
 
 # Raw id -> name. The first 91 are things (COCO's), the others stuff.

@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..metainfo import IGNORE_INDEX
 from . import coco_stuff
 from .errors import DatasetError
 
 SOURCES = {}
-IGNORE_INDEX = 255
 MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
 _NAMED = 5  # files that an error message names before it only counts
 

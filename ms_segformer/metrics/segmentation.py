@@ -16,8 +16,8 @@ from modelscope.metrics.base import Metric
 from modelscope.metrics.builder import METRICS
 
 from ms_segformer import metainfo
+from ms_segformer.metainfo import IGNORE_INDEX
 
-IGNORE_INDEX = 255
 METRIC_NAMES = ('mIoU', 'mDice', 'mFscore')
 _MAX_CLASSES = 256
 
