@@ -27,6 +27,8 @@ def main():
         'transformers, ONNX Runtime': lambda: transformers_onnxruntime(peer, shape),
         'transformers, OpenVINO': lambda: transformers_openvino(peer, shape),
         'transformers, OpenVINO bf16': lambda: transformers_openvino(peer, shape, 'bf16'),
+        'transformers, OpenVINO, any shape': lambda: transformers_openvino(peer, shape, any_shape=True),
+        'transformers, OpenVINO bf16, any shape': lambda: transformers_openvino(peer, shape, 'bf16', True),
         'ours, torch': lambda: create_engine(model, 'torch'),
         'ours, torch bf16': lambda: create_engine(model, 'torch', 'bf16'),
         'ours, ONNX Runtime': lambda: create_engine(model, 'onnxruntime'),
@@ -37,8 +39,9 @@ def main():
     with torch.inference_mode():
         seconds = interleave({name: partial(run, image) for name, run in made.items()}, args)
     rows = timing_table(seconds, 'transformers' if 'transformers' in seconds else None)
-    bounds = [(a, b) for a, b in (('ours, torch', 'transformers'), ('ours, OpenVINO', 'transformers, OpenVINO'),
-                                  ('ours, OpenVINO bf16', 'transformers, OpenVINO bf16')) if {a, b} <= set(seconds)]
+    pairs = [('ours, torch', 'transformers')] + [
+        (f'ours, OpenVINO{p}', f'transformers, OpenVINO{p}{s}') for p in ('', ' bf16') for s in ('', ', any shape')]
+    bounds = [(a, b) for a, b in pairs if {a, b} <= set(seconds)]
     notes = 'Median of the ratios within a round: ' + '; '.join(
         f'{a} / {b} {ratio(seconds, a, b):.2f}' for a, b in bounds) + '.'
     report(f'Forward, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)

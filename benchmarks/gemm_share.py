@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from .measure import interleave, parser, quiet, report
-from .subjects import SIZE, our_model
+from .subjects import SIZE, count_flops, our_model
 
 
 def main():
@@ -16,8 +16,6 @@ def main():
     p.add_argument('--variants', nargs='+', default=['b0', 'b2'])
     args = p.parse_args()
     quiet()
-    from torch.utils.flop_counter import FlopCounterMode
-
     from ms_segformer.runtime import create_engine, openvino_engine
     openvino_engine.FREQUENT = 1
     image, square = torch.randn(1, 3, *SIZE), 1536
@@ -25,12 +23,11 @@ def main():
     candidates, flops = {'matrix product': lambda: a @ b}, {'matrix product': 2 * square ** 3}
     for variant in args.variants:
         model = our_model(variant)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.logits(image)
+        operations = count_flops(model, image)
         for engine in ('torch', 'openvino'):
             name = f'{variant.upper()}, {engine}'
             candidates[name] = partial(create_engine(model, engine), image)
-            flops[name] = counter.get_total_flops()
+            flops[name] = operations
     with torch.inference_mode():
         seconds = interleave(candidates, args)
     peak = [flops['matrix product'] / s for s in seconds['matrix product']]

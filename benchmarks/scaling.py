@@ -7,7 +7,7 @@ import statistics
 import torch
 
 from .measure import interleave, parser, quiet, report
-from .subjects import SIZE, our_model
+from .subjects import SIZE, count_flops, our_model
 
 
 def main():
@@ -16,8 +16,6 @@ def main():
     p.add_argument('--engine', default='auto')
     args = p.parse_args()
     quiet()
-    from torch.utils.flop_counter import FlopCounterMode
-
     from ms_segformer.runtime import create_engine
     rows = [['variant', 'input', 'GFLOP', 'median ms', 'GFLOP/s']]
     cases = [(variant, SIZE) for variant in args.variants] + [
@@ -30,9 +28,7 @@ def main():
             model = our_model(variant)
             engines[variant] = model, create_engine(model, args.engine)
         model, engine = engines[variant]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.logits(image)
-        flops = counter.get_total_flops()
+        flops = count_flops(model, image)
         seconds = statistics.median(interleave({'': lambda run=engine, x=image: run(x)}, args)[''])
         rows.append([variant.upper(), f'{size[0]}×{size[1]}', f'{flops / 1e9:.1f}', f'{seconds * 1e3:.0f}',
                      f'{flops / seconds / 1e9:.0f}'])

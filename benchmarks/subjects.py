@@ -20,6 +20,16 @@ def our_model(variant='b0', model_dir=None):
     return Segformer(backbone=section['backbone'], decode_head=section['decode_head']).prepare_inference()
 
 
+def count_flops(model, image):
+    """Floating-point operations of the products and convolutions, attention's two products among them."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    # With gradients and without a fused attention the network is nothing but operators that the counter knows.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        model.logits(image)
+    return counter.get_total_flops()
+
+
 def random_model_dir(variant, folder):
     """Write a model directory with random weights, for what starts from a directory."""
     import shutil
@@ -55,10 +65,11 @@ class TransformersLogits(torch.nn.Module):
         return self.model(img).logits
 
 
-def transformers_openvino(model, shape, precision='f32'):
-    """The `transformers` network converted by OpenVINO for one shape; returns a callable."""
+def transformers_openvino(model, shape, precision='f32', any_shape=False):
+    """The `transformers` network converted by OpenVINO for one shape, or as it comes for all; returns a callable."""
     import openvino as ov
-    graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape), input=[shape])
+    graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape),
+                             **({} if any_shape else {'input': [shape]}))
     settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads(),
                 'NUM_STREAMS': 1}
     request = ov.Core().compile_model(graph, 'CPU', settings).create_infer_request()

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .mix_transformer import pointwise
+from .mix_transformer import STRIP, in_strips, pointwise
 
-PIECE = 4096  # pixels; of 256 channels 4 MiB, of 768 12 MiB
 LANES = 16  # matrix products run faster when their columns are a multiple of this
 
 
@@ -52,43 +51,54 @@ class SegformerHead(nn.Module):
 
     def forward(self, features):
         """Channels-last maps N×h_i×w_i×C_i, finest first, to logits N×num_classes×h_0×w_0 (channels-last memory)."""
-        if self._folded is not None and not torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return self._infer(features)
         folded = self._folded
+        if folded is not None and in_strips(features[0]):
+            return self._infer(features)
         parts = self.fusion_conv.conv.weight.flatten(1).chunk(len(features), dim=1)
         fused = None
         for i, x in reversed(list(enumerate(features))):
             x = self._project(i, x)  # N×h_i×w_i×channels
             weight_and_bias = (parts[i],) if folded is None else folded['fusion'][i]
             x = F.linear(x, *weight_and_bias).permute(0, 3, 1, 2)
-            x = self._scale(x, features[0]) if i else x
+            x = self._scale(x, features[0].shape[1:3]) if i else x
             fused = x if fused is None else fused.add_(x)
         fused = F.relu(fused if folded is not None else self.fusion_conv.bn(fused), inplace=True)
         fused = self.dropout(fused)
         return pointwise(self.conv_seg, fused.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _infer(self, features):
-        """`forward` without gradients: the finest map goes through in pieces that stay in the processor's cache."""
+        """`forward` on a CPU without gradients, in strips of the finest map that stay in the processor's cache."""
         folded, finest = self._folded, features[0]
-        fused = None
-        for i in range(len(features) - 1, 0, -1):
-            x = F.linear(self._project(i, features[i]), *folded['fusion'][i]).permute(0, 3, 1, 2)
-            x = self._scale(x, finest)
-            fused = x if fused is None else fused.add_(x)
-        fused = fused.permute(0, 2, 3, 1).reshape(-1, fused.shape[1])  # pixels×channels
+        images, height, width = finest.shape[:3]
         weight, bias = folded['classifier']
-        logits = finest.new_empty(len(fused), len(weight))
         part, shift = folded['fusion'][0]
-        pixels = finest.reshape(len(fused), -1)
-        for start in range(0, len(fused), PIECE):
-            piece = slice(start, start + PIECE)
-            x = fused[piece].add_(shift).addmm_(self._project(0, pixels[piece]), part.t()).relu_()
-            torch.addmm(bias, x, weight.t(), out=logits[piece])
-        logits = logits.unflatten(0, finest.shape[:3])[..., :self.conv_seg.out_channels]
-        return logits.permute(0, 3, 1, 2)
+        logits = finest.new_empty(images, height, width, len(weight))
+        rows = max(1, STRIP // (width * len(shift)))
+        for image in range(images):
+            coarse = [self._widened(i, features[i][image:image + 1], height, width) for i in range(1, len(features))]
+            for start in range(0, height, rows):
+                stop = min(start + rows, height)
+                x = shift.expand((stop - start) * width, -1).reshape(stop - start, -1).contiguous()
+                for values, matrix in coarse:
+                    low = max(0, start * len(values) // height - 1)
+                    high = stop * len(values) // height + 2
+                    x.addmm_(matrix[start:stop, low:high], values[low:high])
+                x = x.view(-1, len(shift))
+                pixels = finest[image, start:stop].reshape(len(x), -1)
+                x = x.addmm_(self._project(0, pixels), part.t()).relu_()
+                torch.addmm(bias, x, weight.t(), out=logits[image, start:stop].view(len(x), -1))
+        return logits[..., :self.conv_seg.out_channels].permute(0, 3, 1, 2)
 
-    def _scale(self, x, like):
-        return F.interpolate(x, size=like.shape[1:3], mode='bilinear', align_corners=self.align_corners)
+    def _widened(self, i, feature, height, width):
+        """One image's level i in the fusion, h_i×(width·channels), and the matrix that scales it to `height`."""
+        x = F.linear(self._project(i, feature), *self._folded['fusion'][i])  # 1×h_i×w_i×channels
+        h = x.shape[1]
+        x = self._scale(x.permute(0, 3, 1, 2), (h, width)).permute(0, 2, 3, 1).reshape(h, -1)
+        unit = torch.eye(h, dtype=x.dtype, device=x.device)
+        return x, self._scale(unit[None, None], (height, h))[0, 0]
+
+    def _scale(self, x, size):
+        return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)
 
     def _project(self, i, x):
         """A channels-last map N×h×w×C_i, or its pixels as a matrix, through projection i."""
@@ -151,7 +161,8 @@ class SegformerHead(nn.Module):
 def weights_version(module):
     """A value that changes whenever a parameter or buffer of the module is replaced or written to."""
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-                 for tensor in module.state_dict(keep_vars=True).values())
+                 for part in module.modules() for tensors in (part._parameters, part._buffers)
+                 for tensor in tensors.values() if tensor is not None)
 
 
 def _fold(block):

@@ -101,3 +101,25 @@ def test_folding_changes_no_weight_is_done_once_and_is_undone_by_training(tiny_m
     with torch.inference_mode():
         changed = model.eval()(image)['logits']
     assert (changed - plain).abs().max() > 1e-2, 'stale folded weights survived train()'
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('size', [(2, 64, 96), (1, 250, 37), (1, 33, 300)])
+@pytest.mark.parametrize('elements', [1, 5000])
+def test_strips_give_what_whole_maps_give(tiny_model_dir, monkeypatch, elements, size, align_corners):
+    from modelscope.models import Model
+
+    from ms_segformer.models import mix_transformer, segformer_head
+    model = Model.from_pretrained(str(tiny_model_dir)).prepare_inference()
+    model.decode_head.align_corners = align_corners
+    images, height, width = size
+    image = torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(0))
+    whole = model.logits(image).detach()  # gradients are on
+    for module in (mix_transformer, segformer_head):
+        monkeypatch.setattr(module, 'STRIP', elements)
+    with torch.inference_mode():
+        strips = model.logits(image)
+    assert strips.shape == whole.shape
+    assert not torch.equal(strips, whole), 'the strips were not taken'
+    assert (strips - whole).abs().max() < 1e-4
+    assert (strips.argmax(1) != whole.argmax(1)).float().mean() < 1e-3
