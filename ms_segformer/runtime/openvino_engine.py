@@ -10,6 +10,7 @@ from ..models.segformer_head import weights_version
 from . import cache
 from .engine import Engine, as_array, channels_last_output
 from .openvino_graph import build_graph
+from .torch_engine import TorchEngine
 
 GRAPH = 2  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class OpenVINOEngine(Engine):
-    """Runs networks compiled for one shape each, and one for all the others.
+    """Runs networks compiled for one shape each, and one for all the others; torch where OpenVINO cannot compile them.
 
     The first shape, and any that comes often, gets a network of its own: about 15 % faster, in half the memory. So a
     folder of photographs of many shapes costs no more than a few compilations.
@@ -42,7 +43,7 @@ class OpenVINOEngine(Engine):
             self.precision = 'float32'
         self._model = model
         self._classes = model.settings.head.num_classes
-        self._built_for = None
+        self._built_for = self._instead = None
         self._start()
 
     def _start(self):
@@ -60,8 +61,16 @@ class OpenVINOEngine(Engine):
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
     def _run(self, batch):
-        self._start()
-        request = self._request(tuple(batch.shape))
+        if self._instead is None:
+            self._start()
+            try:
+                request = self._request(tuple(batch.shape))
+            except Exception as error:  # whatever OpenVINO raises while it builds or compiles
+                warnings.warn(f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch '
+                              'instead', RuntimeWarning, stacklevel=3)
+                self._instead, self.name = TorchEngine(self._model, self.precision, torch.device('cpu')), 'torch'
+        if self._instead is not None:
+            return self._instead(batch)
         image = as_array(batch)  # the request does not keep it alive
         logits = channels_last_output(batch, self._classes)
         request.set_input_tensor(ov.Tensor(image, shared_memory=True))

@@ -163,6 +163,25 @@ def test_an_engine_that_does_not_load_warns_and_torch_takes_over(model, monkeypa
     assert run(images(1, 64, 64)).shape == (1, 172, 16, 16)
 
 
+def test_torch_takes_over_from_an_openvino_that_cannot_compile(model, monkeypatch):
+    openvino_engine = pytest.importorskip('ms_segformer.runtime.openvino_engine', reason='OpenVINO is not installed')
+
+    def fails(*_):
+        raise RuntimeError('no such primitive')
+
+    monkeypatch.setattr(openvino_engine, 'build_graph', fails)
+    engine = create_engine(model, 'openvino')
+    image = torch.randn(1, 3, 64, 96)
+    with pytest.warns(RuntimeWarning, match='no such primitive.*using torch instead'):
+        first = engine(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        again = engine(image)
+    assert engine.name == 'torch'
+    assert torch.equal(first, again)
+    assert torch.equal(first, create_engine(model, 'torch')(image))
+
+
 def test_auto_is_the_fastest_installed(model, monkeypatch):
     present = {'openvino'}
     monkeypatch.setattr(engine.importlib.util, 'find_spec', lambda package: package in present or None)
