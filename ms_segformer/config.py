@@ -45,14 +45,11 @@ class LossSettings:
 
     Attributes:
         avg_non_ignore: False averages over all pixels, ignored ones included, as the published configurations do.
-        at_logits_size: sample the labels down to the logits (a quarter of the size) instead of scaling the logits up;
-            cheaper, not what the original does, and of this package only.
     """
 
     loss_weight: float = 1.0
     class_weight: tuple | None = None
     avg_non_ignore: bool = False
-    at_logits_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -320,8 +317,7 @@ def _read_loss(head):
     weights = section.get('class_weight')
     if weights is not None:
         weights = section.numbers('class_weight', None, head.get('num_classes'), low=0, kind=float)
-    return LossSettings(section.number('loss_weight', 1.0, 0), weights, section.flag('avg_non_ignore', False),
-                        section.flag('at_logits_size', False))
+    return LossSettings(section.number('loss_weight', 1.0, 0), weights, section.flag('avg_non_ignore', False))
 
 
 def _read_test(section):

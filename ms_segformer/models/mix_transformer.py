@@ -107,20 +107,22 @@ class MixFFN(nn.Module):
         height, width = x.shape[1:3]
         rows = max(1, STRIP // (width * self.layers[0].out_channels))
         if rows >= height or self.training or not in_strips(x):
-            return self.drop_path(self._branch(x)).add_(identity)
+            return self.drop_path(self._shrunk(self._expanded(x))).add_(identity)
         out = torch.empty_like(x)
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             above = max(start - 1, 0)  # the depth-wise convolution looks one row up and down
-            branch = self._branch(x[:, above:stop + 1], start - above, stop - above)
-            torch.add(branch, identity[:, start:stop], out=out[:, start:stop])
+            hidden = self._expanded(x[:, above:stop + 1])[:, start - above:stop - above]
+            torch.add(self._shrunk(hidden), identity[:, start:stop], out=out[:, start:stop])
         return out
 
-    def _branch(self, x, first=0, end=None):
-        """Rows `first` to `end` of what comes from N×H×W×C."""
-        expand, depthwise, activation, drop, shrink, drop_out = self.layers
+    def _expanded(self, x):
+        expand, depthwise, activation, _, _, _ = self.layers
         x = pointwise(expand, x).permute(0, 3, 1, 2)
-        x = activation(_conv(depthwise, x).permute(0, 2, 3, 1)[:, first:end])
+        return activation(_conv(depthwise, x)).permute(0, 2, 3, 1)
+
+    def _shrunk(self, x):
+        _, _, _, drop, shrink, drop_out = self.layers
         return drop_out(pointwise(shrink, drop(x)))
 
 

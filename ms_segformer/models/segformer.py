@@ -23,6 +23,8 @@ class Segformer(TorchModel):
     Attributes:
         settings: the section as `config.ModelSettings`.
         backbone, decode_head: the network; their state-dict keys equal the published checkpoints'.
+        loss_at_logits_size: take the loss at the logits' size, with the labels sampled down to it, instead of scaling
+            the logits up: cheaper, and not what the original does. False unless the trainer is told otherwise.
     """
 
     def __init__(self, model_dir=None, backbone=None, decode_head=None, test_cfg=None, pretrained=None, **_):
@@ -30,6 +32,7 @@ class Segformer(TorchModel):
         self.settings = read_model_section({
             'type': MODEL, 'backbone': backbone, 'decode_head': decode_head, 'test_cfg': test_cfg,
             'pretrained': pretrained}, name=str(model_dir or 'configuration'))
+        self.loss_at_logits_size = False
         head = self.settings.head
         self.backbone = MixVisionTransformer(**asdict(self.settings.backbone))
         self.decode_head = SegformerHead(head.in_channels, head.channels, head.num_classes, head.dropout_ratio,
@@ -63,10 +66,10 @@ class Segformer(TorchModel):
         return self.decode_head(self.backbone(img))
 
     def losses(self, logits, labels):
-        """Cross entropy at the labels' resolution, averaged as the configuration says; see `forward`."""
+        """Cross entropy, by default at the labels' resolution, averaged as the configuration says; see `forward`."""
         settings = self.settings.head
         labels = labels.reshape(labels.shape[0], *labels.shape[-2:])
-        if settings.loss.at_logits_size:
+        if self.loss_at_logits_size:
             rows, columns = ((2 * torch.arange(size, device=labels.device) + 1) * labels.shape[axis] // (2 * size)
                              for axis, size in ((1, logits.shape[2]), (2, logits.shape[3])))
             labels = labels[:, rows[:, None], columns]

@@ -94,8 +94,7 @@ class SegformerHead(nn.Module):
         x = F.linear(self._project(i, feature), *self._folded['fusion'][i])  # 1×h_i×w_i×channels
         h = x.shape[1]
         x = self._scale(x.permute(0, 3, 1, 2), (h, width)).permute(0, 2, 3, 1).reshape(h, -1)
-        unit = torch.eye(h, dtype=x.dtype, device=x.device)
-        return x, self._scale(unit[None, None], (height, h))[0, 0]
+        return x, self._scale(torch.eye(h)[None, None], (height, h))[0, 0].to(x.dtype)
 
     def _scale(self, x, size):
         return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)

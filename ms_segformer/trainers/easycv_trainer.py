@@ -277,6 +277,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if is_master():
             state.remove_unfinished(self.work_dir)
         self.train_dataloader = self.data_loader = self.get_train_dataloader()
+        self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
         self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
         decay = self._ema_decay if self._ema_decay is not None else self.cfg.safe_get('train.ema')
         if decay:

@@ -45,7 +45,7 @@ def configure(cfg, data, settings):
     weights = [1.0] * cfg['model']['decode_head']['num_classes']
     for name in settings['thin']:
         weights[classes.index(name)] = settings['thin_weight']
-    cfg['model']['decode_head']['loss_decode'].update(avg_non_ignore=True, at_logits_size=True, class_weight=weights)
+    cfg['model']['decode_head']['loss_decode'].update(avg_non_ignore=True, class_weight=weights)
     for step in cfg['dataset']['train']['pipeline']:
         if step['type'] == 'MMResize':
             step['ratio_range'] = tuple(settings['ratio_range'])
@@ -68,6 +68,7 @@ def configure(cfg, data, settings):
         'policy': 'poly', 'warmup': 'linear', 'warmup_iters': settings['warmup'], 'warmup_ratio': 1e-6,
         'power': settings['power'], 'min_lr': 0.0, 'by_epoch': False}
     train['amp'] = settings['amp']
+    train['loss_at_logits_size'] = True
     train['ema'] = settings['ema']
     train['hooks'] = [
         {'type': 'CheckpointHook', 'interval': 1, 'max_checkpoint_num': 2},

@@ -150,6 +150,17 @@ def test_bf16_trains_and_fp16_says_that_it_needs_a_gpu(options):
         build_trainer(Trainers.easycv, {**options, 'amp': 'fp8'})
 
 
+def test_the_loss_at_the_logits_size_is_asked_for_in_the_training_section(options):
+    trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'cfg_options': {
+        'train.loss_at_logits_size': True, 'evaluation.period': None}})
+    trainer.train()
+    assert trainer.bare_model.loss_at_logits_size
+    plain = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'work_dir': options['work_dir'] + '2',
+                                            'cfg_options': {'evaluation.period': None}})
+    plain.train()
+    assert records(trainer)[0]['loss'] != records(plain)[0]['loss']
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_a_gpu_that_is_not_there_is_an_error(options):
     with pytest.raises(TrainingError, match="'cuda' was asked for, but torch .* sees no CUDA device"):
