@@ -39,7 +39,7 @@ build() {
         sed 's/^mmcv==/mmcv-full==/' requirements/easycv.txt > "$venv/requirements.txt"
         export MMCV_WITH_OPS=1 FORCE_CUDA=0
         # mmcv-full's build imports torch, which therefore comes first.
-        sed '/^mmcv-full==/d' requirements/easycv.txt > "$venv/before-mmcv.txt"
+        sed '/^mmcv-full==/d' "$venv/requirements.txt" > "$venv/before-mmcv.txt"
         pip install --quiet --no-cache-dir --no-deps --no-build-isolation -r "$venv/before-mmcv.txt"
     else
         cp requirements/easycv.txt "$venv/requirements.txt"

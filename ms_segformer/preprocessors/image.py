@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 2**29  # 536 megapixels, 1.5 GiB decoded; Pillow's own limit of 179 is meant for web servers
+BAND = 2**22  # pixels
 URL_TIMEOUT_SECONDS = 30
 MAX_URL_BYTES = 2**28
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
@@ -144,7 +145,19 @@ def _from_pil(image, name):
         return _from_array(np.asarray(image).astype(np.uint16), 'RGB')
     if image.mode == 'F':
         return _from_array(np.asarray(image), 'RGB')
-    return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+    return _pixels(image if image.mode == 'RGB' else image.convert('RGB'))
+
+
+def _pixels(image):
+    """A Pillow image's pixels, band by band: at once they would be held three times over while they are copied."""
+    rows = max(1, BAND // image.width)
+    if rows >= image.height:
+        return np.asarray(image)
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return array
 
 
 def _from_array(array, channel_order):

@@ -138,6 +138,13 @@ def test_file_errors_name_the_file(tmp_path, png):
         load_image(broken)
 
 
+@pytest.mark.parametrize('band', [1, 50, 10**6])
+def test_large_images_come_band_by_band(png, rgb, band, monkeypatch):
+    from ms_segformer.preprocessors import image
+    monkeypatch.setattr(image, 'BAND', band)
+    np.testing.assert_array_equal(load_image(png), rgb)
+
+
 def test_pillows_limit_is_left_as_it_was(png):
     limit = Image.MAX_IMAGE_PIXELS
     load_image(png)
