@@ -260,10 +260,10 @@ AFTERWARDS = {'Two commands': after_demo, 'Install': after_install, "The model c
 
 def test_few_blocks_are_not_run_and_each_says_why():
     not_run = [block for block in blocks(ENGLISH) if block.not_run]
-    assert len(not_run) <= 2 and all(len(block.not_run) > 20 for block in not_run)
+    assert len(not_run) <= 3 and all(len(block.not_run) > 20 for block in not_run)
     for block in not_run:  # they are real commands nevertheless
         program, *arguments = block.text.split()
-        command = ['make', '-n', *arguments] if program == 'make' else ['bash', '-n', program]
+        command = ['make', '-n', *arguments] if program == 'make' else ['bash', '-n', '-c', block.text]
         assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0, block.text
 
 
