@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name('RESULTS.md')
+PAUSE = 0.1  # seconds before each run: thread pools spin on for a while, and would slow down whatever runs next
 
 
 def parser(description, rounds=15):
@@ -34,6 +35,7 @@ def interleave(candidates, args):
     seconds = {name: [] for name in candidates}
     for step in range(args.warmup + args.rounds):
         for name, function in candidates.items():
+            time.sleep(PAUSE)
             start = clock()
             function()
             if step >= args.warmup:
