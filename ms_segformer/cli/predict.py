@@ -1,4 +1,6 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
+import logging
+from contextlib import contextmanager
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -25,7 +27,6 @@ def add_arguments(parser):
 
 
 def run(args):
-    import logging
     import os
     import sys
 
@@ -43,12 +44,12 @@ def run(args):
         read_configuration(model)  # its errors are clearer than what ModelScope makes of a directory it does not know
     segmenter = pipeline(TASK, model, device=args.device, engine=args.engine, precision=args.precision)
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
-    failures = []  # listed at the end, so the pipeline need not say it too
-    logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)
+    failures = []
     results = segmenter(iter(images), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
                         with_masks=False)
-    with tqdm(zip(images, results, strict=True), total=len(images), unit='image',
-              disable=len(images) == 1 or not sys.stderr.isatty()) as progress:
+    with _without_warnings('ms_segformer.pipelines'), tqdm(
+            zip(images, results, strict=True), total=len(images), unit='image',
+            disable=len(images) == 1 or not sys.stderr.isatty()) as progress:
         for image, result in progress:
             if 'error' in result:
                 failures.append((image, result['error']))
@@ -61,6 +62,18 @@ def run(args):
     if failures and len(images) > 1:
         print(f'{len(images) - len(failures)} of {len(images)} images segmented', file=sys.stderr)
     return 1 if failures else 0
+
+
+@contextmanager
+def _without_warnings(name):
+    """Silence a logger's warnings: failures are listed at the end, so the pipeline need not say them too."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _report(image, paths, rows):
