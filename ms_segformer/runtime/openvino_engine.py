@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class OpenVINOEngine(Engine):
     """Runs networks compiled for one shape each, and one for all the others; torch where OpenVINO cannot compile them.
 
-    The first shape, and any that comes often, gets a network of its own: about 15 % faster, in half the memory. So a
+    The first shape, and any that comes often, gets a network of its own: faster, in half the memory. So a
     folder of photographs of many shapes costs no more than a few compilations.
 
     Compiled networks are kept in `cache.cache_dir()`. Threads are those of torch (`OMP_NUM_THREADS`,
