@@ -105,7 +105,7 @@ class MixFFN(nn.Module):
     def forward(self, x, identity):
         """N×H×W×C, and the branch's `identity` of the same shape, to their sum."""
         height, width = x.shape[1:3]
-        rows = max(1, STRIP // (width * self.layers[0].out_channels))
+        rows = strip_rows(width, self.layers[0].out_channels)
         if rows >= height or self.training or not in_strips(x):
             return self.drop_path(self._shrunk(self._expanded(x))).add_(identity)
         out = torch.empty_like(x)
@@ -201,6 +201,11 @@ def in_strips(x):
     """
     compiling = hasattr(torch, 'compiler') and torch.compiler.is_compiling()
     return x.device.type == 'cpu' and not (torch.is_grad_enabled() or torch.jit.is_tracing() or compiling)
+
+
+def strip_rows(width, channels):
+    """Rows of a strip of a map with this width and number of channels."""
+    return max(1, STRIP // (width * channels))
 
 
 def pointwise(conv, x):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .mix_transformer import STRIP, in_strips, pointwise
+from .mix_transformer import in_strips, pointwise, strip_rows
 
 LANES = 16  # matrix products run faster when their columns are a multiple of this
 
@@ -73,12 +73,12 @@ class SegformerHead(nn.Module):
         weight, bias = folded['classifier']
         part, shift = folded['fusion'][0]
         logits = finest.new_empty(images, height, width, len(weight))
-        rows = max(1, STRIP // (width * len(shift)))
+        rows = strip_rows(width, len(shift))
         for image in range(images):
             coarse = [self._widened(i, features[i][image:image + 1], height, width) for i in range(1, len(features))]
             for start in range(0, height, rows):
                 stop = min(start + rows, height)
-                x = shift.expand((stop - start) * width, -1).reshape(stop - start, -1).contiguous()
+                x = shift.repeat(stop - start, width)
                 for values, matrix in coarse:
                     low = max(0, start * len(values) // height - 1)
                     high = stop * len(values) // height + 2
