@@ -7,26 +7,31 @@ Dialects, told apart by their keys:
 - Hugging Face `transformers`: `encoder.patch_embeddings.0`, `encoder.block.0.0`, `linear_c.0`, …; and the names its
   version 5 uses in memory: `stages.0.blocks.0`, `linear_projections.0`, …
 
-Files are never unpickled beyond tensors and plain containers.
+What is read of a file, and what is not, stands in `torch_file` and `pickle_interpreter`: nothing in it is run.
 """
+import hashlib
 import logging
-import pickle
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..files import atomic_write
 from ..metainfo import variant_of
+from .pickle_interpreter import CheckpointError, SetAside
+from .torch_file import read_torch_file, write_torch_file
 
 SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
+PREFERRED = 'pytorch_model.pt'  # ModelScope's name for the weights of a model directory
 CLASSIFIER = 'decode_head.conv_seg.'
+DIGEST_KEY = 'ms-segformer sha256'  # in the metadata of the safetensors files that this package writes
 logger = logging.getLogger(__name__)
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, unreadable or does not fit; the message says which and what to do."""
+__all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoint', 'load_checkpoint', 'load_state',
+           'read_checkpoint', 'save_checkpoint']
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,14 @@ class LoadReport:
     dropped: tuple = ()
 
 
-def find_checkpoint(model_dir):
-    """Return the one checkpoint file of a model directory.
+def find_checkpoint(model_dir: str | Path) -> Path:
+    """Return the checkpoint file of a model directory.
 
-    Files ending in .pt, .pth, .bin or .safetensors count, except a trainer's own `*_trainer_state.pth`.
+    Files ending in .pt, .pth, .bin or .safetensors count, except a trainer's own `*_trainer_state.pth`. Of several,
+    `pytorch_model.pt` is the one, and a warning says so.
 
     Raises:
-        CheckpointError: there is none or more than one; the message lists what was seen.
+        CheckpointError: there is none, or several of other names; the message lists what was seen.
     """
     folder = Path(model_dir)
     if not folder.is_dir():
@@ -54,36 +60,43 @@ def find_checkpoint(model_dir):
                    if p.suffix in SUFFIXES and not p.stem.endswith('_trainer_state') and not p.name.startswith('.'))
     if len(found) == 1:
         return found[0]
+    names = ', '.join(path.name for path in found)
+    if folder / PREFERRED in found:
+        _warn_once(f'{folder}: more than one checkpoint ({names}); {PREFERRED} is taken')
+        return folder / PREFERRED
     if found:
-        raise CheckpointError(f'{folder}: more than one checkpoint ({", ".join(p.name for p in found)}); leave the one '
-                              'to use in the directory')
+        raise CheckpointError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the directory, '
+                              f'or name it {PREFERRED}')
     seen = ', '.join(sorted(p.name for p in folder.iterdir())) or 'nothing'
     raise CheckpointError(f'{folder}: no checkpoint (a file ending in {", ".join(SUFFIXES)}); found only: {seen}')
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read a checkpoint file in any known dialect.
 
     Returns:
-        (state_dict, meta): tensors under this package's names, and the file's `meta` mapping ({} when it has none).
+        (state_dict, meta): tensors under this package's names, and what is plain of the file's `meta` mapping (CLASSES,
+        PALETTE, config, epoch, versions, …; {} when it has none).
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file is truncated, is no checkpoint, or holds objects that would have to be unpickled.
+        CheckpointError: the file is truncated or damaged, or is no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such checkpoint file')
-    content, meta = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    meta = None
     for wrapper in ('state_dict', 'model', 'module'):
         if isinstance(content.get(wrapper), dict):
             meta = content.get('meta') or meta
             content = content[wrapper]
-    state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    if not state:
-        entries = ', '.join(map(str, list(content)[:8]))
-        raise CheckpointError(f'{path}: holds no tensors (top-level entries: {entries}); expected a state dict')
-    return _translate(state), meta if isinstance(meta, dict) else {}
+    try:
+        state = _translate(_tensors(content))
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
+    meta = meta if isinstance(meta, dict) else {}
+    return state, {key: value for key, value in meta.items() if not isinstance(value, SetAside)}
 
 
 def load_checkpoint(model, path, strict=True, new_classifier=False):
@@ -124,25 +137,30 @@ def load_state(model, state, source, strict=True, new_classifier=False):
               if key in expected and state[key].shape != expected[key].shape}
     if shapes or (strict and (missing or unexpected)):
         raise CheckpointError(_mismatch(source, state, expected, missing, unexpected, shapes))
+    _check_values(state, expected, source)
     if missing or unexpected:
         logger.warning('%s: %s', source, _listing(missing, unexpected, {}))
     model.load_state_dict({key: value for key, value in state.items() if key in expected}, strict=False)
     return LoadReport(missing, unexpected, dropped)
 
 
-def save_checkpoint(path, model, meta=None):
-    """Write `{'meta', 'state_dict'}` (.pt, .pth) or the bare tensors (.safetensors), atomically.
+def save_checkpoint(path: str | Path, model: torch.nn.Module, meta: dict[str, Any] | None = None) -> str:
+    """Write `{'meta', 'state_dict'}` (.pt, .pth) or the bare tensors (.safetensors), atomically and with a digest.
 
     The layout of the former is EasyCV's: `meta` has CLASSES, PALETTE, epoch, iter where the caller gives them.
+
+    Returns:
+        The SHA-256 in the file, in hex, by which reading it notices damage.
     """
     path = Path(path)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if path.suffix != '.safetensors':
+        return write_torch_file(path, {'meta': dict(meta or {}), 'state_dict': state})
+    from safetensors.torch import save_file
+    digest = _digest(state)
     with atomic_write(path) as temporary:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import save_file
-            save_file(state, temporary)
-        else:
-            torch.save({'meta': dict(meta or {}), 'state_dict': state}, temporary)
+        save_file(state, temporary, {DIGEST_KEY: digest})
+    return digest
 
 
 def checkpoint_variant(state):
@@ -158,45 +176,77 @@ def checkpoint_variant(state):
     return variant_of(dims, depths)
 
 
-def _read_safetensors(path):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
     try:
-        return load_file(path), {}
+        with safe_open(path, 'pt') as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+            digest = (file.metadata() or {}).get(DIGEST_KEY)
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f'{path}: not a readable safetensors file ({error}); it may be truncated, fetch it '
                               'again') from None
+    if digest is not None and digest != _digest(state):
+        raise CheckpointError(f'{path}: damaged: its numbers are not those that were written (their SHA-256 differs '
+                              'from the one in the file); fetch it again')
+    return state
 
 
-def _read_torch(path):
-    size = path.stat().st_size
-    if size == 0:
-        raise CheckpointError(f'{path}: the file is empty; fetch it again')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if 'weights_only' in str(error).lower() or 'unsupported' in str(error).lower():
-            raise CheckpointError(_refusal(path, error)) from None
-        raise CheckpointError(f'{path}: not a PyTorch checkpoint ({_first_line(error)})') from None
-    except MemoryError:
-        raise
-    except Exception as error:  # on bytes that are no pickle torch.load raises whatever it stumbles over
-        raise CheckpointError(f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
-                              f'({_first_line(error)}); fetch it again') from None
-    if isinstance(content, torch.Tensor) or not isinstance(content, dict):
-        raise CheckpointError(f'{path}: holds a {type(content).__name__}; expected a state dict')
-    return content, {}
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}\n'.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
-def _refusal(path, error):
-    names = sorted(set(re.findall(r'GLOBAL ([\w.]+)', str(error))))
-    what = f' ({", ".join(names)})' if names else ''
-    return (f'{path}: holds Python objects besides tensors{what}, or is none; loading it could run code and is '
-            'refused. If you trust its origin, rewrite it once: keep only its state_dict; save that with safetensors')
+def _read_torch(path: Path) -> dict:
+    file = read_torch_file(path)
+    if isinstance(file.content, SetAside):
+        raise CheckpointError(f'{path}: a whole pickled object ({file.content.name}), whose weights are not to be had '
+                              'without running its code. Where that code is, save its state_dict() instead')
+    if not isinstance(file.content, dict):
+        raise CheckpointError(f'{path}: holds a {type(file.content).__name__}; expected a state dict')
+    if file.set_aside:
+        _warn_once(f'{path}: set aside, for they are neither tensors nor plain values: {_some(file.set_aside)}')
+    return file.content
 
 
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _tensors(content: dict) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict; what else stands among them (counters, versions) is left out."""
+    for key, value in content.items():
+        if isinstance(value, SetAside) and value.name.startswith('torch.'):
+            raise CheckpointError(f'{key} is none of the dense tensors that weights are ({value.name}); save the model '
+                                  'in plain float32')
+    state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not state:
+        raise CheckpointError(f'holds no tensors (top-level entries: {_some(map(str, content))}); expected a state '
+                              'dict')
+    wrong = [key for key in state if not isinstance(key, str)]
+    if wrong:
+        raise CheckpointError(f'its tensors have no names but {_some(map(repr, wrong))}; expected a state dict')
+    return state
+
+
+def _check_values(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
+    """Refuse numbers of the wrong kind, and weights that are not finite."""
+    kinds = [f'{key} is {str(value.dtype)[6:]}, expected {str(expected[key].dtype)[6:]}' for key, value in state.items()
+             if key in expected and (value.dtype == torch.bool or value.is_complex()
+                                     or value.is_floating_point() != expected[key].is_floating_point())]
+    if kinds:
+        raise CheckpointError(f'{source}: {_some(kinds)}: damaged, or quantised; fetch it again, or save the model in '
+                              'floating point')
+    spoiled = [key for key, value in state.items()
+               if key in expected and value.is_floating_point() and not value.isfinite().all()]
+    if spoiled:
+        raise CheckpointError(f'{source}: NaN or infinite weights in {_some(spoiled)}: damaged, or saved after the '
+                              'training had diverged; take an earlier checkpoint')
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    logger.warning('%s', message)
 
 
 def _mismatch(source, state, expected, missing, unexpected, shapes):
@@ -214,17 +264,19 @@ def _mismatch(source, state, expected, missing, unexpected, shapes):
 
 
 def _listing(missing, unexpected, shapes):
-    def some(items):
-        items = list(items)
-        return ', '.join(items[:5]) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
     parts = []
     if missing:
-        parts.append(f'missing keys: {some(missing)}')
+        parts.append(f'missing keys: {_some(missing)}')
     if unexpected:
-        parts.append(f'unexpected keys: {some(unexpected)}')
+        parts.append(f'unexpected keys: {_some(unexpected)}')
     if shapes:
-        parts.append('shapes: ' + some(f'{key} is {a}, expected {b}' for key, (a, b) in shapes.items()))
+        parts.append('shapes: ' + _some(f'{key} is {a}, expected {b}' for key, (a, b) in shapes.items()))
     return '; '.join(parts)
+
+
+def _some(items: Any) -> str:
+    items = list(items)
+    return ', '.join(items[:5]) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
 
 
 # --- Foreign names -----------------------------------------------------------------------------------------------
@@ -308,7 +360,7 @@ def _rename(state, rules):
                 break
         if _MATRIX_CONVS.search(key) and value.dim() == 2:
             value = value[:, :, None, None]  # a linear layer there, a 1×1 convolution here
-        elif key == 'decode_head.fusion_conv.conv.weight':
+        elif key == 'decode_head.fusion_conv.conv.weight' and value.dim() > 1:
             value = torch.cat(value.chunk(4, dim=1)[::-1], dim=1)  # there the coarsest stage comes first
         renamed[key] = value
     return renamed
@@ -323,6 +375,14 @@ def _join_attention(state):
             joined[key] = value
         elif match[2] == 'q':
             rest = ('kv',) if f'{match[1]}.kv.{match[3]}' in state else ('k', 'v')
-            parts = [value] + [state[f'{match[1]}.{part}.{match[3]}'] for part in rest]
-            joined[f'{match[1]}.in_proj_{match[3]}'] = torch.cat(parts)
+            parts = [value] + [state.get(f'{match[1]}.{part}.{match[3]}') for part in rest]
+            joined[f'{match[1]}.in_proj_{match[3]}'] = _cat(parts, key)
     return joined
+
+
+def _cat(parts: list[torch.Tensor | None], key: str) -> torch.Tensor:
+    fit = all(part is not None and part.dim() and part.shape[1:] == parts[0].shape[1:] for part in parts)
+    if not fit:
+        shapes = ', '.join('missing' if part is None else str(tuple(part.shape)) for part in parts)
+        raise CheckpointError(f'query, key and value beside {key} do not go together: {shapes}')
+    return torch.cat(parts)

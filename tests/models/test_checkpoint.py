@@ -104,7 +104,7 @@ def bad_files(tmp_path, good):
     yield 'text', b'this is not a checkpoint\n' * 10, 'checkpoint'
     yield 'list', _saved([1, 2], tmp_path), 'holds a list'
     yield 'no tensors', _saved({'a': 1}, tmp_path), 'holds no tensors'
-    yield 'code', pickle.dumps({'state_dict': Payload()}), 'refused'
+    yield 'code', pickle.dumps({'state_dict': Payload()}), 'not a PyTorch checkpoint'
 
 
 def _saved(content, tmp_path):
