@@ -97,16 +97,21 @@ def _directory(folder):
 
 
 def _network(folder, settings):
-    from ms_segformer.models.checkpoint import find_checkpoint, load_checkpoint
+    from ms_segformer.models.checkpoint import find_checkpoint, load_state, read_checkpoint
     from ms_segformer.models.segformer import Segformer
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
     network = Segformer(str(folder), **section)
     about = {'parameters': f'{sum(parameter.numel() for parameter in network.parameters()):,}'}
     try:
-        load_checkpoint(network, find_checkpoint(folder))
+        path = find_checkpoint(folder)
+        state, meta = read_checkpoint(path)
+        load_state(network, state, str(path))
     except (ValueError, OSError) as error:
         return {**about, 'checkpoint loads': False, 'why not': str(error)}
-    return {**about, 'checkpoint loads': True, 'engine': _engine(network)}
+    said = ', '.join(f'{key} {value}' for key, value in meta.items()
+                     if isinstance(value, (int, float)) or isinstance(value, str) and len(value) < 50)
+    return {**about, **({'checkpoint says': said} if said else {}), 'checkpoint loads': True,
+            'engine': _engine(network)}
 
 
 def _engine(network):

@@ -8,6 +8,7 @@ configuration says so with `plain_projections`.
 """
 import json
 from pathlib import Path
+from typing import Any
 
 from ..files import atomic_write
 from ..metainfo import MODEL, PIPELINE, TASK
@@ -46,8 +47,12 @@ def convert(source, target, classes=None):
                             'pipeline': _test_pipeline(source)}},
         'CLASSES': names,
     }
-    if meta.get('PALETTE'):
-        configuration['PALETTE'] = [list(map(int, colour)) for colour in meta['PALETTE']]
+    palette = _of_meta(meta, 'PALETTE')
+    if palette:
+        try:
+            configuration['PALETTE'] = [[int(value) for value in colour] for colour in palette]
+        except (TypeError, ValueError):
+            raise CheckpointError(f'{file}: meta.PALETTE is no list of colours [red, green, blue]') from None
     save_checkpoint(target / 'pytorch_model.pt', model, {'CLASSES': names})
     with atomic_write(target / 'configuration.json') as temporary:
         temporary.write_text(json.dumps(configuration, indent=2, ensure_ascii=False), encoding='utf-8')
@@ -113,9 +118,16 @@ def _weights_of(folder):
                           '(a model in several parts has to be saved in one first)')
 
 
+def _of_meta(meta: dict[str, Any], key: str) -> list | tuple | None:
+    """`CLASSES` or `PALETTE` as mmcv's checkpoints have them, or as the configuration in EasyCV's exports does."""
+    config = meta.get('config')
+    found = meta.get(key) or (config.get(key) if isinstance(config, dict) else None)
+    return found if isinstance(found, (list, tuple)) else None
+
+
 def _class_names(classes, described, meta, count, source):
     labels = described.get('id2label')
-    names = classes or meta.get('CLASSES') or (labels and [labels[key] for key in sorted(labels, key=int)])
+    names = classes or _of_meta(meta, 'CLASSES') or (labels and [labels[key] for key in sorted(labels, key=int)])
     if not names:
         raise CheckpointError(f'{source}: has no class names; give the {count} names with classes=[…] (--classes FILE)')
     if len(names) not in (count, count - 1):

@@ -2,6 +2,7 @@
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -123,7 +124,7 @@ def test_files_that_are_no_checkpoint_are_clear_errors(tmp_path, tiny_model_dir,
     assert 'ran' not in capsys.readouterr().out
 
 
-def test_the_one_checkpoint_of_a_directory_is_found(tmp_path, tiny_model_dir):
+def test_the_one_checkpoint_of_a_directory_is_found(tmp_path, tiny_model_dir, caplog):
     with pytest.raises(CheckpointError, match='found only: nothing'):
         find_checkpoint(tmp_path)
     (tmp_path / 'README.md').write_text('x')
@@ -133,9 +134,70 @@ def test_the_one_checkpoint_of_a_directory_is_found(tmp_path, tiny_model_dir):
     shutil.copy(tiny_model_dir / 'pytorch_model.pt', tmp_path / 'any_name.pth')
     assert find_checkpoint(tmp_path).name == 'any_name.pth'
     shutil.copy(tiny_model_dir / 'pytorch_model.pt', tmp_path / 'second.pt')
-    with pytest.raises(CheckpointError, match='any_name.pth, second.pt'):
+    with pytest.raises(CheckpointError, match='any_name.pth, second.pt.*name it pytorch_model.pt'):
         find_checkpoint(tmp_path)
+    shutil.copy(tiny_model_dir / 'pytorch_model.pt', tmp_path)
+    assert find_checkpoint(tmp_path).name == 'pytorch_model.pt'
+    assert 'any_name.pth, pytorch_model.pt, second.pt); pytorch_model.pt is taken' in caplog.text
     with pytest.raises(CheckpointError, match='no such directory'):
         find_checkpoint(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match='no such checkpoint file'):
         read_checkpoint(tmp_path / 'nothing.pt')
+
+
+@pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
+def test_one_flipped_bit_of_what_is_saved_is_noticed(tmp_path, tiny_model_dir, weights, suffix):
+    model = build(tiny_model_dir)
+    model.load_state_dict(weights)
+    path = tmp_path / f'saved{suffix}'
+    assert len(save_checkpoint(path, model)) == 64
+    good, random = path.read_bytes(), np.random.default_rng(0)
+    for position in random.integers(0, len(good) - 100, 60):
+        content = bytearray(good)
+        content[position] ^= 1 << int(random.integers(8))
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match='damaged|not a PyTorch checkpoint|not a readable safetensors'):
+            read_checkpoint(path)
+
+
+SPOILED = {
+    'NaN': (lambda state: state['decode_head.conv_seg.bias'].fill_(float('nan')), 'NaN or infinite weights'),
+    'inf': (lambda state: state['decode_head.fusion_conv.bn.running_var'].fill_(float('inf')), 'NaN or infinite'),
+    'integers': (lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.int64)}),
+                 'conv_seg.bias is int64, expected float32'),
+    'booleans': (lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.bool)}),
+                 'conv_seg.bias is bool'),
+    'a float counter': (lambda state: state.update({
+        'decode_head.fusion_conv.bn.num_batches_tracked': torch.tensor(3.0)}), 'num_batches_tracked is float32'),
+}
+
+
+@pytest.mark.parametrize('how', SPOILED)
+def test_weights_that_are_none_are_refused(tmp_path, tiny_model_dir, weights, how):
+    state = {key: value.clone() for key, value in weights.items()}
+    spoil, message = SPOILED[how]
+    spoil(state)
+    torch.save(state, tmp_path / 'spoiled.pt')
+    model = build(tiny_model_dir)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(model, tmp_path / 'spoiled.pt')
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('state, message', [
+    ({3: torch.ones(1)}, 'no names but 3'),
+    ({'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1), 'segformer.encoder.block.0.0.attention.self'
+      '.query.weight': torch.ones(2, 2)}, 'query, key and value .* missing'),
+    ({'a': torch.ones(2, 2).to_sparse()}, 'none of the dense tensors'),
+])
+def test_state_dicts_that_are_none_are_clear_errors(tmp_path, state, message):
+    torch.save(state, tmp_path / 'odd.pt')
+    with pytest.raises(CheckpointError, match=f'odd.pt: .*{message}'):
+        read_checkpoint(tmp_path / 'odd.pt')
+
+
+def test_half_precision_weights_load(tmp_path, tiny_model_dir, weights):
+    torch.save({key: value.half() if value.is_floating_point() else value for key, value in weights.items()},
+               tmp_path / 'half.pt')
+    load_checkpoint(build(tiny_model_dir), tmp_path / 'half.pt')

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from exported import save_exported
 from modelscope.pipelines import pipeline
 from modelscope.utils.constant import Tasks
 from PIL import Image
@@ -55,7 +56,7 @@ def test_tiny_model_equals_the_original(tiny, oracle, name):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_every_variant_equals_the_original(tmp_path, oracle, variant):
     shapes = reference_shapes(oracle, variant)
-    torch.save({'meta': {}, 'state_dict': recipe_weights(oracle, shapes)}, tmp_path / 'pytorch_model.pt')
+    save_exported(tmp_path / 'pytorch_model.pt', recipe_weights(oracle, shapes))
     shutil.copy(oracle / 'configuration' / f'{variant}.json', tmp_path / 'configuration.json')
     segmenter = open_pipeline(tmp_path)
     golden = np.load(oracle / 'golden' / f'recipe_{variant}.npz')

@@ -11,6 +11,7 @@ from modelscope.trainers import build_trainer
 from tiny_run import CLASSES
 
 from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.models.checkpoint import read_checkpoint
 from ms_segformer.trainers import state
 from ms_segformer.trainers.errors import TrainingError
 
@@ -83,8 +84,7 @@ def test_a_finished_run_resumes_to_itself_without_evaluating_again(unbroken, run
 
 def test_a_checkpoint_has_the_original_layout(unbroken, tiny_model_dir):
     file = torch.load(unbroken[1] / 'epoch_3.pth', weights_only=True)
-    published = torch.load(tiny_model_dir / 'pytorch_model.pt', weights_only=True)
-    published = published.get('state_dict', published)
+    published, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
     assert file['meta']['CLASSES'] == CLASSES and len(file['meta']['PALETTE']) == 3
     assert (file['meta']['epoch'], file['meta']['iter']) == (3, 12)
     assert file['state_dict'].keys() == published.keys()

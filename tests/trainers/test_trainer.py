@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from exported import save_exported
 from modelscope.metainfo import Trainers
 from modelscope.trainers import build_trainer
 from tiny_run import CLASSES, shrink
@@ -16,6 +17,7 @@ from ms_segformer.config import read_configuration
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset
 from ms_segformer.metainfo import VARIANTS, configuration_dir
+from ms_segformer.models.checkpoint import read_checkpoint
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -170,9 +172,8 @@ def test_a_gpu_that_is_not_there_is_an_error(options):
 def test_load_from_takes_the_place_of_the_model_s_weights(options, tmp_path, tiny_model_dir):
     torch.manual_seed(5)
     state = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in
-             torch.load(tiny_model_dir / 'pytorch_model.pt', weights_only=True).get('state_dict', torch.load(
-                 tiny_model_dir / 'pytorch_model.pt', weights_only=True)).items()}
-    torch.save({'state_dict': state}, tmp_path / 'other.pth')
+             read_checkpoint(tiny_model_dir / 'pytorch_model.pt')[0].items()}
+    save_exported(tmp_path / 'other.pth', state)
     trainer = build_trainer(Trainers.easycv, {**options, 'load_from': str(tmp_path / 'other.pth')})
     assert torch.equal(trainer.bare_model.decode_head.fusion_conv.conv.weight,
                        state['decode_head.fusion_conv.conv.weight'])
