@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from exported import save_exported
 from hub.cards import CARDS, IMAGE_HOST, IMAGE_PATH, expected_labels, labels_in, photograph
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
 from hub.fixtures import MODEL_ID, published_files
@@ -45,6 +46,27 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
                            for argument in arguments])
     assert labels_in(offline.stdout) == labels_in(first.stdout)
     assert 'cannot be reached' in offline.stderr and python.pip() == []
+
+
+def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, tmp_path):
+    """The network of the card's size, its weights made up, as EasyCV exports it, under the published configuration."""
+    import torch
+
+    from ms_segformer.config import read_configuration
+    from ms_segformer.metainfo import VARIANTS, configuration_dir
+    from ms_segformer.models.segformer import Segformer
+    folder = tmp_path / 'b0'
+    folder.mkdir()
+    shutil.copy(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json', folder)
+    torch.manual_seed(0)
+    settings = read_configuration(folder)
+    model = Segformer(**{key: value for key, value in settings.raw['model'].items() if key != 'type'})
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    save_exported(folder / 'pytorch_model.pt', model.state_dict(), settings.raw)
+    hub.add_model(MODEL_ID, {path.name: path.read_bytes() for path in folder.iterdir()})
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_predict.py')
+    assert labels_in(done.stdout) == expected_labels(image, folder)
+    assert 'set aside' not in done.stderr and python.pip() == []
 
 
 def prepare(way, python, folder):
