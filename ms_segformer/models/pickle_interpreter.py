@@ -61,7 +61,7 @@ class SetAside:
 
 
 class _Known(SetAside):
-    """A name in the file that is known: `make` takes the machine and the arguments that come with it."""
+    """A name in the file that is known: `make` takes the interpreter and the arguments that come with it."""
 
     __slots__ = ('make',)
 
@@ -123,45 +123,148 @@ class PickleInterpreter:
 
     def run(self, stream: BinaryIO) -> Any:
         """Interpret one pickle and return its value; leaves the stream behind it."""
-        self.stack, self.memo = [], {}
+        self._stack: list = []
+        self._memo: dict[int, Any] = {}
         for opcode, argument, _ in pickletools.genops(stream):
             self._opcodes += 1
             if self._opcodes > MAX_OPCODES:
                 raise CheckpointError(f'a pickle of more than {MAX_OPCODES:,} opcodes; refused')
             name = opcode.name
             if name in _PUSHED:
-                self.stack.append(argument)
+                self._stack.append(argument)
             elif name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
+                self._stack.append(_CONSTANTS[name])
             elif name in _EMPTY:
-                self.stack.append(_EMPTY[name]())
+                self._stack.append(_EMPTY[name]())
             elif name == 'STOP':
-                return _plain(self.stack.pop())
+                return _plain(self._pop())
             elif name not in _IGNORED:
                 _OPCODES[name](self, argument)
         raise CheckpointError('a pickle without an end')
 
-    def pop(self) -> Any:
-        return self._checked(self.stack.pop())
+    # --- the stack ---
 
-    @staticmethod
-    def _checked(value: Any) -> Any:
-        if value is _MARK:
-            raise CheckpointError('a damaged pickle')
-        return value
+    def _pop(self) -> Any:
+        return _no_mark(self._stack.pop())
 
-    def pop_to_mark(self) -> list:
-        for index in range(len(self.stack) - 1, -1, -1):
-            if self.stack[index] is _MARK:
-                items = self.stack[index + 1:]
-                del self.stack[index:]
-                return items
+    def _top(self) -> Any:
+        return _no_mark(self._stack[-1])
+
+    def _pop_to_mark(self) -> list:
+        """The values above the uppermost mark, which goes too."""
+        for index in range(len(self._stack) - 1, -1, -1):
+            if self._stack[index] is _MARK:
+                items = self._stack[index + 1:]
+                del self._stack[index:]
+                return [_plain(item) for item in items]
         raise CheckpointError('a damaged pickle')
 
-    def top(self) -> Any:
-        return self._checked(self.stack[-1])
+    def _pop_some(self, count: int) -> list:
+        if len(self._stack) < count:
+            raise CheckpointError('a damaged pickle')
+        items = self._stack[len(self._stack) - count:]
+        del self._stack[len(self._stack) - count:]
+        return [_plain(_no_mark(item)) for item in items]
 
-    # --- what opcodes do ---
+    # --- opcodes, by what they do; the argument is the one in the pickle ---
+
+    def _mark(self, _: Any) -> None:
+        self._stack.append(_MARK)
+
+    def _drop(self, _: Any) -> None:
+        self._stack.pop()
+
+    def _drop_to_mark(self, _: Any) -> None:
+        self._pop_to_mark()
+
+    def _duplicate(self, _: Any) -> None:
+        self._stack.append(self._top())
+
+    def _put(self, key: int | None) -> None:
+        self._memo[len(self._memo) if key is None else key] = self._top()
+
+    def _get(self, key: int) -> None:
+        self._stack.append(self._memo[key])
+
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._pop_to_mark())
+
+    def _tuple(self, _: Any) -> None:
+        self._stack.append(tuple(self._pop_to_mark()))
+
+    def _tuple_1(self, _: Any) -> None:
+        self._stack.append(tuple(self._pop_some(1)))
+
+    def _tuple_2(self, _: Any) -> None:
+        self._stack.append(tuple(self._pop_some(2)))
+
+    def _tuple_3(self, _: Any) -> None:
+        self._stack.append(tuple(self._pop_some(3)))
+
+    def _dict(self, _: Any) -> None:
+        items, made = self._pop_to_mark(), {}
+        _set_items(made, items)
+        self._stack.append(made)
+
+    def _frozen_set(self, _: Any) -> None:
+        items, made = self._pop_to_mark(), set()
+        _add(made, items)
+        self._stack.append(made)
+
+    def _add_one(self, _: Any) -> None:
+        item = self._pop_some(1)
+        _add(self._top(), item)
+
+    def _add_many(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        _add(self._top(), items)
+
+    def _set_item(self, _: Any) -> None:
+        items = self._pop_some(2)
+        _set_items(self._top(), items)
+
+    def _set_many(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        _set_items(self._top(), items)
+
+    def _global(self, argument: str) -> None:
+        self._stack.append(self._named(*argument.split(' ', 1)))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self._pop(), self._pop()
+        self._stack.append(self._named(module, name))
+
+    def _reduce(self, _: Any) -> None:
+        arguments, what = self._pop(), self._pop()
+        self._stack.append(self.make(what, arguments))
+
+    def _new_with_keywords(self, _: Any) -> None:
+        self._pop()
+        self._reduce(None)
+
+    def _object(self, _: Any) -> None:
+        what, *arguments = self._pop_to_mark()
+        self._stack.append(self.make(what, tuple(arguments)))
+
+    def _instance(self, argument: str) -> None:
+        arguments = self._pop_to_mark()
+        self._stack.append(self.make(self._named(*argument.split(' ', 1)), tuple(arguments)))
+
+    def _build(self, _: Any) -> None:
+        """Give the uppermost value its state; only numpy's have one that matters."""
+        state, target = self._pop(), self._top()
+        if isinstance(target, _Dtype):
+            target.order = '>' if isinstance(state, tuple) and '>' in state[1:2] else '<'
+        elif isinstance(target, _Array):
+            try:
+                self._fill(target, *state)
+            except _NotPlain as reason:
+                self._names.add(str(reason))
+
+    def _persistent(self, _: Any) -> None:
+        self._stack.append(self._storage_of(*self._pop()))
+
+    # --- what they make ---
 
     def spend(self, size: int) -> None:
         """Count memory that the file did not pay for with as many bytes of its own."""
@@ -169,7 +272,7 @@ class PickleInterpreter:
         if self._allowed < 0:
             raise CheckpointError('what it describes is far larger than the file; refused')
 
-    def name(self, module: Any, name: Any) -> Any:
+    def _named(self, module: Any, name: Any) -> Any:
         """What stands for a class or function named in the file."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise CheckpointError('a damaged pickle')
@@ -194,17 +297,6 @@ class PickleInterpreter:
                 self._names.add(name)
         return SetAside(name)
 
-    def build(self, state: Any) -> None:
-        """Give the topmost value its state; only numpy's have one that matters."""
-        target = self.top()
-        if isinstance(target, _Dtype):
-            target.order = '>' if isinstance(state, tuple) and '>' in state[1:2] else '<'
-        elif isinstance(target, _Array):
-            try:
-                self._fill(target, *state)
-            except _NotPlain as reason:
-                self._names.add(str(reason))
-
     def _fill(self, array: _Array, _: Any, shape: Any, dtype: Any, fortran: Any, data: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, str)) or len(data) > MAX_ARRAY_BYTES:
             raise _NotPlain(array.name)
@@ -215,9 +307,9 @@ class PickleInterpreter:
         self.spend(64 * len(values) * (1 + len(shape)))
         array.values = values.reshape(shape, order='F' if fortran else 'C').tolist()
 
-    def persistent(self, identity: Any) -> torch.Tensor | SetAside:
+    def _storage_of(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None
+                    ) -> torch.Tensor | SetAside:
         """The storage that a persistent id names, or the part of it that the legacy format calls a view."""
-        kind, dtype, key, _, count, *view = identity
         if kind != 'storage' or not isinstance(dtype, torch.dtype):
             return SetAside('a storage of another kind')
         if type(count) is not int or count < 0 or not isinstance(key, str):
@@ -227,9 +319,9 @@ class PickleInterpreter:
         storage = self._storages[key]
         if storage.dtype != dtype or len(storage) != count:
             raise CheckpointError(f'storage {key} is described in two ways')
-        if not view or view[0] is None:
+        if view is None:
             return storage
-        _, offset, length = view[0]
+        _, offset, length = view
         if type(offset) is not int or type(length) is not int or not 0 <= offset <= offset + length <= count:
             raise CheckpointError('a view outside of its storage')
         return storage[offset:offset + length]
@@ -252,27 +344,27 @@ class PickleInterpreter:
         return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
 
 
-def _dict(machine: PickleInterpreter, *arguments: Any) -> dict:
+def _dict(interpreter: PickleInterpreter, *arguments: Any) -> dict:
     """A dict; of the arguments only what dict() takes counts (a default factory does not), items may follow."""
     found: dict = {}
     if len(arguments) == 1 and isinstance(arguments[0], (list, dict)):
         pairs = list(arguments[0].items() if isinstance(arguments[0], dict) else arguments[0])
-        machine.spend(100 * len(pairs))
+        interpreter.spend(100 * len(pairs))
         _set_items(found, [part for key, value in pairs for part in (key, value)])
     return found
 
 
-def _set(machine: PickleInterpreter, items: Any = ()) -> set:
+def _set(interpreter: PickleInterpreter, items: Any = ()) -> set:
     if not isinstance(items, (list, tuple, set)) or not all(isinstance(item, _PLAIN) for item in items):
         raise _NotPlain('set')
-    machine.spend(100 * len(items))
+    interpreter.spend(100 * len(items))
     return set(items)
 
 
-def _encode(machine: PickleInterpreter, text: Any, encoding: Any = 'latin1') -> bytes:
+def _encode(interpreter: PickleInterpreter, text: Any, encoding: Any = 'latin1') -> bytes:
     if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
         raise _NotPlain('_codecs.encode')
-    machine.spend(len(text))
+    interpreter.spend(len(text))
     return text.encode('latin-1')
 
 
@@ -285,8 +377,8 @@ def _scalar(_: PickleInterpreter, dtype: Any, data: Any = b'') -> Any:
     return values.item()
 
 
-def _size(machine: PickleInterpreter, sizes: Any = ()) -> tuple:
-    machine.spend(8 * len(sizes))
+def _size(interpreter: PickleInterpreter, sizes: Any = ()) -> tuple:
+    interpreter.spend(8 * len(sizes))
     return tuple(sizes)
 
 
@@ -294,16 +386,16 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_DICTS, _dict),
     **dict.fromkeys(('torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_tensor'), PickleInterpreter.tensor),
     **dict.fromkeys(('torch._utils._rebuild_parameter', 'torch._utils._rebuild_parameter_with_state'),
-                    lambda machine, data, *_: data),
-    'torch._tensor._rebuild_from_type_v2': lambda machine, function, kind, arguments, state: machine.make(
+                    lambda interpreter, data, *_: data),
+    'torch._tensor._rebuild_from_type_v2': lambda interpreter, function, kind, arguments, state: interpreter.make(
         function, arguments),  # a subclass, or a tensor with attributes
     'torch.Size': _size,
     **dict.fromkeys(('builtins.set', '__builtin__.set', 'builtins.frozenset', '__builtin__.frozenset'), _set),
     '_codecs.encode': _encode,
-    'numpy.dtype': lambda machine, code, *_: _Dtype(code),
+    'numpy.dtype': lambda interpreter, code, *_: _Dtype(code),
     **{f'numpy.{core}.multiarray.scalar': _scalar for core in ('core', '_core')},
-    **{f'numpy.{core}.multiarray._reconstruct': lambda machine, *_: _Array() for core in ('core', '_core')},
-    'numpy.ndarray': lambda machine, *_: _Array(),
+    **{f'numpy.{core}.multiarray._reconstruct': lambda interpreter, *_: _Array() for core in ('core', '_core')},
+    'numpy.ndarray': lambda interpreter, *_: _Array(),
 }
 
 
@@ -312,9 +404,22 @@ def _set_items(target: Any, items: list) -> None:
     if not isinstance(target, dict):
         return
     for key, value in zip(items[::2], items[1::2], strict=True):
-        key = _plain(key)
         if isinstance(key, _PLAIN) or isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key):
-            target[key] = _plain(value)
+            target[key] = value
+
+
+def _add(target: Any, items: list) -> None:
+    """Items to a list or set; to what is set aside nothing is added."""
+    if isinstance(target, list):
+        target += items
+    elif isinstance(target, set):
+        target.update(item for item in items if isinstance(item, _PLAIN))
+
+
+def _no_mark(value: Any) -> Any:
+    if value is _MARK:
+        raise CheckpointError('a damaged pickle')
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -322,99 +427,18 @@ def _plain(value: Any) -> Any:
     return value.values if isinstance(value, _Array) and value.values is not None else value
 
 
-def _append(machine: PickleInterpreter, items: list) -> None:
-    target = machine.top()
-    if isinstance(target, list):
-        target += map(_plain, items)
-    elif isinstance(target, set):
-        target.update(item for item in items if isinstance(item, _PLAIN))
-
-
-def _put(machine: PickleInterpreter, key: Any) -> None:
-    machine.memo[key] = machine.top()
-
-
-def _tuple(count: int) -> Callable[[PickleInterpreter, Any], None]:
-    def run(machine: PickleInterpreter, _: Any) -> None:
-        if len(machine.stack) < count:
-            raise CheckpointError('a damaged pickle')
-        items = tuple(_plain(machine._checked(item)) for item in machine.stack[-count:])
-        machine.stack[-count:] = [items]
-    return run
-
-
-def _op_dict(machine: PickleInterpreter, _: Any) -> None:
-    items, made = machine.pop_to_mark(), {}
-    _set_items(made, items)
-    machine.stack.append(made)
-
-
-def _op_set_item(machine: PickleInterpreter, _: Any) -> None:
-    value, key = machine.pop(), machine.pop()
-    _set_items(machine.top(), [key, value])
-
-
-def _op_set_items(machine: PickleInterpreter, _: Any) -> None:
-    items = machine.pop_to_mark()
-    _set_items(machine.top(), items)
-
-
-def _op_appends(machine: PickleInterpreter, _: Any) -> None:
-    items = machine.pop_to_mark()
-    _append(machine, items)
-
-
-def _op_append(machine: PickleInterpreter, _: Any) -> None:
-    item = machine.pop()
-    _append(machine, [item])
-
-
-def _op_reduce(machine: PickleInterpreter, _: Any) -> None:
-    arguments, what = machine.pop(), machine.pop()
-    machine.stack.append(machine.make(what, arguments))
-
-
-def _op_new_ex(machine: PickleInterpreter, _: Any) -> None:
-    machine.pop()
-    _op_reduce(machine, None)
-
-
-def _op_obj(machine: PickleInterpreter, _: Any) -> None:
-    what, *arguments = machine.pop_to_mark()
-    machine.stack.append(machine.make(what, tuple(arguments)))
-
-
-def _op_inst(machine: PickleInterpreter, argument: str) -> None:
-    arguments = machine.pop_to_mark()
-    machine.stack.append(machine.make(machine.name(*argument.split(' ', 1)), tuple(arguments)))
-
-
-def _op_stack_global(machine: PickleInterpreter, _: Any) -> None:
-    name, module = machine.pop(), machine.pop()
-    machine.stack.append(machine.name(module, name))
-
-
-def _op_build(machine: PickleInterpreter, _: Any) -> None:
-    machine.build(machine.pop())
-
-
 _OPCODES: dict[str, Callable[[PickleInterpreter, Any], None]] = {
-    'MARK': lambda machine, _: machine.stack.append(_MARK),
-    'POP': lambda machine, _: machine.stack.pop(),
-    'POP_MARK': lambda machine, _: machine.pop_to_mark(),
-    'DUP': lambda machine, _: machine.stack.append(machine.top()),
-    'PUT': _put, 'BINPUT': _put, 'LONG_BINPUT': _put,
-    'MEMOIZE': lambda machine, _: _put(machine, len(machine.memo)),
-    **{name: lambda machine, key: machine.stack.append(machine.memo[key]) for name in ('GET', 'BINGET', 'LONG_BINGET')},
-    'LIST': lambda machine, _: machine.stack.append([_plain(item) for item in machine.pop_to_mark()]),
-    'TUPLE': lambda machine, _: machine.stack.append(tuple(map(_plain, machine.pop_to_mark()))),
-    'TUPLE1': _tuple(1), 'TUPLE2': _tuple(2), 'TUPLE3': _tuple(3),
-    'FROZENSET': lambda machine, _: machine.stack.append({i for i in machine.pop_to_mark() if isinstance(i, _PLAIN)}),
-    'DICT': _op_dict, 'SETITEM': _op_set_item, 'SETITEMS': _op_set_items,
-    'APPEND': _op_append, 'APPENDS': _op_appends, 'ADDITEMS': _op_appends,
-    'GLOBAL': lambda machine, argument: machine.stack.append(machine.name(*argument.split(' ', 1))),
-    'STACK_GLOBAL': _op_stack_global,
-    'REDUCE': _op_reduce, 'NEWOBJ': _op_reduce, 'NEWOBJ_EX': _op_new_ex, 'OBJ': _op_obj, 'INST': _op_inst,
-    'BUILD': _op_build,
-    'BINPERSID': lambda machine, _: machine.stack.append(machine.persistent(machine.pop())),
+    'MARK': PickleInterpreter._mark, 'POP': PickleInterpreter._drop, 'POP_MARK': PickleInterpreter._drop_to_mark,
+    'DUP': PickleInterpreter._duplicate,
+    **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'), PickleInterpreter._put),
+    **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), PickleInterpreter._get),
+    'LIST': PickleInterpreter._list, 'TUPLE': PickleInterpreter._tuple, 'TUPLE1': PickleInterpreter._tuple_1,
+    'TUPLE2': PickleInterpreter._tuple_2, 'TUPLE3': PickleInterpreter._tuple_3, 'DICT': PickleInterpreter._dict,
+    'FROZENSET': PickleInterpreter._frozen_set, 'APPEND': PickleInterpreter._add_one,
+    **dict.fromkeys(('APPENDS', 'ADDITEMS'), PickleInterpreter._add_many),
+    'SETITEM': PickleInterpreter._set_item, 'SETITEMS': PickleInterpreter._set_many,
+    'GLOBAL': PickleInterpreter._global, 'STACK_GLOBAL': PickleInterpreter._stack_global,
+    **dict.fromkeys(('REDUCE', 'NEWOBJ'), PickleInterpreter._reduce),
+    'NEWOBJ_EX': PickleInterpreter._new_with_keywords, 'OBJ': PickleInterpreter._object,
+    'INST': PickleInterpreter._instance, 'BUILD': PickleInterpreter._build, 'BINPERSID': PickleInterpreter._persistent,
 }
