@@ -3,8 +3,12 @@
 The published models are defined by two bilinear resizes, logits to the network's input size and from there to the
 photograph's, then softmax and argmax. Both resizes are linear and separable, so their composition is one sparse map per
 axis (`axis_taps`), applied here in bands of rows: the C×H×W tensor never exists.
+
+Finite logits of any size give a right answer; NaN and infinity are a `LogitsError`, whichever way is taken.
 """
 import math
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +23,12 @@ except ImportError:  # built without a C compiler; the same result in more time
 
 TILE_SAMPLES = 8  # side, in samples of the logits, of a tile that has its own list of possible winners
 BAND_VALUES = 4 << 20  # float32 values of one band of upsampled logits, 16 MiB
+FLOAT32_RANGE = 1e29  # magnitude up to which no mean or difference of logits overflows float32, in any unit used here
+MOST_CLASSES = 256  # label maps are uint8
+
+
+class LogitsError(ValueError):
+    """Logits that hold NaN or infinity, of which no label map can be made; the message names the model."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,10 @@ class Segmentation:
     counts: list
 
 
-def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=False):
+def segment(
+        logits: torch.Tensor | np.ndarray, pad_shape: Sequence[int], img_shape: Sequence[int],
+        ori_shape: Sequence[int], num_names: int, align_corners: bool = False,
+        model: str | os.PathLike | None = None) -> Segmentation:
     """Scale logits to the photograph and take the best class of every pixel.
 
     Equal to `interpolate(logits, pad_shape)`, cut to `img_shape`, `interpolate(…, ori_shape)`, softmax and argmax, both
@@ -52,17 +65,21 @@ def segment(logits, pad_shape, img_shape, ori_shape, num_names, align_corners=Fa
         num_names: classes that have a name; ids from `num_names` on are VOID: they keep their pixels in `seg_map` but
             are no segment.
         align_corners: as in `torch.nn.functional.interpolate`.
+        model: directory or name of the model, for messages.
 
     Returns:
         `Segmentation`.
 
     Raises:
+        LogitsError: the logits hold NaN or infinity, be it in the padding.
         ValueError: the shapes contradict each other.
     """
-    pixels = _channels_last(logits)
+    logits = torch.as_tensor(logits)
+    if logits.dim() != 3 or not 1 <= logits.shape[0] <= MOST_CLASSES:
+        raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most {MOST_CLASSES} classes')
     (rows, cols) = (_checked_taps(n, *sizes, align_corners)
-                    for n, *sizes in zip(pixels.shape[:2], pad_shape[:2], img_shape[:2], ori_shape[:2], strict=True))
-    return summarise(*label_pixels(pixels, rows, cols), num_names)
+                    for n, *sizes in zip(logits.shape[1:], pad_shape[:2], img_shape[:2], ori_shape[:2], strict=True))
+    return summarise(*label_pixels(logits.permute(1, 2, 0), rows, cols, model), num_names)
 
 
 def summarise(seg_map, sums, counts, num_names):
@@ -77,18 +94,56 @@ def masks(segmentation):
     return [(segmentation.seg_map == class_id).view(np.uint8) for class_id in segmentation.class_ids]
 
 
-def label_pixels(pixels, rows, cols):
+def label_pixels(pixels: torch.Tensor, rows: tuple[np.ndarray, np.ndarray], cols: tuple[np.ndarray, np.ndarray],
+                 model: str | os.PathLike | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Stretch logits by one sparse map per axis and take the best class of every pixel.
 
     Args:
-        pixels: contiguous h×w×C float32 tensor on the CPU, C ≤ 256; for the C kernel, pixels may stand further apart.
-        rows, cols: (first, weights) of `axis_taps`.
+        pixels: h×w×C float tensor, C ≤ 256; fastest in float32 on the CPU with the classes side by side.
+        rows, cols: (first, weights) of `axis_taps`: int32 array of n, not falling, and float32 array of n×T, from 0 to
+            1 with the sum 1, for n outputs.
+        model: directory or name of the model, for messages.
 
     Returns:
         (seg_map, sums, counts): H×W uint8; float64 and int64 arrays of C: the summed softmax probability of each class
         over its pixels, and their number.
+
+    Raises:
+        LogitsError: the logits hold NaN or infinity.
+        ValueError: a map that reads samples which are not there, or whose weights are no weighted mean.
     """
-    return (_label_torch if _segment is None else _label_compiled)(pixels, rows, cols)
+    if pixels.dim() != 3 or not 1 <= pixels.shape[2] <= MOST_CLASSES or pixels.numel() == 0:
+        raise ValueError(f'logits of shape {tuple(pixels.shape)}; expected h×w×C with 1 to {MOST_CLASSES} classes')
+    for size, (first, weights) in zip(pixels.shape[:2], (rows, cols), strict=True):
+        _check_taps(size, first, weights)
+    pixels = _class_after_class(pixels)
+    found = None if _segment is None else _label_compiled(pixels, rows, cols)
+    return _label_torch(pixels, rows, cols, model) if found is None else found
+
+
+def largest_magnitude(logits: torch.Tensor, model: str | os.PathLike | None = None) -> float:
+    """Return the largest magnitude among logits and refuse what is not finite.
+
+    Args:
+        logits: float tensor of any shape but an empty one, on any device.
+        model: directory or name of the model, for the message.
+
+    Returns:
+        The largest absolute value.
+
+    Raises:
+        LogitsError: there is NaN or infinity among them.
+    """
+    low, high = torch.aminmax(logits)
+    largest = float(torch.maximum(-low, high))
+    if math.isfinite(largest):
+        return largest
+    nan, infinite = int(logits.isnan().sum()), int(logits.isinf().sum())
+    kinds = ' and '.join(f'{count} {kind}' for count, kind in ((nan, 'NaN'), (infinite, 'infinite')) if count)
+    raise LogitsError(
+        f'the logits of {model or "the model"} are not finite ({kinds} of {logits.numel()} values), so that there is '
+        'no best class. Its weights have diverged, or the arithmetic overflowed: use an earlier checkpoint, and with '
+        "precision 'bf16' or 'fp16' try 'float32'")
 
 
 def axis_taps(size, padded, valid, final, align_corners=False):
@@ -149,22 +204,37 @@ def _checked_taps(size, padded, valid, final, align_corners):
     return axis_taps(size, padded, valid, final, align_corners)
 
 
-def _channels_last(logits):
-    """C×h×w of any layout and float type to h×w×C float32, where pixels may stand further apart than C."""
-    logits = torch.as_tensor(logits)
-    if logits.dim() != 3 or logits.shape[0] > 256:
-        raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most 256 classes')
-    pixels = logits.detach().to('cpu', torch.float32).permute(1, 2, 0)
+def _check_taps(size, first, weights):
+    """Refuse what is no sparse map from `size` samples, as `axis_taps` makes them."""
+    if (not isinstance(first, np.ndarray) or not isinstance(weights, np.ndarray) or first.dtype != np.int32
+            or weights.dtype != np.float32 or first.ndim != 1 or weights.ndim != 2 or not len(first)
+            or len(first) != len(weights)):
+        raise ValueError('a map from logits to pixels is an int32 array of n first samples and a float32 array of n×T '
+                         f'weights, n and T at least 1; got {_described(first)} and {_described(weights)}')
+    taps = weights.shape[1]
+    if not 1 <= taps <= size or first[0] < 0 or first.max() > size - taps or (first[1:] < first[:-1]).any():
+        raise ValueError(f'first samples from {first.min()} to {first.max()} with {taps} taps each do not lie in '
+                         f'ascending order within {size} samples')
+    if not (weights.min() >= 0 and np.abs(weights.sum(1, dtype=np.float64) - 1).max() < 1e-6):
+        raise ValueError('weights that are negative, NaN, or do not add up to 1 for each output')
+
+
+def _described(array):
+    return f'{array.dtype} of {array.shape}' if isinstance(array, np.ndarray) else type(array).__name__
+
+
+def _class_after_class(pixels):
+    """h×w×C of any layout, type and device to float32 on the CPU, where pixels may stand further apart than C."""
+    pixels = pixels.detach().to('cpu', torch.float32)
     pitch = pixels.stride(1)
-    fits = pixels.stride() == (pixels.shape[1] * pitch, pitch, 1) and pitch >= pixels.shape[2]
-    if fits and (_segment is not None or pitch == pixels.shape[2]):
+    if pixels.stride() == (pixels.shape[1] * pitch, pitch, 1) and pitch >= pixels.shape[2]:
         return pixels
     return torch.empty(pixels.shape).copy_(pixels)  # contiguous() may leave any stride to an axis of one sample
 
 
 def _label_compiled(pixels, rows, cols):
-    """As `_label_torch`, by the C kernel in as many threads as torch may use."""
-    (row_first, row_weights), (col_first, col_weights) = rows, cols
+    """As `_label_torch`, by the C kernel in as many threads as torch may use; None where it is not made for them."""
+    (row_first, row_weights), (col_first, col_weights) = (map(np.ascontiguousarray, axis) for axis in (rows, cols))
     height, width, classes = pixels.shape
     seg_map = np.empty((len(row_first), len(col_first)), np.uint8)
     tile = max(1, round(TILE_SAMPLES * max(seg_map.shape[0] / height, seg_map.shape[1] / width)))
@@ -173,16 +243,18 @@ def _label_compiled(pixels, rows, cols):
 
     def label(top):
         sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
-        _segment.segment_band(
+        done = _segment.segment_band(
             pixels.data_ptr(), height, width, classes, pixels.stride(1),
             row_first.ctypes.data, row_weights.ctypes.data, row_weights.shape[1], len(row_first),
             col_first.ctypes.data, col_weights.ctypes.data, col_weights.shape[1], len(col_first),
             seg_map.ctypes.data, sums.ctypes.data, counts.ctypes.data, top, min(top + step, len(row_first)), tile)
-        return sums, counts
+        return done, sums, counts
 
     tops = range(0, len(row_first), step)
     results = list(_pool(threads).map(label, tops) if len(tops) > 1 else map(label, tops))
-    return seg_map, sum(s for s, _ in results), sum(c for _, c in results)
+    if not all(done for done, _, _ in results):
+        return None
+    return seg_map, sum(s for _, s, _ in results), sum(c for _, _, c in results)
 
 
 @lru_cache(maxsize=1)
@@ -190,19 +262,20 @@ def _pool(threads):
     return ThreadPoolExecutor(threads, thread_name_prefix='segment')
 
 
-def _label_torch(pixels, rows, cols):
+def _label_torch(pixels, rows, cols, model=None):
     """Return the label map and, per class, the summed probability and the count of its pixels."""
     classes = pixels.shape[2]
+    dtype = torch.float32 if largest_magnitude(pixels, model) <= FLOAT32_RANGE else torch.float64
     (first, weights), (height, width) = rows, (len(rows[0]), len(cols[0]))
     seg_map = np.empty((height, width), np.uint8)
     sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
     step = max(1, BAND_VALUES // (width * classes))
-    columns = _ColumnBlocks(cols)
+    columns = _ColumnBlocks(cols, dtype)
     for top in range(0, height, step):
         band = slice(top, min(top + step, height))
         start, stop = int(first[band].min()), int(first[band].max()) + weights.shape[1]
-        source = pixels[start:stop]
-        vertical = _dense(first[band] - start, weights[band], stop - start)
+        source = pixels[start:stop].to(dtype)
+        vertical = _dense(first[band] - start, weights[band], stop - start).to(dtype)
         stretched = (vertical @ source.flatten(1)).unflatten(1, source.shape[1:])  # rows×w×C
         values = columns.apply(stretched)  # rows×W×C
         winners = _possible_winners(source)
@@ -235,7 +308,7 @@ class _ColumnBlocks:
 
     WIDTH = 32
 
-    def __init__(self, cols):
+    def __init__(self, cols, dtype):
         first, weights = cols
         self.final = len(first)
         blocks = math.ceil(self.final / self.WIDTH)
@@ -245,7 +318,8 @@ class _ColumnBlocks:
         size = int((first.max(1) - first.min(1)).max()) + weights.shape[2]
         start = np.minimum(first.min(1), int(first.max()) + weights.shape[2] - size)
         self.index = torch.from_numpy((start[:, None] + np.arange(size)).ravel()).long()
-        self.matrices = torch.stack([_dense(f - s, m, size) for f, s, m in zip(first, start, weights, strict=True)])
+        self.matrices = torch.stack([_dense(f - s, m, size) for f, s, m in zip(first, start, weights, strict=True)]
+                                    ).to(dtype)
 
     def apply(self, rows):
         gathered = rows.index_select(1, self.index).unflatten(1, (len(self.matrices), -1))  # rows×blocks×size×C

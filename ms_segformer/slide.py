@@ -17,18 +17,24 @@ GB while it is decoded; then 1.6 GB of image and label map, 0.22 of overlaps, 0.
 pixels below the one before, 45 MB of windows, 0.1 GB of blocks.)
 """
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .postprocess import label_pixels, resize_taps, summarise
+from .postprocess import Segmentation, label_pixels, largest_magnitude, resize_taps, summarise
 
 BLOCK = 96 << 20  # bytes of full-size logits in work at a time, intermediate results included
 MARGIN = 2  # pixels before a window's start that outputs waiting for it still read, for the resize to the photograph
 
 
-def slide_segment(engine, read, pad_shape, img_shape, ori_shape, crop_size, stride, num_names, align_corners=False):
+def slide_segment(
+        engine: Callable[[torch.Tensor], torch.Tensor], read: Callable[[int, int, int, int], torch.Tensor],
+        pad_shape: tuple[int, int], img_shape: tuple[int, int], ori_shape: tuple[int, int],
+        crop_size: tuple[int, int], stride: tuple[int, int], num_names: int, align_corners: bool = False,
+        model: str | os.PathLike | None = None) -> Segmentation:
     """Segment an image window by window.
 
     Args:
@@ -41,11 +47,13 @@ def slide_segment(engine, read, pad_shape, img_shape, ori_shape, crop_size, stri
         crop_size, stride: (height, width) of a window, and of the step from one to the next.
         num_names: as in `postprocess.segment`.
         align_corners: as in `torch.nn.functional.interpolate`.
+        model: directory or name of the model, for messages.
 
     Returns:
         `postprocess.Segmentation`.
 
     Raises:
+        LogitsError: a window's logits hold NaN or infinity, or are so large that a sum of them does.
         ValueError: a stride below 1 or above the window.
     """
     if any(not 1 <= step <= size for step, size in zip(stride, crop_size, strict=True)):
@@ -62,11 +70,12 @@ def slide_segment(engine, read, pad_shape, img_shape, ori_shape, crop_size, stri
         for j, left in enumerate(lefts):
             right = min(left + crop_size[1], pad_shape[1])
             logits = engine(read(top, bottom, left, right))[0]
+            largest_magnitude(logits.permute(1, 2, 0), model)  # in sums NaN is no longer told from infinity
             mosaic.add(k, j, logits)
             for block in _blocks(row_stops[k:k + 2], col_stops[j:j + 2], rows, cols, logits.shape[0]):
                 block_rows, block_cols = _part(rows, block[0]), _part(cols, block[1])
                 pixels = mosaic.average(block_rows[0], block_cols[0])
-                labels, block_sums, block_counts = label_pixels(pixels, block_rows[1], block_cols[1])
+                labels, block_sums, block_counts = label_pixels(pixels, block_rows[1], block_cols[1], model)
                 seg_map[block] = labels
                 sums, counts = sums + block_sums, counts + block_counts
             mosaic.forget(k, j)

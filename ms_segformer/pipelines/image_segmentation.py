@@ -92,6 +92,7 @@ class SegformerPipeline(Pipeline):
 
         Raises:
             FileNotFoundError, ImageError: a single image cannot be read.
+            postprocess.LogitsError: the model's logits hold NaN or infinity.
             ValueError: an argument is not accepted.
         """
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
@@ -175,7 +176,7 @@ class SegformerPipeline(Pipeline):
 
         return slide_segment(
             engine, read, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], options.crop_size,
-            options.stride, len(self.settings.classes), self.settings.model.head.align_corners)
+            options.stride, len(self.settings.classes), self.settings.model.head.align_corners, self.model.model_dir)
 
     def forward(self, inputs, **_):
         """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
@@ -188,7 +189,7 @@ class SegformerPipeline(Pipeline):
         logits = logits[0] if logits.ndim == 4 else logits
         return self._result(segment(
             logits, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], len(self.settings.classes),
-            self.settings.model.head.align_corners), with_masks)
+            self.settings.model.head.align_corners, self.model.model_dir), with_masks)
 
     def _result(self, found, with_masks):
         labels = [self.settings.classes[i] for i in found.class_ids]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import TestSettings
-from ..postprocess import segment
+from ..postprocess import FLOAT32_RANGE, largest_magnitude, segment
 
 
 class Evaluator:
@@ -31,6 +31,7 @@ class Evaluator:
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or TestSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
         self.dtype = dtype
+        self.name = getattr(model, 'model_dir', None)
         # The folded head works in place, which autocast does not follow.
         (model.prepare_inference if dtype is None and hasattr(model, 'prepare_inference') else model.eval)()
         self.network = network or model.logits
@@ -44,6 +45,9 @@ class Evaluator:
 
         Returns:
             List of N label maps H×W uint8 on the CPU at the images' own sizes.
+
+        Raises:
+            postprocess.LogitsError: the network's logits hold NaN or infinity, as after a step that diverged.
         """
         versions = [self._network(images) for images in batch['img']]  # per version: list of N logits
         metas = batch['img_metas']
@@ -63,6 +67,10 @@ class Evaluator:
                 return self._slide(images)
             return self.network(images).float()
 
+    def _finite(self, logits):
+        """Finite logits, in float64 where float32 could overflow further on."""
+        return logits if largest_magnitude(logits, self.name) <= FLOAT32_RANGE else logits.double()
+
     def _slide(self, images):
         n, _, height, width = images.shape
         total = count = None
@@ -71,7 +79,7 @@ class Evaluator:
                 rows = slice(top, min(top + self.test.crop_size[0], height))
                 columns = slice(left, min(left + self.test.crop_size[1], width))
                 window = images[:, :, rows, columns]
-                logits = self._resize(self.network(window.contiguous()).float(), window.shape[-2:])
+                logits = self._resize(self._finite(self.network(window.contiguous()).float()), window.shape[-2:])
                 if total is None:
                     total = logits.new_zeros(n, logits.shape[1], height, width)
                     count = logits.new_zeros(height, width)
@@ -83,11 +91,11 @@ class Evaluator:
         if len(versions) == 1 and versions[0].device.type == 'cpu' and self.test.mode == 'whole':
             meta = metas[0]
             shapes = [meta.get(key) or meta['img_shape'] for key in ('pad_shape', 'img_shape', 'ori_shape')]
-            found = segment(versions[0], *shapes, num_names=0, align_corners=self.align_corners)
+            found = segment(versions[0], *shapes, num_names=0, align_corners=self.align_corners, model=self.name)
             return torch.from_numpy(found.seg_map)
         probabilities = None
         for logits, meta in zip(versions, metas, strict=True):
-            scaled = self._at_image_size(logits[None], meta)
+            scaled = self._at_image_size(self._finite(logits[None]), meta)
             if len(versions) == 1:
                 return scaled.argmax(1)[0].to(torch.uint8).cpu()
             scaled = scaled.softmax(1)
