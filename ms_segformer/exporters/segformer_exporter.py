@@ -17,6 +17,7 @@ from modelscope.exporters.builder import EXPORTERS
 from ..files import atomic_write
 from ..metainfo import MODEL, TASK
 from ..runtime.onnx_graph import OPSET, write_onnx
+from ..runtime.silent_import import import_onnxruntime, import_openvino
 
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
 
@@ -69,7 +70,7 @@ class SegformerExporter(Exporter):
             ExportError: OpenVINO is not installed, or as in `export_onnx`.
         """
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as error:
             raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
         from ..runtime.openvino_graph import build_graph
@@ -113,7 +114,7 @@ def _checked(shape):
 def _run_onnx(path, image):
     """Logits by ONNX Runtime, or None when it is not installed."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError:
         return None
     session = onnxruntime.InferenceSession(os.fspath(path), providers=['CPUExecutionProvider'])
@@ -121,6 +122,5 @@ def _run_onnx(path, image):
 
 
 def _run_openvino(path, image):
-    import openvino
-    compiled = openvino.Core().compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    compiled = import_openvino().Core().compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return compiled({'img': image})['logits']

@@ -3,13 +3,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import onnxruntime
 import torch
 
 from ..models.segformer_head import weights_version
 from . import cache
 from .engine import Engine, as_array
 from .onnx_graph import OPSET, write_onnx
+from .silent_import import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
 
 
 class ONNXRuntimeEngine(Engine):

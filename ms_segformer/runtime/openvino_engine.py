@@ -3,15 +3,16 @@ import logging
 import warnings
 from collections import Counter, OrderedDict
 
-import openvino as ov
 import torch
 
 from ..models.segformer_head import weights_version
 from . import cache
 from .engine import Engine, as_array, channels_last_output
 from .openvino_graph import build_graph
+from .silent_import import import_openvino
 from .torch_engine import TorchEngine
 
+ov = import_openvino()
 GRAPH = 2  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
 KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, upright and lying

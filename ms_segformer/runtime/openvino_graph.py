@@ -7,9 +7,11 @@ this way; feed-forward networks and head are convolutions on such images, 1×1 o
 tests hold it to the modules' results.
 """
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
+from .silent_import import import_openvino
+
+ov = import_openvino()
+ops = ov.opset13
 TO_NHWC = 0, 2, 3, 1
 
 

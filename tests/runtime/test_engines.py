@@ -1,5 +1,4 @@
 """Every engine computes what the model's own modules compute."""
-import os
 import subprocess
 import sys
 import warnings
@@ -260,23 +259,6 @@ class TestCache:
         monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path / 'file'))
         assert created(model, name)(images(1, 64, 64)).shape == (1, 172, 16, 16)
         assert 'MS_SEGFORMER_CACHE' in caplog.text
-
-
-def test_cache_is_bounded_and_the_least_recently_used_goes(monkeypatch):
-    monkeypatch.setattr(cache, 'LIMIT', 3500)
-    for name in 'abc':
-        cache.write(name, bytes(1000))
-        os.utime(cache.cache_dir() / name, (ord(name), ord(name)))
-    assert cache.read('a') == bytes(1000)  # now the most recently used
-    cache.write('d', bytes(1000))
-    assert [path.name for path in entries()] == ['a', 'c', 'd']
-
-
-def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    assert cache.cache_dir() == tmp_path / 'cache'
-    monkeypatch.delenv('MS_SEGFORMER_CACHE')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
-    assert cache.cache_dir() == tmp_path / 'xdg' / 'ms-segformer'
 
 
 def test_importing_the_room_imports_no_runtime():
