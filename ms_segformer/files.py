@@ -1,34 +1,106 @@
 """Writing files so that a reader never sees half of one."""
+import hashlib
 import os
+import secrets
+import shutil
+import stat
+import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = '.ms-segformer-tmp-'  # how the name of every temporary file of this package begins
+LONGEST_SUFFIX = 100  # bytes of a suffix that a temporary name keeps, so that it stays within 255 bytes
+
 
 @contextmanager
-def atomic_write(path):
-    """Yield a temporary path in `path`'s folder; rename it to `path` when the block ends without an error.
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path to write to; what was written stands at `path` when the block ends without an error.
 
-    The folder is created when missing. The temporary name keeps the suffix of `path`, for writers that go by it.
-    On an error the temporary file is removed and whatever stood at `path` is untouched. The data reach the disk
-    before the rename, so a power cut leaves the old file or the new one.
+    A regular file is made in one step, by a rename in its own folder, which is created when missing. On an error the
+    temporary file is removed and whatever stood at `path` is untouched. The data reach the disk before the rename, so
+    a power cut leaves the old file or the new one. A symbolic link stays, and the file it leads to is replaced. A
+    file that is replaced keeps its permissions. What is not a regular file, or is where this process's output goes
+    (a device, a pipe, `/dev/stdout`), is not replaced: the data are written into it.
+
+    The temporary name keeps the suffix of `path`, for writers that go by it; see `temporary_prefix`.
+
+    Args:
+        path: str or path-like.
+
+    Raises:
+        OSError: the file cannot be written; the system's reason.
     """
-    path = Path(path)
+    status = _status(path)
+    descriptor = _own_output(status)
+    if descriptor is not None or (status and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)):
+        with _copied_into(path, descriptor) as temporary:
+            yield temporary
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}.', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    temporary, mode = _create(path, status.st_mode & 0o777 if status else None)
     try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's file is private, and some writers replace it by another such
-        with open(name, 'rb') as written:
+        yield temporary
+        os.chmod(temporary, mode)  # some writers replace the file by one with permissions of its own
+        with open(temporary, 'rb') as written:
             os.fsync(written.fileno())
-        os.replace(name, path)
+        os.replace(temporary, path)
     finally:
-        if os.path.exists(name):
-            os.unlink(name)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def temporary_prefix(name: str) -> str:
+    """How the temporary files for a file of this name begin: with it, what a killed process left can be told apart."""
+    return f'{TEMPORARY}{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-'
+
+
+def _status(path: str | os.PathLike) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:  # nothing there, or a link that leads to nothing yet
+        return None
+
+
+def _create(path: Path, mode: int | None) -> tuple[Path, int]:
+    """Make a temporary file for `path`; returns its path and its permissions, by default those the umask leaves."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ''
+    while True:
+        temporary = path.with_name(f'{temporary_prefix(path.name)}{secrets.token_hex(6)}{suffix}')
+        try:
+            # O_CREAT applies the umask: to read it, a process would have to change it for all of its threads.
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o200)
+        except FileExistsError:
+            continue
+        try:
+            return temporary, os.fstat(handle).st_mode & 0o777 if mode is None else mode
+        finally:
+            os.close(handle)
+
+
+def _own_output(status: os.stat_result | None) -> int | None:
+    """The descriptor of this process's output that a file is open as, or None."""
+    for descriptor in (1, 2):
+        try:
+            if status and os.path.samestat(status, os.fstat(descriptor)):
+                return descriptor
+        except OSError:  # closed
+            continue
+    return None
+
+
+@contextmanager
+def _copied_into(path: str | os.PathLike, descriptor: int | None) -> Iterator[Path]:
+    """Yield a temporary path elsewhere and write its content to a device, or to an output of this process."""
+    with tempfile.TemporaryDirectory(prefix='ms-segformer-') as folder:
+        temporary = Path(folder) / f'content{Path(path).suffix}'
+        temporary.touch()
+        yield temporary
+        for stream in (sys.stdout, sys.stderr):  # what was printed before comes before
+            if stream is not None:
+                stream.flush()
+        target = os.dup(descriptor) if descriptor is not None else os.open(path, os.O_WRONLY)
+        with open(temporary, 'rb') as content, open(target, 'wb') as device:
+            shutil.copyfileobj(content, device)

@@ -3,18 +3,19 @@ import base64
 import binascii
 import io
 import os
+import stat
 import threading
-import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-MAX_PIXELS = 2**29  # 536 megapixels, 1.5 GiB decoded; Pillow's own limit of 179 is meant for web servers
-BAND = 2**22  # pixels
-URL_TIMEOUT_SECONDS = 30
-MAX_URL_BYTES = 2**28
+from .download import DownloadError, download
+
+MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be larger, and would fill the memory
+BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 
 _pillow_limit = threading.Lock()
@@ -24,8 +25,15 @@ class ImageError(ValueError):
     """An image that cannot be read or is not one; the message says which and what is accepted."""
 
 
-def load_image(source, channel_order='RGB'):
+def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Load one image.
+
+    While a file is decoded, Pillow holds it in a form of its own besides the 3 bytes a pixel of the result. Both
+    together, in bytes a pixel (`python -m pytest -s tests/preprocessors/test_image_memory.py` measures it):
+
+    - 4: grey JPEG, palette PNG, GIF; 5: 16-bit PNG, GIF with several frames;
+    - 7: JPEG, CMYK JPEG, RGB and RGBA PNG, TIFF, BMP; turning it upright takes no more;
+    - 10: progressive JPEG without subsampling (CMYK: 12), AVIF; 16: WebP; 20: JPEG 2000.
 
     Args:
         source: one of
@@ -37,6 +45,7 @@ def load_image(source, channel_order='RGB'):
               that range, other floats within 0–255 as that one. Booleans are black and white;
             - a dict with one of these under `image` or `img`, as the rows of a data set have it.
         channel_order: `'RGB'`, or `'BGR'` for arrays from `cv2.imread`; only arrays are affected.
+        max_pixels: a file or PIL image with more pixels is refused before it is decoded.
 
     Returns:
         H×W×3 uint8 RGB. Transparency is dropped, EXIF orientation applied, 16 bits are reduced to 8; of an animation
@@ -45,7 +54,10 @@ def load_image(source, channel_order='RGB'):
     Raises:
         FileNotFoundError: the path does not exist.
         ImageError: everything else that is wrong with it.
+        ValueError: `max_pixels` is no positive number.
     """
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f'max_pixels is {max_pixels!r}; accepted: a positive integer')
     if channel_order not in ('RGB', 'BGR'):
         raise ImageError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
     if isinstance(source, dict):
@@ -53,13 +65,13 @@ def load_image(source, channel_order='RGB'):
     if isinstance(source, np.ndarray) or type(source).__module__.split('.')[0] == 'torch':
         return _from_array(np.asarray(source), channel_order)
     if isinstance(source, Image.Image):
-        return _from_pil(source, 'the PIL image')
+        return _from_pil(source, 'the PIL image', max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f'the {len(source)} bytes given')
+        return _decode(io.BytesIO(source), f'the {len(source)} bytes given', max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        return _from_location(os.fspath(source))
+        return _from_location(os.fspath(source), max_pixels)
     if hasattr(source, 'read'):
-        return _decode(io.BytesIO(source.read()), 'the file object given')
+        return _decode(io.BytesIO(source.read()), getattr(source, 'name', 'the file object given'), max_pixels)
     raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
                      'H×W×3')
 
@@ -81,41 +93,49 @@ def _from_row(row):
     raise ImageError(f'a dict with the keys {sorted(map(str, row))}; expected the image under image or img')
 
 
-def _from_location(location):
+def _from_location(location, max_pixels):
     scheme = urllib.parse.urlsplit(location).scheme.lower()
     if scheme in ('http', 'https'):
-        return _decode(io.BytesIO(_download(location)), location)
+        try:
+            return _decode(io.BytesIO(download(location).content), location, max_pixels)
+        except DownloadError as error:
+            raise ImageError(f'{location}: cannot be fetched ({error})') from None
     if scheme == 'data':
         try:
-            return _decode(io.BytesIO(base64.b64decode(location.split(',', 1)[1], validate=True)), 'the data URL')
+            content = base64.b64decode(location.split(',', 1)[1], validate=True)
         except (IndexError, binascii.Error):
             raise ImageError('a data URL that is not base64; expected data:image/…;base64,…') from None
+        return _decode(io.BytesIO(content), 'the data URL', max_pixels)
     if scheme == 'file':
         location = urllib.request.url2pathname(urllib.parse.urlsplit(location).path)
-    if os.path.isdir(location):
-        raise ImageError(f'{location}: a directory, not an image')
-    if not os.path.exists(location):
-        raise FileNotFoundError(f'{location}: no such file')
-    with open(location, 'rb') as file:
-        return _decode(file, location)
+    with open_regular(location) as file:
+        return _decode(file, location, max_pixels)
 
 
-def _download(url):
-    request = urllib.request.Request(url, headers={'User-Agent': 'ms-segformer'})
+def open_regular(path):
+    """Open a file for reading whose content is there: not a pipe, a socket, a terminal or another device.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ImageError: it is no regular file, or cannot be opened.
+    """
     try:
-        with urllib.request.urlopen(request, timeout=URL_TIMEOUT_SECONDS) as answer:
-            content = answer.read(MAX_URL_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise ImageError(f'{url}: cannot be fetched ({error})') from None
-    if len(content) > MAX_URL_BYTES:
-        raise ImageError(f'{url}: larger than {MAX_URL_BYTES >> 20} MiB; fetch it yourself and pass the path')
-    return content
+        mode = os.stat(path).st_mode  # first, because to open a pipe waits for a writer
+        file = open(path, 'rb') if stat.S_ISREG(mode) else None
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such file') from None
+    except (OSError, ValueError) as error:  # the latter for a zero byte in the name
+        raise ImageError(f'{path}: cannot be opened ({getattr(error, "strerror", error)})') from None
+    if file is None:
+        raise ImageError(f'{path}: a directory, not an image' if stat.S_ISDIR(mode) else f'{path}: a pipe, socket, '
+                         'terminal or other device, not a file; save the image to a file first')
+    return file
 
 
-def _decode(file, name):
+def _decode(file, name, max_pixels):
     try:
         with _open(file) as image:
-            return _from_pil(image, name)
+            return _from_pil(image, name, max_pixels)
     except UnidentifiedImageError:
         raise ImageError(f'{name}: not an image that Pillow can read') from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -134,30 +154,49 @@ def _open(file):
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _from_pil(image, name):
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f'{name}: {image.width}×{image.height} pixels; the limit is {MAX_PIXELS:,} pixels')
+def _from_pil(image, name, max_pixels):
+    if image.width * image.height > max_pixels:
+        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {max_pixels:,}; with max_pixels '
+                         '(--max-pixels) larger images are read')
     if not image.width or not image.height:
         raise ImageError(f'{name}: {image.width}×{image.height} pixels, nothing to segment')
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode == 'I' or image.mode.startswith('I;16'):
-        return _from_array(np.asarray(image).astype(np.uint16), 'RGB')
-    if image.mode == 'F':
-        return _from_array(np.asarray(image), 'RGB')
-    return _pixels(image if image.mode == 'RGB' else image.convert('RGB'))
+    image.load()  # a TIFF is turned upright here, and its size changes
+    wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
+    convert = _to_grey(image) if wide else _to_rgb
+    stored, upright = _canvas(image.width, image.height, image.getexif().get(0x0112, 1))
+    for rows, band in _bands(image):
+        stored[rows] = convert(band)
+    return upright
 
 
-def _pixels(image):
-    """A Pillow image's pixels, band by band: at once they would be held three times over while they are copied."""
-    rows = max(1, BAND // image.width)
-    if rows >= image.height:
-        return np.asarray(image)
-    array = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
-    return array
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image's rows in parts: a conversion in one go would hold another two copies of all of it."""
+    height = max(1, BAND // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _canvas(width: int, height: int, orientation: int) -> tuple[np.ndarray, np.ndarray]:
+    """An empty RGB image, as a file of some EXIF orientation stores it and upright: two views of the same memory."""
+    upright = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
+    stored = {2: lambda: upright[:, ::-1], 3: lambda: upright[::-1, ::-1], 4: lambda: upright[::-1],
+              5: lambda: upright.transpose(1, 0, 2), 6: lambda: np.rot90(upright),
+              7: lambda: upright[::-1, ::-1].transpose(1, 0, 2), 8: lambda: np.rot90(upright, -1)}
+    return stored.get(orientation, lambda: upright)(), upright
+
+
+def _to_rgb(band: Image.Image) -> np.ndarray:
+    return np.asarray(band if band.mode == 'RGB' else band.convert('RGB'))
+
+
+def _to_grey(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
+    """What turns bands of a grey image of more than 8 bits into h×w×1 uint8: its range decides how."""
+    dtype = np.dtype(np.float32 if image.mode == 'F' else np.uint16)
+    ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in (np.asarray(band).astype(dtype),)]
+    low, high = np.min(ranges), np.max(ranges)  # NaN stays NaN
+    convert = _converter(dtype, low, high)
+    return lambda band: convert(np.asarray(band).astype(dtype))[:, :, None]
 
 
 def _from_array(array, channel_order):
@@ -185,14 +224,18 @@ def _to_uint8(array):
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in 'iuf':
         raise ImageError(f'an array of {array.dtype}; expected uint8, or another numeric type within 0–255 or 0–1')
-    low, high = array.min(), array.max()
-    if array.dtype.kind == 'f' and not (np.isfinite(low) and np.isfinite(high)):
+    return _converter(array.dtype, array.min(), array.max())(array)
+
+
+def _converter(dtype: np.dtype, low, high) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns numbers of a type and range into uint8; see `load_image`."""
+    if dtype.kind == 'f' and not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError('an array with NaN or infinite values')
-    if low < 0 or high > (65535 if array.dtype == np.uint16 else 255):
-        raise ImageError(f'an array of {array.dtype} with values from {low:g} to {high:g}; expected 0–255'
-                         f'{" or 0–1" if array.dtype.kind == "f" else ""} (normalised tensors are not accepted)')
-    if array.dtype.kind == 'f':
-        return (array * (255.0 if high <= 1 else 1.0) + 0.5).astype(np.uint8)
+    if low < 0 or high > (65535 if dtype == np.uint16 else 255):
+        raise ImageError(f'an array of {dtype} with values from {low:g} to {high:g}; expected 0–255'
+                         f'{" or 0–1" if dtype.kind == "f" else ""} (normalised tensors are not accepted)')
+    if dtype.kind == 'f':
+        return lambda array: (array * (255.0 if high <= 1 else 1.0) + 0.5).astype(np.uint8)
     if high > 255:
-        return (array // 257).astype(np.uint8)
-    return array.astype(np.uint8)
+        return lambda array: (array // 257).astype(np.uint8)
+    return lambda array: array.astype(np.uint8)

@@ -1,6 +1,8 @@
 """Every form of an image gives the same pixels, and what is no image is a clear error."""
 import base64
 import io
+import os
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from ms_segformer.preprocessors import download
+from ms_segformer.preprocessors import image as image_module
 from ms_segformer.preprocessors.image import ImageError, image_files, load_image
 
 
@@ -138,11 +142,87 @@ def test_file_errors_name_the_file(tmp_path, png):
         load_image(broken)
 
 
+MODES = {
+    **{mode: lambda rgb, mode=mode: Image.fromarray(rgb).convert(mode)
+       for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV')},
+    'P with transparency': lambda rgb: with_info(Image.fromarray(rgb).quantize(9), transparency=2),
+    'LAB': lambda rgb: Image.frombytes('LAB', rgb.shape[1::-1], rgb.tobytes()),
+}
+
+
+def with_info(image, **info):
+    image.info.update(info)
+    return image
+
+
 @pytest.mark.parametrize('band', [1, 50, 10**6])
-def test_large_images_come_band_by_band(png, rgb, band, monkeypatch):
-    from ms_segformer.preprocessors import image
-    monkeypatch.setattr(image, 'BAND', band)
-    np.testing.assert_array_equal(load_image(png), rgb)
+@pytest.mark.parametrize('mode', MODES)
+def test_bands_equal_the_conversion_in_one_go(rgb, mode, band, monkeypatch):
+    monkeypatch.setattr(image_module, 'BAND', band)
+    image = MODES[mode](rgb)
+    np.testing.assert_array_equal(load_image(image), np.asarray(image.convert('RGB')))
+
+
+@pytest.mark.parametrize('band', [1, 50, 10**6])
+@pytest.mark.parametrize('values', ['16 bits', '8 of 16 bits', 'floats', 'floats within 0-1'])
+def test_the_range_of_a_grey_image_is_that_of_all_its_bands(rgb, values, band, monkeypatch):
+    monkeypatch.setattr(image_module, 'BAND', band)
+    grey = np.sort(rgb[:, :, 0], axis=None).reshape(rgb.shape[:2])  # the first rows alone are dark
+    array = {'16 bits': grey.astype(np.uint16) * 257, '8 of 16 bits': grey.astype(np.uint16),
+             'floats': grey.astype(np.float32), 'floats within 0-1': (grey / 255).astype(np.float32)}[values]
+    np.testing.assert_array_equal(load_image(Image.fromarray(array)), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif', 'jpg', 'webp'])
+@pytest.mark.parametrize('orientation', range(10))
+def test_bands_are_turned_upright_as_pillow_turns_the_whole(tmp_path, rgb, orientation, suffix, monkeypatch):
+    monkeypatch.setattr(image_module, 'BAND', 50)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(rgb).save(tmp_path / f'a.{suffix}', exif=exif)
+    with Image.open(tmp_path / f'a.{suffix}') as image:
+        np.testing.assert_array_equal(load_image(tmp_path / f'a.{suffix}'), np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, rgb, monkeypatch):
+    Image.new('P', (20_000, 20_000)).save(tmp_path / 'small_file.gif')
+    assert (tmp_path / 'small_file.gif').stat().st_size < 2**20
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, 'load', lambda *_: pytest.fail('decoded'))
+        with pytest.raises(ImageError, match='small_file.gif: 20000×20000 pixels.*134,217,728.*max_pixels'):
+            load_image(tmp_path / 'small_file.gif')
+        with pytest.raises(ImageError, match='PIL image: 21×13 pixels'):
+            load_image(Image.fromarray(rgb), max_pixels=272)
+    assert load_image(Image.fromarray(rgb), max_pixels=273).shape == rgb.shape
+    for nonsense in (0, -1, 1.5, None, '9'):
+        with pytest.raises(ValueError, match='max_pixels'):
+            load_image(rgb, max_pixels=nonsense)
+
+
+def test_what_would_wait_for_ever_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    terminal, other = os.openpty()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / 'socket.jpg'))
+        for path in (tmp_path / 'pipe.jpg', (tmp_path / 'pipe.jpg').as_uri(), tmp_path / 'socket.jpg', '/dev/zero',
+                     os.ttyname(other)):
+            with pytest.raises(ImageError, match='a pipe, socket, terminal or other device'):
+                load_image(path)
+    os.close(terminal)
+    os.close(other)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root opens every file')
+def test_a_file_that_may_not_be_read_is_said(png):
+    png.chmod(0)
+    with pytest.raises(ImageError, match='a photo.png: cannot be opened .Permission denied'):
+        load_image(png)
+
+
+def test_an_undecodable_or_impossible_name_is_an_error_like_another(tmp_path):
+    for name in (os.fsdecode(tmp_path / '') + '/\udcff.jpg', str(tmp_path / ('x' * 300 + '.jpg')), 'a\0.jpg'):
+        with pytest.raises((FileNotFoundError, ImageError)):
+            load_image(name)
 
 
 def test_pillows_limit_is_left_as_it_was(png):
@@ -173,6 +253,14 @@ def test_urls_are_fetched(server, rgb):
     np.testing.assert_array_equal(load_image(f'{server}/photo.png'), rgb)
     with pytest.raises(ImageError, match='missing.png.*404'):
         load_image(f'{server}/missing.png')
+
+
+def test_a_server_that_drips_is_left_at_the_deadline(monkeypatch):
+    monkeypatch.setattr(download, 'DEADLINE_SECONDS', 0.3)
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        url = f'http://127.0.0.1:{silent.getsockname()[1]}/a.jpg'
+        with pytest.raises(ImageError, match='a.jpg: cannot be fetched .not complete after 0.3 seconds'):
+            load_image(url)
 
 
 def test_folders_are_searched_for_images(tmp_path):

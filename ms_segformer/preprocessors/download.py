@@ -1,0 +1,176 @@
+"""Fetches what a URL names, in bounded time and memory."""
+import hashlib
+import http.client
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import partial
+
+TIMEOUT_SECONDS = 30  # without a byte
+DEADLINE_SECONDS = 300  # for the whole transfer, redirects included: a server that drips could hold a reader for ever
+MAX_BYTES = 2**28
+CHUNK = 2**20
+
+
+class DownloadError(OSError):
+    """What a URL names cannot be had; the message says why, without the URL."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a URL gave.
+
+    Attributes:
+        content: the bytes.
+        version: what tells this content from a later one: a dict with the server's `etag` and `last_modified` as far
+            as it sends them, else with `size` (bytes) and `sha256`.
+    """
+
+    content: bytes
+    version: dict
+
+
+def download(url: str, known: dict | None = None) -> Download | None:
+    """Fetch an http or https URL, through the proxies that the environment names.
+
+    Args:
+        url: the address.
+        known: `version` of an earlier `Download` of it: asks the server for the content only if it has changed.
+
+    Returns:
+        The download, or None when it is still the `known` one.
+
+    Raises:
+        DownloadError: it cannot be reached, says anything but 200, needs more than `DEADLINE_SECONDS` or has more
+            than `MAX_BYTES`.
+    """
+    headers = {'User-Agent': 'ms-segformer'}
+    if known and 'etag' in known:
+        headers['If-None-Match'] = known['etag']
+    elif known and 'last_modified' in known:
+        headers['If-Modified-Since'] = known['last_modified']
+    deadline = _Deadline(DEADLINE_SECONDS)
+    try:
+        with deadline, _opener(deadline).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) \
+                as answer:
+            content = _read(answer)
+            deadline.check()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 304 and known:
+            return None
+        raise DownloadError(str(error)) from None
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        deadline.check()
+        raise DownloadError(str(error)) from None
+    version = _version(answer.headers, content)
+    return None if version == known else Download(content, version)
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    content = bytearray()
+    while chunk := answer.read(CHUNK):
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise DownloadError(f'larger than {MAX_BYTES >> 20} MiB; fetch it yourself and pass the path')
+    if answer.length:  # of the announced bytes these never came
+        raise DownloadError(f'broken off, {answer.length} bytes are missing')
+    return bytes(content)
+
+
+def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:
+    found = {'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
+    found = {key: value for key, value in found.items() if value}
+    return found or {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+class _Deadline:
+    """Shuts the connections given to it down when the time is over, so that whatever waits for them goes on."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.end = seconds, time.monotonic() + seconds
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._shut_down)
+        self._timer.daemon = True
+
+    def check(self) -> None:
+        """Raise `DownloadError` when the time is over: what was read until then may be a part that looks whole."""
+        if time.monotonic() >= self.end:
+            raise DownloadError(f'not complete after {self.seconds:g} seconds; fetch it yourself and pass the '
+                                'path') from None
+
+    def __enter__(self):
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_):
+        self._timer.cancel()
+        with self._lock:
+            for watched in self._sockets:
+                watched.close()
+            self._sockets.clear()
+
+    def watch(self, connected: socket.socket) -> None:
+        with self._lock:
+            self._sockets.append(connected.dup())  # TLS takes the original over
+        if time.monotonic() >= self.end:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            for watched in self._sockets:
+                try:
+                    watched.shutdown(socket.SHUT_RDWR)
+                except OSError:  # the other side was faster
+                    continue
+
+
+class _Watched:
+    """What an `http.client` connection is besides: its socket is known to a `_Deadline` from its first byte on."""
+
+    deadline: _Deadline
+
+    @property
+    def sock(self) -> socket.socket | None:
+        return self._sock
+
+    @sock.setter
+    def sock(self, value: socket.socket | None) -> None:
+        self._sock = value
+        if type(value) is socket.socket:  # not the TLS one, which goes over the same connection
+            self.deadline.watch(value)
+
+
+class _Connection(_Watched, http.client.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Watched, http.client.HTTPSConnection):
+    pass
+
+
+def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
+    """An opener for http and https, and nothing else that a redirection may lead to."""
+    def connection(cls, *args, **kwargs):
+        made = cls(*args, **kwargs)
+        made.deadline = deadline
+        return made
+
+    class Handler(urllib.request.HTTPHandler):
+        def http_open(self, request):
+            return self.do_open(partial(connection, _Connection), request)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(partial(connection, _SecureConnection), request)
+
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, Handler, SecureHandler, urllib.request.HTTPRedirectHandler,
+                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
+                    urllib.request.UnknownHandler):
+        opener.add_handler(handler())
+    return opener

@@ -1,0 +1,148 @@
+"""Downloads end in bounded time and size, and say what tells a content from a later one."""
+import hashlib
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ms_segformer.preprocessors import download as module
+from ms_segformer.preprocessors.download import DownloadError, download
+
+
+class Handler(BaseHTTPRequestHandler):
+    """`/etag`, `/dated` and `/plain` give `content`, with that validator; the others misbehave as their names say."""
+
+    content = b'content'
+    asked = []
+
+    def do_GET(self):  # noqa: N802
+        self.asked.append(self.path)
+        getattr(self, self.path.strip('/').replace('-', '_'), self.missing)()
+
+    def answer(self, *headers, code=200, content=None):
+        content = self.content if content is None else content
+        self.send_response(code)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def plain(self):
+        self.answer(('Content-Length', str(len(self.content))))
+
+    def etag(self):
+        tag = f'"{hash(self.content)}"'
+        known = self.headers['If-None-Match'] == tag
+        self.answer(('ETag', tag), code=304 if known else 200, content=b'' if known else None)
+
+    def dated(self):
+        known = self.headers['If-Modified-Since'] == 'today'
+        self.answer(('Last-Modified', 'today'), code=304 if known else 200, content=b'' if known else None)
+
+    def missing(self):
+        self.answer(code=404)
+
+    def broken_off(self):
+        self.answer(('Content-Length', '100'))
+
+    def elsewhere(self):
+        self.answer(('Location', '/plain'), code=302)
+
+    def to_a_file(self):
+        self.answer(('Location', 'file:///etc/hostname'), code=302)
+
+    def to_ftp(self):
+        self.answer(('Location', f'ftp://127.0.0.1:{self.server.server_port}/a'), code=302)
+
+    def drip_body(self):
+        self.answer(content=b'')
+        self.drip(b'x')
+
+    def drip_headers(self):
+        self.wfile.write(b'HTTP/1.0 200 OK\r\n')
+        self.drip(b'X-A: b\r\n')
+
+    def drip(self, what):
+        try:
+            while not self.server.stopped.wait(0.05):
+                self.wfile.write(what)
+        except OSError:  # the client has gone
+            pass
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
+        http.stopped = threading.Event()
+        Handler.asked, Handler.content = [], b'content'
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        yield f'http://127.0.0.1:{http.server_port}'
+        http.stopped.set()
+        http.shutdown()
+
+
+@pytest.mark.parametrize('path, keys', [('etag', ['etag']), ('dated', ['last_modified']),
+                                        ('plain', ['sha256', 'size'])])
+def test_a_content_that_has_not_changed_is_known_again(server, path, keys):
+    first = download(f'{server}/{path}')
+    assert first.content == b'content' and sorted(first.version) == keys
+    assert first.version.get('sha256', hashlib.sha256(b'content').hexdigest()) == hashlib.sha256(b'content').hexdigest()
+    assert download(f'{server}/{path}', first.version) is None
+    if path != 'dated':
+        Handler.content = b'later'
+        later = download(f'{server}/{path}', first.version)
+        assert later.content == b'later' and later.version != first.version
+    assert Handler.asked == [f'/{path}'] * len(Handler.asked), 'each time one request'
+
+
+def test_redirections_are_followed_within_http(server):
+    assert download(f'{server}/elsewhere').content == b'content'
+    for path in ('to-a-file', 'to-ftp'):
+        with pytest.raises(DownloadError):
+            download(f'{server}/{path}')
+
+
+@pytest.mark.parametrize('path, said', [('missing', '404'), ('broken-off', '93 bytes are missing')])
+def test_what_cannot_be_had_is_said(server, path, said):
+    with pytest.raises(DownloadError, match=said):
+        download(f'{server}/{path}')
+
+
+def test_a_port_nobody_listens_at_is_said():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        with pytest.raises(DownloadError, match='refused'):
+            download(f'http://127.0.0.1:{free.getsockname()[1]}/')
+
+
+@pytest.mark.parametrize('path', ['drip-body', 'drip-headers'])
+def test_a_server_that_drips_is_left_at_the_deadline(server, monkeypatch, path):
+    monkeypatch.setattr(module, 'DEADLINE_SECONDS', 0.4)
+    with pytest.raises(DownloadError, match='not complete after 0.4 seconds'):
+        download(f'{server}/{path}')
+
+
+def test_the_deadline_holds_while_tls_shakes_hands(monkeypatch):
+    monkeypatch.setattr(module, 'DEADLINE_SECONDS', 0.4)
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        with pytest.raises(DownloadError, match='not complete after'):
+            download(f'https://127.0.0.1:{silent.getsockname()[1]}/a.jpg')
+
+
+def test_the_deadline_of_one_download_leaves_another_alone(server, monkeypatch):
+    monkeypatch.setattr(module, 'DEADLINE_SECONDS', 0.2)
+    assert download(f'{server}/plain').content == b'content'
+    time.sleep(0.3)
+    assert download(f'{server}/plain').content == b'content'
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_a_content_without_end_is_left_at_the_limit(server, monkeypatch):
+    monkeypatch.setattr(module, 'MAX_BYTES', 5)
+    with pytest.raises(DownloadError, match='larger than'):
+        download(f'{server}/plain')
