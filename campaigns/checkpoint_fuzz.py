@@ -5,7 +5,9 @@
 Bases: the tiny model as EasyCV exports it, in zip and legacy form; a file with numpy numbers, dates, paths, a class
 that is not installed and a shell command in its pickle, in both forms; a file of this package; more from --files.
 Mutations: bits flipped, bytes overwritten, pieces cut out or copied from another place, ends cut off; and for zip files
-the same in the pickle or the numbers alone, under checksums made right again.
+the same in the pickle or the numbers alone, under checksums made right again. Beside them files with odd values in
+their meta and weights, and pickles that are programs: large values kept and asked for again by random opcodes,
+thousands of times. What is read is loaded into the tiny model; odd files are also converted and described.
 
 Counted apart: files whose bytes a checksum covers and that gave other tensors than they were made of (there must be
 none), and those with right checksums or none, where that is no fault. Exit code 1 when there is anything but results
@@ -73,9 +75,68 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def one_case(path: Path, random: np.random.Generator) -> tuple[bytes, bool]:
-    """A mutated file, and whether a checksum covers the mutation."""
+LARGE = (  # values of about a megabyte that one opcode can fetch again, kept under 0
+    b'X\x00\x00\x10\x00' + b'x' * (1 << 20), b'(' + b'K\x01' * 100_000 + b't', b']q\x02(' + b'K\x01' * 100_000 + b'e',
+    b'\x8b\x00\x00\x10\x00' + b'\x7f' * (1 << 20), b')' + b'\x85' * 100_000,
+    b'B\x00\x00\x10\x00' + b'x' * (1 << 20),
+    b'}(' + b''.join(b'J' + i.to_bytes(4, 'little') + b'N' for i in range(100_000)) + b'u',
+    b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000'
+    b'X\x03\x00\x00\x00cpuJ\x60\x04\x00\x00NtQK\x00K\x02\x85K\x01\x85\x89)tR')
+CALLED = (b'ccollections\nOrderedDict\n', b'cbuiltins\nset\n', b'ctorch\nSize\n', b'c_codecs\nencode\n',
+          b'cnumpy\ndtype\n', b'cnumpy.core.multiarray\nscalar\n', b'cnumpy.core.multiarray\n_reconstruct\n',
+          b'ctorch._utils\n_rebuild_tensor_v2\n', b'ctorch._utils\n_rebuild_parameter\n', b'cos\nsystem\n')
+STEPS = (b'h\x00', b'h\x01', b'N', b'K\x01', b'\x85', b'\x86', b'\x87', b'R', b'\x81', b'b', b'0', b'2', b']', b'}', b')',
+         b'a', b's', b'(', b't', b'l', b'd', b'e', b'u', b'1', b'Q', b'\x93', b'\x8f', b'\x90', b'\x91', b'o')
+
+
+def program(random: np.random.Generator) -> bytes:
+    """A pickle that keeps two values and then does a few steps with them again and again."""
+    def some(choices):
+        return choices[random.integers(len(choices))]
+
+    steps = b''.join(some(STEPS) for _ in range(random.integers(2, 8)))
+    if random.random() < 0.5:  # what is likeliest to run through: a call, an item, a name
+        steps = some((b'h\x01h\x00\x85R', b'h\x01h\x00R', b'h\x00h\x01\x93', b'}h\x00N\x73', b'h\x01h\x00N\x86R',
+                      b'h\x00Q', b'h\x01h\x00b')) + some((b'', b'0'))
+    return (b'\x80\x04' + some(LARGE) + b'q\x00' + some((*LARGE, *CALLED, *CALLED)) + b'q\x01'
+            + steps * int(10 ** random.uniform(0, 4.5)) + b'.')
+
+
+def odd_content(state: dict, random: np.random.Generator) -> dict:
+    """A checkpoint with values nobody expects."""
+    import torch
+    odd = [None, True, 10**20, 1e300, float('nan'), '', 'x' * 10_000, '\x1b[2J\n', b'x', (), [], {}, [[]], {1: 2},
+           {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64), torch.ones(2) == 1,
+           torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5), ['a'] * 171, ['a'] * 172, [None] * 171,
+           [[0, 0, 0]] * 171, [[0, 'a', 0]] * 171, [torch.ones(3)] * 171, torch.ones(2, 2).to_sparse()]
+
+    def some(count):
+        return [odd[i] for i in random.integers(len(odd), size=count)]
+
+    state = dict(state)
+    for key in random.choice(sorted(state), random.integers(0, 3)):
+        state[key] = some(1)[0]
+    meta = dict(zip(('CLASSES', 'PALETTE', 'config', 'epoch', 'iter', 'time'), some(6), strict=True))
+    if random.random() < 0.5:
+        meta['config'] = dict(zip(('CLASSES', 'PALETTE'), some(2), strict=True))
+    return {'state_dict': state, 'meta': meta if random.random() < 0.9 else some(1)[0], 'optimizer': some(1)[0]}
+
+
+def one_case(path: Path, state: dict, random: np.random.Generator) -> tuple[bytes, bool]:
+    """A made or mutated file, and whether a checksum covers the mutation."""
+    import torch
     content = path.read_bytes()
+    kind = random.random()
+    if kind < 0.4:
+        buffer = io.BytesIO()
+        torch.save({} if kind < 0.2 else odd_content(state, random), buffer)
+        if kind >= 0.2:
+            return buffer.getvalue(), False
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, 'w') as archive:
+            archive.writestr('archive/data.pkl', program(random))
+            archive.writestr('archive/data/0', bytes(4 * 1120))
+        return target.getvalue(), False
     if not content.startswith(b'PK') or random.random() < 0.4:
         return mutated(content, random), content.startswith(b'PK')
     with zipfile.ZipFile(path) as archive:
@@ -90,9 +151,32 @@ def one_case(path: Path, random: np.random.Generator) -> tuple[bytes, bool]:
     return buffer.getvalue(), False
 
 
+def describe_and_convert(path: Path, folder: Path) -> None:
+    """What `ms-segformer info` and the conversion make of a file; a model directory is there in full or not at all."""
+    import shutil
+
+    from ms_segformer.cli import info
+    from ms_segformer.models.checkpoint import CheckpointError
+    from ms_segformer.models.foreign import convert
+    directory, target = folder / f'model_{os.getpid()}', folder / f'converted_{os.getpid()}'
+    directory.mkdir(exist_ok=True)
+    shutil.copy(ROOT / 'tests' / 'data' / 'tiny_model' / 'configuration.json', directory)
+    shutil.copy(path, directory / 'pytorch_model.pt')
+    said = info.model(str(directory))
+    if len(str(said)) > 5000 or not str(said.get('checkpoint says', '')).isprintable():
+        raise AssertionError(f'info says too much: {str(said)[:200]}')
+    try:
+        convert(path, target)
+    except CheckpointError as error:
+        if target.exists():
+            raise AssertionError(f'left behind by {error}') from None
+    shutil.rmtree(target, ignore_errors=True)
+
+
 def work(folder: Path, files: list[Path], seed: int, start: int, stop: int) -> None:
     """Read mutated files in this process; print a line before and after each."""
     import encodings.cp437  # noqa: F401  (how zipfile reads names of old; imported before imports are watched)
+    import encodings.unicode_escape  # noqa: F401
     import resource
     import signal
 
@@ -103,6 +187,7 @@ def work(folder: Path, files: list[Path], seed: int, start: int, stop: int) -> N
     from ms_segformer.models.segformer import Segformer
     model = Segformer(**read_configuration(ROOT / 'tests' / 'data' / 'tiny_model').raw['model'])
     good = {path: read_checkpoint(path)[0] for path in files}
+    describe_and_convert(files[0], folder)  # imports what it takes
     noted: list[str] = []
     watched = ('import', 'os.system', 'exec', 'compile', 'subprocess.Popen', 'pickle.find_class', 'socket.connect')
     sys.addaudithook(lambda event, args: noted.append(f'{event} {args[0]}') if event in watched else None)
@@ -111,11 +196,14 @@ def work(folder: Path, files: list[Path], seed: int, start: int, stop: int) -> N
         print(json.dumps([number, 'started']), flush=True)
         random = np.random.default_rng([seed, number])
         source = files[random.integers(len(files))]
-        content, covered = one_case(source, random)
+        content, covered = one_case(source, good[source], random)
         target.write_bytes(content)
+        made = b'optimizer' in content
         noted.clear()
         signal.alarm(SECONDS)
         try:
+            if made:
+                describe_and_convert(target, folder)
             state, _ = read_checkpoint(target)
             load_state(model, state, str(target))
             same = state.keys() == good[source].keys() and all(

@@ -98,6 +98,7 @@ def _directory(folder):
 
 def _network(folder, settings):
     from ms_segformer.models.checkpoint import find_checkpoint, load_state, read_checkpoint
+    from ms_segformer.models.pickle_interpreter import shown
     from ms_segformer.models.segformer import Segformer
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
     network = Segformer(str(folder), **section)
@@ -108,8 +109,8 @@ def _network(folder, settings):
         load_state(network, state, str(path))
     except (ValueError, OSError) as error:
         return {**about, 'checkpoint loads': False, 'why not': str(error)}
-    said = ', '.join(f'{key} {value}' for key, value in meta.items()
-                     if isinstance(value, (int, float)) or isinstance(value, str) and len(value) < 50)
+    said = ', '.join(f'{key} {shown(meta[key])}' for key in ('epoch', 'iter', 'time', 'mmcv_version', 'easycv_version')
+                     if isinstance(meta.get(key), (int, float, str)))
     return {**about, **({'checkpoint says': said} if said else {}), 'checkpoint loads': True,
             'engine': _engine(network)}
 

@@ -21,12 +21,14 @@ import torch
 
 from ..files import atomic_write
 from ..metainfo import variant_of
-from .pickle_interpreter import CheckpointError, SetAside
-from .torch_file import read_torch_file, write_torch_file
+from .pickle_interpreter import CheckpointError, SetAside, shown
+from .torch_file import read_torch_file, regular_file, write_torch_file
 
 SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 PREFERRED = 'pytorch_model.pt'  # ModelScope's name for the weights of a model directory
 CLASSIFIER = 'decode_head.conv_seg.'
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # types that weights may have
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # and counters
 DIGEST_KEY = 'ms-segformer sha256'  # in the metadata of the safetensors files that this package writes
 logger = logging.getLogger(__name__)
 
@@ -56,18 +58,18 @@ def find_checkpoint(model_dir: str | Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f'{folder}: no such directory; expected a model directory with configuration.json and a '
                               'checkpoint')
-    found = sorted(p for p in folder.iterdir()
-                   if p.suffix in SUFFIXES and not p.stem.endswith('_trainer_state') and not p.name.startswith('.'))
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()
+                   and not p.stem.endswith('_trainer_state') and not p.name.startswith('.'))
     if len(found) == 1:
         return found[0]
-    names = ', '.join(path.name for path in found)
+    names = _some(path.name for path in found)
     if folder / PREFERRED in found:
         _warn_once(f'{folder}: more than one checkpoint ({names}); {PREFERRED} is taken')
         return folder / PREFERRED
     if found:
         raise CheckpointError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the directory, '
                               f'or name it {PREFERRED}')
-    seen = ', '.join(sorted(p.name for p in folder.iterdir())) or 'nothing'
+    seen = _some(sorted(p.name for p in folder.iterdir())) or 'nothing'
     raise CheckpointError(f'{folder}: no checkpoint (a file ending in {", ".join(SUFFIXES)}); found only: {seen}')
 
 
@@ -82,20 +84,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         FileNotFoundError: no such file.
         CheckpointError: the file is truncated or damaged, or is no checkpoint.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    path = regular_file(path)
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
-    meta = None
+    meta: dict = {}
     for wrapper in ('state_dict', 'model', 'module'):
         if isinstance(content.get(wrapper), dict):
-            meta = content.get('meta') or meta
+            meta = content['meta'] if isinstance(content.get('meta'), dict) else meta
             content = content[wrapper]
     try:
-        state = _translate(_tensors(content))
+        state = _translate(_tensors(content, path.stat().st_size))
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
-    meta = meta if isinstance(meta, dict) else {}
     return state, {key: value for key, value in meta.items() if not isinstance(value, SetAside)}
 
 
@@ -126,7 +125,7 @@ def load_state(model, state, source, strict=True, new_classifier=False):
         dropped = tuple(key for key in state if key.startswith(CLASSIFIER)
                         and key in expected and state[key].shape != expected[key].shape)
         if dropped:
-            old, new = state[dropped[0]].shape[0], expected[dropped[0]].shape[0]
+            old, new = (len(one[dropped[0]]) if one[dropped[0]].dim() else 0 for one in (state, expected))
             logger.warning('%s: dropped %s (%d outputs); the classifier starts anew with %d outputs',
                            source, ', '.join(dropped), old, new)
             state = {key: value for key, value in state.items() if key not in dropped}
@@ -163,12 +162,12 @@ def save_checkpoint(path: str | Path, model: torch.nn.Module, meta: dict[str, An
     return digest
 
 
-def checkpoint_variant(state):
+def checkpoint_variant(state: dict[str, torch.Tensor]) -> str | None:
     """Return `b0` … `b5` by the shapes of a translated state dict, or None when it is none of them."""
     dims, depths = [], []
     for stage in range(4):
         projection = state.get(f'backbone.layers.{stage}.0.projection.weight')
-        if projection is None:
+        if projection is None or projection.dim() != 4:
             return None
         dims.append(projection.shape[0])
         blocks = {key.split('.')[4] for key in state if key.startswith(f'backbone.layers.{stage}.1.')}
@@ -204,8 +203,8 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
 def _read_torch(path: Path) -> dict:
     file = read_torch_file(path)
     if isinstance(file.content, SetAside):
-        raise CheckpointError(f'{path}: a whole pickled object ({file.content.name}), whose weights are not to be had '
-                              'without running its code. Where that code is, save its state_dict() instead')
+        raise CheckpointError(f'{path}: a whole pickled object ({shown(file.content.name)}), whose weights are not to '
+                              'be had without running its code. Where that code is, save its state_dict() instead')
     if not isinstance(file.content, dict):
         raise CheckpointError(f'{path}: holds a {type(file.content).__name__}; expected a state dict')
     if file.set_aside:
@@ -213,32 +212,34 @@ def _read_torch(path: Path) -> dict:
     return file.content
 
 
-def _tensors(content: dict) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict; what else stands among them (counters, versions) is left out."""
+def _tensors(content: dict, size: int) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict from a file of `size` bytes; what else stands among them is left out."""
     for key, value in content.items():
-        if isinstance(value, SetAside) and value.name.startswith('torch.'):
-            raise CheckpointError(f'{key} is none of the dense tensors that weights are ({value.name}); save the model '
-                                  'in plain float32')
+        if isinstance(value, SetAside) and value.name.startswith('torch'):
+            raise CheckpointError(f'{shown(key)} is none of the dense tensors that weights are ({shown(value.name)}); '
+                                  'save the model in plain float32')
     state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
-        raise CheckpointError(f'holds no tensors (top-level entries: {_some(map(str, content))}); expected a state '
-                              'dict')
+        raise CheckpointError(f'holds no tensors (top-level entries: {_some(content)}); expected a state dict')
     wrong = [key for key in state if not isinstance(key, str)]
     if wrong:
-        raise CheckpointError(f'its tensors have no names but {_some(map(repr, wrong))}; expected a state dict')
+        raise CheckpointError(f'its tensors have no names but {_some(wrong)}; expected a state dict')
+    if sum(value.numel() * value.element_size() for value in state.values()) > 16 * size + (1 << 20):
+        raise CheckpointError('its tensors share what numbers there are and are far larger than the file; refused')
     return state
 
 
 def _check_values(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
     """Refuse numbers of the wrong kind, and weights that are not finite."""
     kinds = [f'{key} is {str(value.dtype)[6:]}, expected {str(expected[key].dtype)[6:]}' for key, value in state.items()
-             if key in expected and (value.dtype == torch.bool or value.is_complex()
-                                     or value.is_floating_point() != expected[key].is_floating_point())]
+             if key in expected
+             and value.dtype not in (FLOATS if expected[key].is_floating_point() else INTEGERS)]
     if kinds:
         raise CheckpointError(f'{source}: {_some(kinds)}: damaged, or quantised; fetch it again, or save the model in '
                               'floating point')
     spoiled = [key for key, value in state.items()
-               if key in expected and value.is_floating_point() and not value.isfinite().all()]
+               if key in expected and value.is_floating_point()
+               and not value.to(expected[key].dtype).isfinite().all()]
     if spoiled:
         raise CheckpointError(f'{source}: NaN or infinite weights in {_some(spoiled)}: damaged, or saved after the '
                               'training had diverged; take an earlier checkpoint')
@@ -257,7 +258,7 @@ def _mismatch(source, state, expected, missing, unexpected, shapes):
         lead = f'this is a {name(theirs)} checkpoint, the configuration says {name(ours)}. '
     elif set(shapes) and all(key.startswith(CLASSIFIER) for key in shapes):
         found, wanted = next(iter(shapes.values()))
-        lead = f'the checkpoint has {found[0]} classes, the configuration {wanted[0]}. '
+        lead = f'the checkpoint has {found[0] if found else "no"} classes, the configuration {wanted[0]}. '
     else:
         lead = ''
     return f'{source}: does not fit the configuration: {lead}{_listing(missing, unexpected, shapes)}'
@@ -276,7 +277,7 @@ def _listing(missing, unexpected, shapes):
 
 def _some(items: Any) -> str:
     items = list(items)
-    return ', '.join(items[:5]) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
+    return ', '.join(map(shown, items[:5])) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
 
 
 # --- Foreign names -----------------------------------------------------------------------------------------------

@@ -10,10 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..config import ConfigurationError
 from ..files import atomic_write
 from ..metainfo import MODEL, PIPELINE, TASK
 from .checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
+from .pickle_interpreter import shown
 
+MAX_DEPTH = 128  # blocks of a stage; B5 has 40
+MAX_NAME = 200  # characters of a class
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
@@ -32,31 +38,43 @@ def convert(source, target, classes=None):
     Raises:
         FileNotFoundError, CheckpointError: the source is no whole SegFormer, or its classes are not known.
     """
-    from .segformer import Segformer
     source, target = Path(source), Path(target)
     file = source if source.is_file() else _weights_of(source)
     state, meta = read_checkpoint(file)
     described = json.loads((source / 'config.json').read_text()) if source.is_dir() else {}
-    section = model_section(state, described)
-    names = _class_names(classes, described, meta, section['decode_head']['num_classes'], source)
-    model = Segformer(**{key: value for key, value in section.items() if key != 'type'})
-    load_state(model, state, str(file))
+    try:
+        section = model_section(state, described)
+        names = _class_names(classes, described, meta, section['decode_head']['num_classes'])
+        palette = _palette(meta)
+        model = _built(section, state, str(file))
+    except (CheckpointError, ConfigurationError) as error:
+        raise CheckpointError(f'{file}: {str(error).removeprefix(f"{file}: ")}') from None
     configuration = {
         'task': TASK, 'framework': 'pytorch', 'model': section, 'pipeline': {'type': PIPELINE},
         'dataset': {'val': {'type': 'SegDataset', 'data_source': {'type': 'SegSourceRaw', 'classes': names},
                             'pipeline': _test_pipeline(source)}},
-        'CLASSES': names,
+        'CLASSES': names, **({'PALETTE': palette} if palette else {}),
     }
-    palette = _of_meta(meta, 'PALETTE')
-    if palette:
-        try:
-            configuration['PALETTE'] = [[int(value) for value in colour] for colour in palette]
-        except (TypeError, ValueError):
-            raise CheckpointError(f'{file}: meta.PALETTE is no list of colours [red, green, blue]') from None
+    content = json.dumps(configuration, indent=2, ensure_ascii=False).encode()  # complete before anything is written
     save_checkpoint(target / 'pytorch_model.pt', model, {'CLASSES': names})
     with atomic_write(target / 'configuration.json') as temporary:
-        temporary.write_text(json.dumps(configuration, indent=2, ensure_ascii=False), encoding='utf-8')
+        temporary.write_bytes(content)
     return target
+
+
+def _built(section: dict, state: dict[str, torch.Tensor], file: str) -> torch.nn.Module:
+    """The model of a section with the weights; without memory for it before every shape has been compared."""
+    from .segformer import Segformer
+    arguments = {key: value for key, value in section.items() if key != 'type'}
+    with torch.device('meta'):
+        expected = Segformer(**arguments).state_dict()
+    other = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if other:
+        raise CheckpointError(f'{shown(other[0])} is {tuple(state[other[0]].shape)}, which does not go with the other '
+                              f'shapes (expected {tuple(expected[other[0]].shape)})')
+    model = Segformer(**arguments)
+    load_state(model, state, file)
+    return model
 
 
 def model_section(state, described=None):
@@ -72,15 +90,12 @@ def model_section(state, described=None):
     """
     described = described or {}
     stages = range(4)
-    try:
-        projections = [state[f'backbone.layers.{i}.0.projection.weight'] for i in stages]
-        dims = [projection.shape[0] for projection in projections]
-        fusion, classifier = state['decode_head.fusion_conv.conv.weight'], state['decode_head.conv_seg.weight']
-        hidden = state['backbone.layers.0.1.0.ffn.layers.0.weight'].shape[0]
-    except KeyError as error:
-        raise CheckpointError(f'not a whole SegFormer: {error.args[0]} is missing. A backbone alone is a starting '
-                              'point for training: pass it as load_from') from None
-    depths = [len({key.split('.')[4] for key in state if key.startswith(f'backbone.layers.{i}.1.')}) for i in stages]
+    projections = [_convolution(state, f'backbone.layers.{i}.0.projection.weight') for i in stages]
+    dims = [projection.shape[0] for projection in projections]
+    fusion, classifier = (_convolution(state, f'decode_head.{name}.weight')
+                          for name in ('fusion_conv.conv', 'conv_seg'))
+    hidden = _convolution(state, 'backbone.layers.0.1.0.ffn.layers.0.weight').shape[0]
+    depths = [_depth(state, i) for i in stages]
     reductions = [_reduction(state, i) for i in stages]
     heads = list(described.get('num_attention_heads') or (1, 2, 5, 8))
     if [dims[0] // heads[0] * count for count in heads] != dims:
@@ -105,9 +120,26 @@ def model_section(state, described=None):
     }
 
 
-def _reduction(state, stage):
-    weight = state.get(f'backbone.layers.{stage}.1.0.attn.sr.weight')
-    return 1 if weight is None else weight.shape[-1]
+def _convolution(state: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+    """A convolution's weights: out×in×k×k, none of them zero."""
+    if key not in state:
+        raise CheckpointError(f'not a whole SegFormer: {key} is missing. A backbone alone is a starting point for '
+                              'training: pass it as load_from')
+    if state[key].dim() != 4 or 0 in state[key].shape:
+        raise CheckpointError(f'{key} is {tuple(state[key].shape)}; expected the weights of a convolution')
+    return state[key]
+
+
+def _depth(state: dict[str, torch.Tensor], stage: int) -> int:
+    depth = len({key.split('.')[4] for key in state if key.startswith(f'backbone.layers.{stage}.1.')})
+    if not 1 <= depth <= MAX_DEPTH:
+        raise CheckpointError(f'{depth} blocks in stage {stage}; expected 1 to {MAX_DEPTH}')
+    return depth
+
+
+def _reduction(state: dict[str, torch.Tensor], stage: int) -> int:
+    key = f'backbone.layers.{stage}.1.0.attn.sr.weight'
+    return _convolution(state, key).shape[-1] if key in state else 1
 
 
 def _weights_of(folder):
@@ -118,21 +150,34 @@ def _weights_of(folder):
                           '(a model in several parts has to be saved in one first)')
 
 
-def _of_meta(meta: dict[str, Any], key: str) -> list | tuple | None:
+def _of_meta(meta: dict[str, Any], key: str) -> list | tuple:
     """`CLASSES` or `PALETTE` as mmcv's checkpoints have them, or as the configuration in EasyCV's exports does."""
-    config = meta.get('config')
-    found = meta.get(key) or (config.get(key) if isinstance(config, dict) else None)
-    return found if isinstance(found, (list, tuple)) else None
+    config = meta['config'] if isinstance(meta.get('config'), dict) else {}
+    found = meta.get(key, config.get(key))
+    return found if isinstance(found, (list, tuple)) else ()
 
 
-def _class_names(classes, described, meta, count, source):
+def _class_names(classes: list | None, described: dict, meta: dict[str, Any], count: int) -> list[str]:
     labels = described.get('id2label')
     names = classes or _of_meta(meta, 'CLASSES') or (labels and [labels[key] for key in sorted(labels, key=int)])
     if not names:
-        raise CheckpointError(f'{source}: has no class names; give the {count} names with classes=[…] (--classes FILE)')
+        raise CheckpointError(f'has no class names; give the {count} names with classes=[…] (--classes FILE)')
     if len(names) not in (count, count - 1):
-        raise CheckpointError(f'{source}: has {count} outputs, but {len(names)} class names were given')
-    return [str(name) for name in names]
+        raise CheckpointError(f'has {count} outputs, but {len(names)} class names were given')
+    for name in names:
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            raise CheckpointError(f'{shown(name)} is no class name (text of 1 to {MAX_NAME} printable characters); '
+                                  f'give the {count} names with classes=[…] (--classes FILE)')
+    return list(names)
+
+
+def _palette(meta: dict[str, Any]) -> list[list[int]]:
+    """The colours of the checkpoint; none unless all of them are red, green and blue from 0 to 255."""
+    palette = _of_meta(meta, 'PALETTE')
+    good = len(palette) <= 1024 and all(
+        isinstance(colour, (list, tuple)) and len(colour) == 3
+        and all(type(value) is int and 0 <= value <= 255 for value in colour) for colour in palette)
+    return [list(colour) for colour in palette] if good else []
 
 
 def _test_pipeline(source):

@@ -163,7 +163,7 @@ class MixVisionTransformer(nn.Module):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=layer_norm_eps)
         self.channels = tuple(embed_dims * heads for heads in num_heads)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(num_layers)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(num_layers), device='cpu').tolist())
         self.layers = nn.ModuleList()
         for stage, channels in enumerate(self.channels):
             blocks = nn.ModuleList(

@@ -5,9 +5,11 @@
   small arrays become numbers and lists, and a parameter becomes its tensor.
 - Any other class or function, and whatever would be made with it, becomes a `SetAside` that knows its name.
 
-No name in a pickle is ever imported and nothing in it is ever called. What a tensor says of itself is held against the
-numbers that are there, and what is copied is counted, before memory is spent on it.
+No name in a pickle is ever imported and nothing in it is ever called. So that a small file takes little time and
+memory, whatever is unpacked, repeated, hashed or put into a message is of a known type and bounded length, what a
+tensor says of itself is held against the numbers that are there, and what is copied is counted.
 """
+import math
 import pickletools
 import re
 from collections.abc import Callable
@@ -17,8 +19,11 @@ import numpy as np
 import torch
 
 MAX_OPCODES = 1_000_000  # of the pickles in a file; B5 with its optimizer's state and an average has about 150,000
-MAX_ARRAY_BYTES = 1 << 20  # of a numpy array that becomes a list
-MAX_DIMENSIONS = 64  # of a tensor; torch's own limit
+MAX_COPIED_BYTES = 64 << 20  # of arrays that become lists, dicts and sets made of others, text that becomes bytes
+MAX_DIMENSIONS = 64  # of a tensor or array; torch's own limit
+MAX_ARGUMENTS = 16
+MAX_NAME = 300  # characters of a class or function
+MAX_INTEGER_BITS = 128  # the legacy format begins with a number of 77
 DTYPES = {
     'FloatStorage': torch.float32, 'DoubleStorage': torch.float64, 'HalfStorage': torch.float16,
     'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
@@ -26,7 +31,6 @@ DTYPES = {
 }
 BYTES = {dtype: torch.empty(0, dtype=dtype).element_size() for dtype in DTYPES.values()}  # of one value
 
-_PLAIN = (str, bytes, int, float, bool, type(None))
 _DICTS = {'collections.OrderedDict', 'collections.defaultdict', 'collections.Counter', 'builtins.dict',
           '__builtin__.dict', 'addict.Dict', 'addict.addict.Dict', 'mmcv.utils.config.ConfigDict',
           'mmengine.config.config.ConfigDict', 'modelscope.utils.config.ConfigDict'}
@@ -48,7 +52,7 @@ class SetAside:
     """Stands for a class or function named in a file, or for what would have been made with it; does nothing.
 
     Attributes:
-        name: `module.name` as the file has it.
+        name: `module.name` as the file has it, or what it is in words.
     """
 
     __slots__ = ('name',)
@@ -57,7 +61,15 @@ class SetAside:
         self.name = name
 
     def __repr__(self):
-        return f'<{self.name}, set aside>'
+        return f'<{shown(self.name)}, set aside>'
+
+
+def shown(text: object) -> str:
+    """Text of a file as it may stand in a message: on one line, without control characters, at most 80 characters."""
+    text = text if isinstance(text, str) else repr(text) if isinstance(text, (int, float, type(None))) else (
+        type(text).__name__)
+    text = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text[:81])
+    return text if len(text) <= 80 else f'{text[:79]}…'
 
 
 class _Known(SetAside):
@@ -80,8 +92,8 @@ class _Dtype(SetAside):
         self.code, self.order = code if isinstance(code, str) else '', '<'
 
     def read(self, data: Any) -> np.ndarray:
-        """The numbers in some bytes, one-dimensional."""
-        if not re.fullmatch('b1|[iu][1248]|f[248]', self.code) or not isinstance(data, (bytes, str)):
+        """The numbers or texts in some bytes, one-dimensional."""
+        if not re.fullmatch('b1|[iu][1248]|f[248]|U[1-9][0-9]{0,3}', self.code):
             raise _NotPlain(self.name)
         data = data.encode('latin-1') if isinstance(data, str) else data  # Python 2 had one type for both
         return np.frombuffer(data, np.dtype(f'{self.order}{self.code}'))
@@ -107,13 +119,12 @@ class PickleInterpreter:
     Args:
         storage: callable (dtype, key, count) that returns the numbers tensors refer to, one-dimensional; asked for once
             a key.
-        size: bytes of the file: what its tensors may amount to is measured by it.
     """
 
-    def __init__(self, storage: Callable[[torch.dtype, str, int], torch.Tensor], size: int):
+    def __init__(self, storage: Callable[[torch.dtype, str, int], torch.Tensor]):
         self._storage = storage
         self._storages: dict[str, torch.Tensor] = {}
-        self._allowed = 4 * size + (1 << 20)  # bytes of all tensors, sharing or not, and of whatever is copied
+        self._allowed = MAX_COPIED_BYTES
         self._opcodes = 0
         self._names: set[str] = set()
 
@@ -131,7 +142,8 @@ class PickleInterpreter:
                 raise CheckpointError(f'a pickle of more than {MAX_OPCODES:,} opcodes; refused')
             name = opcode.name
             if name in _PUSHED:
-                self._stack.append(argument)
+                long = isinstance(argument, int) and argument.bit_length() > MAX_INTEGER_BITS
+                self._stack.append(SetAside('an integer of many digits') if long else argument)
             elif name in _CONSTANTS:
                 self._stack.append(_CONSTANTS[name])
             elif name in _EMPTY:
@@ -254,27 +266,29 @@ class PickleInterpreter:
         """Give the uppermost value its state; only numpy's have one that matters."""
         state, target = self._pop(), self._top()
         if isinstance(target, _Dtype):
-            target.order = '>' if isinstance(state, tuple) and '>' in state[1:2] else '<'
+            big = isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str) and state[1] == '>'
+            target.order = '>' if big else '<'
         elif isinstance(target, _Array):
             try:
-                self._fill(target, *state)
+                _, shape, dtype, fortran, data = _sequence(state, 5)
+                target.values = self.array(data, dtype, shape, fortran is True)
             except _NotPlain as reason:
                 self._names.add(str(reason))
 
     def _persistent(self, _: Any) -> None:
-        self._stack.append(self._storage_of(*self._pop()))
+        self._stack.append(self._storage_of(*_sequence(self._pop(), 6)))
 
     # --- what they make ---
 
-    def spend(self, size: int) -> None:
-        """Count memory that the file did not pay for with as many bytes of its own."""
+    def spend(self, size: int, name: str) -> None:
+        """Count memory that the file did not pay for with bytes of its own; what is too much is set aside."""
+        if size > self._allowed:
+            raise _NotPlain(name)
         self._allowed -= size
-        if self._allowed < 0:
-            raise CheckpointError('what it describes is far larger than the file; refused')
 
     def _named(self, module: Any, name: Any) -> Any:
         """What stands for a class or function named in the file."""
-        if not isinstance(module, str) or not isinstance(name, str):
+        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
             raise CheckpointError('a damaged pickle')
         full = f'{module}.{name}'
         if module == 'torch' and name in DTYPES:
@@ -289,7 +303,7 @@ class PickleInterpreter:
     def make(self, what: Any, arguments: Any) -> Any:
         """What a known name makes of its arguments; with any other nothing is made."""
         name = what.name if isinstance(what, SetAside) else type(what).__name__
-        if isinstance(what, _Known) and isinstance(arguments, tuple):
+        if isinstance(what, _Known) and isinstance(arguments, tuple) and len(arguments) <= MAX_ARGUMENTS:
             try:
                 return what.make(self, *arguments)
             except _NotPlain as reason:
@@ -297,79 +311,90 @@ class PickleInterpreter:
                 self._names.add(name)
         return SetAside(name)
 
-    def _fill(self, array: _Array, _: Any, shape: Any, dtype: Any, fortran: Any, data: Any) -> None:
-        if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, str)) or len(data) > MAX_ARRAY_BYTES:
-            raise _NotPlain(array.name)
+    def array(self, data: Any, dtype: Any, shape: Any, fortran: bool) -> list:
+        """A numpy array as nested lists."""
+        if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, bytearray, str)):
+            raise _NotPlain('numpy.ndarray')
+        shape = _sequence(shape, MAX_DIMENSIONS)
+        self.spend(len(data), 'numpy.ndarray')
         values = dtype.read(data)
-        if not len(values):
-            array.values = []  # whatever its other sides are
-            return
-        self.spend(64 * len(values) * (1 + len(shape)))
-        array.values = values.reshape(shape, order='F' if fortran else 'C').tolist()
+        lists = sum(math.prod(shape[:axis]) for axis in range(1, len(shape))) if len(values) else 0
+        self.spend(32 * len(values) + 80 * lists, 'numpy.ndarray')
+        return values.reshape(shape, order='F' if fortran else 'C').tolist() if len(values) else []
 
     def _storage_of(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None
                     ) -> torch.Tensor | SetAside:
         """The storage that a persistent id names, or the part of it that the legacy format calls a view."""
-        if kind != 'storage' or not isinstance(dtype, torch.dtype):
-            return SetAside('a storage of another kind')
+        if not isinstance(kind, str) or kind != 'storage' or not isinstance(dtype, torch.dtype):
+            return dtype if isinstance(dtype, SetAside) else SetAside('torch storage of another kind')
         if type(count) is not int or count < 0 or not isinstance(key, str):
             raise CheckpointError('a damaged storage')
         if key not in self._storages:
             self._storages[key] = self._storage(dtype, key, count)
         storage = self._storages[key]
         if storage.dtype != dtype or len(storage) != count:
-            raise CheckpointError(f'storage {key} is described in two ways')
+            raise CheckpointError(f'storage {shown(key)} is described in two ways')
         if view is None:
             return storage
-        _, offset, length = view
+        _, offset, length = _sequence(view, 3)
         if type(offset) is not int or type(length) is not int or not 0 <= offset <= offset + length <= count:
             raise CheckpointError('a view outside of its storage')
         return storage[offset:offset + length]
 
-    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor | SetAside:
+    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None,
+               metadata: Any = None) -> torch.Tensor | SetAside:
         """A view of a storage, after checking that it lies in it."""
         if isinstance(storage, SetAside):
             return storage
-        numbers = (offset, *size, *stride)
-        if not isinstance(storage, torch.Tensor) or len(size) != len(stride) or len(size) > MAX_DIMENSIONS or any(
-                type(number) is not int or number < 0 for number in numbers):
+        size, stride = _sequence(size, MAX_DIMENSIONS), _sequence(stride, MAX_DIMENSIONS)
+        if not isinstance(storage, torch.Tensor) or len(size) != len(stride) or any(
+                type(number) is not int or not 0 <= number < 1 << 63 for number in (offset, *size, *stride)):
             raise CheckpointError('a damaged tensor')
-        count, last = 1, offset
-        for length, step in zip(size, stride, strict=True):
-            count, last = count * length, last + (length - 1) * step
-        if count and (last >= len(storage) or count > len(storage)):
-            raise CheckpointError(f'a tensor of shape {tuple(size)} in a storage of {len(storage)} values; a '
-                                  'checkpoint has to hold every value of its tensors')
-        self.spend(count * storage.element_size())
-        return storage.as_strided(size, stride, offset) if count else storage.new_empty(size)
+        if metadata:
+            raise _NotPlain('torch.Tensor with a negative or conjugate bit')
+        if 0 in size:
+            return storage.new_empty(size)
+        last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+        if last >= len(storage) or math.prod(size) > len(storage):
+            raise _NotPlain(f'torch.Tensor of shape {shown(str(size))} in a storage of {len(storage)} values')
+        return storage.as_strided(size, stride, offset)
+
+
+def _sequence(value: Any, most: int) -> tuple:
+    """A tuple or list of at most so many parts, for what is unpacked or gone through."""
+    if not isinstance(value, (tuple, list)) or len(value) > most:
+        raise CheckpointError('a damaged pickle')
+    return tuple(value)
 
 
 def _dict(interpreter: PickleInterpreter, *arguments: Any) -> dict:
     """A dict; of the arguments only what dict() takes counts (a default factory does not), items may follow."""
     found: dict = {}
     if len(arguments) == 1 and isinstance(arguments[0], (list, dict)):
-        pairs = list(arguments[0].items() if isinstance(arguments[0], dict) else arguments[0])
-        interpreter.spend(100 * len(pairs))
-        _set_items(found, [part for key, value in pairs for part in (key, value)])
+        interpreter.spend(200 * len(arguments[0]), 'dict')
+        pairs = arguments[0].items() if isinstance(arguments[0], dict) else arguments[0]
+        _set_items(found, [part for pair in pairs for part in _sequence(pair, 2)])
     return found
 
 
 def _set(interpreter: PickleInterpreter, items: Any = ()) -> set:
-    if not isinstance(items, (list, tuple, set)) or not all(isinstance(item, _PLAIN) for item in items):
+    if not isinstance(items, (list, tuple, set)):
         raise _NotPlain('set')
-    interpreter.spend(100 * len(items))
-    return set(items)
+    interpreter.spend(200 * len(items), 'set')
+    made: set = set()
+    _add(made, list(items))
+    return made
 
 
 def _encode(interpreter: PickleInterpreter, text: Any, encoding: Any = 'latin1') -> bytes:
-    if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in ('latin1', 'latin-1'):
         raise _NotPlain('_codecs.encode')
-    interpreter.spend(len(text))
+    interpreter.spend(len(text), '_codecs.encode')
     return text.encode('latin-1')
 
 
 def _scalar(_: PickleInterpreter, dtype: Any, data: Any = b'') -> Any:
-    if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, str)) or len(data) > 8:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, (bytes, str)) or len(data) > 4096:
         raise _NotPlain('numpy scalar')
     values = dtype.read(data)
     if len(values) != 1:
@@ -377,9 +402,18 @@ def _scalar(_: PickleInterpreter, dtype: Any, data: Any = b'') -> Any:
     return values.item()
 
 
-def _size(interpreter: PickleInterpreter, sizes: Any = ()) -> tuple:
-    interpreter.spend(8 * len(sizes))
-    return tuple(sizes)
+def _typed_tensor(interpreter: PickleInterpreter, function: Any, kind: Any, arguments: Any, state: Any = None) -> Any:
+    """A tensor of a subclass, or with attributes, as the tensor it is."""
+    return interpreter.make(function, arguments)
+
+
+def _from_buffer(interpreter: PickleInterpreter, data: Any, dtype: Any, shape: Any, order: Any = 'C') -> list:
+    return interpreter.array(data, dtype, shape, isinstance(order, str) and order == 'F')
+
+
+def _only_named(interpreter: PickleInterpreter, *_: Any) -> Any:
+    """Classes that stand beside what is taken: a tensor's class, the factory of a defaultdict."""
+    raise _NotPlain('an object')
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {
@@ -387,25 +421,33 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(('torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_tensor'), PickleInterpreter.tensor),
     **dict.fromkeys(('torch._utils._rebuild_parameter', 'torch._utils._rebuild_parameter_with_state'),
                     lambda interpreter, data, *_: data),
-    'torch._tensor._rebuild_from_type_v2': lambda interpreter, function, kind, arguments, state: interpreter.make(
-        function, arguments),  # a subclass, or a tensor with attributes
-    'torch.Size': _size,
+    **dict.fromkeys(('torch._tensor._rebuild_from_type_v2', 'torch._tensor._rebuild_from_type',
+                     'torch.tensor._rebuild_from_type'), _typed_tensor),
+    **dict.fromkeys(('torch.Tensor', 'torch.nn.parameter.Parameter', 'torch.nn.parameter.Buffer',
+                     *(f'{module}.{name}' for module in ('builtins', '__builtin__')
+                       for name in ('list', 'int', 'float', 'str', 'tuple'))), _only_named),
+    'torch.Size': lambda interpreter, sizes=(): _sequence(sizes, MAX_DIMENSIONS),
     **dict.fromkeys(('builtins.set', '__builtin__.set', 'builtins.frozenset', '__builtin__.frozenset'), _set),
     '_codecs.encode': _encode,
     'numpy.dtype': lambda interpreter, code, *_: _Dtype(code),
-    **{f'numpy.{core}.multiarray.scalar': _scalar for core in ('core', '_core')},
-    **{f'numpy.{core}.multiarray._reconstruct': lambda interpreter, *_: _Array() for core in ('core', '_core')},
     'numpy.ndarray': lambda interpreter, *_: _Array(),
+    **{f'numpy.{core}.multiarray.{name}': make for core in ('core', '_core') for name, make in (
+        ('scalar', _scalar), ('_reconstruct', lambda interpreter, *_: _Array()))},
+    **{f'numpy.{core}.numeric._frombuffer': _from_buffer for core in ('core', '_core')},
 }
 
 
+def _is_key(value: Any) -> bool:
+    """Whether a value may be hashed: hashing deep tuples ends the process, wide or colliding ones take for ever."""
+    return value is None or isinstance(value, (str, bytes, float)) or isinstance(value, int) and abs(value) < 1 << 53
+
+
 def _set_items(target: Any, items: list) -> None:
-    """Keys and values in turn. Only plain keys: hashing a tuple nested deep enough would end the process."""
-    if not isinstance(target, dict):
-        return
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        if isinstance(key, _PLAIN) or isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key):
-            target[key] = value
+    """Keys and values in turn to a dict; items with keys of other kinds are left out."""
+    if isinstance(target, dict):
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if _is_key(key):
+                target[key] = value
 
 
 def _add(target: Any, items: list) -> None:
@@ -413,7 +455,7 @@ def _add(target: Any, items: list) -> None:
     if isinstance(target, list):
         target += items
     elif isinstance(target, set):
-        target.update(item for item in items if isinstance(item, _PLAIN))
+        target.update(filter(_is_key, items))
 
 
 def _no_mark(value: Any) -> Any:

@@ -10,10 +10,11 @@ Files that this package writes carry a SHA-256 of their bytes in the zip's comme
 """
 import hashlib
 import io
-import mmap
 import re
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ..files import atomic_write
-from .pickle_interpreter import BYTES, CheckpointError, PickleInterpreter
+from .pickle_interpreter import BYTES, CheckpointError, PickleInterpreter, shown
 
 SEAL = b'ms-segformer sha256 '
 _BIG_ENDIAN = 'written on a big-endian machine; save it again on another'
@@ -51,9 +52,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
         FileNotFoundError: there is no such file, or it is no regular one.
         CheckpointError: the file is truncated, damaged or none of PyTorch's; the message says what was found.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    path = regular_file(path)
     size = path.stat().st_size
     try:
         with open(path, 'rb') as file:
@@ -66,15 +65,31 @@ def read_torch_file(path: str | Path) -> TorchFile:
             if start.startswith(b'PK\x03\x04'):
                 digest = _verify_seal(file)
                 return TorchFile(*_read_zip(file, size), digest)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-                return TorchFile(*_read_legacy(stream, size), None)
+            return TorchFile(*_read_legacy(io.BytesIO(start + file.read())), None)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
-    except MemoryError:
-        raise
     except Exception as error:  # damaged bytes make zipfile, pickletools and the machine stumble in many ways
+        if isinstance(error, MemoryError) or 'allocate memory' in str(error):
+            raise CheckpointError(f'{path}: not enough memory for what this file of {size} bytes holds') from None
         raise CheckpointError(f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
-                              f'({_first_line(error)}); fetch it again') from None
+                              f'({shown(_first_line(error))}); fetch it again') from None
+
+
+def regular_file(path: str | Path) -> Path:
+    """The path, after checking that a regular file is there.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: the path cannot be looked at.
+    """
+    path = Path(path)
+    try:
+        found = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(f'{path}: {error.strerror}') from None
+    if not found:
+        raise FileNotFoundError(f'{path}: no such checkpoint file')
+    return path
 
 
 def write_torch_file(path: str | Path, content: Any) -> str:
@@ -86,7 +101,7 @@ def write_torch_file(path: str | Path, content: Any) -> str:
     Raises:
         OSError, RuntimeError: the file cannot be written; what stood there is untouched.
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, _checksums():
         torch.save(content, temporary)
         return _seal(temporary)
 
@@ -98,11 +113,25 @@ def digest_of(path: str | Path) -> str | None:
         FileNotFoundError: there is no such file.
         CheckpointError: the bytes are not those that were written.
     """
+    path = regular_file(path)
     try:
         with open(path, 'rb') as file:
             return _verify_seal(file)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
+
+
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """With the zip entries' checksums, also where a programme has switched them off in torch (2.6 and later)."""
+    before = getattr(torch.serialization, 'get_crc32_options', lambda: True)()
+    if not before:
+        torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        if not before:
+            torch.serialization.set_crc32_options(False)
 
 
 def _seal(path: Path) -> str:
@@ -151,14 +180,14 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[Any, tuple[str, ...]]:
             raise CheckpointError('two entries of one name; refused')
         for entry in entries.values():
             if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-                raise CheckpointError(f'the entry {entry.filename} is compressed, which PyTorch never '
+                raise CheckpointError(f'the entry {shown(entry.filename)} is compressed, which PyTorch never '
                                       'does; refused')
         if sum(entry.file_size for entry in entries.values()) > size:
             raise CheckpointError('its entries are larger than the file; refused')
         pickle = next((name for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')), None)
         if pickle is None:
             raise CheckpointError(f'a zip file without a data.pkl, none of PyTorch\'s '
-                                  f'(it has {", ".join(list(entries)[:4])})')
+                                  f'(it has {", ".join(map(shown, list(entries)[:4]))})')
         root = pickle.removesuffix('data.pkl')
         if f'{root}byteorder' in entries and archive.read(f'{root}byteorder') != b'little':
             raise CheckpointError(_BIG_ENDIAN)
@@ -166,17 +195,17 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[Any, tuple[str, ...]]:
         def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
             data = archive.read(f'{root}data/{key}')  # compares the checksum
             if len(data) != count * BYTES[dtype]:
-                raise CheckpointError(f'storage {key} has {len(data)} bytes, not {count} × {dtype}')
+                raise CheckpointError(f'storage {shown(key)} has {len(data)} bytes, not {count} × {dtype}')
             return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
-        interpreter = PickleInterpreter(storage, size)
+        interpreter = PickleInterpreter(storage)
         content = interpreter.run(io.BytesIO(archive.read(pickle)))
     return content, interpreter.set_aside()
 
 
-def _read_legacy(stream: mmap.mmap, size: int) -> tuple[Any, tuple[str, ...]]:
+def _read_legacy(stream: io.BytesIO) -> tuple[Any, tuple[str, ...]]:
     storages: dict[str, torch.Tensor] = {}
-    free = size
+    free = len(stream.getbuffer())
 
     def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
         nonlocal free
@@ -186,24 +215,29 @@ def _read_legacy(stream: mmap.mmap, size: int) -> tuple[Any, tuple[str, ...]]:
         storages[key] = torch.zeros(count, dtype=dtype)  # the numbers come after the pickle
         return storages[key]
 
-    interpreter = PickleInterpreter(storage, size)
-    if stream[:1] != b'\x80' or interpreter.run(stream) != _LEGACY_MAGIC:
+    interpreter = PickleInterpreter(storage)
+    try:
+        magic = interpreter.run(stream)
+    except Exception:  # whatever bytes that are no pickle lead to
+        magic = None
+    if type(magic) is not int or magic != _LEGACY_MAGIC:
         raise CheckpointError('not a PyTorch checkpoint')
     interpreter.run(stream)  # version of the format
     system = interpreter.run(stream)
     if isinstance(system, dict) and system.get('little_endian') is False:
         raise CheckpointError(_BIG_ENDIAN)
     content = interpreter.run(stream)
-    for key in interpreter.run(stream):
-        values = storages.pop(key)
+    keys = interpreter.run(stream)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+        raise CheckpointError('truncated, or its storages are not the ones its tensors name')
+    for key in keys:
+        values = storages[key]
         count, = struct.unpack('<q', stream.read(8))
         data = bytearray(stream.read(values.numel() * values.element_size()))
         if count != len(values) or len(data) != values.numel() * values.element_size():
-            raise CheckpointError(f'truncated, or storage {key} has another size')
+            raise CheckpointError(f'truncated, or storage {shown(key)} has another size')
         if data:
             values.copy_(torch.frombuffer(data, dtype=values.dtype))
-    if storages:
-        raise CheckpointError(f'truncated: the numbers of {len(storages)} storages are missing')
     return content, interpreter.set_aside()
 
 

@@ -167,6 +167,8 @@ SPOILED = {
                  'conv_seg.bias is int64, expected float32'),
     'booleans': (lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.bool)}),
                  'conv_seg.bias is bool'),
+    'too large for float32': (lambda state: state.update({
+        'decode_head.conv_seg.bias': torch.full((172,), 1e300, dtype=torch.float64)}), 'NaN or infinite'),
     'a float counter': (lambda state: state.update({
         'decode_head.fusion_conv.bn.num_batches_tracked': torch.tensor(3.0)}), 'num_batches_tracked is float32'),
 }
@@ -201,3 +203,22 @@ def test_half_precision_weights_load(tmp_path, tiny_model_dir, weights):
     torch.save({key: value.half() if value.is_floating_point() else value for key, value in weights.items()},
                tmp_path / 'half.pt')
     load_checkpoint(build(tiny_model_dir), tmp_path / 'half.pt')
+
+
+@pytest.mark.parametrize('key', ['backbone.layers.0.0.projection.weight', 'decode_head.conv_seg.weight'])
+@pytest.mark.parametrize('new_classifier', [False, True])
+def test_weights_without_sides_do_not_fit(tmp_path, tiny_model_dir, weights, key, new_classifier):
+    torch.save({**weights, key: torch.tensor(1.0)}, tmp_path / 'flat.pt')
+    if new_classifier and 'conv_seg' in key:
+        assert load_checkpoint(build(tiny_model_dir), tmp_path / 'flat.pt', new_classifier=True).dropped == (key,)
+        return
+    with pytest.raises(CheckpointError, match=f'{key} is \\(\\)'):
+        load_checkpoint(build(tiny_model_dir), tmp_path / 'flat.pt', new_classifier=new_classifier)
+
+
+def test_paths_that_cannot_be_looked_at_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match='too long'):
+        read_checkpoint(tmp_path / ('x' * 300 + '.pt'))
+    (tmp_path / 'folder.pt').mkdir()
+    with pytest.raises(CheckpointError, match='no checkpoint .* found only: folder.pt'):
+        find_checkpoint(tmp_path)

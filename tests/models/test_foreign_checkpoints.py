@@ -155,3 +155,45 @@ def test_the_url_is_not_asked_for_when_there_are_weights(model, tmp_path, tiny_m
     loaded = starting_point.load(model, model_dir=tmp_path, pretrained='http://127.0.0.1:9/mit_b0.pth')
     assert loaded == str(tmp_path / 'pytorch_model.pt')
     assert starting_point.load(model) is None
+
+
+ODD_META = {
+    'names of objects': ({'CLASSES': [None] * 172}, 'NoneType|None is no class name'),
+    'a name that is no text': ({'CLASSES': ['\ud800'] * 172}, 'is no class name'),
+    'a long name': ({'CLASSES': ['x' * 1000] * 172}, 'is no class name'),
+    'tensors': ({'CLASSES': torch.ones(172)}, 'has no class names'),
+    'too few': ({'CLASSES': ['a']}, '172 outputs, but 1 class names'),
+}
+
+
+@pytest.mark.parametrize('how', ODD_META)
+def test_what_a_checkpoint_says_of_its_classes_is_not_believed(tmp_path, tiny_model_dir, how):
+    meta, message = ODD_META[how]
+    state, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
+    torch.save({'state_dict': state, 'meta': meta}, tmp_path / 'odd.pt')
+    with pytest.raises(CheckpointError, match=f'odd.pt: .*({message})'):
+        convert(tmp_path / 'odd.pt', tmp_path / 'target')
+    assert not (tmp_path / 'target').exists()
+
+
+@pytest.mark.parametrize('palette', [torch.ones(2), [[1e9, 0, 0]], ['123'], [[1, 2]], [[0, 0, -1]]])
+def test_a_palette_that_is_none_is_left_out(tmp_path, tiny_model_dir, palette):
+    state, meta = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
+    torch.save({'state_dict': state, 'meta': {'CLASSES': meta['config']['CLASSES'], 'PALETTE': palette}},
+               tmp_path / 'odd.pt')
+    convert(tmp_path / 'odd.pt', tmp_path / 'target')
+    assert 'PALETTE' not in json.loads((tmp_path / 'target' / 'configuration.json').read_text())
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('backbone.layers.0.0.projection.weight', torch.ones(0, 3, 7, 7), 'weights of a convolution'),
+    ('backbone.layers.0.0.projection.weight', torch.ones(100_000, 3, 1, 1), 'one width per head|goes? with'),
+    ('decode_head.fusion_conv.conv.weight', torch.ones(1 << 20, 1, 1, 1), 'does not go with'),
+    ('backbone.layers.0.1.0.ffn.layers.0.weight', torch.ones(1, 8, 1, 1), 'mlp_ratio'),
+])
+def test_a_model_is_not_built_before_its_shapes_agree(tmp_path, tiny_model_dir, key, value, message):
+    state, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
+    torch.save({'state_dict': {**state, key: value}}, tmp_path / 'odd.pt')
+    with pytest.raises(CheckpointError, match=f'odd.pt: .*({message})'):
+        convert(tmp_path / 'odd.pt', tmp_path / 'target', ['a'] * 172)
+    assert not (tmp_path / 'target').exists()

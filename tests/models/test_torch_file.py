@@ -16,6 +16,7 @@ import pytest
 import torch
 from exported import named
 
+from ms_segformer.models.checkpoint import load_state, read_checkpoint
 from ms_segformer.models.pickle_interpreter import CheckpointError, SetAside
 from ms_segformer.models.torch_file import digest_of, read_torch_file, write_torch_file
 
@@ -41,7 +42,7 @@ def save(content, path, protocol=2, legacy=False):
 
 def foreign(command):
     """What people put beside their weights."""
-    return {'scalar': np.float64(35.91), 'count': np.int64(3), 'flag': np.bool_(True),
+    return {'scalar': np.float64(35.91), 'text': np.str_('sky'), 'count': np.int64(3), 'flag': np.bool_(True),
             'array': np.arange(6.0).reshape(2, 3), 'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
             'big endian': np.arange(3, dtype='>i4'), 'when': datetime.datetime(2022, 11, 1),
             'where': pathlib.PurePosixPath('/data'), 'by name': collections.defaultdict(list, {'a': [1]}),
@@ -64,9 +65,8 @@ def test_tensors_and_plain_values_come_out_and_the_rest_is_set_aside(tmp_path, p
     meta = file.content['meta']
     assert (meta['scalar'], meta['count'], meta['flag']) == (35.91, 3, True) and type(meta['count']) is int
     assert meta['by name'] == {'a': [1]} and meta['names'] == {'a', 'b'} and meta['size'] == (1, 2)
-    if protocol < 5:
-        assert meta['array'] == meta['fortran'] == [[0, 1, 2], [3, 4, 5]] and meta['big endian'] == [0, 1, 2]
-        assert len(meta['random'][1]) == 624
+    assert meta['array'] == meta['fortran'] == [[0, 1, 2], [3, 4, 5]] and meta['big endian'] == [0, 1, 2]
+    assert len(meta['random'][1]) == 624 and meta['text'] == 'sky'
     assert all(isinstance(meta[key], SetAside) for key in ('when', 'where', 'arguments', 'absent', 'command'))
     assert {f'{os.name}.system', 'argparse.Namespace', 'datetime.datetime',
             'a_package.that_is.not_installed.Absent'} <= set(file.set_aside)
@@ -109,12 +109,13 @@ def rewritten(path, change):
 
 def test_a_tensor_that_is_larger_than_its_numbers_is_refused(tmp_path):
     torch.save({'a': torch.ones(1).expand(100_000, 100_000)}, tmp_path / 'expanded.pt')
-    with pytest.raises(CheckpointError, match=r'shape \(100000, 100000\) in a storage of 1 values'):
-        read_torch_file(tmp_path / 'expanded.pt')
+    assert isinstance(read_torch_file(tmp_path / 'expanded.pt').content['a'], SetAside)
+    with pytest.raises(CheckpointError, match=r'a is none of .* shape \(100000, 100000\) in a storage of 1 values'):
+        read_checkpoint(tmp_path / 'expanded.pt')
     base = torch.ones(1000, 1000)
     torch.save({str(i): base.view(-1) for i in range(100)}, tmp_path / 'shared.pt')
     with pytest.raises(CheckpointError, match='far larger than the file'):
-        read_torch_file(tmp_path / 'shared.pt')
+        read_checkpoint(tmp_path / 'shared.pt')
 
 
 def test_compressed_entries_are_refused(tmp_path):
@@ -138,6 +139,14 @@ BOMBS = {
                    + b'h\x01h\x00\x85R' * 100 + b'.',
     # nested so deep that hashing or printing it would end the process
     'deep key': b'\x80\x02)' + b'\x85' * 200_000 + b'q\x00}h\x00K\x01s.',
+    # work that one opcode asks for again and again
+    'long arguments': b'\x80\x02(' + b'K\x01' * 100_000 + b'tq\x00ccollections\nOrderedDict\nq\x01'
+                      + b'h\x01h\x00R0' * 50_000 + b'N.',
+    'wide keys': b'\x80\x02(' + b'K\x01' * 100_000 + b'tq\x00}' + b'h\x00K\x01s' * 50_000 + b'.',
+    'equal hashes': b'\x80\x02}(' + b''.join(
+        b'\x8a\x0a' + (k * (2**61 - 1)).to_bytes(10, 'little') + b'K\x01' for k in range(1, 50_000)) + b'u.',
+    'long integer': b'\x80\x02\x8b\x00\x00\x40\x00' + b'\x7f' * (4 << 20) + b'q\x00}' + b'h\x00K\x01s' * 100_000 + b'.',
+    'long names': b'\x80\x04X\x00\x00\x10\x00' + b'a' * (1 << 20) + b'q\x00' + b'h\x00h\x00\x93' * 10_000 + b'.',
     'wide name': b'\x80\x04]q\x00' + b'h\x00h\x00\x86q\x00' * 100 + b'h\x00h\x00\x93.',
     'memo': b'\x80\x02Nr\xff\xff\xff\xff.',
     'long text': b'\x80\x04\x8d\xff\xff\xff\xff\xff\x00\x00\x00x.',
@@ -242,3 +251,65 @@ def test_files_that_are_none_of_pytorch_s_say_what_they_are(tmp_path, content, m
         read_torch_file(tmp_path / 'file.pt')
     with pytest.raises(FileNotFoundError):
         read_torch_file(tmp_path)
+
+
+def test_a_legacy_file_whose_storages_have_no_names_is_refused(tmp_path):
+    """The list of keys at its end, of a tuple so deep that hashing it would end the process."""
+    path = tmp_path / 'deep.pt'
+    torch.save({'a': torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    head = content[:content.rindex(b'\x80\x02]')]
+    path.write_bytes(head + b'\x80\x02])' + b'\x85' * 300_000 + b'a.' + content[-20:])
+    with pytest.raises(CheckpointError, match='storages are not the ones'):
+        read_torch_file(path)
+
+
+def test_what_a_message_takes_from_a_file_is_short_and_on_one_line(tmp_path, caplog):
+    class Named:
+        def __reduce__(self):
+            return Absent, ()
+
+    path = tmp_path / 'loud.pt'
+    Absent.__qualname__ = 'A\x1b[2J\nERROR: fake ' + 'x' * 200
+    try:
+        with named(Absent, 'package'):
+            setattr(sys.modules['package'], Absent.__qualname__, Absent)
+            torch.save({'state_dict': {'a\x1b' + 'y' * 100_000: torch.ones(1)}, 'meta': Named()}, path,
+                       pickle_protocol=4)
+    finally:
+        Absent.__qualname__ = 'Absent'
+    with pytest.raises(CheckpointError) as error:
+        load_state(torch.nn.Linear(1, 1), read_checkpoint(path)[0], str(path))
+    for text in (str(error.value), caplog.text.split('\n')[0]):
+        assert '\x1b' not in text and len(text) < 1000 and '\\x1b' in text
+
+
+def test_arrays_beside_weights_and_shared_numbers_are_no_reason_to_refuse(tmp_path):
+    base = torch.arange(1000.0)
+    content = {'state_dict': {str(i): base for i in range(12)}, 'expanded': torch.ones(1).expand(1000, 1000),
+               'confusion': np.ones((172, 172)), 'picture': np.ones((1000, 1000, 3), np.uint8),
+               'many': set(range(30_000))}
+    torch.save(content, tmp_path / 'file.pt')
+    state, _ = read_checkpoint(tmp_path / 'file.pt')
+    assert len(state) == 12 and all(torch.equal(value, base) for value in state.values())
+    read = read_torch_file(tmp_path / 'file.pt').content
+    assert read['confusion'] == np.ones((172, 172)).tolist() and len(read['many']) == 30_000
+    assert isinstance(read['picture'], SetAside)
+
+
+def test_tensors_that_are_more_than_a_view_are_not_taken_for_one(tmp_path):
+    torch.save({'negative': torch.tensor([1 + 2j]).conj().imag}, tmp_path / 'negative.pt')
+    with pytest.raises(CheckpointError, match='negative is none of'):
+        read_checkpoint(tmp_path / 'negative.pt')
+
+
+def test_checksums_are_written_where_torch_was_told_to_leave_them_out(tmp_path):
+    if not hasattr(torch.serialization, 'set_crc32_options'):
+        pytest.skip('this torch always writes them')
+    torch.serialization.set_crc32_options(False)
+    try:
+        write_torch_file(tmp_path / 'ours.pt', {'a': torch.ones(100)})
+        assert torch.serialization.get_crc32_options() is False
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert zipfile.ZipFile(tmp_path / 'ours.pt').testzip() is None
