@@ -85,8 +85,8 @@ LARGE = (  # values of about a megabyte that one opcode can fetch again, kept un
 CALLED = (b'ccollections\nOrderedDict\n', b'cbuiltins\nset\n', b'ctorch\nSize\n', b'c_codecs\nencode\n',
           b'cnumpy\ndtype\n', b'cnumpy.core.multiarray\nscalar\n', b'cnumpy.core.multiarray\n_reconstruct\n',
           b'ctorch._utils\n_rebuild_tensor_v2\n', b'ctorch._utils\n_rebuild_parameter\n', b'cos\nsystem\n')
-STEPS = (b'h\x00', b'h\x01', b'N', b'K\x01', b'\x85', b'\x86', b'\x87', b'R', b'\x81', b'b', b'0', b'2', b']', b'}', b')',
-         b'a', b's', b'(', b't', b'l', b'd', b'e', b'u', b'1', b'Q', b'\x93', b'\x8f', b'\x90', b'\x91', b'o')
+STEPS = (b'h\x00', b'h\x01', b'N', b'K\x01', b'\x85', b'\x86', b'\x87', b'R', b'\x81', b'b', b'0', b'2', b']', b'}',
+         b')', b'a', b's', b'(', b't', b'l', b'd', b'e', b'u', b'1', b'Q', b'\x93', b'\x8f', b'\x90', b'\x91', b'o')
 
 
 def program(random: np.random.Generator) -> bytes:
@@ -106,8 +106,8 @@ def odd_content(state: dict, random: np.random.Generator) -> dict:
     """A checkpoint with values nobody expects."""
     import torch
     odd = [None, True, 10**20, 1e300, float('nan'), '', 'x' * 10_000, '\x1b[2J\n', b'x', (), [], {}, [[]], {1: 2},
-           {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64), torch.ones(2) == 1,
-           torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5), ['a'] * 171, ['a'] * 172, [None] * 171,
+           {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64),
+           torch.ones(2) == 1, torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5), ['a'] * 171, ['a'] * 172, [None] * 171,
            [[0, 0, 0]] * 171, [[0, 'a', 0]] * 171, [torch.ones(3)] * 171, torch.ones(2, 2).to_sparse()]
 
     def some(count):
