@@ -107,7 +107,8 @@ def odd_content(state: dict, random: np.random.Generator) -> dict:
     import torch
     odd = [None, True, 10**20, 1e300, float('nan'), '', 'x' * 10_000, '\x1b[2J\n', b'x', (), [], {}, [[]], {1: 2},
            {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64),
-           torch.ones(2) == 1, torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5), ['a'] * 171, ['a'] * 172, [None] * 171,
+           torch.ones(2) == 1, torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5),
+           ['a'] * 171, ['a'] * 172, [None] * 171,
            [[0, 0, 0]] * 171, [[0, 'a', 0]] * 171, [torch.ones(3)] * 171, torch.ones(2, 2).to_sparse()]
 
     def some(count):
