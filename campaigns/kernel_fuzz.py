@@ -29,7 +29,7 @@ def work(seed: int, first: int, end: float) -> None:
     from ms_segformer import postprocess
     compiled = postprocess._segment
 
-    def use(name):
+    def use(name: str) -> None:
         postprocess._segment = None if name == 'torch' else compiled
         if name != 'torch':
             compiled.use(name)
@@ -77,7 +77,7 @@ def campaign(seed: int, cases: int, seconds: float, first: int = 0) -> tuple[Cou
     return outcomes, pixels, names
 
 
-def _counted(case, outcome):
+def _counted(case: dict, outcome: str) -> str:
     """'equal', 'clear error' or 'anything else', which is printed."""
     if outcome in ('equal', 'clear error'):
         return outcome

@@ -121,7 +121,7 @@ def plain(logits: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: t
     return F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)[0]
 
 
-def _sizes(random, budget):
+def _sizes(random: np.random.Generator, budget: int) -> tuple[int, tuple]:
     """Classes, and (height, width) of logits, network input, valid part and photograph, within a number of values."""
     while True:
         classes = int(random.choice([1, 2, 15, 16, 17, 24, 25, 172, 255, 256, random.integers(1, 257)]))
@@ -131,11 +131,11 @@ def _sizes(random, budget):
             return classes, (tuple(logits), tuple(pad), tuple(valid), tuple(final))
 
 
-def _side(random):
+def _side(random: np.random.Generator) -> int:
     return int(random.integers(1, 301)) if random.random() < 0.3 else int(300 ** random.random())
 
 
-def _ordinary(random, classes, size):
+def _ordinary(random: np.random.Generator, classes: int, size: tuple) -> torch.Tensor:
     """C×h×w without special values: noise, regions as of a trained network, constants, denormals, both zeros."""
     shape = classes, *size
     kind = random.integers(7)
@@ -157,7 +157,7 @@ def _ordinary(random, classes, size):
     return values
 
 
-def _scatter(random, logits, values):
+def _scatter(random: np.random.Generator, logits: torch.Tensor, values: np.ndarray) -> None:
     """Put special values in places: everywhere, whole classes, whole columns, single samples."""
     for value in values:
         where = random.integers(5)
@@ -173,7 +173,7 @@ def _scatter(random, logits, values):
         logits[index] = float(value)
 
 
-def _laid_out(random, logits):
+def _laid_out(random: np.random.Generator, logits: torch.Tensor) -> torch.Tensor:
     """The same values in another memory layout; what lies between them is NaN or huge."""
     kind = random.integers(4)
     if kind == 0:
@@ -191,7 +191,7 @@ def _laid_out(random, logits):
     return buffer[:, 1:-1, 2:-1]
 
 
-def _own_map(random, size, final):
+def _own_map(random: np.random.Generator, size: int, final: int) -> tuple[np.ndarray, np.ndarray]:
     taps = int(random.integers(1, 1 + min(size, 90 if random.random() < 0.3 else 4)))
     first = np.sort(random.integers(0, size - taps + 1, final)).astype(np.int32)
     kind = random.integers(4)
@@ -206,7 +206,7 @@ def _own_map(random, size, final):
     return first, (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _spoilt(random, axis):
+def _spoilt(random: np.random.Generator, axis: tuple) -> tuple:
     """A map with one mistake."""
     first, weights = axis[0].copy(), axis[1].copy()
     i, t = random.integers(len(first)), random.integers(weights.shape[1])
@@ -235,7 +235,7 @@ def _spoilt(random, axis):
     return first, weights
 
 
-def _run(case):
+def _run(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     threads = torch.get_num_threads()
     torch.set_num_threads(case.threads)
     try:
@@ -252,7 +252,7 @@ def _run(case):
     return found.seg_map, sums, counts
 
 
-def _wrong_error(case, error, nan, infinite):
+def _wrong_error(case: Case, error: ValueError, nan: bool, infinite: bool) -> str:
     """What is wrong with an error, or ''."""
     if not isinstance(error, LogitsError):
         return '' if case.refused else f'{type(error).__name__}: {error}'
@@ -269,7 +269,7 @@ class _Reference:
     still be a tie.
     """
 
-    def __init__(self, case):
+    def __init__(self, case: Case):
         self.case, self.excused = case, 0
         magnitudes = case.logits.abs()
         if case.shapes is None:
@@ -283,7 +283,7 @@ class _Reference:
             self.error = _reached(magnitudes, *case.shapes, case.align_corners) * (1e-4 * coarser)
         self.top, self.best = self.values.max(0)
 
-    def differs(self, seg_map, sums, counts):
+    def differs(self, seg_map: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> str:
         """What is wrong with a result, or ''."""
         classes = len(self.values)
         if seg_map.shape != tuple(self.top.shape) or seg_map.dtype != np.uint8:
@@ -302,7 +302,7 @@ class _Reference:
             return f'{int((lost > allowed).sum())} of {lost.numel()} pixels with a class that is not the best'
         return self._wrong_scores(chosen, sums, counts)
 
-    def _wrong_scores(self, chosen, sums, counts):
+    def _wrong_scores(self, chosen: torch.Tensor, sums: np.ndarray, counts: np.ndarray) -> str:
         tolerance = 1e-5 + float(self.error.max())
         if tolerance > 0.1:
             return ''
@@ -312,7 +312,8 @@ class _Reference:
         return f'scores off by {np.abs(sums - expected)[wrong] / counts[wrong]}' if wrong.any() else ''
 
 
-def _reached(magnitudes, pad_shape, img_shape, ori_shape, align_corners):
+def _reached(magnitudes: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: tuple,
+             align_corners: bool) -> torch.Tensor:
     """The largest magnitudes that a slightly other position would read."""
     x = F.max_pool2d(magnitudes[None].double(), 3, 1, 1)
     x = F.max_pool2d(F.interpolate(x, pad_shape, mode='bilinear', align_corners=align_corners), 3, 1, 1)
@@ -320,7 +321,7 @@ def _reached(magnitudes, pad_shape, img_shape, ori_shape, align_corners):
     return F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)[0]
 
 
-def _dense(first, weights, size):
+def _dense(first: np.ndarray, weights: np.ndarray, size: int) -> torch.Tensor:
     matrix = np.zeros((len(first), size))
     np.put_along_axis(matrix, first[:, None] + np.arange(weights.shape[1]), weights.astype(np.float64), 1)
     return torch.from_numpy(matrix)

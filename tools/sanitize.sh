@@ -26,5 +26,6 @@ nm -D ms_segformer/_segment.*.so | grep -q __asan_report || { echo 'error: the k
 export LD_PRELOAD=$(gcc -print-file-name=libasan.so) PYTHONPATH=$PWD OMP_NUM_THREADS=1 PYTHONMALLOC=malloc
 # Python itself never frees all it holds.
 export ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
-"$python" -m pytest -q -p no:cacheprovider tests/test_postprocess.py tests/test_slide.py
+# What the sanitizers say goes to file descriptor 2, which pytest would keep to itself.
+"$python" -m pytest -q -p no:cacheprovider --capture=sys tests/test_postprocess.py tests/test_slide.py
 "$python" campaigns/kernel_fuzz.py --seed "${FUZZ_SEED:-0}" --seconds "${FUZZ_SECONDS:-60}"
