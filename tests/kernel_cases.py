@@ -14,6 +14,7 @@ from ms_segformer import postprocess
 from ms_segformer.postprocess import LogitsError, label_pixels, segment
 
 LARGEST = float(np.finfo(np.float32).max)
+UNDERFLOW = 1e-42  # some hundred steps of float32's smallest numbers, which round to 0
 KINDS = ('ordinary', 'huge finite', 'not finite', 'own weights', 'wrong maps')
 SPECIAL = (1e31, -1e31, -1e30, 1e29, -1e29, 1.0001e29, LARGEST, -LARGEST, 3.4e38, 1e38, -2e30)
 
@@ -276,11 +277,12 @@ class _Reference:
             down, across = (_dense(*axis, size) for axis, size in zip(
                 (case.rows, case.cols), case.logits.shape[1:], strict=True))
             self.values, error = (down @ x.double() @ across.T for x in (case.logits, magnitudes))
-            self.error = error * 1e-5
+            self.error = error * 1e-5 + UNDERFLOW
         else:
             coarser = max(1, *(a / b for a, b in zip(case.logits.shape[1:], case.shapes[0], strict=True)))
             self.values = plain(case.logits, *case.shapes, case.align_corners)
             self.error = _reached(magnitudes, *case.shapes, case.align_corners) * (1e-4 * coarser)
+            self.error += UNDERFLOW
         self.top, self.best = self.values.max(0)
 
     def differs(self, seg_map: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> str:
