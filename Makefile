@@ -6,7 +6,7 @@ OUT ?= outputs
 IMAGE ?= assets/china.jpg
 MODEL ?= demo
 
-.PHONY: demo test test-low easycv lint clean
+.PHONY: demo test test-low easycv sanitize lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
@@ -26,6 +26,10 @@ test-low: $(VENV)/.ready-test
 # Ours against the real EasyCV in one process, in an environment of its own (Python 3.10); MMCV=full compiles mmcv-full.
 easycv:
 	tools/easycv_env.sh $(PYTEST_ARGS)
+
+# The C kernel's tests and fuzz under AddressSanitizer and UBSan (gcc).
+sanitize: $(VENV)/.ready-test
+	tools/sanitize.sh $(BIN)/python
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

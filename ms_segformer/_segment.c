@@ -175,6 +175,7 @@ INLINE int find_winners(const work *w, span columns, int16_t *winners) {
     if (!in_range) return 0;
     bar -= 1e-4f + 1e-6f * (bar < 0 ? -bar : bar); /* rounding of the weighted means */
     int16_t n = 0;
+    winners[1] = 0;
     for (Py_ssize_t c = 0; c < classes; c++)
         if (high[c] >= bar) winners[++n] = (int16_t)c;
     winners[0] = n; /* at least one: the class whose minimum is the bar */

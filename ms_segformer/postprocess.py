@@ -204,7 +204,7 @@ def _checked_taps(size, padded, valid, final, align_corners):
     return axis_taps(size, padded, valid, final, align_corners)
 
 
-def _check_taps(size, first, weights):
+def _check_taps(size: int, first: np.ndarray, weights: np.ndarray) -> None:
     """Refuse what is no sparse map from `size` samples, as `axis_taps` makes them."""
     if (not isinstance(first, np.ndarray) or not isinstance(weights, np.ndarray) or first.dtype != np.int32
             or weights.dtype != np.float32 or first.ndim != 1 or weights.ndim != 2 or not len(first)
@@ -219,11 +219,11 @@ def _check_taps(size, first, weights):
         raise ValueError('weights that are negative, NaN, or do not add up to 1 for each output')
 
 
-def _described(array):
+def _described(array: object) -> str:
     return f'{array.dtype} of {array.shape}' if isinstance(array, np.ndarray) else type(array).__name__
 
 
-def _class_after_class(pixels):
+def _class_after_class(pixels: torch.Tensor) -> torch.Tensor:
     """h×w×C of any layout, type and device to float32 on the CPU, where pixels may stand further apart than C."""
     pixels = pixels.detach().to('cpu', torch.float32)
     pitch = pixels.stride(1)

@@ -3,27 +3,36 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import KINDS, judge, kernels, make_case, plain
 
 from ms_segformer import postprocess
-from ms_segformer.postprocess import axis_taps, masks, segment
+from ms_segformer.postprocess import LogitsError, axis_taps, label_pixels, masks, segment
 
 TIE = 1e-3  # logits closer than this may fall either way
+COMPILED = postprocess._segment
 
 
-@pytest.fixture(params=['compiled', 'torch'])
-def kernel(request, monkeypatch):
-    """Both implementations of `segment`."""
-    if request.param == 'torch':
-        monkeypatch.setattr(postprocess, '_segment', None)
-    elif postprocess._segment is None:
+@pytest.fixture
+def use(monkeypatch):
+    """Switches to an implementation of `segment`."""
+    def switch(name):
+        monkeypatch.setattr(postprocess, '_segment', None if name == 'torch' else COMPILED)
+        if name != 'torch':
+            COMPILED.use(name)
+
+    yield switch
+    if COMPILED is not None:
+        COMPILED.use(COMPILED.kernels[0])
+
+
+@pytest.fixture(params=['avx512', 'avx2', 'plain', 'torch'])
+def kernel(request, use):
+    """Each implementation of `segment` in turn."""
+    if request.param != 'torch' and COMPILED is None:
         pytest.skip('the C kernel is not built; pip install -e . with a C compiler builds it')
-
-
-def plain(logits, pad_shape, img_shape, ori_shape, align_corners=False):
-    """The definition: two resizes of all classes, softmax, argmax. Returns C×H×W logits in float64."""
-    x = F.interpolate(logits[None].double(), pad_shape, mode='bilinear', align_corners=align_corners)
-    x = x[:, :, :img_shape[0], :img_shape[1]]
-    return F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)[0]
+    if request.param not in kernels():
+        pytest.skip(f'this processor has no {request.param}')
+    use(request.param)
 
 
 def smooth_logits(classes, height, width, seed=0):
@@ -117,6 +126,116 @@ def test_scores_are_bounded_by_even_huge_logits():
     logits = smooth_logits(10, 16, 16) * 1000
     result = segment(logits, (64, 64), (64, 64), (50, 50), 10)
     assert all(0.3 < score <= 1 for score in result.scores)
+
+
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('classes', [1, 16, 17, 172, 256])
+def test_no_score_exceeds_one(classes):
+    logits = torch.full((classes, 9, 13), -200.0)
+    logits[classes // 2] = 200
+    result = segment(logits, (36, 52), (36, 52), (71, 103), classes)
+    assert (result.class_ids, result.scores) == ([classes // 2], [1.0])
+    result = segment(smooth_logits(classes, 12, 12) * 9, (48, 48), (48, 48), (60, 60), classes)
+    assert all(0 < score <= 1 for score in result.scores)
+
+
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('value', [-1e30, -6.9e29, -1e31, -3.4e38, 1e31, torch.finfo().max])
+@pytest.mark.parametrize('classes', [1, 5, 19, 40, 172, 256])
+def test_huge_finite_logits_give_the_best_class(classes, value):
+    size = (32, 32), (32, 32), (40, 41)
+    same = segment(torch.full((classes, 8, 8), value), *size, classes)
+    assert same.class_ids == [0]
+    assert same.scores == pytest.approx([1 / classes], rel=1e-5)
+    logits = torch.full((classes, 8, 8), value)
+    logits[-1, :, 4:] = value * 0.9 if value < 0 else value
+    logits[:-1, :, 4:] *= 0.5 if value > 0 else 1
+    found = segment(logits, *size, classes)
+    assert (found.seg_map[:, 24:] == classes - 1).all()
+    assert found.scores[0] == pytest.approx(1, abs=1e-6) or classes == 1
+
+
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('where', ['all', 'a class', 'a sample', 'the last sample', 'the padding'])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_nan_and_infinity_are_an_error_that_names_the_model(value, where, threads):
+    logits = smooth_logits(40, 24, 30)
+    logits[{'all': ..., 'a class': 7, 'a sample': (7, 11, 13), 'the last sample': (-1, -1, -1),
+            'the padding': (0, 0, -1)}[where]] = value
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(LogitsError, match='NaN' if value != value else 'infinite') as error:
+            segment(logits, (96, 120), (96, 101), (300, 200), 40, model='models/seven')
+    finally:
+        torch.set_num_threads(before)
+    assert 'models/seven' in str(error.value) and 'use an earlier checkpoint' in str(error.value)
+
+
+@pytest.mark.usefixtures('kernel')
+def test_what_lies_between_the_logits_is_not_looked_at():
+    logits = smooth_logits(20, 24, 30)
+    buffer = torch.full((24, 30, 33), float('nan'))
+    buffer[..., :20] = logits.permute(1, 2, 0)
+    result = segment(buffer[..., :20].permute(2, 0, 1), (96, 120), (96, 120), (80, 100), 20)
+    assert (result.seg_map == segment(logits, (96, 120), (96, 120), (80, 100), 20).seg_map).all()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_random_logits_and_maps_equal_the_plain_form_or_are_a_clear_error(kind, use):
+    outcomes = {str(case): judge(case, use, kernels())
+                for case in (make_case(12, number, kind, 200_000) for number in range(40))}
+    assert set(outcomes.values()) == {'clear error' if kind in ('not finite', 'wrong maps') else 'equal'}, outcomes
+
+
+def maps():
+    """Maps from 8×9 samples to 30×40 pixels."""
+    return axis_taps(8, 32, 32, 30), axis_taps(9, 36, 36, 40)
+
+
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('spoil, said', [
+    (lambda first, weights: (first + 5, weights), 'do not lie in ascending order within 9 samples'),
+    (lambda first, weights: (first - 1, weights), 'do not lie in ascending order'),
+    (lambda first, weights: (first[::-1], weights), 'do not lie in ascending order'),
+    (lambda first, weights: (first[:0], weights[:0]), 'int32 array of n first samples'),
+    (lambda first, weights: (first[1:], weights), 'int32 array of n first samples'),
+    (lambda first, weights: (first.astype(np.int64), weights), 'got int64 of'),
+    (lambda first, weights: (first, weights.tolist()), 'and list'),
+    (lambda first, weights: (first, weights * 2), 'do not add up to 1'),
+    (lambda first, weights: (first, weights * np.float32('nan')), 'NaN'),
+    (lambda first, weights: (first, np.pad(weights, ((0, 0), (0, 9)))), 'do not lie in ascending order')])
+def test_maps_that_read_outside_or_are_no_means_are_refused(spoil, said):
+    rows, cols = maps()
+    with pytest.raises(ValueError, match=said):
+        label_pixels(torch.zeros(8, 9, 5), rows, spoil(*cols))
+    label_pixels(torch.zeros(8, 9, 5), rows, cols)
+
+
+ARGUMENTS = ('pixels', 'height', 'width', 'classes', 'pitch', 'row_first', 'row_weights', 'row_taps', 'height_out',
+             'col_first', 'col_weights', 'col_taps', 'width_out', 'labels', 'sums', 'counts', 'top', 'bottom', 'tile')
+
+
+@pytest.mark.skipif(COMPILED is None, reason='the C kernel is not built')
+@pytest.mark.parametrize('wrong', [
+    {'classes': 0}, {'classes': 257, 'pitch': 257}, {'classes': -1}, {'pitch': 4}, {'pitch': 2 ** 61},
+    {'height': 0}, {'height': 7}, {'height': 2 ** 62}, {'width': -1}, {'width': 8}, {'row_taps': 0}, {'row_taps': 9},
+    {'col_taps': -1}, {'col_taps': 2 ** 62}, {'height_out': 0, 'bottom': 0}, {'width_out': 0}, {'top': -1},
+    {'top': 30}, {'bottom': 31}, {'bottom': 0}, {'tile': 0}, {'tile': -2 ** 63}], ids=str)
+def test_the_kernel_itself_refuses_sizes_that_do_not_fit(wrong):
+    (row_first, row_weights), (col_first, col_weights) = maps()
+    pixels, labels, sums = torch.zeros(8, 9, 5), np.zeros((30, 40), np.uint8), np.zeros(5)
+    counts = np.zeros(5, np.int64)
+    right = dict(zip(ARGUMENTS, (
+        pixels.data_ptr(), 8, 9, 5, 5, row_first.ctypes.data, row_weights.ctypes.data, row_weights.shape[1], 30,
+        col_first.ctypes.data, col_weights.ctypes.data, col_weights.shape[1], 40, labels.ctypes.data, sums.ctypes.data,
+        counts.ctypes.data, 0, 30, 1 << 62), strict=True))
+    assert COMPILED.segment_band(*right.values()) is True
+    with pytest.raises(ValueError, match='out of range|outside the logits'):
+        COMPILED.segment_band(*{**right, **wrong}.values())
+    with pytest.raises(ValueError, match="no kernel 'sse9'"):
+        COMPILED.use('sse9')
 
 
 @pytest.mark.usefixtures('kernel')

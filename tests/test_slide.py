@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ms_segformer import slide
+from ms_segformer import postprocess, slide
+from ms_segformer.postprocess import LogitsError
 from ms_segformer.slide import slide_segment
 
 TIE = 1e-3
@@ -108,3 +109,45 @@ def test_label_map_is_independent_of_the_block_size(monkeypatch):
         maps.append(slide_segment(network, lambda a, b, c, d: image[:, :, a:b, c:d], (90, 110), (90, 110), (200, 77),
                                   (48, 48), (32, 32), 11).seg_map)
     assert np.mean(maps[0] == maps[1]) > 0.9999 and np.mean(maps[1] == maps[2]) > 0.9999
+
+
+@pytest.mark.parametrize('compiled', [True, False])
+@pytest.mark.parametrize('value, kind', [(float('nan'), 'NaN'), (float('inf'), 'infinite'),
+                                         (-float('inf'), 'infinite')])
+def test_one_logit_of_the_last_window_that_is_not_finite_is_an_error(monkeypatch, value, kind, compiled):
+    if not compiled:
+        monkeypatch.setattr(postprocess, '_segment', None)
+    windows = []
+
+    def diverged(image):
+        windows.append(network(image))
+        windows[-1][0, 5, 3, 4] = value if len(windows) == 9 else 0
+        return windows[-1]
+
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(LogitsError, match=f'logits of models/seven .*1 {kind} of') as error:
+        slide_segment(diverged, lambda a, b, c, d: image[:, :, a:b, c:d], (64, 64), (64, 64), (64, 64), (32, 32),
+                      (16, 16), 11, model='models/seven')
+    assert len(windows) == 9 and 'earlier checkpoint' in str(error.value)
+
+
+def slide_constant(value):
+    """The segmentation of a network whose second class has that logit in every window; four windows overlap."""
+    def constant(image):
+        logits = torch.zeros(1, 3, 8, 8)
+        logits[:, 1] = value
+        return logits
+
+    return slide_segment(constant, lambda a, b, c, d: torch.zeros(1, 3, 32, 32), (64, 64), (64, 64), (64, 64), (32, 32),
+                         (16, 16), 3, model='models/seven')
+
+
+@pytest.mark.parametrize('value, best', [(1e31, 1), (-1e31, 0), (-1e30, 0), (8e37, 1)])
+def test_huge_finite_logits_give_the_best_class(value, best):
+    found = slide_constant(value)
+    assert (found.seg_map == best).all() and all(0 < score <= 1 for score in found.scores)
+
+
+def test_sums_of_windows_beyond_float32_are_an_error_too():
+    with pytest.raises(LogitsError, match='models/seven'):
+        slide_constant(3.4e38)

@@ -67,7 +67,7 @@ class Evaluator:
                 return self._slide(images)
             return self.network(images).float()
 
-    def _finite(self, logits):
+    def _finite(self, logits: torch.Tensor) -> torch.Tensor:
         """Finite logits, in float64 where float32 could overflow further on."""
         return logits if largest_magnitude(logits, self.name) <= FLOAT32_RANGE else logits.double()
 

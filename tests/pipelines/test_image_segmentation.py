@@ -13,6 +13,7 @@ from reference import recipe_weights, reference_shapes
 
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.metainfo import VARIANTS, configuration_dir
+from ms_segformer.postprocess import LogitsError
 from ms_segformer.preprocessors.image import ImageError, load_image
 
 PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',
@@ -271,6 +272,21 @@ def test_the_configuration_may_ask_for_slide(tmp_path, tiny_model_dir, tiny):
     image = random_images([(40, 60)])[0]
     asked = tiny(image, mode='slide', crop_size=256, stride=171)['seg_map']
     np.testing.assert_array_equal(open_pipeline(tmp_path)(image)['seg_map'], asked)
+
+
+@pytest.mark.parametrize('engine', ['torch', 'openvino', 'onnxruntime'])
+def test_a_model_that_diverged_is_an_error_that_names_it(engine, tiny_model_dir, monkeypatch, tmp_path):
+    if engine != 'torch':
+        pytest.importorskip(engine, reason=f'needs {engine}')
+    monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path))
+    segmenter = open_pipeline(tiny_model_dir, engine=engine)
+    with torch.no_grad():
+        segmenter.model.decode_head.conv_seg.bias[3] = float('nan')
+    said = f'logits of {tiny_model_dir} are not finite .*NaN.*use an earlier checkpoint.*float32'
+    for options in ({}, {'mode': 'slide', 'crop_size': 48, 'stride': 30}):
+        with pytest.raises(LogitsError, match=said):
+            segmenter(random_images([(64, 80)])[0], resize=False, **options)
+    assert segmenter.prepare_model().name == engine
 
 
 @pytest.mark.parametrize('options, said', [

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from ms_segformer.config import TestSettings, read_configuration
 from ms_segformer.datasets.seg_dataset import SegDataset, collate
 from ms_segformer.models.segformer import Segformer
+from ms_segformer.postprocess import LogitsError
 from ms_segformer.trainers.evaluation import Evaluator, evaluate, test_pipeline
 
 
@@ -119,3 +120,40 @@ def test_an_evaluation_is_the_same_for_any_batch_size_and_worker(tiny, tiny_data
     values = one.values()
     assert math.isnan(values['IoU.wood']) or values['IoU.wood'] == 0
     assert json.dumps(values['mIoU']) != 'NaN'
+
+
+WAYS = {'whole': {}, 'slide': {'test': TestSettings('slide', (64, 64), (20, 20))}, 'several scales': {},
+        'bf16': {'dtype': torch.bfloat16}}
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('value, kind', [(float('nan'), 'NaN'), (float('inf'), 'infinite')])
+def test_a_network_that_diverged_is_an_error_that_names_the_model(tiny, tiny_data, tiny_model_dir, way, value, kind):
+    model, settings = tiny
+    with torch.no_grad():
+        model.decode_head.conv_seg.bias[17] = value
+    pipeline = {'scales': (0.5, 1.0), 'flip': True} if way == 'several scales' else {}
+    data = dataset(settings, tiny_data, 'val', size=None if pipeline else (96, 64), **pipeline)
+    with pytest.raises(LogitsError, match=f'{tiny_model_dir} are not finite .*{kind}.*use an earlier checkpoint'):
+        evaluate(model, data, **WAYS[way])
+
+
+def constant(value):
+    """A network that gives class 2 of 3 one logit, and the others nothing."""
+    def network(images):
+        logits = torch.zeros(len(images), 3, images.shape[2] // 4, images.shape[3] // 4)
+        logits[:, 2] = value
+        return logits
+
+    return network
+
+
+@pytest.mark.parametrize('way', ['whole', 'slide', 'several scales'])
+@pytest.mark.parametrize('value, best', [(3.4e38, 2), (1e31, 2), (-1e30, 0), (-1e31, 0), (-3.4e38, 0)])
+def test_huge_finite_logits_give_the_best_class(tiny, way, value, best):
+    image, meta = torch.zeros(1, 3, 64, 96), {'img_shape': (64, 96), 'ori_shape': (50, 70), 'flip': False}
+    versions = 2 if way == 'several scales' else 1
+    batch = {'img': [image] * versions, 'img_metas': [[meta]] * versions}
+    evaluator = Evaluator(tiny[0], network=constant(value), **WAYS[way])
+    found, = evaluator.predict(batch)
+    assert found.shape == (50, 70) and (found == best).all()
