@@ -76,7 +76,7 @@ class SegformerPipeline(Pipeline):
         self._engine_lock, self._model_prepare_lock = threading.Lock(), threading.Lock()
 
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
-    # it fails on keyword-only ones and on annotations such as `int | None`.
+    # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
     def __call__(self, input, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
                  resize=True, with_masks=True, **kwargs):
         """Segment one image or many.
