@@ -10,19 +10,14 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 def activate():
+    if sys.version_info < (3, 10):  # noqa: UP036  (another environment may have a Python too old for the package)
+        return
+    root = os.path.dirname(os.path.dirname(FOLDER))
+    sys.path.insert(0, root)  # a checkout, or another environment's packages: not to be seen by the rest of the process
     try:
         import ms_segformer  # noqa: F401
-    except ModuleNotFoundError as error:
-        # Run from a checkout, the package is on the path of the process that started this one, not on this one's.
-        # Another environment's Python may be too old for it, and is left alone.
-        if error.name != 'ms_segformer' or sys.version_info < (3, 10):
-            return
-        from importlib import util
-        package = os.path.dirname(FOLDER)
-        spec = util.spec_from_file_location('ms_segformer', os.path.join(package, '__init__.py'),
-                                            submodule_search_locations=[package])
-        sys.modules['ms_segformer'] = module = util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(root)
 
 
 def go_on():

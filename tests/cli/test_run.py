@@ -108,20 +108,22 @@ print(json.dumps([*(name in sys.modules for name in ('ms_segformer', 'modelscope
 '''
 
 
-def look(python_path):
-    """What a Python started with our folder on PYTHONPATH begins with."""
+def look(python_path, python=sys.executable):
+    """What a Python started with these folders on PYTHONPATH begins with."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith('MS_SEGFORMER_')}
     environment.update(PYTHONPATH=os.pathsep.join(map(str, python_path)), PYTHONDONTWRITEBYTECODE='1')
-    done = subprocess.run([sys.executable, '-c', LOOK], cwd='/', capture_output=True, text=True, check=True,
-                          env=environment)
+    done = subprocess.run([python, '-c', LOOK], cwd='/', capture_output=True, text=True, check=True, env=environment)
     return *json.loads(done.stdout), done.stderr
 
 
-def test_a_child_begins_with_the_package_and_nothing_heavy():
-    """The package is found where the parent has it, though it is on no path of the child's, which stays as it was."""
-    active, modelscope, torch, _, path, error = look([CHILDREN_FOLDER])
+def test_a_child_begins_with_the_package_and_nothing_heavy(tmp_path):
+    """The package is found beside its folder, though it is on no path of the child's, which stays as it was."""
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'bare'], check=True)
+    bare = tmp_path / 'bare' / 'bin' / 'python'
+    active, modelscope, torch, _, path, error = look([CHILDREN_FOLDER], bare)
     assert (active, modelscope, torch, error) == (True, False, False, '')
-    assert path == look([])[4]
+    untouched = look([], bare)
+    assert not untouched[0] and path == untouched[4]
 
 
 def test_the_next_sitecustomize_runs_too(tmp_path):
