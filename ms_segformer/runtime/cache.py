@@ -24,6 +24,7 @@ UNFINISHED_SECONDS = 3600
 OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0) | getattr(os, 'O_BINARY', 0)
 _NO_WAITING = getattr(os, 'O_NONBLOCK', 0)  # for a named pipe that somebody put there
+_BY_DESCRIPTOR = {os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd and os.listdir in os.supports_fd
 logger = logging.getLogger(__name__)
 _told = set()  # folders that were warned about; once is enough
 
@@ -107,7 +108,7 @@ class _Folder:
         if self._create:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
-        if os.open in os.supports_dir_fd:
+        if _BY_DESCRIPTOR:
             if self.path.is_symlink():
                 raise _Unsafe(f'{self.path} is a symbolic link')
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINKS)
@@ -132,7 +133,10 @@ class _Folder:
             return file.read()
 
     def mark_used(self, name: str) -> None:
-        os.utime(**self._at(name))
+        try:
+            os.utime(**self._at(name))
+        except OSError as error:  # a read-only file system
+            logger.debug('%s: cannot be marked as used (%s)', name, error)
 
     def remove(self, name: str) -> None:
         try:
