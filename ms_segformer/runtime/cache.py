@@ -24,7 +24,8 @@ UNFINISHED_SECONDS = 3600
 OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0) | getattr(os, 'O_BINARY', 0)
 _NO_WAITING = getattr(os, 'O_NONBLOCK', 0)  # for a named pipe that somebody put there
-_BY_DESCRIPTOR = {os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd and os.listdir in os.supports_fd
+_BY_DESCRIPTOR = ({os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd
+                  and os.listdir in os.supports_fd)
 logger = logging.getLogger(__name__)
 _told = set()  # folders that were warned about; once is enough
 

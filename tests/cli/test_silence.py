@@ -126,8 +126,8 @@ def commands(tmp_path, model, engines):
         {'type': 'MMResize'}, {'type': 'MMNormalize', 'mean': [123.7, 116.3, 103.5], 'std': [58.4, 57.1, 57.4]},
         {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}
     yield ['train', 'tiny/model', '--data', 'pairs', '--work-dir', 'run', '--epochs', '1', '--device', 'cpu',
-           '--batch-size', '2', '--options', 'train.dataloader.workers_per_gpu=1', 'evaluation.dataloader.workers_per_gpu=0',
-           f'dataset.val.pipeline={json.dumps([small])}']
+           '--batch-size', '2', '--options', 'train.dataloader.workers_per_gpu=1',
+           'evaluation.dataloader.workers_per_gpu=0', f'dataset.val.pipeline={json.dumps([small])}']
     yield ['predict', str(photo), '--model', 'demo', '-o', 'demo', '--device', 'cpu']
     for engine in engines:
         yield ['predict', str(photo), '--model', 'run/output', '-o', f'out-{engine}', '--engine', engine]
