@@ -66,8 +66,7 @@ def read(name: str) -> bytes | None:
     """
     try:
         with _Folder() as folder:
-            stored = folder.read(name)
-            digest, content = stored[:32], stored[32:]
+            digest, content = folder.read(name)
             if hashlib.sha256(content).digest() == digest:
                 folder.mark_used(name)
                 return content
@@ -91,7 +90,7 @@ def write(name: str, content: bytes) -> None:
         raise ValueError(f'{name!r} is no name of a cached file, which is one that {NAME.pattern} describes')
     try:
         with _Folder(create=True) as folder:
-            folder.replace(name, hashlib.sha256(content).digest() + content)
+            folder.replace(name, hashlib.sha256(content).digest(), content)
             folder.prune(name)
     except OSError as error:
         _warn(error)
@@ -127,11 +126,12 @@ class _Folder:
     def _at(self, name: str) -> dict:
         return {'path': self.path / name} if self._descriptor is None else {'path': name, 'dir_fd': self._descriptor}
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> tuple[bytes, bytes]:
+        """The digest that a file begins with, and the rest of it."""
         _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)  # says it better than open's errors
         with os.fdopen(os.open(flags=os.O_RDONLY | _NO_LINKS | _NO_WAITING, **self._at(name)), 'rb') as file:
             _check(os.fstat(file.fileno()), self.path / name)
-            return file.read()
+            return file.read(32), file.read()
 
     def mark_used(self, name: str) -> None:
         try:
@@ -145,7 +145,7 @@ class _Folder:
         except FileNotFoundError:
             logger.debug('%s: already gone', name)
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, *parts: bytes) -> None:
         """Write a file whole or not at all; never over what is not this user's."""
         try:
             _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)
@@ -155,7 +155,7 @@ class _Folder:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS
             with os.fdopen(os.open(flags=flags, mode=0o600, **self._at(temporary)), 'wb') as file:
-                file.write(content)
+                file.writelines(parts)
             source, target = self._at(temporary)['path'], self._at(name)['path']
             os.replace(source, target, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except BaseException:
