@@ -67,7 +67,8 @@ class TransformersLogits(torch.nn.Module):
 
 def transformers_openvino(model, shape, precision='f32', any_shape=False):
     """The `transformers` network converted by OpenVINO for one shape, or as it comes for all; returns a callable."""
-    import openvino as ov
+    from ms_segformer.runtime.silent_import import import_openvino
+    ov = import_openvino()
     graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape),
                              **({} if any_shape else {'input': [shape]}))
     settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads(),
@@ -80,7 +81,8 @@ def transformers_onnxruntime(model, shape):
     """The `transformers` network exported to ONNX for one shape; returns a callable."""
     import inspect
 
-    import onnxruntime
+    from ms_segformer.runtime.silent_import import import_onnxruntime
+    onnxruntime = import_onnxruntime()
     options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, 'model.onnx'))

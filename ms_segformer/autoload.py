@@ -10,7 +10,7 @@ DISABLE_VARIABLE = 'MS_SEGFORMER_DISABLE'
 # The modules that `ms_segformer.plugin` changes something in.
 MODULES = frozenset({
     'modelscope.metainfo', 'modelscope.utils.import_utils', 'modelscope.utils.config', 'modelscope.utils.registry',
-    'modelscope.preprocessors.base', 'modelscope.hub.api', 'modelscope_hub.api'})
+    'modelscope.utils.automodel_utils', 'modelscope.preprocessors.base', 'modelscope.hub.api', 'modelscope_hub.api'})
 
 
 def disabled():

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .metainfo import MODEL, TASK, variant_of
+from .class_file import ClassFileError, read_class_file
+from .metainfo import DEAD_PLUGIN, MODEL, PIPELINE, TASK, variant_of
 
 
 class ConfigurationError(ValueError):
@@ -143,6 +144,7 @@ def read_configuration(source):
     else:
         raw, name = decode_jsonplus(_plain(source)), 'configuration'
         path = None
+    check_pipeline(raw, name)
     root = _Section(raw, name, '')
     root.one_of('task', (TASK,), default=TASK)
     model = _read_model(root.section('model'))
@@ -153,6 +155,42 @@ def read_configuration(source):
 def read_model_section(section, name='configuration'):
     """Read the `model` section of a configuration alone into `ModelSettings`."""
     return _read_model(_Section(decode_jsonplus(_plain(section)), name, 'model'))
+
+
+def check_pipeline(configuration: Any, name: str) -> None:
+    """Refuse a SegFormer of EasyCV's whose pipeline is another: ModelScope would run pip for the plugin it names.
+
+    Args:
+        configuration: the content of any configuration, SegFormer's or not.
+        name: of its file, for the message.
+
+    Raises:
+        ConfigurationError: the model is SegFormer, the plugin is EasyCV's, and the pipeline is missing or not EasyCV's.
+    """
+    if type_in(configuration, 'model') != MODEL or type_in(configuration, 'pipeline') == PIPELINE:
+        return
+    plugins = configuration.get('plugins') or ()
+    plugins = [plugins] if isinstance(plugins, str) else plugins
+    if isinstance(plugins, (list, tuple)) and any(map(is_dead_plugin, plugins)):
+        raise ConfigurationError(
+            f'{name}: pipeline.type is {_short(type_in(configuration, "pipeline"))}; accepted: {PIPELINE!r}, the '
+            f'pipeline of a SegFormer with the plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, '
+            'which can no longer be installed. Correct the type, or remove "plugins" if the pipeline is not of EasyCV')
+
+
+def type_in(configuration: Any, section: str) -> Any:
+    """The `type` that a section of a configuration (a dict or ModelScope's `Config`) names; None without one."""
+    # Through the plain dict, so that reading another model's configuration runs no code of ModelScope's that it
+    # would not have run without us.
+    content = configuration if isinstance(configuration, dict) else getattr(configuration, '_cfg_dict', None)
+    section = dict.get(content, section) if isinstance(content, dict) else None
+    return dict.get(section, 'type') if isinstance(section, dict) else None
+
+
+def is_dead_plugin(requirement: Any) -> bool:
+    """Whether a requirement, or the path of a wheel (users' own repair of a configuration), is pai-easycv."""
+    name = str(requirement).strip().replace('\\', '/').rpartition('/')[2].lower().replace('_', '-')
+    return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN):].lstrip('-')[:1].isalpha()
 
 
 def decode_jsonplus(value):
@@ -401,10 +439,12 @@ def _read_classes(root, path, num_classes):
 
 
 def _class_file(root, key, name, path):
-    file = Path(name) if path is None else path.parent / name
-    if not file.exists():
-        root.fail(key, name, 'a list of names, or a text file with one name a line (relative to configuration.json)')
-    return [line.strip() for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    """Names from a file that a configuration names: it lies in the model directory, wherever that is copied to."""
+    try:
+        return read_class_file(Path(name) if path is None else path.parent / name, path and path.parent)
+    except (FileNotFoundError, ClassFileError) as error:
+        root.fail(key, name, 'a list of names, or a text file with one name a line (relative to configuration.json): '
+                  f'{error}')
 
 
 def _read_palette(root, count):

@@ -14,6 +14,7 @@ DATASET = 'SegDataset'
 METRIC = 'EasyCVMetric'
 LR_LOG_HOOK = 'AddLrLogHook'
 
+DEAD_PLUGIN = 'pai-easycv'  # what published configurations name in `plugins`; it can no longer be installed
 HUB_OWNERS = ('damo', 'iic')
 IGNORE_INDEX = 255
 DEMO = 'demo'

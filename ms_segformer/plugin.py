@@ -1,6 +1,6 @@
 """Makes ModelScope resolve SegFormer models to this package; the only module that changes anything in ModelScope.
 
-`activate()` is what `import ms_segformer` calls. It changes seven modules of ModelScope, each in the moment it is
+`activate()` is what `import ms_segformer` calls. It changes eight modules of ModelScope, each in the moment it is
 imported (`ms_segformer.autoload` waits for that), so that neither ModelScope nor torch is imported before the user
 does so:
 
@@ -9,6 +9,9 @@ does so:
   what this index names before it looks into a registry.
 - `modelscope.utils.config`: a SegFormer configuration is read without `plugins: ["pai-easycv"]`, for which
   `register_plugins_repo` would run pip on every load; the package can no longer be installed.
+  A SegFormer with that plugin and another pipeline is refused.
+- `modelscope.utils.automodel_utils`: the hub is not asked for the publisher of a directory such as `run/output`, which
+  looks like an id; a published model of that name could otherwise vouch for it.
 - `modelscope.preprocessors.base`: an entry in `PREPROCESSOR_MAP`. The published `preprocessor` section is empty
   (EasyCV's predictor prepared the images), and `Preprocessor.from_pretrained` then goes by this map.
 - `modelscope.utils.registry`: EasyCV and this package may both register the names they share; `Registry` would raise
@@ -32,7 +35,6 @@ from .autoload import DISABLE_VARIABLE, activate, active, deactivate, disabled
 __all__ = ['COMPONENTS', 'DISABLE_VARIABLE', 'HubUnreachable', 'activate', 'active', 'cached_copy', 'deactivate',
            'disabled', 'is_segformer', 'problems', 'serves', 'serving']
 
-DEAD_PLUGIN = 'pai-easycv'
 TESTED = '1.40.2'
 
 # What ModelScope finds lazily: (registry, group, name) -> module that registers it when imported.
@@ -73,8 +75,9 @@ def problems():
 
 def is_segformer(configuration):
     """Whether a configuration (a dict or ModelScope's `Config`) is that of a SegFormer model of EasyCV's making."""
-    return (_type_in(configuration, 'model') == 'Segformer'
-            and _type_in(configuration, 'pipeline') == 'easycv-segmentation')
+    from .config import type_in
+    return (type_in(configuration, 'model') == 'Segformer'
+            and type_in(configuration, 'pipeline') == 'easycv-segmentation')
 
 
 def serves(model, revision=None):
@@ -293,10 +296,12 @@ def _read_segformer_configurations(config):
     """`pipeline`, `build_trainer`, `Model` and `Preprocessor.from_pretrained` all read through `Config.from_file`."""
     owner = _class(config, 'Config')
     original = _function(owner, 'from_file', 'filename')
+    from .config import check_pipeline
 
     @_like(original)
     def from_file(filename, *args, **kwargs):
         configuration = original(filename, *args, **kwargs)
+        check_pipeline(configuration, str(filename))
         if is_segformer(configuration):
             _serve(configuration)
         return configuration
@@ -305,28 +310,30 @@ def _read_segformer_configurations(config):
 
 
 def _serve(configuration):
+    from .config import is_dead_plugin
     plugins = configuration.get('plugins')
     if plugins:
         plugins = [plugins] if isinstance(plugins, str) else plugins
-        others = [name for name in plugins if not _is_dead_plugin(name)]
+        others = [name for name in plugins if not is_dead_plugin(name)]
         if others:
             configuration['plugins'] = others
         else:
             configuration.pop('plugins')
 
 
-def _is_dead_plugin(requirement):
-    """Whether a requirement, or the path of a wheel (users' own repair of such a configuration), is pai-easycv."""
-    name = str(requirement).strip().replace('\\', '/').rpartition('/')[2].lower().replace('_', '-')
-    return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN):].lstrip('-')[:1].isalpha()
+# --- modelscope.utils.automodel_utils -------------------------------------------------------------------------------
 
+def _know_directories(automodel_utils):
+    """A relative directory of two names, such as `run/output`, is no id to ask the hub for the publisher of."""
+    looks_like_an_id = getattr(automodel_utils, '_is_valid_hub_model_id', None)
+    if looks_like_an_id is None:
+        return  # a ModelScope that does not ask
 
-def _type_in(configuration, section):
-    # Through the plain dict, so that reading another model's configuration runs no code of ModelScope's that it
-    # would not have run without us.
-    content = configuration if isinstance(configuration, dict) else getattr(configuration, '_cfg_dict', None)
-    section = dict.get(content, section) if isinstance(content, dict) else None
-    return dict.get(section, 'type') if isinstance(section, dict) else None
+    @_like(looks_like_an_id)
+    def _is_valid_hub_model_id(model_id):
+        return looks_like_an_id(model_id) and not (os.path.isdir(model_id) and serves(model_id))
+
+    yield _Replace(automodel_utils, '_is_valid_hub_model_id', _is_valid_hub_model_id)
 
 
 # --- modelscope.preprocessors.base ----------------------------------------------------------------------------------
@@ -521,6 +528,7 @@ _CHANGES = {
     'modelscope.metainfo': _name_the_trainer,
     'modelscope.utils.import_utils': _index_our_modules,
     'modelscope.utils.config': _read_segformer_configurations,
+    'modelscope.utils.automodel_utils': _know_directories,
     'modelscope.preprocessors.base': _know_the_preprocessor,
     'modelscope.utils.registry': _share_names_with_easycv,
     'modelscope.hub.api': _answer_without_the_hub,

@@ -1,4 +1,6 @@
 """Fixtures for all tests."""
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,9 @@ import pytest
 import ms_segformer  # noqa: F401  (activates the plugin before any test imports ModelScope)
 
 ROOT = Path(__file__).parents[1]
+# Tests import OpenVINO and ONNX Runtime themselves; they send nothing either.
+sys.modules.setdefault('openvino_telemetry', None)
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 
 @pytest.fixture(scope='session')

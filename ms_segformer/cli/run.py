@@ -1,7 +1,9 @@
 """`ms-segformer run SCRIPT [ARGUMENTS]`: run a model card's script unmodified."""
 import argparse
+from contextlib import contextmanager
 
-HELP = 'run a Python script, such as the code of a model card, with SegFormer models resolved to this package'
+HELP = ('run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
+        'processes it starts too')
 
 
 def add_arguments(parser):
@@ -23,11 +25,32 @@ def run(args):
     sys.argv = [args.script, *args.arguments]
     sys.path.insert(0, os.path.dirname(script))
     try:
-        runpy.run_path(script, run_name='__main__')
+        with _active_in_children():
+            runpy.run_path(script, run_name='__main__')
     except Exception as error:  # of the script, whose traceback its author wants, without this function in it
         _print_traceback(error, script)
         return 1
     return 0
+
+
+@contextmanager
+def _active_in_children():
+    """Have every Python process that is started inside the block begin with `ms_segformer/children/sitecustomize.py`.
+
+    By PYTHONPATH, which multiprocessing's spawned workers, `subprocess` and torchrun all hand on.
+    """
+    import os
+    from pathlib import Path
+    before = os.environ.get('PYTHONPATH')
+    folder = str(Path(__file__).parents[1] / 'children')
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [folder, before]))  # an empty entry would be the cwd
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop('PYTHONPATH', None)
+        else:
+            os.environ['PYTHONPATH'] = before
 
 
 def _print_traceback(error, script):

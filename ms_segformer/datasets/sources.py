@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..class_file import ClassFileError, read_class_file
 from ..metainfo import IGNORE_INDEX
 from . import coco_stuff
 from .errors import DatasetError
@@ -68,14 +69,16 @@ def read_classes(classes):
         classes: list of names, or the path of a text file with one name per line.
 
     Raises:
-        DatasetError: no file there, no names, a name twice, or more than 255.
+        DatasetError: no regular text file of at most 1 MiB there, no names, a name twice, or more than 255.
     """
     if isinstance(classes, (str, os.PathLike)):
-        path = Path(classes)
-        if not path.is_file():
-            raise DatasetError(f'classes names the file {path}, which does not exist; '
-                               'give its path, or the class names as a list')
-        classes = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+        try:
+            classes = read_class_file(classes)
+        except FileNotFoundError:
+            raise DatasetError(f'classes names the file {Path(classes)}, which does not exist; '
+                               'give its path, or the class names as a list') from None
+        except ClassFileError as error:
+            raise DatasetError(str(error)) from None
     if not isinstance(classes, (list, tuple)) or not classes:
         raise DatasetError(f'classes is a list of names or the path of a text file with one name per line; '
                            f'got {classes!r}')

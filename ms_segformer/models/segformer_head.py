@@ -148,6 +148,10 @@ class SegformerHead(nn.Module):
             self._folded = None
         return super().train(mode)
 
+    def __getstate__(self):
+        """For pickle and deep copies, whose weights lie elsewhere: without the folded copies, which are made anew."""
+        return {**self.__dict__, '_folded': None, '_folded_from': None}
+
     def _apply(self, *args, **kwargs):
         self._folded = None
         return super()._apply(*args, **kwargs)

@@ -65,7 +65,19 @@ class SegformerPipeline(Pipeline):
         self._engine = None
         self._engine_lock = threading.Lock()
 
-    def __call__(self, input, *args, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
+    def __getstate__(self):
+        """For pickle and deep copies: without what belongs to a process; the first call there makes the engine anew."""
+        own = ('_engine', '_engine_lock', '_model_prepare', '_model_prepare_lock')
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._engine, self._model_prepare = None, False
+        self._engine_lock, self._model_prepare_lock = threading.Lock(), threading.Lock()
+
+    # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
+    # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
+    def __call__(self, input, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
                  resize=True, with_masks=True, **kwargs):
         """Segment one image or many.
 

@@ -24,6 +24,8 @@ UNFINISHED_SECONDS = 3600
 OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0) | getattr(os, 'O_BINARY', 0)
 _NO_WAITING = getattr(os, 'O_NONBLOCK', 0)  # for a named pipe that somebody put there
+_BY_DESCRIPTOR = ({os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd
+                  and os.listdir in os.supports_fd)
 logger = logging.getLogger(__name__)
 _told = set()  # folders that were warned about; once is enough
 
@@ -64,8 +66,7 @@ def read(name: str) -> bytes | None:
     """
     try:
         with _Folder() as folder:
-            stored = folder.read(name)
-            digest, content = stored[:32], stored[32:]
+            digest, content = folder.read(name)
             if hashlib.sha256(content).digest() == digest:
                 folder.mark_used(name)
                 return content
@@ -89,7 +90,7 @@ def write(name: str, content: bytes) -> None:
         raise ValueError(f'{name!r} is no name of a cached file, which is one that {NAME.pattern} describes')
     try:
         with _Folder(create=True) as folder:
-            folder.replace(name, hashlib.sha256(content).digest() + content)
+            folder.replace(name, hashlib.sha256(content).digest(), content)
             folder.prune(name)
     except OSError as error:
         _warn(error)
@@ -107,7 +108,7 @@ class _Folder:
         if self._create:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
-        if os.open in os.supports_dir_fd:
+        if _BY_DESCRIPTOR:
             if self.path.is_symlink():
                 raise _Unsafe(f'{self.path} is a symbolic link')
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINKS)
@@ -125,14 +126,18 @@ class _Folder:
     def _at(self, name: str) -> dict:
         return {'path': self.path / name} if self._descriptor is None else {'path': name, 'dir_fd': self._descriptor}
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> tuple[bytes, bytes]:
+        """The digest that a file begins with, and the rest of it."""
         _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)  # says it better than open's errors
         with os.fdopen(os.open(flags=os.O_RDONLY | _NO_LINKS | _NO_WAITING, **self._at(name)), 'rb') as file:
             _check(os.fstat(file.fileno()), self.path / name)
-            return file.read()
+            return file.read(32), file.read()
 
     def mark_used(self, name: str) -> None:
-        os.utime(**self._at(name))
+        try:
+            os.utime(**self._at(name))
+        except OSError as error:  # a read-only file system
+            logger.debug('%s: cannot be marked as used (%s)', name, error)
 
     def remove(self, name: str) -> None:
         try:
@@ -140,7 +145,7 @@ class _Folder:
         except FileNotFoundError:
             logger.debug('%s: already gone', name)
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, *parts: bytes) -> None:
         """Write a file whole or not at all; never over what is not this user's."""
         try:
             _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)
@@ -150,7 +155,7 @@ class _Folder:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS
             with os.fdopen(os.open(flags=flags, mode=0o600, **self._at(temporary)), 'wb') as file:
-                file.write(content)
+                file.writelines(parts)
             source, target = self._at(temporary)['path'], self._at(name)['path']
             os.replace(source, target, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except BaseException:

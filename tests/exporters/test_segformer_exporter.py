@@ -17,7 +17,8 @@ NEEDS = {'onnx': 'onnxruntime', 'openvino': 'openvino'}
 RUN = {
     'onnx': 'import onnxruntime as r\n'
             'out = r.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"img": img})[0]',
-    'openvino': 'import openvino as r\nout = r.Core().compile_model('
+    'openvino': 'import sys\nsys.modules["openvino_telemetry"] = None\nimport openvino as r\n'
+                'out = r.Core().compile_model('
                 'path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"img": img})["logits"]',
 }
 

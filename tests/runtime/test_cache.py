@@ -221,6 +221,28 @@ def test_a_folder_that_cannot_be_made_is_said_once(given, caplog):
     assert len(caplog.messages) == 1 and 'MS_SEGFORMER_CACHE' in caplog.text
 
 
+def test_a_system_without_descriptors_of_folders_keeps_files_too(monkeypatch):
+    """Windows: the same by path, without the checks of owners and modes."""
+    monkeypatch.setattr(cache, '_BY_DESCRIPTOR', False)
+    monkeypatch.delattr(os, 'geteuid', raising=False)
+    monkeypatch.setattr(cache, 'LIMIT', 1500)
+    for letter in 'ab':
+        cache.write(name(letter), CONTENT)
+    assert entries() == [name('b')] and cache.read(name('b')) == CONTENT
+    (cache.cache_dir() / name('b')).write_bytes(b'damaged')
+    assert cache.read(name('b')) is None and entries() == []
+
+
+def test_a_file_that_cannot_be_marked_as_used_is_used(monkeypatch):
+    cache.write(name('a'), CONTENT)
+
+    def read_only(*_, **__):
+        raise OSError(30, 'Read-only file system')
+
+    monkeypatch.setattr(cache.os, 'utime', read_only)
+    assert cache.read(name('a')) == CONTENT
+
+
 def keep_writing():
     while True:
         cache.write(name('a'), bytes(5_000_000))

@@ -1,0 +1,56 @@
+"""Class names from a text file, which a configuration or a user names."""
+import os
+import stat
+from pathlib import Path
+
+LIMIT = 1 << 20  # bytes; 255 names take a few thousand
+
+
+class ClassFileError(ValueError):
+    """A class file that cannot be used; the message names it and says why."""
+
+
+def read_class_file(path: str | os.PathLike, inside: str | os.PathLike | None = None) -> list[str]:
+    """Read a text file with one class name a line.
+
+    Args:
+        path: of a regular file in UTF-8, with or without a byte order mark, of at most 1 MiB.
+        inside: a folder that the file must lie in, symbolic links followed.
+
+    Returns:
+        The names, without blank lines and surrounding spaces.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ClassFileError: it lies outside, is a pipe, device or folder, is too large or not UTF-8, or cannot be read.
+    """
+    path = Path(path)
+    if '\0' in str(path):
+        raise FileNotFoundError(f'{path!r}: no such file')
+    if inside is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
+        raise ClassFileError(f'{path} lies outside {inside}; copy the file there')
+    try:
+        return [line.strip() for line in _content(path).decode('utf-8-sig').splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such file') from None
+    except UnicodeDecodeError as error:
+        raise ClassFileError(f'{path} is not UTF-8 text ({error}); save it as UTF-8') from None
+    except OSError as error:
+        raise ClassFileError(f'{path} cannot be read ({error.strerror or error})') from None
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file; opening never waits, as it would for the other end of a pipe."""
+    _check(os.stat(path), path)  # a device may do something when it is opened
+    flags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
+    with os.fdopen(os.open(path, flags), 'rb') as file:
+        _check(os.fstat(file.fileno()), path)
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise ClassFileError(f'{path} has more than {LIMIT:,} bytes, which no list of class names has')
+    return content
+
+
+def _check(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ClassFileError(f'{path} is not a regular file; class names stand in a text file, one a line')
