@@ -122,17 +122,18 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def rebuild_config(self, cfg):
         """Apply `cfg_modify_fn` and `cfg_options`, then the class list and the data folder."""
-        written = cfg.get('load_from')
+        written = deepcopy(cfg._cfg_dict.to_dict())
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
         if self._cfg_options:
             cfg.merge_from_dict({key: _like(value, cfg.safe_get(key)) for key, value in self._cfg_options.items()})
         raw = cfg._cfg_dict.to_dict()
-        self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written)
+        self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
+        configuration.confine(raw, written, None if self._work_dir else os.getcwd())
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
