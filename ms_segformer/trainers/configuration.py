@@ -106,6 +106,24 @@ def _as_list(value):
     return value if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
+def limit_checkpoints(raw: dict, count: int | None) -> None:
+    """Keep the newest checkpoints and the best one only, in place, where a prepared configuration does not say.
+
+    Args:
+        raw: what `prepare` completed.
+        count: how many of the newest; None changes nothing.
+    """
+    checkpoint = raw['train'].get('checkpoint') or {}
+    period = checkpoint.get('period')
+    if count is None or not isinstance(period, dict):
+        return
+    period.setdefault('max_checkpoint_num', count)
+    metrics = raw['evaluation']['metrics']
+    evaluates = raw['evaluation'].get('period') is not None and (raw.get('dataset') or {}).get('val') is not None
+    if evaluates and isinstance(metrics, dict) and metrics.get('type') == METRIC and 'best' not in checkpoint:
+        checkpoint['best'] = {'metric_key': 'mIoU'}
+
+
 def confine(raw: dict, written: dict, base: str | None) -> None:
     """Make the hooks of a configuration file write into the work directory only, in place.
 

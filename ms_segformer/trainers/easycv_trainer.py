@@ -64,6 +64,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         checkpoint_path: same as `resume`, for the path of a checkpoint of this trainer.
         resume: True goes on from the last checkpoint in `work_dir` if there is one; or a path.
         work_dir: folder for checkpoints, logs and the trained model; default `train.work_dir`, else `./work_dir`.
+        keep_checkpoints: how many of the newest checkpoints stay, and the one with the best mIoU, where the
+            configuration says neither (`train.checkpoint.period.max_checkpoint_num`, `train.checkpoint.best`); None
+            keeps all, as the original does.
         seed: decides the weights' start, the order and the random draws of the samples.
         max_epochs: overrides `train.max_epochs`.
         device: `cpu`, `gpu`, `cuda:1`, …; default a GPU where there is one.
@@ -78,14 +81,15 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def __init__(self, model=None, cfg_file=None, cfg_modify_fn=None, train_dataset=None, eval_dataset=None,
                  classes=None, data_root=None, load_from=None, checkpoint_path=None, resume=None, work_dir=None,
-                 seed=42, device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False, **kwargs):
+                 seed=42, device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False,
+                 keep_checkpoints=None, **kwargs):
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         self._classes, self._data_root = classes, data_root
         self._cfg_options, self._load_from = cfg_options, load_from
         self._resume = checkpoint_path if checkpoint_path is not None else resume
         self._amp, self._ema_decay = 'fp16' if use_fp16 and amp is None else amp, ema
-        self._work_dir = work_dir
+        self._work_dir, self._keep_checkpoints = work_dir, keep_checkpoints
         self.ema = self.scaler = self.optimizer = self.lr_scheduler = None
         self.gradients_restored = False
         self.evaluated_at = (None, None)
@@ -134,6 +138,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         configuration.confine(raw, written, None if self._work_dir else os.getcwd())
+        configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))

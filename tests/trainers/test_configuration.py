@@ -110,3 +110,25 @@ def test_what_the_user_sets_in_code_is_as_the_user_wants_it(with_train_section, 
 
     with_train_section(file, cfg_modify_fn=modify, cfg_options={'train.checkpoint.period.save_dir': outside}).train()
     assert (Path(outside) / 'epoch_1.pth').is_file() and list(Path(outside).glob('*.log.json'))
+
+
+@pytest.mark.parametrize('train, evaluation, count, kept, best', [
+    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'mIoU'}),
+    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', None, None, None),
+    ({'checkpoint': {'period': {'max_checkpoint_num': 7}, 'best': None}}, 'EasyCVMetric', 3, 7, None),
+    ({'checkpoint': {'period': {}, 'best': {'metric_key': 'aAcc'}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'aAcc'}),
+    ({'checkpoint': {'period': {}}}, 'SomebodysMetric', 3, 3, None)])
+def test_the_number_of_checkpoints_is_limited_where_nothing_is_said(train, evaluation, count, kept, best):
+    raw = {'train': train, 'evaluation': {'metrics': {'type': evaluation}, 'period': {'interval': 1}},
+           'dataset': {'val': {}}}
+    configuration.limit_checkpoints(raw, count)
+    assert train['checkpoint']['period'].get('max_checkpoint_num') == kept
+    assert train['checkpoint'].get('best') == best
+
+
+def test_a_run_may_keep_three_and_the_best(options):
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 5, 'keep_checkpoints': 3})
+    trainer.train()
+    folder = Path(trainer.work_dir)
+    assert sorted(path.name for path in folder.glob('epoch_?.pth')) == ['epoch_3.pth', 'epoch_4.pth', 'epoch_5.pth']
+    assert len(list(folder.glob('best_*_trainer_state.pth'))) == 1 and (folder / 'output_best').is_dir()
