@@ -12,7 +12,7 @@ from tiny_run import CLASSES
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.models.checkpoint import read_checkpoint
-from ms_segformer.trainers import state
+from ms_segformer.trainers import run_state
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -161,6 +161,6 @@ def test_a_damaged_state_is_not_resumed(options, tmp_path):
     (folder / 'epoch_1.pth').write_bytes(b'x')
     (folder / 'epoch_1_trainer_state.pth').write_bytes(b'x' * 10)
     with pytest.raises(TrainingError, match='cannot be read as a trainer state.*load_from'):
-        state.load_state(folder / 'epoch_1_trainer_state.pth')
+        run_state.read_state(folder / 'epoch_1_trainer_state.pth')
     with pytest.raises(TrainingError, match='no such file'):
         build_trainer('easycv', {**options, 'resume': str(tmp_path / 'nowhere' / 'epoch_1')}).train()
