@@ -541,7 +541,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Evaluate on the evaluation data.
 
         Args:
-            checkpoint_path: weights to evaluate in place of the present ones (any dialect).
+            checkpoint_path: weights to evaluate in place of the present ones (any dialect). They are loaded into a copy
+                of the model: the trainer's own weights, and a run in progress, stay as they are.
             saving_fn: called as `saving_fn(inputs, outputs)` with every batch and `{'seg_map': […]}`.
 
         Returns:
@@ -551,25 +552,27 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
         if len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val (img_root, img_suffix, split)')
+        model = self.model_to_save
         if checkpoint_path is not None:
-            starting_point.load(self.bare_model, load_from=checkpoint_path)
+            model = deepcopy(self.bare_model)
+            starting_point.load(model, load_from=checkpoint_path)
         elif self.starting_point_is_random() and not self._iter:
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
         self.eval_dataloader = self.get_eval_data_loader()
         with plugin.serving(), self._explained_failures():
             metrics = [build_metric(metric) for metric in self.metrics]
-            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn)
+            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn, model)
         return self._metric_values
 
     def starting_point_is_random(self):
         """Whether the model has neither loaded weights nor was handed over built."""
         return getattr(self, 'starting_point', True) is None
 
-    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None):
+    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None, model=None):
         """Feed every process's share into the metrics and add them up."""
         self.invoke_hook('before_val')
-        evaluator = Evaluator(self.model_to_save, self.device, dtype=self.precision)
+        evaluator = Evaluator(self.model_to_save if model is None else model, self.device, dtype=self.precision)
         for number, batch in enumerate(_with_progress(data_loader)):
             if self._eval_iters_per_epoch is not None and number >= self._eval_iters_per_epoch:
                 break
