@@ -35,6 +35,7 @@ from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
 from ..metainfo import TRAINER
 from ..models.checkpoint import load_state
+from ..postprocess import LogitsError
 from . import configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
 from .ema import WeightAverage
 from .errors import TrainingError
@@ -277,12 +278,22 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.eval_dataset is not None and len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
+    def _check_length(self):
+        if self.max_iters > 0:
+            return
+        loader = self.train_dataloader
+        why = (f'max_epochs is {self._max_epochs}' if self._max_epochs < 1 else
+               f'an epoch has no iteration: {len(self.train_dataset)} samples in batches of {loader.batch_size}'
+               f'{" without the last, smaller one (drop_last)" if loader.drop_last else ""}')
+        raise TrainingError(f'there is nothing to train: {why}. Nothing was written. {self._safe()}')
+
     def _prepare_training(self):
         if self._prepared:
             return
         if self.device.type == 'cpu':
             keep_freed_memory()
         self.train_dataloader = self.data_loader = self.get_train_dataloader()
+        self._check_length()
         if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
             raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best or '
                                 'callbacks); keep one')
@@ -366,10 +377,13 @@ class EasyCVTrainer(EpochBasedTrainer):
         if isinstance(data_loader.sampler, EpochSampler):
             data_loader.sampler.set_position(self._epoch, start * data_loader.batch_size)
         self.invoke_hook('before_train_epoch')
+        before = self._iter
         if start < per_epoch:
             for number, batch in zip(range(start, per_epoch), data_loader):  # noqa: B905 the shorter one ends the epoch
                 self._inner_iter = number
                 self._train_iteration(batch)
+            if self._iter == before:
+                raise TrainingError(f'the training data gave no batch in epoch {self._epoch + 1}. {self._safe()}')
         self.invoke_hook('after_train_epoch')
         self._inner_iter = 0
         self._epoch += 1
@@ -547,6 +561,9 @@ class EasyCVTrainer(EpochBasedTrainer):
 
         Returns:
             Dict of metric values, the same on every process.
+
+        Raises:
+            TrainingError: there is no evaluation data, or what the model computes is not finite.
         """
         if self.eval_dataset is None:
             self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
@@ -632,6 +649,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.logger.warning(f'interrupted at epoch {self._epoch + 1}, iteration {self._inner_iter + 1}. '
                                 f'{self._safe()}')
             raise
+        except LogitsError as error:
+            raise TrainingError(f'{error} (evaluating at epoch {self._epoch + 1}). {self._safe()}. {REMEDIES}'
+                                ) from error
         except RuntimeError as error:
             text = str(error)
             if isinstance(error, TrainingError) or 'DataLoader worker' not in text:
