@@ -8,6 +8,7 @@ import os
 import re
 from copy import deepcopy
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..config import decode_jsonplus
 from ..datasets.data_root import DATA_ROOT, replace_data_root
@@ -23,7 +24,6 @@ PLACES = {  # of hooks that a configuration may name in train.hooks
 }
 _A_PATH = re.compile(r'(dir|path|file|folder|root)$')  # ends the name of a key that says where to write
 _BELOW_ANOTHER = ('output_sub_dir',)  # of `save_dir`
-_A_URL = re.compile(r'[a-zA-Z][a-zA-Z0-9+.-]*:')
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
@@ -155,7 +155,7 @@ def confine(raw: dict, written: dict, base: str | None) -> None:
         _confine_section(hook, theirs, folder, f'train.hooks, {hook.get("type")}')
 
 
-def _confine_section(section, theirs, folder, name):
+def _confine_section(section: dict, theirs: list, folder: str, name: str) -> None:
     """`theirs`: the sections of the file that this one may come from."""
     for key, value in section.items():
         same = [other[key] for other in theirs if isinstance(other, dict) and key in other]
@@ -166,28 +166,31 @@ def _confine_section(section, theirs, folder, name):
         elif key == 'push_to_hub' and value:
             _refuse(f'{name}.{key}', value, 'uploads the model')
         else:
-            section[key] = _below(value, folder, f'{name}.{key}', _A_PATH.search(key) and key not in _BELOW_ANOTHER)
+            section[key] = _below(value, folder, f'{name}.{key}', key)
 
 
-def _below(value, folder, key, is_path):
-    """A value of a hook's section, its texts inside a folder or refused; a relative path as one below the folder."""
+def _below(value: Any, folder: str, name: str, key: str) -> Any:
+    """The file's value of a key, its texts inside a folder or refused; a relative path as one below the folder."""
+    if isinstance(value, dict):
+        return {inner: _below(item, folder, f'{name}.{inner}', inner) for inner, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_below(item, folder, key, is_path) for item in value)
+        return type(value)(_below(item, folder, name, key) for item in value)
     if not isinstance(value, str):
         return value
-    _inside(value, folder, key)
+    _inside(value, folder, name)
+    is_path = _A_PATH.search(key) and key not in _BELOW_ANOTHER
     return os.path.join(folder, value) if is_path and value else value
 
 
-def _inside(path, folder, key):
+def _inside(path: str, folder: str, key: str) -> None:
     """Refuse a path that is not in a folder."""
     absolute = os.path.normpath(os.path.join(os.path.abspath(folder), path))
-    if path.startswith('~') or _A_URL.match(path) or os.path.commonpath(
+    if path.startswith('~') or '://' in path or os.path.commonpath(
             [absolute, os.path.abspath(folder)]) != os.path.abspath(folder):
         _refuse(key, path, f'is outside {folder}')
 
 
-def _refuse(key, value, why):
+def _refuse(key: str, value: Any, why: str) -> NoReturn:
     raise TrainingError(f'the configuration file says {key} = {value!r}, which {why}. A file may come from anywhere: '
                         'it is not followed in this. If you want it, say so in code (cfg_options={…}, --options or '
                         'cfg_modify_fn), or take it out of the file')
@@ -217,7 +220,7 @@ def _settle_hooks(raw):
     train['hooks'] = kept
 
 
-def _refuse_two_of_a_kind(raw):
+def _refuse_two_of_a_kind(raw: dict) -> None:
     """Two hooks for one place would become one, and what the other says would be lost."""
     seen = {}
     for hook in (raw.get('train') or {}).get('hooks') or []:

@@ -238,7 +238,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         return self._max_epochs * self.iters_per_train_epoch
 
     @property
-    def iters_per_train_epoch(self):
+    def iters_per_train_epoch(self) -> int:
         """Iterations of an epoch of training."""
         return self._train_iters_per_epoch or len(self.train_dataloader)
 
@@ -278,7 +278,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.eval_dataset is not None and len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
-    def _check_length(self):
+    def _check_length(self) -> None:
         if self.max_iters > 0:
             return
         loader = self.train_dataloader
@@ -487,12 +487,12 @@ class EasyCVTrainer(EpochBasedTrainer):
                 'epoch': self._epoch + 1, 'iter': self._iter if after_epoch else self._iter + 1}
 
     @property
-    def seed(self):
+    def seed(self) -> int:
         """The seed of the run."""
         return self._seed
 
     @property
-    def configuration_file(self):
+    def configuration_file(self) -> str:
         """The file that the configuration was read from."""
         return self._cfg_file or os.path.join(self.model_dir, 'configuration.json')
 
@@ -500,18 +500,18 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Whether the run stands where it was resumed from, before any new iteration."""
         return self._resumed_moment is not None and self._resumed_moment == self._iter
 
-    def set_position(self, epoch, iteration, inner_iteration, gradients_restored=False):
+    def set_position(self, epoch: int, iteration: int, inner_iteration: int, gradients_restored: bool) -> None:
         """Go on after `iteration` iterations, `inner_iteration` of them in this epoch (from 0)."""
         self._epoch, self._iter, self._inner_iter = epoch, iteration, inner_iteration
         self._resumed_moment, self.gradients_restored = iteration, gradients_restored
 
-    def load_weights(self, path):
+    def load_weights(self, path: str | Path) -> None:
         """Load a checkpoint of any dialect into all that is trained, evaluated and saved."""
         starting_point.load(self.bare_model, load_from=path)
         if self.ema is not None:
             self.ema.restart(self.bare_model)
 
-    def set_weights(self, weights, source):
+    def set_weights(self, weights: dict[str, torch.Tensor], source: str) -> None:
         """Load weights by their names here into all that is trained, evaluated and saved; `source` names them."""
         load_state(self.bare_model, weights, source)
         if self.ema is not None:
@@ -540,7 +540,7 @@ class EasyCVTrainer(EpochBasedTrainer):
                 hooks.write_results(self._metric_values, hook.output_folder(self))
         return self._metric_values
 
-    def _remembered_evaluation(self):
+    def _remembered_evaluation(self) -> dict[str, float] | None:
         """The values of this moment, where it was evaluated before the run was interrupted."""
         try:
             values = json.loads((Path(self.work_dir) / work_dir.EVALUATION).read_text())
@@ -616,10 +616,10 @@ class EasyCVTrainer(EpochBasedTrainer):
             content = json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False)
             temporary.write_text(content, encoding='utf-8')
 
-    def _safe(self):
+    def _safe(self) -> str:
         return resuming.safe_checkpoint(self)
 
-    def require_finite_weights(self):
+    def require_finite_weights(self) -> None:
         """Stop the run rather than write weights that are of no use.
 
         Raises:

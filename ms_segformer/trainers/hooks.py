@@ -123,7 +123,8 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
 
     An epoch's checkpoint is written before its evaluation, so that a process killed while evaluating loses nothing;
     resuming from it evaluates that epoch first. One of an iteration is written after its evaluation and after the best
-    one, which its state knows of. `max_checkpoint_num` counts the checkpoints of this run only. Arguments are those of
+    one, which its state knows of. `max_checkpoint_num` counts the checkpoints of this run only, and of these only what
+    was written under such a limit: a limit that comes later removes nothing that was to be kept. Arguments are those of
     ModelScope's hook.
     """
 
@@ -133,7 +134,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         super().__init__(*args, **kwargs)
         self.PRIORITY = Priority.HIGH if self._by_epoch() else Priority.VERY_LOW
         self.processor = _SaveOnEveryRank()
-        self.history_checkpoints = None  # names of this run's, oldest first
+        self.history_checkpoints = []  # names of those that may be removed: this run's, oldest first
 
     def _by_epoch(self) -> bool:
         return self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
@@ -154,8 +155,6 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         self.tag = -1
         self.logger = trainer.logger
         self.output_dir, self.save_dir = self.output_folder(trainer), self.folder(trainer)
-        if self.history_checkpoints is None:  # a new run, or one whose state does not say
-            self.history_checkpoints = [] if trainer.resumed_from is None else self._existing()
         if not is_master():
             return
         os.makedirs(self.output_dir, exist_ok=True)
@@ -169,19 +168,12 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
             self._remove_obsolete_checkpoints(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the names of this run's checkpoints."""
-        return {'checkpoints': list(self.history_checkpoints or [])}
+        """Return the names of this run's checkpoints that `max_checkpoint_num` counts."""
+        return {'checkpoints': list(self.history_checkpoints)}
 
     def load_state_dict(self, state_dict):
         """Take what `state_dict` returned."""
-        self.history_checkpoints = list(state_dict['checkpoints']) if 'checkpoints' in state_dict else None
-
-    def _existing(self) -> list[str]:
-        """Names of the checkpoints that a run resumed from a state of an earlier version finds, oldest first."""
-        kind = 'epoch' if self._by_epoch() else 'iter'
-        numbers = sorted(int(path.stem[len(kind) + 1:]) for path in Path(self.save_dir).glob(f'{kind}_*.pth')
-                         if path.stem[len(kind) + 1:].isdigit())
-        return [f'{kind}_{number}' for number in numbers]
+        self.history_checkpoints = list(state_dict.get('checkpoints', []))
 
     def _should_save(self, trainer):
         last = trainer.epoch + 1 == trainer.max_epochs if self._by_epoch() else trainer.iter + 1 == trainer.max_iters
@@ -193,7 +185,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
 
     def _save_checkpoint(self, trainer, prefix):
         trainer.require_finite_weights()
-        if prefix not in self.history_checkpoints:
+        if self.max_checkpoint_num is not None and prefix not in self.history_checkpoints:
             self.history_checkpoints.append(prefix)
         saved = run_state.capture(trainer, self._after_epoch()) if self.save_trainer_state else None
         if not is_master():
@@ -228,8 +220,8 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
         self.PRIORITY = Priority.LOW
         self.processor = _SaveOnEveryRank()
-        self.history_checkpoints = None
-        self._epoch_end = True
+        self.history_checkpoints = []
+        self._epoch_end, self._best_name = True, None
 
     def names_of_its_own(self):
         return [] if self.save_file_name is None else [
@@ -268,13 +260,8 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
 
     def before_run(self, trainer):
         super().before_run(trainer)
-        name = getattr(self, '_best_name', None)
-        if self._best_ckpt_file is None and name is not None:
-            self._best_ckpt_file = os.path.join(self.save_dir, name)
-
-    def _existing(self):
-        return [path.name[:-len('.pth')] for path in Path(self.save_dir).glob(f'best_*_{self._key_in_names()}*.pth')
-                if not path.name.endswith(run_state.STATE_SUFFIX)]
+        if self._best_ckpt_file is None and self._best_name is not None:
+            self._best_ckpt_file = os.path.join(self.save_dir, self._best_name)
 
     def _after_epoch(self):
         return self._epoch_end

@@ -75,8 +75,8 @@ def _newest_run(folder: Path) -> Start:
     earlier = folder / work_dir.PREVIOUS
     hint = (f'. Earlier runs lie in {earlier}; resume={earlier}/NUMBER goes on with one of them'
             if earlier.is_dir() else '')
-    return Start(record.run, goes_on=True, messages=(
-        ('warning', f'the newest run in {folder} was stopped before its first checkpoint; it starts at the beginning'
+    return Start(uuid.uuid4().hex, messages=(
+        ('warning', f'the newest run in {folder} has no checkpoint to go on from; training starts at the beginning'
                     f'{hint}'),))
 
 
@@ -194,6 +194,7 @@ def _take_folders(trainer: Any, start: Start) -> None:
     for folder in sorted(folders):
         work_dir.finish_moving(folder)
         own = {os.path.relpath(output, folder) for output in outputs if output.startswith(folder + os.sep)}
+        own.update([work_dir.WEIGHTS] if folder in outputs else [])
         own.update(name for hook in writers for name in hook.names_of_its_own())
         moved = work_dir.begin(folder, start.run, start.goes_on, resumed_from, own, kept)
         if moved is not None:

@@ -54,7 +54,7 @@ def read_record(folder: str | Path) -> Record | None:
     return record if isinstance(record.run, str) else None
 
 
-def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, outputs: Iterable[str] = (),
+def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
           kept: Iterable[str] = ()) -> Path | None:
     """Make a folder that of a run, moving aside what earlier runs left there.
 
@@ -63,7 +63,7 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
         run: identity of the run that begins.
         goes_on: the run goes on with what stands in the folder, which then stays, unless it is another run's.
         resumed_from: prefix of another run's pair that the run began with.
-        outputs: names of model directories that the run publishes in the folder, besides `output` and `output_best`.
+        own: relative paths of files, and of model directories, that the run writes besides the usual ones.
         kept: names that stay: the log that is being written, the configuration that was read.
 
     Returns:
@@ -77,7 +77,7 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
     new = Record(run, resumed_from)
     if record is not None and record.run == run:
         return None
-    names = [] if goes_on and record is None else _left_by_earlier_runs(folder, record, {*OUTPUTS, *outputs}, set(kept))
+    names = [] if goes_on and record is None else _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
     if not names:
         _write_record(folder, new)
         return None
@@ -120,12 +120,12 @@ def _write_record(folder: Path, record: Record) -> None:
         temporary.write_text(json.dumps(asdict(record)), encoding='utf-8')
 
 
-def _left_by_earlier_runs(folder: Path, record: Record | None, outputs: set[str], kept: set[str]) -> list[str]:
+def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], kept: set[str]) -> list[str]:
     """Names of what earlier runs wrote, when there is more of it than logs."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in kept) if folder.is_dir() else []
     worth = [name for name in names if _CHECKPOINT.fullmatch(name) or name == EVALUATION
-             or (name in outputs and (folder / name / WEIGHTS).exists())
              or (name == CONFIGURATION and record is None)]  # with a record it is that of a run that wrote nothing else
+    worth += [name for name in own if (folder / name).is_file() or (folder / name / WEIGHTS).is_file()]
     if not worth:
         return []
     beside = [name for name in names if name in (CONFIGURATION, 'tensorboard_output') or _LOG.fullmatch(name)]
@@ -134,6 +134,9 @@ def _left_by_earlier_runs(folder: Path, record: Record | None, outputs: set[str]
 
 def _next_number(folder: Path) -> int:
     earlier = folder / PREVIOUS
+    if earlier.exists() and not earlier.is_dir():
+        raise TrainingError(f'{folder} holds an earlier run, which would be moved to {earlier}, but that is a file; '
+                            'rename it, or choose another work_dir')
     numbers = [int(path.name) for path in earlier.iterdir() if path.name.isdigit()] if earlier.is_dir() else []
     return max(numbers, default=0) + 1
 

@@ -41,6 +41,8 @@ OUTSIDE = ['/elsewhere', '../elsewhere', 'a/../../elsewhere', '~/elsewhere', 'os
         {'type': 'TensorboardHook', 'out_dir': 'PATH'}, {'type': 'TensorboardHook', 'out_dir': 'fine'}]}),
     ('train.hooks, SomebodysHook.on_trace.dir_name', {'hooks': [
         {'type': 'SomebodysHook', 'on_trace': {'dir_name': 'PATH'}}]}),
+    ('train.hooks, SomebodysHook.parts.out_dir', {'hooks': [
+        {'type': 'SomebodysHook', 'parts': [{'out_dir': 'fine'}, {'out_dir': 'PATH'}]}]}),
     ('train.hooks, SomebodysHook.paths', {'hooks': [{'type': 'SomebodysHook', 'paths': {
         '__class__': 'tuple', '__value__': ['fine', 'PATH']}}]})], ids=lambda value: value if isinstance(
             value, str) else '')

@@ -97,8 +97,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_and_not_with_an_e
     trainer.train_loop = lambda loader: None  # as if killed at once
     trainer.train()
     resumed = run(max_epochs=1, seed=4, resume=True)
-    assert resumed.run == trainer.run and resumed.iter == 4
-    said, = (message for message in messages if 'stopped before its first checkpoint' in message)
+    assert resumed.iter == 4
+    said, = (message for message in messages if 'has no checkpoint to go on from' in message)
     assert f'Earlier runs lie in {folder}/previous' in said
     assert [path.name for path in (folder / 'previous').iterdir()] == ['1']
 
@@ -171,6 +171,40 @@ def test_the_best_is_that_of_the_run(run, folder):
     assert (folder / 'previous' / '1' / kept.name).read_bytes() == content
     assert (folder / 'previous' / '1' / 'output_best' / 'pytorch_model.pt').read_bytes() == content
     assert good.metric_values['mIoU'] > float(own.stem.rpartition('mIoU')[2])
+
+
+def test_a_run_whose_checkpoints_were_deleted_is_not_written_over(run, folder):
+    run(max_epochs=2, cfg_options={'train.checkpoint.best': {'metric_key': 'mIoU'}})
+    for path in folder.glob('*.pth'):
+        path.unlink()
+    outputs = [files(folder / name) for name in ('output', 'output_best')]
+    run(max_epochs=1, resume=True, cfg_options={'train.checkpoint.best': {'metric_key': 'mIoU'}})
+    assert [files(folder / 'previous' / '1' / name) for name in ('output', 'output_best')] == outputs
+
+
+def test_files_of_names_of_the_user_s_choice_are_moved_aside_too(run, folder):
+    choice = {'train.checkpoint.best': {'metric_key': 'mIoU', 'save_file_name': 'top', 'output_sub_dir': 'models/top'}}
+    for seed in (3, 4):
+        run(max_epochs=1, seed=seed, cfg_options=choice)
+    for where in (folder, folder / 'previous' / '1'):
+        assert {'top.pth', 'top_trainer_state.pth', 'models/top/pytorch_model.pt'} <= set(files(where))
+    assert (folder / 'top.pth').read_bytes() != (folder / 'previous' / '1' / 'top.pth').read_bytes()
+
+
+def test_a_limit_that_comes_later_removes_nothing_that_was_to_be_kept(run, folder):
+    run(max_epochs=3)
+    run(max_epochs=6, resume=True, cfg_options={**QUICK, 'train.checkpoint.period.max_checkpoint_num': 1})
+    assert names(folder) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_6.pth']
+
+
+def test_a_file_of_the_user_s_in_the_way_is_an_error_before_anything_is_moved(run, folder):
+    run(max_epochs=1)
+    (folder / 'previous').write_text('mine')
+    before = files(folder)
+    with pytest.raises(TrainingError, match='previous, but that is a file; rename it'):
+        run(max_epochs=1)
+    assert files(folder) == before
+    assert run(max_epochs=1, resume=True).iter == 4
 
 
 def test_a_resumed_run_knows_its_own_best(run, folder):
