@@ -4,10 +4,10 @@
 
 A run of a few seconds of the tiny model: a checkpoint every epoch and every 3 iterations, the 2 newest of each kept, an
 evaluation every epoch, the best checkpoint kept; in every other run an average of the weights (EMA). It is killed
-(SIGKILL, from outside) at a moment uniform over an unbroken run's duration, and resumed with `resume=True`; in every
-third run the resumed one is killed as well. Then everything the run left is compared with what an unbroken run left:
-which files there are, the weights of every checkpoint and of `output/` and `output_best/`, the trainer states, the
-evaluation. Exit code 1 when anything differs.
+(SIGKILL, from outside) at a moment uniform over an unbroken run's duration (one that had ended by then is not counted,
+and made again), and resumed with `resume=True`; in every third run the resumed one is killed as well. Then everything
+the run left is compared with what an unbroken run left: which files there are, the weights of every checkpoint and of
+`output/` and `output_best/`, the trainer states, the evaluation. Exit code 1 when anything differs.
 """
 import argparse
 import json
@@ -37,8 +37,7 @@ from ms_segformer.models.torch_file import read_torch_file  # noqa: E402
 from ms_segformer.trainers import hooks, run_state, work_dir  # noqa: E402
 from ms_segformer.trainers.easycv_trainer import EasyCVTrainer  # noqa: E402
 
-PHASES = ('construction', 'training', 'writing a checkpoint', 'publishing', 'evaluating', 'removing old ones',
-          'nothing: it had ended')
+PHASES = ('construction', 'training', 'writing a checkpoint', 'publishing', 'evaluating', 'removing old ones')
 phase = mmap.mmap(-1, 1)  # what the child is doing, seen by the parent
 
 
@@ -69,7 +68,10 @@ def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int
         ema = bool(number % 2)
         expected, duration = unbroken[ema]
         target = folder / f'run_{number}'
-        found = killed_and_resumed(data, target, ema, args.epochs, duration, draw, 1 + (number % 3 == 2))
+        found = None
+        while found is None:
+            shutil.rmtree(target, ignore_errors=True)
+            found = killed_and_resumed(data, target, ema, args.epochs, duration, draw, 1 + (number % 3 == 2))
         differences = [found] if isinstance(found, str) and found not in PHASES else compare(expected, contents(target))
         where = found if found in PHASES else 'resuming'
         tally[where, ema, not differences] += 1
@@ -82,15 +84,16 @@ def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int
 
 
 def killed_and_resumed(data: Path, target: Path, ema: bool, epochs: int, duration: float, draw: random.Random,
-                       kills: int) -> str:
-    """Return what the run was doing when it was first killed, or what went wrong."""
+                       kills: int) -> str | None:
+    """Return what the run was doing when it was first killed, or what went wrong; None when it had ended before."""
     first = None
     for attempt in range(kills):
         process = fork(data, target, ema, epochs, attempt > 0)
         time.sleep(draw.uniform(0, duration))
-        first = PHASES[phase[0]] if first is None else first
         os.kill(process, signal.SIGKILL)
-        wait(process)
+        if wait(process) != -signal.SIGKILL and first is None:
+            return None
+        first = PHASES[phase[0]] if first is None else first
     code = wait(fork(data, target, ema, epochs, True))
     return f'resuming ended with {code}: {target.with_suffix(".txt").read_text()[-1500:]}' if code else first
 
@@ -111,7 +114,6 @@ def fork(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         train(data, target, ema, epochs, resume)
-        phase[0] = 6
         code = 0
     except BaseException:
         traceback.print_exc()
