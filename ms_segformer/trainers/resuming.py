@@ -73,7 +73,7 @@ def _newest_run(folder: Path) -> Start:
         return Start(uuid.uuid4().hex, messages=(
             ('info', f'nothing to resume in {folder}; training starts at the beginning'),))
     earlier = folder / work_dir.PREVIOUS
-    hint = (f'. Earlier runs lie in {earlier}; resume={earlier}/NUMBER goes on with one of them'
+    hint = (f'. Earlier runs lie in {earlier}; to go on with one of them, use its folder as work_dir with resume=True'
             if earlier.is_dir() else '')
     return Start(uuid.uuid4().hex, messages=(
         ('warning', f'the newest run in {folder} has no checkpoint to go on from; training starts at the beginning'
@@ -199,7 +199,7 @@ def _take_folders(trainer: Any, start: Start) -> None:
         moved = work_dir.begin(folder, start.run, start.goes_on, resumed_from, own, kept)
         if moved is not None:
             trainer.logger.warning(f'{folder} holds an earlier run, which was moved to {moved}; nothing was deleted. '
-                                   f'This run starts anew. To go on with the earlier one pass resume="{moved}"')
+                                   'To go on with that one, use its folder as work_dir with resume=True')
     work_dir.remove_unfinished(folders | outputs)
     if not was_read:
         with atomic_write(target) as temporary:

@@ -77,6 +77,8 @@ def test_an_earlier_run_is_gone_on_with_by_its_folder(run, folder, messages):
     assert names(folder) == ['epoch_2.pth', 'epoch_3.pth']  # the moment it began with is its own checkpoint as well
     assert names(folder / 'previous' / '1') == ['epoch_1.pth', 'epoch_2.pth']
     assert names(folder / 'previous' / '2') == ['epoch_1.pth']
+    in_place = run(max_epochs=3, resume=True, work_dir=str(folder / 'previous' / '1'))
+    assert in_place.run == first.run and names(folder / 'previous' / '1')[-1] == 'epoch_3.pth'
 
 
 def test_going_back_to_an_earlier_checkpoint_keeps_the_later_ones(run, folder):
