@@ -1,5 +1,8 @@
 """`ms-segformer train CONFIG_OR_MODEL --data DIR`: train or fine-tune, the trained model is `<work-dir>/output`."""
+import argparse
 
+ALL = 'all'
+KEPT = 3  # a checkpoint of B0 with its trainer state takes 45 MB, one of B5 a gigabyte
 HELP = 'train a model from a configuration, or fine-tune a model directory or hub id'
 
 
@@ -18,7 +21,10 @@ def add_arguments(parser):
     parser.add_argument('--amp', choices=('bf16', 'fp16'), help='train in mixed precision')
     parser.add_argument('--load-from', metavar='FILE', help='start from these weights (EasyCV, mmsegmentation, NVlabs '
                         'or Hugging Face)')
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in --work-dir')
+    parser.add_argument('--resume', action='store_true', help='go on with the newest run in --work-dir; without it '
+                        'what earlier runs left there is moved to --work-dir/previous')
+    parser.add_argument('--keep-checkpoints', type=count, metavar='N', help='keep the N newest checkpoints and the '
+                        f"best one, or all; default: what the configuration says, else {KEPT}")
     parser.add_argument('--seed', type=int, default=42, help='default: %(default)s')
     parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE',
@@ -46,7 +52,11 @@ def trainer_arguments(args):
     for key, value in (('train.dataloader.batch_size_per_gpu', args.batch_size), ('train.optimizer.lr', args.lr)):
         if value is not None:
             options[key] = value
-    arguments = {'work_dir': args.work_dir, 'resume': args.resume or None, 'seed': args.seed, 'cfg_options': options}
+    if args.keep_checkpoints is not None:
+        options['train.checkpoint.period.max_checkpoint_num'] = None if args.keep_checkpoints == ALL else \
+            args.keep_checkpoints
+    arguments = {'work_dir': args.work_dir, 'resume': args.resume or None, 'seed': args.seed, 'cfg_options': options,
+                 'keep_checkpoints': KEPT if args.keep_checkpoints in (None, ALL) else args.keep_checkpoints}
     if os.path.isfile(args.start):
         arguments['cfg_file'] = args.start
     else:
@@ -55,6 +65,13 @@ def trainer_arguments(args):
     given = {'data_root': args.data, 'classes': class_names(args.classes), 'max_epochs': args.epochs, 'amp': args.amp,
              'load_from': args.load_from, 'device': args.device}
     return {**arguments, **{key: value for key, value in given.items() if value is not None}}
+
+
+def count(text: str) -> int | str:
+    """A number of checkpoints from the command line: an integer of at least 1, or `all`."""
+    if text != ALL and not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number of at least 1 nor {ALL}')
+    return text if text == ALL else int(text)
 
 
 def class_names(text):

@@ -5,20 +5,25 @@ Two lines are enough to train on data of one's own: `classes` (a list of names, 
 """
 import json
 import os
+import re
 from copy import deepcopy
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..config import decode_jsonplus
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.errors import DatasetError
 from ..datasets.layout import find_data_sources
 from ..metainfo import METRIC, TASK
+from .errors import TrainingError
 
 PLACES = {  # of hooks that a configuration may name in train.hooks
     'TextLoggerHook': ('train', 'logging'), 'CheckpointHook': ('train', 'checkpoint', 'period'),
     'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
     'EvaluationHook': ('evaluation', 'period'),
 }
+_A_PATH = re.compile(r'(dir|path|file|folder|root)$')  # ends the name of a key that says where to write
+_BELOW_ANOTHER = ('output_sub_dir',)  # of `save_dir`
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
@@ -37,6 +42,7 @@ def prepare(raw, classes=None, data_root=None):
 
     Raises:
         DatasetError: the folder or the class list cannot be used.
+        TrainingError: `train.hooks` has two hooks for the same thing.
     """
     for key, value in decode_jsonplus(dict(raw)).items():
         raw[key] = value
@@ -48,6 +54,7 @@ def prepare(raw, classes=None, data_root=None):
             classes = str(Path(data_root) / 'classes.txt')
         _use_data_root(raw, data_root, classes or raw.get('CLASSES'))
     changed = _use_classes(raw, classes)
+    _refuse_two_of_a_kind(raw)
     _settle_hooks(raw)
     _merge_evaluation(raw)
     return changed
@@ -99,6 +106,96 @@ def _as_list(value):
     return value if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
+def limit_checkpoints(raw: dict, count: int | None) -> None:
+    """Keep the newest checkpoints and the best one only, in place, where a prepared configuration does not say.
+
+    Args:
+        raw: what `prepare` completed.
+        count: how many of the newest; None changes nothing.
+    """
+    checkpoint = raw['train'].get('checkpoint') or {}
+    period = checkpoint.get('period')
+    if count is None or not isinstance(period, dict):
+        return
+    period.setdefault('max_checkpoint_num', count)
+    metrics = raw['evaluation']['metrics']
+    evaluates = raw['evaluation'].get('period') is not None and (raw.get('dataset') or {}).get('val') is not None
+    if evaluates and isinstance(metrics, dict) and metrics.get('type') == METRIC and 'best' not in checkpoint:
+        checkpoint['best'] = {'metric_key': 'mIoU'}
+
+
+def confine(raw: dict, written: dict, base: str | None) -> None:
+    """Make the hooks of a configuration file write into the work directory only, in place.
+
+    A file may come from anywhere. What the user set in code (`cfg_modify_fn`, `cfg_options`) is as the user wants it:
+    a value counts as the file's when it is the same as there. The file's relative paths are taken below the work
+    directory.
+
+    Args:
+        raw: what `prepare` completed, with `train.work_dir`.
+        written: the configuration as it was read.
+        base: folder that a `train.work_dir` of the file has to be in; None when it was given in code.
+
+    Raises:
+        TrainingError: the file names a place outside, or uploads; the message names the key.
+    """
+    written = decode_jsonplus(deepcopy(written))
+    folder = raw['train']['work_dir']
+    if base is not None and folder == (written.get('train') or {}).get('work_dir'):
+        _inside(folder, base, 'train.work_dir')
+    _settle_hooks(written)
+    for place in dict.fromkeys(PLACES.values()):
+        section, theirs = raw, written
+        for key in place:
+            section, theirs = (part.get(key) if isinstance(part, dict) else None for part in (section, theirs))
+        if isinstance(section, dict) and isinstance(theirs, dict):
+            _confine_section(section, [theirs], folder, '.'.join(place))
+    theirs = (written.get('train') or {}).get('hooks') or []
+    for hook in raw['train'].get('hooks') or []:
+        _confine_section(hook, theirs, folder, f'train.hooks, {hook.get("type")}')
+
+
+def _confine_section(section: dict, theirs: list, folder: str, name: str) -> None:
+    """`theirs`: the sections of the file that this one may come from."""
+    for key, value in section.items():
+        same = [other[key] for other in theirs if isinstance(other, dict) and key in other]
+        if isinstance(value, dict):
+            _confine_section(value, same, folder, f'{name}.{key}')
+        elif value not in same or key in ('type', 'metric_key', 'hub_token'):
+            continue
+        elif key == 'push_to_hub' and value:
+            _refuse(f'{name}.{key}', value, 'uploads the model')
+        else:
+            section[key] = _below(value, folder, f'{name}.{key}', key)
+
+
+def _below(value: Any, folder: str, name: str, key: str) -> Any:
+    """The file's value of a key, its texts inside a folder or refused; a relative path as one below the folder."""
+    if isinstance(value, dict):
+        return {inner: _below(item, folder, f'{name}.{inner}', inner) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_below(item, folder, name, key) for item in value)
+    if not isinstance(value, str):
+        return value
+    _inside(value, folder, name)
+    is_path = _A_PATH.search(key) and key not in _BELOW_ANOTHER
+    return os.path.join(folder, value) if is_path and value else value
+
+
+def _inside(path: str, folder: str, key: str) -> None:
+    """Refuse a path that is not in a folder."""
+    absolute = os.path.normpath(os.path.join(os.path.abspath(folder), path))
+    if path.startswith('~') or '://' in path or os.path.commonpath(
+            [absolute, os.path.abspath(folder)]) != os.path.abspath(folder):
+        _refuse(key, path, f'is outside {folder}')
+
+
+def _refuse(key: str, value: Any, why: str) -> NoReturn:
+    raise TrainingError(f'the configuration file says {key} = {value!r}, which {why}. A file may come from anywhere: '
+                        'it is not followed in this. If you want it, say so in code (cfg_options={…}, --options or '
+                        'cfg_modify_fn), or take it out of the file')
+
+
 def _settle_hooks(raw):
     """Move the hooks that have a place of their own there; what stands in that place already wins, null switches off.
 
@@ -121,6 +218,15 @@ def _settle_hooks(raw):
             options = {key: value for key, value in hook.items() if key != 'type'}
             section[place[-1]] = {**options, **section.get(place[-1], {})}
     train['hooks'] = kept
+
+
+def _refuse_two_of_a_kind(raw: dict) -> None:
+    """Two hooks for one place would become one, and what the other says would be lost."""
+    seen = {}
+    for hook in (raw.get('train') or {}).get('hooks') or []:
+        place = PLACES.get(hook.get('type'))
+        if place is not None and seen.setdefault(place, hook) is not hook:
+            raise TrainingError(f'train.hooks has two hooks for {".".join(place)}: {seen[place]} and {hook}; keep one')
 
 
 def _merge_evaluation(raw):

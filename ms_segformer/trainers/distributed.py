@@ -1,10 +1,14 @@
 """Processes and devices: one process on a CPU or GPU, or several under `torchrun` (gloo on CPUs, nccl on GPUs)."""
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from .errors import TrainingError
+
+Result = TypeVar('Result')
 
 
 def start(launcher=None, device=None):
@@ -62,8 +66,48 @@ def choose_device(name=None, world_size=1):
 
 def mean_over_processes(values, device):
     """Return the mean of a list of floats over all processes; the list itself when there is only one."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not several():
         return values
     tensor = torch.tensor(values, dtype=torch.float64, device='cpu' if dist.get_backend() == 'gloo' else device)
     dist.all_reduce(tensor)
     return (tensor / dist.get_world_size()).tolist()
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def wait() -> None:
+    """Return when all processes have come here."""
+    if several():
+        dist.barrier()
+
+
+def from_every_process(value: Any) -> list[Any]:
+    """Return the values of all processes, by rank."""
+    if not several():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def decided_by_first(decide: Callable[[], Result]) -> Result:
+    """Call a function in the first process and return its result in every one, or raise its error in every one.
+
+    It is called when all processes have come here.
+    """
+    if not several():
+        return decide()
+    wait()
+    result = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            result[0] = decide()
+        except Exception as error:
+            result[1] = error
+    dist.broadcast_object_list(result)
+    if result[1] is not None:
+        raise result[1]
+    return result[0]

@@ -19,9 +19,9 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from modelscope.metrics import build_metric
 from modelscope.trainers.builder import TRAINERS
+from modelscope.trainers.hooks.checkpoint.checkpoint_hook import BestCkptSaverHook as MODELSCOPE_S_BEST
 from modelscope.trainers.hooks.lr_scheduler_hook import LrSchedulerHook
 from modelscope.trainers.trainer import EpochBasedTrainer
 from modelscope.utils.constant import ModeKeys
@@ -34,7 +34,9 @@ from ..datasets.errors import DatasetError
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
 from ..metainfo import TRAINER
-from . import configuration, distributed, hooks, starting_point, state
+from ..models.checkpoint import load_state
+from ..postprocess import LogitsError
+from . import configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
@@ -44,7 +46,8 @@ from .sampler import EpochSampler, ShareSampler
 from .schedules import build_schedule, policy_name
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
-EVALUATION_FILE = 'last_evaluation.json'
+REMEDIES = ('Lower train.optimizer.lr, set train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if '
+            'train.amp is set, or check the data with "ms-segformer check-data"')
 
 
 @TRAINERS.register_module(module_name=TRAINER, force=True)
@@ -62,8 +65,13 @@ class EasyCVTrainer(EpochBasedTrainer):
         cfg_options: `{'train.max_epochs': 3, …}`, merged into the configuration after `cfg_modify_fn`.
         load_from: weights to start from, in place of the model's: file (any dialect) or model directory.
         checkpoint_path: same as `resume`, for the path of a checkpoint of this trainer.
-        resume: True goes on from the last checkpoint in `work_dir` if there is one; or a path.
-        work_dir: folder for checkpoints, logs and the trained model; default `train.work_dir`, else `./work_dir`.
+        resume: True goes on with the newest run in `work_dir`, from its newest whole checkpoint, if there is one; or
+            the path of a checkpoint or of another run's folder.
+        work_dir: folder for checkpoints, logs and the trained model; default `train.work_dir`, else `./work_dir`. A run
+            that does not go on with what is there moves it into `previous/<number>/` first.
+        keep_checkpoints: how many of the newest checkpoints stay, and the one with the best mIoU, where the
+            configuration says neither (`train.checkpoint.period.max_checkpoint_num`, `train.checkpoint.best`); None
+            keeps all, as the original does.
         seed: decides the weights' start, the order and the random draws of the samples.
         max_epochs: overrides `train.max_epochs`.
         device: `cpu`, `gpu`, `cuda:1`, …; default a GPU where there is one.
@@ -78,19 +86,21 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def __init__(self, model=None, cfg_file=None, cfg_modify_fn=None, train_dataset=None, eval_dataset=None,
                  classes=None, data_root=None, load_from=None, checkpoint_path=None, resume=None, work_dir=None,
-                 seed=42, device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False, **kwargs):
+                 seed=42, device=None, launcher=None, amp=None, ema=None, cfg_options=None, use_fp16=False,
+                 keep_checkpoints=None, **kwargs):
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         self._classes, self._data_root = classes, data_root
         self._cfg_options, self._load_from = cfg_options, load_from
         self._resume = checkpoint_path if checkpoint_path is not None else resume
         self._amp, self._ema_decay = 'fp16' if use_fp16 and amp is None else amp, ema
-        self._work_dir = work_dir
+        self._work_dir, self._keep_checkpoints = work_dir, keep_checkpoints
+        self._cfg_file = cfg_file
+        self.run = self.resumed_from = None
         self.ema = self.scaler = self.optimizer = self.lr_scheduler = None
         self.gradients_restored = False
         self.evaluated_at = (None, None)
         self._resumed_moment = None
-        self._remembered_evaluation = None
         self._prepared = False
         if model is None and cfg_file is None:
             raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
@@ -122,17 +132,19 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def rebuild_config(self, cfg):
         """Apply `cfg_modify_fn` and `cfg_options`, then the class list and the data folder."""
-        written = cfg.get('load_from')
+        written = deepcopy(cfg._cfg_dict.to_dict())
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
         if self._cfg_options:
             cfg.merge_from_dict({key: _like(value, cfg.safe_get(key)) for key, value in self._cfg_options.items()})
         raw = cfg._cfg_dict.to_dict()
-        self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written)
+        self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
+        configuration.confine(raw, written, None if self._work_dir else os.getcwd())
+        configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
@@ -206,13 +218,7 @@ class EasyCVTrainer(EpochBasedTrainer):
             self._amp = 'fp16'
 
     def print_cfg(self):
-        """Write the configuration as it will be used to `<work_dir>/configuration.json` instead of the terminal."""
-        if is_master():
-            path = Path(self.work_dir) / 'configuration.json'
-            with atomic_write(path) as temporary:
-                content = encode_jsonplus(self.cfg._cfg_dict.to_dict())
-                temporary.write_text(json.dumps(content, indent=2, default=str))
-            self.logger.info(f'the configuration of this run: {path}')
+        """ModelScope prints the configuration; `train` writes it to `<work_dir>/configuration.json`."""
 
     def print_hook_info(self):
         """ModelScope prints the stages of every hook; the configuration file has them already."""
@@ -223,15 +229,17 @@ class EasyCVTrainer(EpochBasedTrainer):
     def iters_per_epoch(self):
         """Iterations of an epoch, or of an evaluation while one is being logged."""
         if self.mode == ModeKeys.TRAIN:
-            return self._iterations_per_epoch()
+            return self.iters_per_train_epoch
         return self._eval_iters_per_epoch or len(self.eval_dataloader or self.get_eval_data_loader())
 
     @property
     def max_iters(self):
         """Iterations of the whole run."""
-        return self._max_epochs * self._iterations_per_epoch()
+        return self._max_epochs * self.iters_per_train_epoch
 
-    def _iterations_per_epoch(self):
+    @property
+    def iters_per_train_epoch(self) -> int:
+        """Iterations of an epoch of training."""
         return self._train_iters_per_epoch or len(self.train_dataloader)
 
     def train(self, checkpoint_path=None, load_all_state=True, *args, **kwargs):
@@ -243,18 +251,19 @@ class EasyCVTrainer(EpochBasedTrainer):
             load_all_state: False starts a new run from the weights of any checkpoint.
 
         Raises:
-            TrainingError: the loss is not finite, a checkpoint cannot be written, a loader's process died; the message
-                says which checkpoint is safe.
+            TrainingError: there is nothing to train on or to resume from, the loss or the weights are not finite, a
+                checkpoint cannot be written, a loader's process died; the message says which checkpoint is safe.
         """
         self._check_training_data()
         self._mode = ModeKeys.TRAIN
         with plugin.serving():
             self._prepare_training()
-            if checkpoint_path is not None and not (load_all_state and state.is_resumable(checkpoint_path)):
+            if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
                 self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
-                starting_point.load(self.bare_model, load_from=checkpoint_path)
+                self.load_weights(checkpoint_path)
+                resuming.begin(self, None)
             else:
-                self._resume_from(checkpoint_path if checkpoint_path is not None else self._resume)
+                resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
             self._warn_of_short_run()
             with self._explained_failures():
                 self.train_loop(self.train_dataloader)
@@ -269,14 +278,25 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.eval_dataset is not None and len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
+    def _check_length(self) -> None:
+        if self.max_iters > 0:
+            return
+        loader = self.train_dataloader
+        why = (f'max_epochs is {self._max_epochs}' if self._max_epochs < 1 else
+               f'an epoch has no iteration: {len(self.train_dataset)} samples in batches of {loader.batch_size}'
+               f'{" without the last, smaller one (drop_last)" if loader.drop_last else ""}')
+        raise TrainingError(f'there is nothing to train: {why}. Nothing was written. {self._safe()}')
+
     def _prepare_training(self):
         if self._prepared:
             return
         if self.device.type == 'cpu':
             keep_freed_memory()
-        if is_master():
-            state.remove_unfinished(self.work_dir)
         self.train_dataloader = self.data_loader = self.get_train_dataloader()
+        self._check_length()
+        if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
+            raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best or '
+                                'callbacks); keep one')
         self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
         self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
         decay = self._ema_decay if self._ema_decay is not None else self.cfg.safe_get('train.ema')
@@ -318,7 +338,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         section = _plain(self.cfg.train.get('lr_scheduler') or {'policy': 'fixed', 'by_epoch': False})
         self.schedule = None
         if scheduler is None:
-            self.schedule = build_schedule(section, self.max_iters, self._max_epochs, self._iterations_per_epoch())
+            self.schedule = build_schedule(section, self.max_iters, self._max_epochs, self.iters_per_train_epoch)
         if self.schedule is not None:
             self.register_hook(hooks.ScheduleHook(self.schedule))
         elif scheduler is None and (section.get('policy') or policy_name(section)):
@@ -347,19 +367,23 @@ class EasyCVTrainer(EpochBasedTrainer):
             self._train_epoch(data_loader)
             if self._stop_training:
                 break
+        self.require_finite_weights()
         self.invoke_hook('after_run')
 
     def _train_epoch(self, data_loader):
-        per_epoch, start = self._iterations_per_epoch(), self._inner_iter
+        per_epoch, start = self.iters_per_train_epoch, self._inner_iter
         if hasattr(self.train_dataset, 'set_epoch'):
             self.train_dataset.set_epoch(self._epoch)
         if isinstance(data_loader.sampler, EpochSampler):
             data_loader.sampler.set_position(self._epoch, start * data_loader.batch_size)
         self.invoke_hook('before_train_epoch')
+        before = self._iter
         if start < per_epoch:
             for number, batch in zip(range(start, per_epoch), data_loader):  # noqa: B905 the shorter one ends the epoch
                 self._inner_iter = number
                 self._train_iteration(batch)
+            if self._iter == before:
+                raise TrainingError(f'the training data gave no batch in epoch {self._epoch + 1}. {self._safe()}')
         self.invoke_hook('after_train_epoch')
         self._inner_iter = 0
         self._epoch += 1
@@ -462,96 +486,36 @@ class EasyCVTrainer(EpochBasedTrainer):
         return {'CLASSES': list(self.cfg.CLASSES), 'PALETTE': [list(map(int, colour)) for colour in palette or []],
                 'epoch': self._epoch + 1, 'iter': self._iter if after_epoch else self._iter + 1}
 
-    def run_state(self, after_epoch):
-        """Return all that a run needs besides the weights, after the current iteration (or epoch)."""
-        done = self._iter if after_epoch else self._iter + 1
-        inner = self._iterations_per_epoch() if after_epoch else self._inner_iter + 1
-        randoms = [state.random_state()]
-        if self._dist:
-            randoms = [None] * self.world_size
-            dist.all_gather_object(randoms, state.random_state())
-        result = {
-            'iteration': done, 'epoch': self._epoch, 'inner_iteration': inner, 'random': randoms, 'seed': self._seed,
-            'world_size': self.world_size, 'batch_size': self.train_dataloader.batch_size,
-            'samples': len(self.train_dataset), 'max_epochs': self._max_epochs,
-            'optimizer': self.optimizer.state_dict(),
-            'hooks': {type(hook).__name__: hook.state_dict() for hook in self._hooks if hasattr(hook, 'state_dict')},
-        }
-        if self.lr_scheduler is not None:
-            result['lr_scheduler'] = self.lr_scheduler.state_dict()
-        if self.scaler is not None:
-            result['scaler'] = self.scaler.state_dict()
-        if self.ema is not None:
-            result['ema_steps'] = self.ema.steps
-            result['model'] = {key: value.cpu() for key, value in self.bare_model.state_dict().items()}
-        gradients = {name: p.grad for name, p in self.bare_model.named_parameters() if p.grad is not None}
-        if gradients:  # in the middle of an accumulation
-            result['gradients'] = gradients
-        return result
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self._seed
+
+    @property
+    def configuration_file(self) -> str:
+        """The file that the configuration was read from."""
+        return self._cfg_file or os.path.join(self.model_dir, 'configuration.json')
 
     def is_resumed_moment(self):
         """Whether the run stands where it was resumed from, before any new iteration."""
         return self._resumed_moment is not None and self._resumed_moment == self._iter
 
-    def _resume_from(self, where):
-        if where is None or where is False:
-            self._refuse_to_mix_runs()
-            return
-        if where is True or where == 'auto':
-            prefix = state.latest(self.work_dir)
-            if prefix is None:
-                self.logger.info(f'nothing to resume in {self.work_dir}; training starts at the beginning')
-                return
-        else:
-            prefix = state.prefix_of(where)
-        model_file, state_file = state.pair_of(prefix)
-        self._load_run(model_file, state.load_state(state_file))
-        self.logger.info(f'resumed from {prefix}: epoch {self._epoch + 1}, {self._iter} of {self.max_iters} iterations '
-                         'done')
+    def set_position(self, epoch: int, iteration: int, inner_iteration: int, gradients_restored: bool) -> None:
+        """Go on after `iteration` iterations, `inner_iteration` of them in this epoch (from 0)."""
+        self._epoch, self._iter, self._inner_iter = epoch, iteration, inner_iteration
+        self._resumed_moment, self.gradients_restored = iteration, gradients_restored
 
-    def _refuse_to_mix_runs(self):
-        found = state.latest(self.work_dir)
-        if found is not None and is_master():
-            self.logger.warning(f'{self.work_dir} holds checkpoints of an earlier run (the last is {found}); this run '
-                                'starts anew and overwrites those of the same name. To go on with it pass resume=True')
+    def load_weights(self, path: str | Path) -> None:
+        """Load a checkpoint of any dialect into all that is trained, evaluated and saved."""
+        starting_point.load(self.bare_model, load_from=path)
+        if self.ema is not None:
+            self.ema.restart(self.bare_model)
 
-    def _load_run(self, model_file, saved):
-        from ..models.checkpoint import load_checkpoint, load_state
-        if self.ema is not None and 'model' in saved:
-            load_checkpoint(self.ema.model, model_file)
-            load_state(self.bare_model, saved['model'], str(model_file))
-            self.ema.steps = saved['ema_steps']
-        else:
-            load_checkpoint(self.bare_model, model_file)
-        self._check_same_run(saved)
-        self.optimizer.load_state_dict(saved['optimizer'])
-        for name, part in (('lr_scheduler', self.lr_scheduler), ('scaler', self.scaler)):
-            if part is not None and name in saved:
-                part.load_state_dict(saved[name])
-        for hook in self._hooks:
-            if hasattr(hook, 'load_state_dict') and type(hook).__name__ in saved['hooks']:
-                hook.load_state_dict(saved['hooks'][type(hook).__name__])
-        self._epoch, self._iter, self._inner_iter = saved['epoch'], saved['iteration'], saved['inner_iteration']
-        self._resumed_moment = self._iter
-        parameters = dict(self.bare_model.named_parameters())
-        for name, gradient in saved.get('gradients', {}).items():
-            parameters[name].grad = gradient.to(self.device)
-        self.gradients_restored = 'gradients' in saved
-        if self.rank < len(saved['random']):
-            state.set_random_state(saved['random'][self.rank])
-        self._remembered_evaluation = self._read_evaluation()
-
-    def _check_same_run(self, saved):
-        ours = {'seed': self._seed, 'world_size': self.world_size, 'batch_size': self.train_dataloader.batch_size,
-                'samples': len(self.train_dataset), 'max_epochs': self._max_epochs}
-        changed = [f'{key} {saved[key]} -> {value}' for key, value in ours.items() if saved[key] != value]
-        if changed and is_master():
-            self.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
-                                'not give the weights an unbroken run gives')
-        if saved['inner_iteration'] > self._iterations_per_epoch():
-            raise TrainingError(f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has '
-                                f'only {self._iterations_per_epoch()} now; resume with the batch size, processes and '
-                                'data it was made with')
+    def set_weights(self, weights: dict[str, torch.Tensor], source: str) -> None:
+        """Load weights by their names here into all that is trained, evaluated and saved; `source` names them."""
+        load_state(self.bare_model, weights, source)
+        if self.ema is not None:
+            self.ema.restart(self.bare_model)
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 
@@ -561,64 +525,71 @@ class EasyCVTrainer(EpochBasedTrainer):
         Args:
             moment: ('epoch', number) or ('iter', number), from 0.
         """
-        remembered = self._remembered_evaluation
-        if remembered is not None and self.is_resumed_moment() and remembered['iteration'] == self._iter:
-            self._metric_values = remembered['values']
+        remembered = self._remembered_evaluation() if self.is_resumed_moment() else None
+        if remembered is not None:
+            self._metric_values = remembered
             self._mode = ModeKeys.EVAL
         else:
             self.evaluate()
             if is_master():
-                hooks.write_results({'iteration': self._iter, **self._metric_values}, self.work_dir, EVALUATION_FILE)
+                hooks.write_results({'run': self.run, 'iteration': self._iter, **self._metric_values}, self.work_dir,
+                                    work_dir.EVALUATION)
         self.evaluated_at = moment
-        period = self.cfg.safe_get('train.checkpoint.period') or {}
-        output = period.get('output_dir') or os.path.join(self.work_dir, period.get('output_sub_dir') or 'output')
-        if is_master() and os.path.isdir(output):
-            hooks.write_results(self._metric_values, output)
+        for hook in resuming.savers(self) if is_master() else ():
+            if not isinstance(hook, hooks.BestCkptSaverHook) and os.path.isdir(hook.output_folder(self)):
+                hooks.write_results(self._metric_values, hook.output_folder(self))
         return self._metric_values
 
-    def _read_evaluation(self):
+    def _remembered_evaluation(self) -> dict[str, float] | None:
+        """The values of this moment, where it was evaluated before the run was interrupted."""
         try:
-            values = json.loads((Path(self.work_dir) / EVALUATION_FILE).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            values = json.loads((Path(self.work_dir) / work_dir.EVALUATION).read_text())
+        except (FileNotFoundError, ValueError):
             return None
-        iteration = values.pop('iteration', None)
-        return {'iteration': iteration,
-                'values': {key: math.nan if value is None else value for key, value in values.items()}}
+        if not isinstance(values, dict) or values.pop('run', self.run) != self.run or values.pop(
+                'iteration', None) != self._iter:
+            return None
+        return {key: math.nan if value is None else value for key, value in values.items()}
 
     def evaluate(self, checkpoint_path=None, saving_fn=None, **kwargs):
         """Evaluate on the evaluation data.
 
         Args:
-            checkpoint_path: weights to evaluate in place of the present ones (any dialect).
+            checkpoint_path: weights to evaluate in place of the present ones (any dialect). They are loaded into a copy
+                of the model: the trainer's own weights, and a run in progress, stay as they are.
             saving_fn: called as `saving_fn(inputs, outputs)` with every batch and `{'seg_map': […]}`.
 
         Returns:
             Dict of metric values, the same on every process.
+
+        Raises:
+            TrainingError: there is no evaluation data, or what the model computes is not finite.
         """
         if self.eval_dataset is None:
             self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
         if len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val (img_root, img_suffix, split)')
+        model = self.model_to_save
         if checkpoint_path is not None:
-            starting_point.load(self.bare_model, load_from=checkpoint_path)
+            model = deepcopy(self.bare_model)
+            starting_point.load(model, load_from=checkpoint_path)
         elif self.starting_point_is_random() and not self._iter:
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
         self.eval_dataloader = self.get_eval_data_loader()
         with plugin.serving(), self._explained_failures():
             metrics = [build_metric(metric) for metric in self.metrics]
-            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn)
+            self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn, model)
         return self._metric_values
 
     def starting_point_is_random(self):
         """Whether the model has neither loaded weights nor was handed over built."""
         return getattr(self, 'starting_point', True) is None
 
-    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None):
+    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None, model=None):
         """Feed every process's share into the metrics and add them up."""
         self.invoke_hook('before_val')
-        model = self.bare_model if self.ema is None else self.ema.model
-        evaluator = Evaluator(model, self.device, dtype=self.precision)
+        evaluator = Evaluator(self.model_to_save if model is None else model, self.device, dtype=self.precision)
         for number, batch in enumerate(_with_progress(data_loader)):
             if self._eval_iters_per_epoch is not None and number >= self._eval_iters_per_epoch:
                 break
@@ -645,10 +616,22 @@ class EasyCVTrainer(EpochBasedTrainer):
             content = json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False)
             temporary.write_text(content, encoding='utf-8')
 
-    def _safe(self):
-        found = state.latest(self.work_dir)
-        return (f'The last checkpoint, {found}.pth, is safe: resume=True goes on from it'
-                if found else 'No checkpoint was written yet')
+    def _safe(self) -> str:
+        return resuming.safe_checkpoint(self)
+
+    def require_finite_weights(self) -> None:
+        """Stop the run rather than write weights that are of no use.
+
+        Raises:
+            TrainingError: a weight is NaN or infinite.
+        """
+        for model in {self.bare_model, self.model_to_save}:
+            name = run_state.not_finite(model.state_dict().items())
+            if name is not None:
+                raise TrainingError(
+                    f'the weights ({name}) are not finite after epoch {self._epoch + 1}, iteration '
+                    f'{self._inner_iter + 1}: the optimizer\'s steps diverged. They were not saved. {self._safe()}. '
+                    f'{REMEDIES}')
 
     def _not_finite(self, loss, inputs):
         metas = inputs.get('img_metas') or []
@@ -656,9 +639,7 @@ class EasyCVTrainer(EpochBasedTrainer):
                           if isinstance(meta, dict))
         rate = self.optimizer.param_groups[0]['lr']
         return (f'the loss is {loss} at epoch {self._epoch + 1}, iteration {self._inner_iter + 1} (learning rate '
-                f'{rate:.3g}{", images: " + names if names else ""}). {self._safe()}. Lower train.optimizer.lr, set '
-                'train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if train.amp is set, or '
-                'check the data with "ms-segformer check-data"')
+                f'{rate:.3g}{", images: " + names if names else ""}). {self._safe()}. {REMEDIES}')
 
     @contextmanager
     def _explained_failures(self):
@@ -668,6 +649,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.logger.warning(f'interrupted at epoch {self._epoch + 1}, iteration {self._inner_iter + 1}. '
                                 f'{self._safe()}')
             raise
+        except LogitsError as error:
+            raise TrainingError(f'{error} (evaluating at epoch {self._epoch + 1}). {self._safe()}. {REMEDIES}'
+                                ) from error
         except RuntimeError as error:
             text = str(error)
             if isinstance(error, TrainingError) or 'DataLoader worker' not in text:

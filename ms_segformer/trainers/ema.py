@@ -21,6 +21,12 @@ class WeightAverage:
         self.model = deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
+    def restart(self, model: torch.nn.Module) -> None:
+        """Begin anew at the weights of a model."""
+        self.steps = 0
+        self.model.load_state_dict(model.state_dict())
+
+    @torch.no_grad()
     def update(self, model):
         """Follow one optimizer step."""
         self.steps += 1

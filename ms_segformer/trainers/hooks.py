@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from modelscope.trainers.hooks import builder, evaluation_hook
@@ -25,9 +26,9 @@ from modelscope.trainers.hooks.optimizer import base as optimizer_base
 from modelscope.trainers.hooks.priority import Priority
 from modelscope.utils.torch_utils import is_master
 
-from ..files import atomic_write
+from ..files import atomic_write, temporary_prefix
 from ..metainfo import LR_LOG_HOOK
-from . import state
+from . import distributed, run_state
 
 
 @builder.HOOKS.register_module(module_name=LR_LOG_HOOK, force=True)
@@ -121,62 +122,88 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     """Saves the run every `interval` epochs (or iterations), and the trained model directory `output/`.
 
     An epoch's checkpoint is written before its evaluation, so that a process killed while evaluating loses nothing;
-    resuming from it evaluates that epoch first. Arguments are those of ModelScope's hook.
+    resuming from it evaluates that epoch first. One of an iteration is written after its evaluation and after the best
+    one, which its state knows of. `max_checkpoint_num` counts the checkpoints of this run only, and of these only what
+    was written under such a limit: a limit that comes later removes nothing that was to be kept. Arguments are those of
+    ModelScope's hook.
     """
+
+    STATE_OF_FILES = True
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch:
-            self.PRIORITY = Priority.HIGH
+        self.PRIORITY = Priority.HIGH if self._by_epoch() else Priority.VERY_LOW
         self.processor = _SaveOnEveryRank()
+        self.history_checkpoints = []  # names of those that may be removed: this run's, oldest first
+
+    def _by_epoch(self) -> bool:
+        return self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
+
+    def folder(self, trainer: Any) -> str:
+        """Where the checkpoints of a trainer go."""
+        return self.save_dir or trainer.work_dir
+
+    def output_folder(self, trainer: Any) -> str:
+        """Where the trained model directory of a trainer goes."""
+        return self.output_dir or os.path.join(self.folder(trainer), self.output_sub_dir or 'output')
+
+    def names_of_its_own(self) -> list[str]:
+        """Names of checkpoint files, beside `epoch_*`, `iter_*` and `best_*`, that it writes."""
+        return []
 
     def before_run(self, trainer):
         self.tag = -1
         self.logger = trainer.logger
-        self.save_dir = self.save_dir or trainer.work_dir
-        self.output_dir = self.output_dir or os.path.join(self.save_dir, self.output_sub_dir or 'output')
-        self.history_checkpoints = self._existing()
-        if is_master():
-            os.makedirs(self.output_dir, exist_ok=True)
-            trainer.write_configuration(self.output_dir)
+        self.output_dir, self.save_dir = self.output_folder(trainer), self.folder(trainer)
+        if not is_master():
+            return
+        os.makedirs(self.output_dir, exist_ok=True)
+        trainer.write_configuration(self.output_dir)
+        self._finish_interrupted_save(trainer)
 
-    def _existing(self):
-        """Prefixes of the checkpoints that a resumed run finds, oldest first."""
-        kind = 'epoch' if self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch else 'iter'
-        numbers = sorted(int(path.stem[len(kind) + 1:]) for path in Path(self.save_dir).glob(f'{kind}_*.pth')
-                         if path.stem[len(kind) + 1:].isdigit())
-        return [os.path.join(self.save_dir, f'{kind}_{number}') for number in numbers]
+    def _finish_interrupted_save(self, trainer: Any) -> None:
+        """Do what a process killed right after writing the pair did not get to."""
+        if trainer.resumed_from is not None:
+            publish(run_state.pair_of(trainer.resumed_from)[0], self.output_dir)
+            self._remove_obsolete_checkpoints(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the names of this run's checkpoints that `max_checkpoint_num` counts."""
+        return {'checkpoints': list(self.history_checkpoints)}
+
+    def load_state_dict(self, state_dict):
+        """Take what `state_dict` returned."""
+        self.history_checkpoints = list(state_dict.get('checkpoints', []))
 
     def _should_save(self, trainer):
-        by_epoch = self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
-        last = trainer.epoch + 1 == trainer.max_epochs if by_epoch else trainer.iter + 1 == trainer.max_iters
-        number = trainer.epoch + 1 if by_epoch else trainer.iter + 1
-        if trainer.is_resumed_moment() and state.pair_of(
-                os.path.join(self.save_dir, self.generate_prefix(trainer, self.save_strategy)))[1].is_file():
+        last = trainer.epoch + 1 == trainer.max_epochs if self._by_epoch() else trainer.iter + 1 == trainer.max_iters
+        number = trainer.epoch + 1 if self._by_epoch() else trainer.iter + 1
+        path = os.path.join(self.save_dir, self.generate_prefix(trainer, self.save_strategy))
+        if trainer.is_resumed_moment() and trainer.resumed_from == path:
             return False  # the run was resumed from this very checkpoint
         return bool(self.interval and number % self.interval == 0) or (self.save_last and last)
 
     def _save_checkpoint(self, trainer, prefix):
-        path = os.path.join(self.save_dir, prefix)
-        run_state = trainer.run_state(self._after_epoch()) if self.save_trainer_state else None
+        trainer.require_finite_weights()
+        if self.max_checkpoint_num is not None and prefix not in self.history_checkpoints:
+            self.history_checkpoints.append(prefix)
+        saved = run_state.capture(trainer, self._after_epoch()) if self.save_trainer_state else None
         if not is_master():
             return prefix
-        model_file = state.save_pair(path, trainer.model_to_save, trainer.checkpoint_meta(self._after_epoch()),
-                                     run_state)
+        model_file = run_state.save_pair(os.path.join(self.save_dir, prefix), trainer.model_to_save,
+                                         trainer.checkpoint_meta(self._after_epoch()), saved)
         publish(model_file, self.output_dir)
         if trainer.metric_values is not None:
             write_results(trainer.metric_values, self.output_dir)
-        if path not in self.history_checkpoints:
-            self.history_checkpoints.append(path)
         self._remove_obsolete_checkpoints(trainer)
         return prefix
 
     def _remove_obsolete_checkpoints(self, trainer):
         while self.max_checkpoint_num is not None and len(self.history_checkpoints) > self.max_checkpoint_num:
-            state.remove_pair(self.history_checkpoints.pop(0))
+            run_state.remove_pair(os.path.join(self.save_dir, self.history_checkpoints.pop(0)))
 
     def _after_epoch(self):
-        return self.save_strategy == checkpoint_hook.CheckpointStrategy.by_epoch
+        return self._by_epoch()
 
     def after_run(self, trainer):
         if self.push_to_hub:
@@ -184,16 +211,21 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
 
 
 class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
-    """Keeps the checkpoint with the best value of `metric_key`; arguments are those of ModelScope's hook.
+    """Keeps the checkpoint with the best value of `metric_key` of this run; arguments are those of ModelScope's hook.
 
     The model directory is `output_best/` unless `output_sub_dir` or `output_dir` says otherwise.
     """
 
     def __init__(self, metric_key, *args, **kwargs):
-        kwargs.setdefault('output_sub_dir', 'output_best')
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
         self.PRIORITY = Priority.LOW
         self.processor = _SaveOnEveryRank()
+        self.history_checkpoints = []
+        self._epoch_end, self._best_name = True, None
+
+    def names_of_its_own(self):
+        return [] if self.save_file_name is None else [
+            path.name for path in run_state.pair_of(self.save_file_name)]
 
     def after_train_epoch(self, trainer):
         self._save_if_best(trainer, 'epoch')
@@ -215,24 +247,39 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
             self._epoch_end = moment == 'epoch'
             self._do_save(trainer, 'by_epoch' if moment == 'epoch' else 'by_step')
 
-    def _existing(self):
-        return [str(path)[:-len('.pth')] for path in Path(self.save_dir).glob(f'best_*_{self.metric_key}*.pth')
-                if not path.name.endswith(state.STATE_SUFFIX)]
+    def _finish_interrupted_save(self, trainer):
+        """Nothing: the evaluation after which the process was killed is looked at again."""
+
+    def state_dict(self):
+        best = None if self._best_ckpt_file is None else os.path.basename(self._best_ckpt_file)
+        return {**super().state_dict(), 'best_metric': self._best_metric, 'best_checkpoint': best}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self._best_metric, self._best_name = state_dict.get('best_metric'), state_dict.get('best_checkpoint')
+
+    def before_run(self, trainer):
+        super().before_run(trainer)
+        if self._best_ckpt_file is None and self._best_name is not None:
+            self._best_ckpt_file = os.path.join(self.save_dir, self._best_name)
 
     def _after_epoch(self):
         return self._epoch_end
 
     def _remove_obsolete_checkpoints(self, trainer):
-        best = self._best_ckpt_file
-        self.history_checkpoints.sort(key=lambda path: (path == best, self._value_in(path)))
+        best = self._best_ckpt_file and os.path.basename(self._best_ckpt_file)
+        self.history_checkpoints.sort(key=lambda name: (name == best, self._value_in(name)))
         super()._remove_obsolete_checkpoints(trainer)
 
-    def _value_in(self, path):
+    def _value_in(self, name):
         try:
-            value = float(os.path.basename(path).rpartition(self.metric_key)[2])
+            value = float(name.rpartition(self._key_in_names())[2])
         except ValueError:
             return 0.0
         return value if self.rule == 'max' else -value
+
+    def _key_in_names(self) -> str:
+        return self.metric_key.replace('/', '_')  # IoU.<class>, whatever a class is called
 
     def _save_checkpoint(self, trainer, prefix):
         self._best_ckpt_file = os.path.join(self.save_dir, self.save_file_name or prefix)
@@ -240,12 +287,12 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
 
     def generate_prefix(self, trainer, save_strategy):
         number = f'epoch{trainer.epoch + 1}' if save_strategy == 'by_epoch' else f'iter{trainer.iter + 1}'
-        return f'best_{number}_{self.metric_key}{self._best_metric}'
+        return f'best_{number}_{self._key_in_names()}{self._best_metric}'
 
     def after_run(self, trainer):
         if self.restore_best and self._best_ckpt_file:
-            from ..models.checkpoint import load_checkpoint
-            load_checkpoint(trainer.bare_model, f'{self._best_ckpt_file}.pth')
+            distributed.wait()  # for the process that writes it
+            trainer.load_weights(f'{self._best_ckpt_file}.pth')
 
 
 class _SaveOnEveryRank:
@@ -321,7 +368,7 @@ def publish(model_file, output_dir):
     """Make a checkpoint the weights of a model directory, at once: a reader sees the old file or the new one."""
     os.makedirs(output_dir, exist_ok=True)
     target = Path(output_dir) / 'pytorch_model.pt'
-    temporary = target.with_name(f'.{target.stem}.{os.getpid()}{target.suffix}')
+    temporary = target.with_name(f'{temporary_prefix(target.name)}{os.getpid()}{target.suffix}')
     try:
         temporary.unlink(missing_ok=True)
         try:

@@ -21,13 +21,28 @@ def test_the_command_line_becomes_the_trainer_s_arguments(tmp_path, tiny_model_d
                  'model.pretrained=mit.pth')
     assert train.trainer_arguments(args) == {
         'model': str(tiny_model_dir), 'data_root': 'D', 'classes': str(names), 'max_epochs': 3, 'amp': 'bf16',
-        'resume': True, 'seed': 42, 'work_dir': 'work_dir', 'cfg_options': {
+        'resume': True, 'seed': 42, 'work_dir': 'work_dir', 'keep_checkpoints': 3, 'cfg_options': {
             'train.ema': 0.9, 'train.lr_scheduler.warmup': None, 'model.pretrained': 'mit.pth',
             'train.dataloader.batch_size_per_gpu': 4, 'train.optimizer.lr': 0.01}}
     configuration = train.trainer_arguments(parse(tiny_model_dir / 'configuration.json'))
     assert configuration['cfg_file'].endswith('configuration.json') and 'model' not in configuration
     assert train.trainer_arguments(parse('b0'))['model'].startswith('damo/cv_segformer-b0')
     assert train.trainer_arguments(parse('b0', '--classes', 'sky, road'))['classes'] == ['sky', 'road']
+
+
+@pytest.mark.parametrize('words, option, best_and', [
+    ([], {}, 3), (['--keep-checkpoints', 5], {'train.checkpoint.period.max_checkpoint_num': 5}, 5),
+    (['--keep-checkpoints', 'all'], {'train.checkpoint.period.max_checkpoint_num': None}, 3)])
+def test_checkpoints_are_kept_as_asked_for(words, option, best_and):
+    arguments = train.trainer_arguments(parse('b0', *words))
+    assert (arguments['cfg_options'], arguments['keep_checkpoints']) == (option, best_and)
+
+
+@pytest.mark.parametrize('value', ['0', '1.5', 'some'])
+def test_a_number_of_checkpoints_that_cannot_be_meant_is_wrong_usage(value, capsys):
+    with pytest.raises(SystemExit):
+        parse('b0', '--keep-checkpoints', value)
+    assert f"'{value}' is neither a number of at least 1 nor all" in capsys.readouterr().err
 
 
 def test_what_cannot_be_meant_is_an_error():

@@ -1,42 +1,20 @@
 """A data set small enough to train on in a test."""
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_run`, which the processes that tests start need too
-from tiny_run import CLASSES, shrink  # noqa: E402
+from tiny_run import CLASSES, make_data, shrink  # noqa: E402
 
 
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A folder `images/{train,val}`, `annotations/{train,val}`: 8 + 5 pictures of discs between sky and grass."""
-    root = tmp_path_factory.mktemp('tiny_data')
-    random = np.random.RandomState(0)
-    for split, count in (('train', 8), ('val', 5)):
-        for folder in ('images', 'annotations'):
-            (root / folder / split).mkdir(parents=True)
-        for number in range(count):
-            image, label = _picture(random, 48 + 8 * (number % 3), 72)
-            cv2.imwrite(str(root / 'images' / split / f'{number:03}.jpg'), image)
-            cv2.imwrite(str(root / 'annotations' / split / f'{number:03}.png'), label)
-    return root
-
-
-def _picture(random, height, width):
-    horizon = height // 2 + random.randint(-8, 9)
-    label = np.zeros((height, width), np.uint8)
-    label[horizon:] = 1
-    centre = random.randint(15, width - 15), random.randint(15, height - 15)
-    cv2.circle(label, centre, 12, 2, -1)
-    colours = np.array([[230, 160, 60], [40, 150, 50], [40, 40, 220]], np.float32)  # BGR
-    image = colours[label] + random.normal(0, 12, (height, width, 3))
-    label[:2] = 255
-    return image.clip(0, 255).astype(np.uint8), label
+    return make_data(tmp_path_factory.mktemp('tiny_data'))
 
 
 @pytest.fixture
@@ -46,6 +24,18 @@ def options(tiny_data, tiny_model_dir, tmp_path):
         'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': list(CLASSES), 'seed': 3,
         'work_dir': str(tmp_path / 'run'), 'max_epochs': 3, 'device': 'cpu', 'cfg_modify_fn': shrink,
     }
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What ModelScope's logger says, as a list of strings."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger('modelscope')
+    logger.addHandler(handler)
+    yield said
+    logger.removeHandler(handler)
 
 
 class Runs:

@@ -45,6 +45,22 @@ def test_two_processes_train_save_once_and_resume(settings, runs, two, tmp_path)
     assert not [key for key, value in unbroken.items() if not torch.equal(value, resumed[key])]
 
 
+def test_the_first_process_moves_an_earlier_run_aside_and_its_errors_end_all(settings, runs, two, tmp_path):
+    settings = {**settings, 'max_epochs': 1, 'cfg_changes': {'evaluation.period': None}}
+    for seed in (3, 4):
+        codes, output = runs({**settings, 'seed': seed}, two)
+        assert codes == [0, 0], output
+    folder = tmp_path / 'run'
+    assert output.count('holds an earlier run, which was moved') == 1
+    assert [path.name for path in (folder / 'previous').iterdir()] == ['1']
+    names = ['epoch_1.pth', 'epoch_1_trainer_state.pth']
+    assert [sorted(path.name for path in where.glob('*.pth')) for where in (folder, folder / 'previous' / '1')] == [
+        names, names]
+    (folder / 'epoch_1.pth').write_bytes(b'damaged')
+    codes, output = runs({**settings, 'resume': str(folder / 'epoch_1')}, two)
+    assert codes == [1, 1] and 'epoch_1.pth: not a PyTorch checkpoint' in output
+
+
 def test_evaluation_does_not_depend_on_the_number_of_processes(settings, runs, two, tmp_path):
     found = []
     for name, environments in (('one', [{}]), ('two', two)):  # of 5 images: shares of 3 and 2

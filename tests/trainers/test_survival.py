@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from modelscope.trainers import build_trainer
+from modelscope.trainers.hooks.hook import Hook
+from modelscope.trainers.hooks.priority import Priority
 from tiny_run import CLASSES
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.models.checkpoint import read_checkpoint
-from ms_segformer.trainers import state
+from ms_segformer.trainers import run_state
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -161,6 +163,100 @@ def test_a_damaged_state_is_not_resumed(options, tmp_path):
     (folder / 'epoch_1.pth').write_bytes(b'x')
     (folder / 'epoch_1_trainer_state.pth').write_bytes(b'x' * 10)
     with pytest.raises(TrainingError, match='cannot be read as a trainer state.*load_from'):
-        state.load_state(folder / 'epoch_1_trainer_state.pth')
+        run_state.read_state(folder / 'epoch_1_trainer_state.pth')
     with pytest.raises(TrainingError, match='no such file'):
         build_trainer('easycv', {**options, 'resume': str(tmp_path / 'nowhere' / 'epoch_1')}).train()
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'max_epochs': 0}, 'max_epochs is 0'), ({'max_epochs': -2}, 'max_epochs is -2'),
+    ({'cfg_options': {'train.dataloader.batch_size_per_gpu': 9, 'train.dataloader.drop_last': True}},
+     r'8 samples in batches of 9 without the last, smaller one \(drop_last\)')])
+def test_training_on_nothing_is_an_error_that_names_what_is_safe(options, changes, said):
+    with pytest.raises(TrainingError, match=f'nothing to train: .*{said}.*No checkpoint was written yet'):
+        build_trainer('easycv', {**options, **changes}).train()
+    build_trainer('easycv', {**options, 'max_epochs': 1}).train()
+    for resume in (True, None):
+        with pytest.raises(TrainingError, match=f'nothing to train: .*{said}.*epoch_1.pth, is safe'):
+            build_trainer('easycv', {**options, **changes, 'resume': resume}).train()
+    assert not (Path(options['work_dir']) / 'previous').exists()
+
+
+def test_data_that_give_no_batch_are_an_error(options):
+    class Nothing(torch.utils.data.Sampler):
+        def __iter__(self):
+            return iter(())
+
+        def __len__(self):
+            return 8
+
+    trainer = build_trainer('easycv', {**options, 'samplers': {'train': Nothing()}})
+    with pytest.raises(TrainingError, match='gave no batch in epoch 1'):
+        trainer.train()
+
+
+@pytest.mark.parametrize('ema', [None, 0.9])
+def test_weights_that_are_not_finite_are_not_saved(options, ema):
+    trainer = build_trainer('easycv', {**options, 'ema': ema})
+    trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 7, lambda model: model.decode_head.conv_seg.bias))
+    with pytest.raises(TrainingError, match=r'weights \(decode_head.conv_seg.bias\) are not finite after epoch 2, '
+                                            r'iteration 4.*epoch_1\.pth, is safe.*train.optimizer.lr'):
+        trainer.train()
+    folder = Path(trainer.work_dir)
+    assert sorted(path.name for path in folder.glob('*.pth')) == ['epoch_1.pth', 'epoch_1_trainer_state.pth']
+    assert_same(weights(folder, 'output/pytorch_model.pt'), weights(folder, 'epoch_1.pth'))
+
+
+def test_a_run_without_checkpoints_does_not_end_well_with_weights_that_are_not_finite(options):
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 1, 'cfg_options': {
+        'train.checkpoint.period': None, 'evaluation.period': None}})
+    trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 3, lambda model: model.decode_head.conv_seg.bias))
+    with pytest.raises(TrainingError, match='not finite.*No checkpoint was written yet'):
+        trainer.train()
+
+
+def test_logits_that_are_not_finite_at_an_evaluation_name_what_is_safe(options):
+    trainer = build_trainer('easycv', {**options, 'cfg_options': {'train.checkpoint.period.interval': 2}})
+    trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 11, lambda model: model.decode_head.conv_seg.weight,
+                                  3e38))  # finite weights, whose products are not
+    with pytest.raises(TrainingError, match=r'evaluating at epoch 3.*epoch_3\.pth, is safe.*train.optimizer.lr'):
+        trainer.train()
+
+
+class Spoiler(Hook):
+    """Writes a value into a parameter after a step, as an optimizer does that diverges."""
+
+    PRIORITY = Priority.ABOVE_NORMAL
+
+    def __init__(self, when, parameter, value=float('nan')):
+        self.when, self.parameter, self.value = when, parameter, value
+
+    def after_train_iter(self, trainer):
+        if self.when(trainer):
+            self.parameter(trainer.model_to_save).data.fill_(self.value)
+
+
+def test_infinite_gradients_under_a_scaler_are_no_error(options):
+    """A scaler of float16 leaves out the steps of gradients that overflow; here without the GPU it is made for."""
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 1, 'cfg_options': {'evaluation.period': None}})
+    skipped = []
+
+    class Scaler:
+        def scale(self, loss):
+            return loss * (float('inf') if trainer.iter == 1 else 1.0)
+
+        def step(self, optimizer):
+            gradients = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
+            if all(gradient.isfinite().all() for gradient in gradients):
+                optimizer.step()
+            else:
+                skipped.append(trainer.iter)
+
+        def update(self):
+            pass
+
+    trainer._prepare_training()
+    hook, = (hook for hook in trainer.hooks if type(hook).__name__ == 'OptimizerHook')
+    hook.scaler = Scaler()
+    trainer.train()
+    assert skipped == [1] and trainer.iter == 4

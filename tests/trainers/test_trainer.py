@@ -1,6 +1,5 @@
 """What a user does with the trainer: train on data of their own, choose, log, evaluate, open the result."""
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -19,18 +18,6 @@ from ms_segformer.datasets.seg_dataset import SegDataset
 from ms_segformer.metainfo import VARIANTS, configuration_dir
 from ms_segformer.models.checkpoint import read_checkpoint
 from ms_segformer.trainers.errors import TrainingError
-
-
-@pytest.fixture
-def messages(monkeypatch):
-    """What ModelScope's logger says, as a list of strings."""
-    said = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger('modelscope')
-    logger.addHandler(handler)
-    yield said
-    logger.removeHandler(handler)
 
 
 def records(trainer, mode='train'):

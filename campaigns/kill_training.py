@@ -1,0 +1,208 @@
+"""Trainings killed at random moments: each has to resume to what an unbroken run leaves, bit for bit.
+
+    python campaigns/kill_training.py --seed 1 --times 100
+
+A run of a few seconds of the tiny model: a checkpoint every epoch and every 3 iterations, the 2 newest of each kept, an
+evaluation every epoch, the best checkpoint kept; in every other run an average of the weights (EMA). It is killed
+(SIGKILL, from outside) at a moment uniform over an unbroken run's duration (one that had ended by then is not counted,
+and made again), and resumed with `resume=True`; in every third run the resumed one is killed as well. Then everything
+the run left is compared with what an unbroken run left: which files there are, the weights of every checkpoint and of
+`output/` and `output_best/`, the trainer states, the evaluation. Exit code 1 when anything differs.
+"""
+import argparse
+import json
+import math
+import mmap
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from modelscope.trainers import build_trainer
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'tests' / 'trainers'))
+
+from tiny_run import CLASSES, make_data, shrink  # noqa: E402
+
+from ms_segformer.models.torch_file import read_torch_file  # noqa: E402
+from ms_segformer.trainers import hooks, run_state, work_dir  # noqa: E402
+from ms_segformer.trainers.easycv_trainer import EasyCVTrainer  # noqa: E402
+
+PHASES = ('construction', 'training', 'writing a checkpoint', 'publishing', 'evaluating', 'removing old ones')
+phase = mmap.mmap(-1, 1)  # what the child is doing, seen by the parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--times', type=int, default=100)
+    parser.add_argument('--epochs', type=int, default=12)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix='kill-training-') as folder:
+        return campaign(Path(folder), args, random.Random(args.seed))
+
+
+def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int:
+    data = make_data(folder / 'data')
+    unbroken = {}
+    for ema in (False, True):
+        started = time.monotonic()
+        code = wait(fork(data, folder / f'unbroken_{ema}', ema, args.epochs, False))
+        unbroken[ema] = contents(folder / f'unbroken_{ema}'), time.monotonic() - started
+        if code:
+            raise SystemExit((folder / f'unbroken_{ema}.txt').read_text())
+    seconds = ', '.join(f'{duration:.1f} s' for _, duration in unbroken.values())
+    print(f'unbroken: {seconds}; {len(unbroken[False][0])} files', flush=True)
+    tally, faults = Counter(), []
+    for number in range(args.times):
+        ema = bool(number % 2)
+        expected, duration = unbroken[ema]
+        target = folder / f'run_{number}'
+        found = None
+        while found is None:
+            shutil.rmtree(target, ignore_errors=True)
+            found = killed_and_resumed(data, target, ema, args.epochs, duration, draw, 1 + (number % 3 == 2))
+        differences = [found] if isinstance(found, str) and found not in PHASES else compare(expected, contents(target))
+        where = found if found in PHASES else 'resuming'
+        tally[where, ema, not differences] += 1
+        if differences:
+            faults.append(f'run {number} (EMA {ema}, killed while {where}): {"; ".join(differences[:5])}')
+            print(faults[-1], flush=True)
+        shutil.rmtree(target, ignore_errors=True)
+    report(tally, faults, args)
+    return 1 if faults else 0
+
+
+def killed_and_resumed(data: Path, target: Path, ema: bool, epochs: int, duration: float, draw: random.Random,
+                       kills: int) -> str | None:
+    """Return what the run was doing when it was first killed, or what went wrong; None when it had ended before."""
+    first = None
+    for attempt in range(kills):
+        process = fork(data, target, ema, epochs, attempt > 0)
+        time.sleep(draw.uniform(0, duration))
+        os.kill(process, signal.SIGKILL)
+        if wait(process) != -signal.SIGKILL and first is None:
+            return None
+        first = PHASES[phase[0]] if first is None else first
+    code = wait(fork(data, target, ema, epochs, True))
+    return f'resuming ended with {code}: {target.with_suffix(".txt").read_text()[-1500:]}' if code else first
+
+
+def wait(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def fork(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> int:
+    """Train in a child of this warm process; returns its id. Its output goes beside the target."""
+    phase[0] = 0
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        descriptor = os.open(target.with_suffix('.txt'), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        train(data, target, ema, epochs, resume)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def train(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> None:
+    for owner, name, number in ((EasyCVTrainer, 'train', 1), (run_state, 'save_pair', 2), (hooks, 'publish', 3),
+                                (EasyCVTrainer, 'evaluate', 4), (run_state, 'remove_pair', 5)):
+        setattr(owner, name, noted(getattr(owner, name), number))
+
+    def modify(cfg: Any) -> Any:
+        shrink(cfg)
+        cfg.merge_from_dict({'train.checkpoint.period': {'interval': 1, 'max_checkpoint_num': 2},
+                             'train.checkpoint.best': {'metric_key': 'mIoU'}})
+        return cfg
+
+    build_trainer('easycv', {
+        'model': str(ROOT / 'tests' / 'data' / 'tiny_model'), 'data_root': str(data), 'classes': CLASSES, 'seed': 3,
+        'max_epochs': epochs, 'device': 'cpu', 'work_dir': str(target), 'cfg_modify_fn': modify, 'resume': resume,
+        'ema': 0.9 if ema else None,
+        'callbacks': [hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)]}).train()
+
+
+def noted(function: Any, number: int) -> Any:
+    def call(*args, **kwargs):
+        before, phase[0] = phase[0], number
+        try:
+            return function(*args, **kwargs)
+        finally:
+            phase[0] = before
+    return call
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What a run left, by path; logs, which differ by their clock, are left out, and so is the run's identity.
+
+    Reading a file compares it with the digest in it.
+    """
+    result = {}
+    for path in sorted(folder.rglob('*')):
+        name = str(path.relative_to(folder))
+        if path.is_dir() or '.log' in path.suffixes or name == work_dir.RECORD:
+            continue
+        if path.suffix in ('.pth', '.pt'):
+            content = read_torch_file(path).content
+            for key in ('run', 'weights'):  # the digest of the weights' file, which has the name it was written under
+                content.pop(key, None)
+        else:
+            content = path.read_text().replace(str(folder), 'FOLDER')
+            if name == work_dir.EVALUATION:
+                content = {key: value for key, value in json.loads(content).items() if key != 'run'}
+        result[name] = content
+    return result
+
+
+def compare(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    names = [f'missing: {name}' for name in expected if name not in found]
+    names += [f'too many: {name}' for name in found if name not in expected]
+    return names + [f'differs: {name}' for name in expected if name in found and not same(expected[name], found[name])]
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return isinstance(right, dict) and left.keys() == right.keys() and all(
+            same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return isinstance(right, type(left)) and len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and math.isnan(left):
+        return isinstance(right, float) and math.isnan(right)
+    return left == right
+
+
+def report(tally: Counter, faults: list[str], args: argparse.Namespace) -> None:
+    print(f'\nseed {args.seed}, {args.times} killed runs\n\n| killed while | runs | of these with EMA | equal to the '
+          'unbroken run | anything else |\n|-|-|-|-|-|')
+    for name in (*PHASES, 'resuming'):
+        runs = {key: count for key, count in tally.items() if key[0] == name}
+        if runs:
+            print(f'| {name} | {sum(runs.values())} | {sum(count for key, count in runs.items() if key[1])} | '
+                  f'{sum(count for key, count in runs.items() if key[2])} | '
+                  f'{sum(count for key, count in runs.items() if not key[2])} |')
+    print(f'| all | {args.times} | {args.times // 2} | {args.times - len(faults)} | {len(faults)} |')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Where a run begins: at the beginning, with the newest whole pair of the newest run, or with a pair that is named.
+
+A fresh run, and one that begins with another run's pair, gets an identity of its own and moves aside what stands in its
+folders; one that goes on keeps the identity and what is there.
+"""
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import encode_jsonplus
+from ..files import atomic_write
+from . import distributed, hooks, run_state, work_dir
+from .errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        run: its identity.
+        prefix: pair that it goes on from; None begins at the beginning.
+        goes_on: what stands in its folder is its own and stays.
+        messages: what the user has to know, by level ('info' or 'warning').
+    """
+
+    run: str
+    prefix: str | None = None
+    goes_on: bool = False
+    messages: tuple[tuple[str, str], ...] = ()
+
+
+def choose_start(where: str | Path | bool | None, folder: str | Path) -> Start:
+    """Decide where a run begins; changes nothing on disk.
+
+    Args:
+        where: None or False for a fresh run; True or 'auto' for the newest run in `folder`; or a path: a pair's prefix
+            or one of its files, or a folder, whose newest run is meant.
+        folder: where the run will write its checkpoints.
+
+    Raises:
+        TrainingError: the pair that `where` names is damaged or missing.
+    """
+    if where is None or where is False:
+        return Start(uuid.uuid4().hex)
+    if where is True or where == 'auto' or (os.path.isdir(where) and os.path.samefile(where, folder)):
+        return _newest_run(Path(folder))
+    prefix = prefix_of(where)
+    pair = run_state.read_pair(prefix)
+    if _same(os.path.dirname(prefix) or '.', folder):
+        record = work_dir.read_record(folder)
+        newest, _ = run_state.newest_pair(folder, record and record.run)
+        if newest is not None and os.path.basename(newest.prefix) == os.path.basename(prefix):
+            return _going_on(pair, record, [])
+    return Start(uuid.uuid4().hex, prefix, messages=_of_earlier_version(pair))
+
+
+def _newest_run(folder: Path) -> Start:
+    record = work_dir.read_record(folder)
+    pair, skipped = run_state.newest_pair(folder, record and record.run)
+    if pair is None and record is not None and record.resumed_from and not skipped:
+        pair = run_state.read_pair(record.resumed_from)
+    if pair is not None:
+        return _going_on(pair, record, skipped)
+    messages = [('warning', f'skipped: {reason}') for reason in skipped]
+    if skipped:
+        return Start(uuid.uuid4().hex, messages=(*messages, (
+            'warning', f'no checkpoint in {folder} can be gone on from; training starts at the beginning')))
+    if record is None:
+        return Start(uuid.uuid4().hex, messages=(
+            ('info', f'nothing to resume in {folder}; training starts at the beginning'),))
+    earlier = folder / work_dir.PREVIOUS
+    hint = (f'. Earlier runs lie in {earlier}; to go on with one of them, use its folder as work_dir with resume=True'
+            if earlier.is_dir() else '')
+    return Start(uuid.uuid4().hex, messages=(
+        ('warning', f'the newest run in {folder} has no checkpoint to go on from; training starts at the beginning'
+                    f'{hint}'),))
+
+
+def _going_on(pair: run_state.Pair, record: work_dir.Record | None, skipped: list[str]) -> Start:
+    messages = [('warning', f'skipped: {reason}') for reason in skipped]
+    if skipped:
+        messages.append(('warning', f'{pair.prefix} is the newest pair that can be gone on from'))
+    run = record.run if record is not None else pair.run or uuid.uuid4().hex
+    return Start(run, pair.prefix, True, (*messages, *_of_earlier_version(pair)))
+
+
+def _of_earlier_version(pair: run_state.Pair) -> tuple[tuple[str, str], ...]:
+    if pair.state['version'] == run_state.VERSION:
+        return ()
+    return (('warning', f'{pair.prefix}{run_state.STATE_SUFFIX} was written by an earlier version, without a digest of '
+                        'the weights: whether they are undamaged cannot be told'),)
+
+
+def is_resumable(path: str | Path) -> bool:
+    """Whether a checkpoint path names a run to go on with, rather than a file with nothing but weights."""
+    return not Path(path).is_file() or run_state.pair_of(prefix_of(path))[1].is_file()
+
+
+def prefix_of(path: str | Path) -> str:
+    """Return the prefix that a user means: a work directory (its newest pair), a prefix, or one file of a pair.
+
+    Raises:
+        TrainingError: there is nothing to resume from.
+    """
+    path = Path(path)
+    if path.is_dir():
+        record = work_dir.read_record(path)
+        found, skipped = run_state.newest_pair(path, record and record.run)
+        if found is None:
+            reasons = f' (skipped: {"; ".join(skipped)})' if skipped else ''
+            raise TrainingError(f'{path}: nothing to resume from; expected files such as '
+                                f'epoch_1{run_state.MODEL_SUFFIX} and epoch_1{run_state.STATE_SUFFIX}{reasons}')
+        return found.prefix
+    text = str(path)
+    for suffix in (run_state.STATE_SUFFIX, run_state.MODEL_SUFFIX):
+        if text.endswith(suffix):
+            return text[:-len(suffix)]
+    return text
+
+
+# --- for a trainer ---------------------------------------------------------------------------------------------------
+
+def begin(trainer: Any, where: str | Path | bool | None) -> None:
+    """Load what a run begins with, and make its folders its own. Every process of a distributed run has to call it.
+
+    Args:
+        trainer: an `EasyCVTrainer` whose optimizer and hooks exist.
+        where: as for `choose_start`.
+
+    Raises:
+        TrainingError, CheckpointError: what is named cannot be gone on from, or does not fit.
+    """
+    if trainer.run is not None and not where:
+        return  # trained before: the same run
+    folder = checkpoint_folder(trainer)
+    start = distributed.decided_by_first(lambda: _choose(trainer, where, folder))
+    for level, message in start.messages if trainer.rank == 0 else ():
+        getattr(trainer.logger, level)(message)
+    own = start.goes_on and start.prefix is not None and _same(os.path.dirname(start.prefix) or '.', folder)
+    if start.prefix is not None:
+        run_state.restore(trainer, run_state.read_pair(start.prefix), own)
+        trainer.logger.info(f'resumed from {start.prefix}: epoch {trainer.epoch + 1}, {trainer.iter} of '
+                            f'{trainer.max_iters} iterations done')
+    distributed.decided_by_first(lambda: _take_folders(trainer, start))
+    trainer.run, trainer.resumed_from = start.run, None
+    if own:
+        trainer.resumed_from = os.path.join(folder, os.path.basename(start.prefix))
+
+
+def safe_checkpoint(trainer: Any) -> str:
+    """Return a sentence that names the newest whole checkpoint of a trainer's run, or of what stands in its folder."""
+    folder = checkpoint_folder(trainer)
+    record = work_dir.read_record(folder)
+    found, _ = run_state.newest_pair(folder, trainer.run or record and record.run)
+    if found is None:
+        return 'No checkpoint was written yet'
+    return f'The last checkpoint, {found.prefix}{run_state.MODEL_SUFFIX}, is safe: resume=True goes on from it'
+
+
+def savers(trainer: Any) -> list[hooks.CheckpointHook]:
+    """The hooks of a trainer that write checkpoints."""
+    return [hook for hook in trainer.hooks if isinstance(hook, hooks.CheckpointHook)]
+
+
+def checkpoint_folder(trainer: Any) -> str:
+    """Where the checkpoints are from which a trainer's run goes on."""
+    return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, hooks.BestCkptSaverHook)),
+                trainer.work_dir)
+
+
+def _choose(trainer: Any, where: str | Path | bool | None, folder: str) -> Start:
+    work_dir.finish_moving(folder)
+    start = choose_start(where, folder)
+    outputs = [hook.output_folder(trainer) for hook in savers(trainer)]
+    if not start.goes_on and trainer.input_model_id is not None and any(
+            _same(output, trainer.model_dir) for output in outputs):
+        raise TrainingError(f'the model {trainer.model_dir} is where this run would write its own; choose another '
+                            'work_dir, or go on with the run that made it with resume=True')
+    return start
+
+
+def _take_folders(trainer: Any, start: Start) -> None:
+    """In the first process: move aside what earlier runs left, and write the configuration of this one."""
+    writers, target = savers(trainer), Path(trainer.work_dir) / work_dir.CONFIGURATION
+    folders = {os.path.abspath(path) for path in (trainer.work_dir, *(hook.folder(trainer) for hook in writers))}
+    outputs = {os.path.abspath(hook.output_folder(trainer)) for hook in writers}
+    was_read = _same(target, trainer.configuration_file)  # then it stays as it is
+    kept = {f'{trainer.timestamp}.log', f'{trainer.timestamp}.log.json', *([target.name] if was_read else [])}
+    resumed_from = None if start.goes_on or start.prefix is None else os.path.abspath(start.prefix)
+    for folder in sorted(folders):
+        work_dir.finish_moving(folder)
+        own = {os.path.relpath(output, folder) for output in outputs if output.startswith(folder + os.sep)}
+        own.update([work_dir.WEIGHTS] if folder in outputs else [])
+        own.update(name for hook in writers for name in hook.names_of_its_own())
+        moved = work_dir.begin(folder, start.run, start.goes_on, resumed_from, own, kept)
+        if moved is not None:
+            trainer.logger.warning(f'{folder} holds an earlier run, which was moved to {moved}; nothing was deleted. '
+                                   'To go on with that one, use its folder as work_dir with resume=True')
+    work_dir.remove_unfinished(folders | outputs)
+    if not was_read:
+        with atomic_write(target) as temporary:
+            content = encode_jsonplus(trainer.cfg._cfg_dict.to_dict())
+            temporary.write_text(json.dumps(content, indent=2, default=str))
+        trainer.logger.info(f'the configuration of this run: {target}')
+
+
+def _same(left: str | Path, right: str | Path) -> bool:
+    return os.path.realpath(left) == os.path.realpath(right)

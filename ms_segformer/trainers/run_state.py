@@ -1,0 +1,333 @@
+"""What a run leaves on disk to go on from: pairs `<name>.pth` (weights) and `<name>_trainer_state.pth` (all else).
+
+Both are written under temporary names and renamed, the state last, and the state says which weights it belongs to: a
+process killed at any moment leaves the pairs before it untouched, and a pair that was damaged afterwards is noticed.
+Everything in them is read without unpickling code.
+"""
+import os
+import random
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models.checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
+from ..models.torch_file import digest_of, read_torch_file, write_torch_file
+from . import distributed
+from .errors import TrainingError
+
+MODEL_SUFFIX = '.pth'
+STATE_SUFFIX = '_trainer_state.pth'
+VERSION = 2  # 1 had neither the run's identity nor the digest of the weights
+KINDS = ('epoch', 'iter')
+REQUIRED = {'iteration', 'epoch', 'inner_iteration', 'random', 'optimizer', 'hooks', 'seed', 'world_size', 'batch_size',
+            'samples', 'max_epochs'}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A moment of a run, read and found whole.
+
+    Attributes:
+        prefix: path without ending, such as `work_dir/epoch_3`.
+        state: what `capture` returned.
+        weights: tensors by name.
+    """
+
+    prefix: str
+    state: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def run(self) -> str | None:
+        """Identity of the run that wrote it; None for the states of earlier versions, which had none."""
+        return self.state.get('run')
+
+
+def pair_of(prefix: str | Path) -> tuple[Path, Path]:
+    """Return the two paths of a prefix such as `work_dir/epoch_3`."""
+    return Path(f'{prefix}{MODEL_SUFFIX}'), Path(f'{prefix}{STATE_SUFFIX}')
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict, state: dict[str, Any] | None) -> Path:
+    """Write the weights and the state of a moment.
+
+    Args:
+        prefix: path without ending, such as `work_dir/epoch_3`.
+        model: the module whose weights are written.
+        meta: what the weights' file says about itself (CLASSES, PALETTE, epoch, iter).
+        state: what `capture` returned. None writes no state.
+
+    Returns:
+        Path of the weights' file.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    model_file, state_file = pair_of(prefix)
+    try:
+        state_file.unlink(missing_ok=True)  # a state never stands beside weights of another moment
+        digest = save_checkpoint(model_file, model, meta)
+        if state is not None:
+            write_torch_file(state_file, {'version': VERSION, 'weights': digest, **state})
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(_write_failure(model_file, error, state)) from error
+    return model_file
+
+
+def _write_failure(path: Path, error: Exception, state: dict[str, Any] | None) -> str:
+    try:
+        free = f'{shutil.disk_usage(path.parent).free / 2**20:.0f} MiB free'
+    except OSError:
+        free = 'free space unknown'
+    last, _ = newest_pair(path.parent, (state or {}).get('run'))
+    safe = f'{last.prefix}{MODEL_SUFFIX} is safe' if last else 'nothing was saved before'
+    return (f'could not write {path} ({_first_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
+            'then go on with resume=True')
+
+
+def remove_pair(prefix: str | Path) -> None:
+    """Delete a pair, the state first."""
+    model_file, state_file = pair_of(prefix)
+    state_file.unlink(missing_ok=True)
+    model_file.unlink(missing_ok=True)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
+    """Read a pair and make sure that it is whole: undamaged, of one moment, and of finite weights.
+
+    Args:
+        prefix: path without ending, such as `work_dir/epoch_3`.
+        run: a pair of any other run is refused.
+
+    Raises:
+        TrainingError: it is not; the message says what is wrong with which file.
+    """
+    model_file, state_file = pair_of(prefix)
+    state = read_state(state_file)
+    if run is not None and state.get('run') not in (None, run):
+        raise TrainingError(f'{state_file}: of another run')
+    try:
+        weights, _ = read_checkpoint(model_file)
+        if state['version'] > 1 and digest_of(model_file) != state['weights']:
+            raise TrainingError(f'{model_file}: not the weights that {state_file.name} was saved with: damaged or '
+                                'replaced')
+    except (CheckpointError, OSError) as error:
+        raise TrainingError(str(error)) from None
+    for file, tensors in ((model_file, weights), (state_file, state.get('model', {}))):
+        name = not_finite(tensors.items())
+        if name is not None:
+            raise TrainingError(f'{file}: {name} is not finite')
+    return Pair(str(prefix), state, weights)
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """Read a state file.
+
+    Raises:
+        TrainingError: it is missing, damaged, or was not written by this trainer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TrainingError(f'{path}: no such file; a run can be resumed from a pair NAME{MODEL_SUFFIX} and '
+                            f'NAME{STATE_SUFFIX}. To start from weights alone pass them as load_from')
+    try:
+        file = read_torch_file(path)
+    except (CheckpointError, OSError) as error:
+        raise TrainingError(f'{path}: cannot be read as a trainer state ({_first_line(error)}). Only states that this '
+                            'trainer wrote can be resumed; pass the weights as load_from to start from them') from None
+    state = file.content
+    known = isinstance(state, dict) and state.get('version') in (1, VERSION) and state.keys() >= REQUIRED
+    if file.set_aside or not known:
+        raise TrainingError(f'{path}: not a trainer state that this version reads; pass the weights as load_from')
+    if state['version'] > 1 and file.digest is None:
+        raise TrainingError(f'{path}: cannot be read as a trainer state (its digest is gone, so it is damaged); pass '
+                            'the weights as load_from to start from them')
+    return state
+
+
+def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None, list[str]]:
+    """Find the whole pair with the most iterations; `best_*` ones do not count.
+
+    The number in a name grows with the iterations, so that no more files are read than it takes.
+
+    Args:
+        folder: where the pairs are.
+        run: only those of this run count; None takes all.
+
+    Returns:
+        (the pair or None, why each newer one was skipped).
+    """
+    found, skipped = None, []
+    for kind in KINDS:
+        for number in sorted(_numbers(folder, kind), reverse=True):
+            try:
+                pair = read_pair(os.path.join(folder, f'{kind}_{number}'), run)
+            except TrainingError as error:
+                skipped.append(str(error))
+                continue
+            if found is None or pair.state['iteration'] > found.state['iteration']:
+                found = pair
+            break
+    return found, skipped
+
+
+def _numbers(folder: str | Path, kind: str) -> list[int]:
+    """The numbers of a kind's pairs: of states, without which weights cannot be gone on with."""
+    names = [path.name[len(kind) + 1:-len(STATE_SUFFIX)] for path in Path(folder).glob(f'{kind}_*{STATE_SUFFIX}')]
+    return [int(name) for name in names if name.isdigit() and name == str(int(name))]
+
+
+def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """Return the name of the first tensor with a NaN or an infinity, or None."""
+    floats = [(name, value) for name, value in tensors if value.is_floating_point()]
+    if not floats or torch.stack([value.isfinite().all() for _, value in floats]).all():
+        return None
+    return next(name for name, value in floats if not value.isfinite().all())
+
+
+# --- between a trainer and a state -----------------------------------------------------------------------------------
+
+def capture(trainer: Any, after_epoch: bool) -> dict[str, Any]:
+    """Return all that a run needs besides the weights, after the current iteration (or epoch).
+
+    Tensors, numbers, strings, lists and dicts only. Every process of a distributed run has to call it.
+    """
+    model = trainer.bare_model
+    result = {
+        'run': trainer.run, 'iteration': trainer.iter if after_epoch else trainer.iter + 1, 'epoch': trainer.epoch,
+        'inner_iteration': trainer.iters_per_train_epoch if after_epoch else trainer.inner_iter + 1,
+        'random': distributed.from_every_process(random_state()), **_circumstances(trainer),
+        'optimizer': trainer.optimizer.state_dict(),
+        'hooks': {key: hook.state_dict() for key, hook in _hooks_with_state(trainer)},
+    }
+    if trainer.lr_scheduler is not None:
+        result['lr_scheduler'] = trainer.lr_scheduler.state_dict()
+    if trainer.scaler is not None:
+        result['scaler'] = trainer.scaler.state_dict()
+    if trainer.ema is not None:
+        result['ema_steps'] = trainer.ema.steps
+        result['model'] = {key: value.cpu() for key, value in model.state_dict().items()}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if gradients:  # in the middle of an accumulation
+        result['gradients'] = gradients
+    return result
+
+
+def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
+    """Put a trainer where a pair was captured.
+
+    Args:
+        trainer: an `EasyCVTrainer` whose optimizer and hooks exist.
+        pair: from `read_pair`.
+        same_run: False for a run that only begins with another's pair: what hooks know of their files is then not
+            restored.
+
+    Raises:
+        TrainingError, CheckpointError: the pair does not fit the run.
+    """
+    saved, model_file = pair.state, f'{pair.prefix}{MODEL_SUFFIX}'
+    _check_circumstances(trainer, saved)
+    trainer.set_weights(saved.get('model', pair.weights), model_file)  # the file's are the average's where there is one
+    if trainer.ema is not None and 'model' in saved:
+        load_state(trainer.ema.model, pair.weights, model_file)
+        trainer.ema.steps = saved['ema_steps']
+    _restore_optimizer(trainer, saved['optimizer'])
+    for name in ('lr_scheduler', 'scaler'):
+        part = getattr(trainer, name)
+        if part is not None and name in saved:
+            part.load_state_dict(saved[name])
+    for key, hook in _hooks_with_state(trainer):
+        if key in saved['hooks'] and hasattr(hook, 'load_state_dict') and (same_run or not _knows_files(hook)):
+            hook.load_state_dict(saved['hooks'][key])
+    parameters = dict(trainer.bare_model.named_parameters())
+    for name, gradient in saved.get('gradients', {}).items():
+        parameters[name].grad = gradient.to(trainer.device)
+    trainer.set_position(saved['epoch'], saved['iteration'], saved['inner_iteration'], 'gradients' in saved)
+    if trainer.rank < len(saved['random']):
+        set_random_state(saved['random'][trainer.rank])
+
+
+def _restore_optimizer(trainer: Any, saved: dict[str, Any]) -> None:
+    """Restore what the optimizer has gathered; rates and decays are the present configuration's, if changed.
+
+    Not with a schedule of torch's or mmcv's: those keep the rate in the optimizer.
+    """
+    configured = [{key: value for key, value in group.items() if key not in ('params', 'lr')}
+                  for group in trainer.optimizer.param_groups]
+    try:
+        trainer.optimizer.load_state_dict(saved)
+    except ValueError as error:
+        raise TrainingError(f'the optimizer is another than the one of the checkpoint ({error}); resume with the '
+                            'configuration it was made with, or pass the weights as load_from') from None
+    for group, options in zip(trainer.optimizer.param_groups, configured, strict=True):
+        group.update(options if trainer.schedule is not None else {})
+
+
+def _knows_files(hook: Any) -> bool:
+    """Whether the state of a hook is about the files of its run."""
+    return getattr(hook, 'STATE_OF_FILES', False)
+
+
+def _hooks_with_state(trainer: Any) -> list[tuple[str, Any]]:
+    """(name, hook) of the hooks that have a state; a second one of a class is `<name>-2`."""
+    result, count = [], {}
+    for hook in trainer.hooks:
+        if hasattr(hook, 'state_dict'):
+            name = type(hook).__name__
+            count[name] = count.get(name, 0) + 1
+            result.append((name if count[name] == 1 else f'{name}-{count[name]}', hook))
+    return result
+
+
+def _circumstances(trainer: Any) -> dict[str, Any]:
+    """What has to stay the same for a resumed run to equal an unbroken one."""
+    return {'seed': trainer.seed, 'world_size': trainer.world_size, 'batch_size': trainer.train_dataloader.batch_size,
+            'samples': len(trainer.train_dataset), 'max_epochs': trainer.max_epochs}
+
+
+def _check_circumstances(trainer: Any, saved: Mapping[str, Any]) -> None:
+    changed = [f'{key} {saved[key]} -> {value}' for key, value in _circumstances(trainer).items()
+               if saved[key] != value]
+    if changed and trainer.rank == 0:
+        trainer.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
+                               'not give the weights an unbroken run gives')
+    if saved['inner_iteration'] > trainer.iters_per_train_epoch:
+        raise TrainingError(f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has only '
+                            f'{trainer.iters_per_train_epoch} now; resume with the batch size, processes and data it '
+                            'was made with')
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of Python's, numpy's and torch's generators as plain values and tensors."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        'python': [version, list(numbers), gauss],
+        'numpy': [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        'torch': torch.get_rng_state(),
+        'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Set what `random_state` returned."""
+    version, numbers, gauss = state['python']
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state['numpy']
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'])
+    if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state['cuda'])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,149 @@
+"""What runs leave in a working directory: the record of the newest one, and the earlier ones, moved aside.
+
+`trainer_run.json` names the run that the folder belongs to. A fresh run in a used folder first moves what the trainer
+wrote there before into `previous/<number>/`: it deletes nothing and leaves alone what is not named as the trainer names
+its files. The record lists what is to be moved before the first file is, so that a process killed in between leaves a
+folder that the next one sets right.
+"""
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..files import TEMPORARY, atomic_write
+from .errors import TrainingError
+
+RECORD = 'trainer_run.json'
+PREVIOUS = 'previous'
+EVALUATION = 'last_evaluation.json'
+CONFIGURATION = 'configuration.json'
+WEIGHTS = 'pytorch_model.pt'
+OUTPUTS = ('output', 'output_best')
+_CHECKPOINT = re.compile(r'((epoch|iter)_\d+|best_(epoch|iter)\d+_.+?)(_trainer_state)?\.pth')
+_LOG = re.compile(r'\d{8}_\d{6}\.log(\.json)?')
+
+
+@dataclass(frozen=True)
+class Record:
+    """The run that a folder belongs to.
+
+    Attributes:
+        run: its identity, 32 hexadecimal digits.
+        resumed_from: prefix of the pair it began with, when that is another run's.
+        moving_to: folder that what earlier runs left is being moved to; None when that is done.
+        moving: the names to move.
+        earlier: identity of the run they are of, where it is known.
+    """
+
+    run: str
+    resumed_from: str | None = None
+    moving_to: str | None = None
+    moving: tuple[str, ...] = ()
+    earlier: str | None = None
+
+
+def read_record(folder: str | Path) -> Record | None:
+    """Return the record of a folder; None where there is none (or one that this trainer did not write)."""
+    try:
+        content = json.loads((Path(folder) / RECORD).read_text(encoding='utf-8'))
+        record = Record(**{**content, 'moving': tuple(content.get('moving', ()))})
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        return None
+    return record if isinstance(record.run, str) else None
+
+
+def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
+          kept: Iterable[str] = ()) -> Path | None:
+    """Make a folder that of a run, moving aside what earlier runs left there.
+
+    Args:
+        folder: working directory, or another folder that checkpoints are written to.
+        run: identity of the run that begins.
+        goes_on: the run goes on with what stands in the folder, which then stays, unless it is another run's.
+        resumed_from: prefix of another run's pair that the run began with.
+        own: relative paths of files, and of model directories, that the run writes besides the usual ones.
+        kept: names that stay: the log that is being written, the configuration that was read.
+
+    Returns:
+        Where it was moved to, or None when there was nothing to move.
+
+    Raises:
+        TrainingError: something could not be moved.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    new = Record(run, resumed_from)
+    if record is not None and record.run == run:
+        return None
+    names = [] if goes_on and record is None else _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
+    if not names:
+        _write_record(folder, new)
+        return None
+    target = folder / PREVIOUS / str(_next_number(folder))
+    if resumed_from is not None and os.path.realpath(Path(resumed_from).parent) == os.path.realpath(folder):
+        new = replace(new, resumed_from=str(target / Path(resumed_from).name))
+    _write_record(folder, replace(new, moving_to=str(target.relative_to(folder)), moving=tuple(names),
+                                  earlier=record and record.run))
+    finish_moving(folder)
+    return target
+
+
+def finish_moving(folder: str | Path) -> None:
+    """Move what a process that was killed in the middle of `begin` did not get to.
+
+    Raises:
+        TrainingError: something could not be moved.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    if record is None or record.moving_to is None:
+        return
+    target = folder / record.moving_to
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in record.moving:
+            if os.path.lexists(folder / name) and not os.path.lexists(target / name):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(folder / name, target / name)
+        if record.earlier is not None:
+            _write_record(target, Record(record.earlier))
+    except OSError as error:
+        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); choose '
+                            'another work_dir') from None
+    _write_record(folder, Record(record.run, record.resumed_from))
+
+
+def _write_record(folder: Path, record: Record) -> None:
+    with atomic_write(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(asdict(record)), encoding='utf-8')
+
+
+def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], kept: set[str]) -> list[str]:
+    """Names of what earlier runs wrote, when there is more of it than logs."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in kept) if folder.is_dir() else []
+    worth = [name for name in names if _CHECKPOINT.fullmatch(name) or name == EVALUATION
+             or (name == CONFIGURATION and record is None)]  # with a record it is that of a run that wrote nothing else
+    worth += [name for name in own if (folder / name).is_file() or (folder / name / WEIGHTS).is_file()]
+    if not worth:
+        return []
+    beside = [name for name in names if name in (CONFIGURATION, 'tensorboard_output') or _LOG.fullmatch(name)]
+    return sorted({*worth, *beside})
+
+
+def _next_number(folder: Path) -> int:
+    earlier = folder / PREVIOUS
+    if earlier.exists() and not earlier.is_dir():
+        raise TrainingError(f'{folder} holds an earlier run, which would be moved to {earlier}, but that is a file; '
+                            'rename it, or choose another work_dir')
+    numbers = [int(path.name) for path in earlier.iterdir() if path.name.isdigit()] if earlier.is_dir() else []
+    return max(numbers, default=0) + 1
+
+
+def remove_unfinished(folders: Iterable[str | Path]) -> None:
+    """Delete the temporary files that a killed process left in folders of a run."""
+    for folder in map(Path, folders):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name.startswith(TEMPORARY) and path.is_file():
+                path.unlink(missing_ok=True)

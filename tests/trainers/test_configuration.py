@@ -1,0 +1,136 @@
+"""What a configuration file may make the hooks write to, and how many checkpoints are kept."""
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from modelscope.trainers import build_trainer
+from tiny_run import shrink
+
+from ms_segformer.trainers import configuration
+from ms_segformer.trainers.errors import TrainingError
+
+
+@pytest.fixture
+def with_train_section(options, tmp_path):
+    """`with_train_section(changes, **arguments)`: a trainer whose model directory says `changes` in `train`."""
+    def build(changes, **arguments):
+        raw = json.loads((Path(options['model']) / 'configuration.json').read_text())
+        raw['train'].update(changes)
+        folder = tmp_path / 'model'
+        folder.mkdir(exist_ok=True)
+        (folder / 'configuration.json').write_text(json.dumps(raw))
+        if not (folder / 'pytorch_model.pt').exists():
+            (folder / 'pytorch_model.pt').symlink_to(Path(options['model']) / 'pytorch_model.pt')
+        return build_trainer('easycv', {**options, 'max_epochs': 1, 'model': str(folder), **arguments})
+    return build
+
+
+OUTSIDE = ['/elsewhere', '../elsewhere', 'a/../../elsewhere', '~/elsewhere', 'oss://bucket/folder']
+
+
+@pytest.mark.parametrize('path', OUTSIDE)
+@pytest.mark.parametrize('key, section', [
+    ('train.checkpoint.period.save_dir', {'checkpoint': {'period': {'interval': 1, 'save_dir': 'PATH'}}}),
+    ('train.checkpoint.period.output_sub_dir', {'checkpoint': {'period': {'interval': 1, 'output_sub_dir': 'PATH'}}}),
+    ('train.checkpoint.best.output_dir', {'checkpoint': {'best': {'metric_key': 'mIoU', 'output_dir': 'PATH'}}}),
+    ('train.checkpoint.best.save_file_name', {'hooks': [
+        {'type': 'BestCkptSaver', 'metric_key': 'mIoU', 'save_file_name': 'PATH'}]}),
+    ('train.logging.out_dir', {'hooks': [{'type': 'TextLoggerHook', 'out_dir': 'PATH'}]}),
+    ('train.hooks, TensorboardHook.out_dir', {'hooks': [
+        {'type': 'TensorboardHook', 'out_dir': 'PATH'}, {'type': 'TensorboardHook', 'out_dir': 'fine'}]}),
+    ('train.hooks, SomebodysHook.on_trace.dir_name', {'hooks': [
+        {'type': 'SomebodysHook', 'on_trace': {'dir_name': 'PATH'}}]}),
+    ('train.hooks, SomebodysHook.parts.out_dir', {'hooks': [
+        {'type': 'SomebodysHook', 'parts': [{'out_dir': 'fine'}, {'out_dir': 'PATH'}]}]}),
+    ('train.hooks, SomebodysHook.paths', {'hooks': [{'type': 'SomebodysHook', 'paths': {
+        '__class__': 'tuple', '__value__': ['fine', 'PATH']}}]})], ids=lambda value: value if isinstance(
+            value, str) else '')
+def test_a_file_does_not_make_hooks_write_outside(tiny_model_dir, tmp_path, key, section, path):
+    raw = written(tiny_model_dir, json.loads(json.dumps(section).replace('PATH', path)))
+    with pytest.raises(TrainingError, match=rf'configuration file says {key} = .*{path.split("/")[-1]}.*outside'):
+        prepared(raw, tmp_path)
+
+
+def test_a_file_does_not_upload(tiny_model_dir, tmp_path):
+    raw = written(tiny_model_dir, {'checkpoint': {'period': {'interval': 1, 'push_to_hub': True}}})
+    with pytest.raises(TrainingError, match='train.checkpoint.period.push_to_hub = True, which uploads the model'):
+        prepared(raw, tmp_path)
+
+
+def written(model_dir, train):
+    raw = json.loads((model_dir / 'configuration.json').read_text())
+    return {**raw, 'train': {**raw['train'], **train}}
+
+
+def prepared(raw, work_dir):
+    """What the trainer does with a configuration file."""
+    result = deepcopy(raw)
+    configuration.prepare(result)
+    result['train']['work_dir'] = str(work_dir)
+    configuration.confine(result, raw, None)
+
+
+def test_the_trainer_holds_the_file_to_it(with_train_section):
+    with pytest.raises(TrainingError, match='train.logging.out_dir = .* is outside'):
+        with_train_section({'hooks': [{'type': 'TextLoggerHook', 'out_dir': '/elsewhere'}]})
+
+
+@pytest.mark.parametrize('path, good', [
+    ('/elsewhere', False), ('../elsewhere', False), ('./runs/b0', True), (None, True)])
+def test_the_work_directory_of_a_file_is_below_the_present_one(with_train_section, tmp_path, monkeypatch, path, good):
+    monkeypatch.chdir(tmp_path)
+    if good:
+        trainer = with_train_section({'work_dir': path}, work_dir=None)
+        assert Path(trainer.work_dir).resolve() == tmp_path / (path or 'work_dir')
+    else:
+        with pytest.raises(TrainingError, match='train.work_dir = .* is outside'):
+            with_train_section({'work_dir': path}, work_dir=None)
+        assert with_train_section({'work_dir': path}).work_dir == str(tmp_path / 'run')
+
+
+def test_the_relative_paths_of_a_file_are_below_the_work_directory(with_train_section, tmp_path, monkeypatch):
+    (tmp_path / 'cwd').mkdir()
+    monkeypatch.chdir(tmp_path / 'cwd')
+    period = {'interval': 1, 'save_dir': 'points', 'output_dir': 'model'}
+    with_train_section({'checkpoint': {'period': period}, 'hooks': [
+        {'type': 'TextLoggerHook', 'out_dir': 'logs'}, {'type': 'IterTimerHook'}]}).train()
+    assert (tmp_path / 'run' / 'points' / 'epoch_1.pth').is_file()
+    assert (tmp_path / 'run' / 'model' / 'pytorch_model.pt').is_file()
+    assert list((tmp_path / 'run' / 'logs').glob('*.log.json')) and not list((tmp_path / 'cwd').iterdir())
+
+
+def test_what_the_user_sets_in_code_is_as_the_user_wants_it(with_train_section, tmp_path):
+    outside = str(tmp_path / 'outside')
+    file = {'checkpoint': {'period': {'interval': 1, 'save_dir': '/elsewhere'}}, 'hooks': [
+        {'type': 'TextLoggerHook', 'interval': 1, 'out_dir': '/elsewhere'}, {'type': 'IterTimerHook'}]}
+
+    def modify(cfg):
+        cfg = shrink(cfg)
+        cfg.train.hooks[0].out_dir = outside
+        return cfg
+
+    with_train_section(file, cfg_modify_fn=modify, cfg_options={'train.checkpoint.period.save_dir': outside}).train()
+    assert (Path(outside) / 'epoch_1.pth').is_file() and list(Path(outside).glob('*.log.json'))
+
+
+@pytest.mark.parametrize('train, evaluation, count, kept, best', [
+    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'mIoU'}),
+    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', None, None, None),
+    ({'checkpoint': {'period': {'max_checkpoint_num': 7}, 'best': None}}, 'EasyCVMetric', 3, 7, None),
+    ({'checkpoint': {'period': {}, 'best': {'metric_key': 'aAcc'}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'aAcc'}),
+    ({'checkpoint': {'period': {}}}, 'SomebodysMetric', 3, 3, None)])
+def test_the_number_of_checkpoints_is_limited_where_nothing_is_said(train, evaluation, count, kept, best):
+    raw = {'train': train, 'evaluation': {'metrics': {'type': evaluation}, 'period': {'interval': 1}},
+           'dataset': {'val': {}}}
+    configuration.limit_checkpoints(raw, count)
+    assert train['checkpoint']['period'].get('max_checkpoint_num') == kept
+    assert train['checkpoint'].get('best') == best
+
+
+def test_a_run_may_keep_three_and_the_best(options):
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 5, 'keep_checkpoints': 3})
+    trainer.train()
+    folder = Path(trainer.work_dir)
+    assert sorted(path.name for path in folder.glob('epoch_?.pth')) == ['epoch_3.pth', 'epoch_4.pth', 'epoch_5.pth']
+    assert len(list(folder.glob('best_*_trainer_state.pth'))) == 1 and (folder / 'output_best').is_dir()
