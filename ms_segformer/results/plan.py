@@ -2,7 +2,6 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from .inputs import Input
 from .manifest import Manifest, ManifestError
@@ -86,8 +85,9 @@ def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job
     if not run.overwrite:
         _refuse_other_results(jobs, manifest, run)
     files = {each.file: each for each in inputs if each.file}
+    folder = str(manifest.folder)
     for job in jobs:
-        _refuse_inputs(job, manifest.folder, files)
+        _refuse_inputs(job, folder, files)
         _decide(job, manifest, run)
     return jobs
 
@@ -148,14 +148,14 @@ def _differences(before: dict, now: dict) -> str:
                      if before.get(key) != now.get(key))
 
 
-def _refuse_inputs(job: Job, folder: Path, files: dict[tuple, Input]) -> None:
+def _refuse_inputs(job: Job, folder: str, files: dict[tuple, Input]) -> None:
     for output in job.outputs.values():
         try:
-            status = os.stat(folder / output)
+            status = os.stat(f'{folder}/{output}')  # of many thousands of files: pathlib takes longer than the system
         except (OSError, ValueError):
             continue
         if (status.st_dev, status.st_ino) in files:
-            raise ManifestError(f'{folder / output}: the result of {job.input.name} would replace this file, which is '
+            raise ManifestError(f'{folder}/{output}: the result of {job.input.name} would replace this file, which is '
                                 'one of the images to segment; write to another folder (-o)')
 
 
@@ -167,7 +167,7 @@ def _decide(job: Job, manifest: Manifest, run: Run) -> None:
     entry = manifest.entries.get(job.input.key)
     if entry is None or entry.get('writing') or run.overwrite or (run.retry_failed and entry['error'] is not None):
         return
-    if _differs(entry, run) or not _complete(job, entry, manifest.folder):
+    if _differs(entry, run) or not _complete(job, entry, str(manifest.folder)):
         return
     version = {key: value for key, value in entry['input'].items() if key != job.input.kind}
     if job.input.kind == 'url':
@@ -180,23 +180,24 @@ def _differs(entry: dict, run: Run) -> bool:
     return entry['model']['sha256'] != run.model['sha256'] or entry['options'] != run.options
 
 
-def _complete(job: Job, entry: dict, folder: Path) -> bool:
+def _complete(job: Job, entry: dict, folder: str) -> bool:
     """Whether all files are there that an image's entry lists, and all that are wanted; a failed image has none."""
     wanted = set(entry['outputs'])
     if entry['error'] is None:
         wanted |= set(job.outputs.values())
-    return wanted <= set(entry['outputs']) and all(map(os.path.isfile, (folder / output for output in wanted)))
+    return wanted <= set(entry['outputs']) and all(os.path.isfile(f'{folder}/{output}') for output in wanted)
 
 
 def obstacle(job: Job, manifest: Manifest, run: Run) -> str | None:
     """Why the files of an image may not be written, None when they may."""
     owned = set(manifest.owned(job.input.key))
+    folder = str(manifest.folder)
     for output in job.outputs.values():
-        longest = max(output.split('/'), key=lambda name: len(os.fsencode(name)))
-        if len(os.fsencode(longest)) > LONGEST_NAME:
-            return (f'{job.input.name}: the name of its result has {len(os.fsencode(longest))} bytes, {LONGEST_NAME} '
-                    'at most; rename the image')
-        if output not in owned and not run.overwrite and os.path.lexists(manifest.folder / output):
-            return (f'{job.input.name}: {manifest.folder / output} is there already and is not a result of this image; '
-                    'move it away, use --overwrite, or write to another folder (-o)')
+        longest = max(map(len, os.fsencode(output).split(b'/')))
+        if longest > LONGEST_NAME:
+            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; rename the '
+                    'image')
+        if output not in owned and not run.overwrite and os.path.lexists(f'{folder}/{output}'):
+            return (f'{job.input.name}: {folder}/{output} is there already and is not a result of this image; move it '
+                    'away, use --overwrite, or write to another folder (-o)')
     return None
