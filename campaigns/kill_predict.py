@@ -3,9 +3,10 @@
     python campaigns/kill_predict.py --seed 0 --times 50
 
 Each time a process segments 12 images with the tiny model of the tests (one image is broken, two share a name) and gets
-SIGKILL at a moment drawn evenly from the duration of an unbroken run. Then a second process is given the same command.
-Every other time the folder holds the results of an earlier run, since which half of the images have changed. The
-processes are forked from one that has imported torch and ModelScope, which saves each of them four seconds.
+SIGKILL. Then a second process is given the same command. The moment is drawn evenly, in half of the runs from the
+duration of an unbroken run, most of which is its start, in the others from its part after the first line of the
+manifest. Every other time the folder holds the results of an earlier run, since which half of the images have changed.
+The processes are forked from one that has imported torch and ModelScope, which saves each of them four seconds.
 """
 import argparse
 import json
@@ -49,18 +50,22 @@ def main():
         write_images(args.seed + 1, NAMES[::2])
         shutil.copytree('earlier', 'changed')
         unbroken, durations = {}, {}
-        for start, out in (('fresh', 'fresh'), ('changed', 'changed')):
+        for start in ('fresh', 'changed'):
             began = time.monotonic()
-            assert finish(predict_later(out)) == 1, 'the broken image'
-            durations[start] = time.monotonic() - began
-            unbroken[start] = tree(out)
+            process = predict_later(start)
+            wait_for_writing(start, process)
+            writing = time.monotonic()
+            assert finish(process) == 1, 'the broken image'
+            durations[start] = time.monotonic() - began, time.monotonic() - writing
+            unbroken[start] = tree(start)
         counts = Counter()
         for number in range(args.times):
-            start = ('fresh', 'changed')[number % 2]
-            moment = chance.uniform(0, durations[start])
-            found = one(start, moment, unbroken[start])
+            start, whole = ('fresh', 'changed')[number % 2], number % 4 < 2
+            moment = chance.uniform(0, durations[start][0 if whole else 1])
+            found = one(start, whole, moment, unbroken[start])
             counts.update(found)
-            print(f'{number:4} {start:8} {moment:6.2f} s  {", ".join(found)}', file=sys.stderr, flush=True)
+            print(f'{number:4} {start:8} {moment:6.2f} s of {"the whole" if whole else "its writing"}: '
+                  f'{", ".join(found)}', file=sys.stderr, flush=True)
     report(args, durations, counts)
     return 1 if any(counts[what] for what in BAD) else 0
 
@@ -68,12 +73,14 @@ def main():
 BAD = ('half-written file', 'other tree', 'temporary file after the second run', 'other exit code')
 
 
-def one(start, moment, unbroken):
-    """Kill one run, run again; returns what was seen, a list of words."""
+def one(start, whole, moment, unbroken):
+    """Kill one run `moment` seconds after its start or its first line, run again; returns what was seen, in words."""
     shutil.rmtree('out', ignore_errors=True)
     if start == 'changed':
         shutil.copytree('earlier', 'out')
     process = predict_later('out')
+    if not whole:
+        wait_for_writing('out', process)
     time.sleep(moment)
     os.kill(process, signal.SIGKILL)
     found = ['killed' if finish(process) == -signal.SIGKILL else 'ended before']
@@ -96,6 +103,16 @@ def one(start, moment, unbroken):
     if after != unbroken:
         found.append('other tree')
     return found
+
+
+def wait_for_writing(out, process):
+    """Wait until the manifest changes or the process has ended (it is left to be waited for)."""
+    path = Path(out) / 'manifest.jsonl'
+    before = path.stat().st_size if path.exists() else -1
+    while (path.stat().st_size if path.exists() else -1) == before:
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.001)
 
 
 def is_result(name):
@@ -159,7 +176,8 @@ def tree(folder):
 
 def report(args, durations, counts):
     print(f'`python campaigns/kill_predict.py --seed {args.seed} --times {args.times}`: 12 images, unbroken run '
-          + ', '.join(f'{seconds:.2f} s ({start})' for start, seconds in durations.items()) + '\n')
+          + ', '.join(f'{whole:.2f} s, {writing:.2f} s of it writing ({start})'
+                      for start, (whole, writing) in durations.items()) + '\n')
     print('| seen | times |\n|-|-|')
     order = ('killed', 'ended before', 'before anything was written', 'among the files', 'after the last file',
              'announced last', 'temporary file left by the kill', *BAD)

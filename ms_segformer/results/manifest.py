@@ -113,6 +113,7 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / NAME
         self.entries: dict[str, dict] = {}
+        self._whole = 0  # bytes of whole lines
         self._lock = self._file = None
 
     def __enter__(self) -> 'Manifest':
