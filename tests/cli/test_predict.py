@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 from ms_segformer.cli.main import main
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.files import TEMPORARY, temporary_prefix
+from ms_segformer.preprocessors.image import MAX_PIXELS
 from ms_segformer.results import ResultWriter
 
 SUFFIXES = ('_labels.png', '_overlay.jpg', '.json')
@@ -320,6 +321,9 @@ def test_every_file_name_is_written_printed_and_known_again(photos, predict, mon
 
 
 def test_images_above_a_limit_are_refused(photos, predict, capsys):
+    with pytest.raises(SystemExit):
+        predict('--help')
+    assert str(MAX_PIXELS) in capsys.readouterr().out
     photograph(photos / 'large.png', size=(65, 64))
     assert predict(photos, '--max-pixels', 64 * 64) == 1
     assert 'large.png: 64×65 pixels are more than 4,096' in capsys.readouterr().err
@@ -350,6 +354,24 @@ def test_the_journal_of_a_killed_run_is_gone_through(photos, predict, monkeypatc
     for path in others:
         path.unlink()
     assert tree('out') == unbroken
+
+
+def test_an_interrupted_run_goes_on(photos, predict, monkeypatch):
+    assert predict(photos, out='unbroken') == 0
+    with monkeypatch.context() as patch:
+        write = ResultWriter.write
+
+        def interrupted(self, contents):
+            if 'photos/b_labels.png' in contents:
+                raise KeyboardInterrupt
+            write(self, contents)
+
+        patch.setattr(ResultWriter, 'write', interrupted)
+        assert predict(photos) == 130
+    assert sorted(tree('out')) == ['manifest.jsonl', 'photos/a_labels.png']
+    written = segmented(monkeypatch)
+    assert predict(photos) == 0 and len(written) == 3
+    assert tree('out') == tree('unbroken')
 
 
 def test_an_unfinished_image_of_an_earlier_run_stays_its_own(photos, predict):
