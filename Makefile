@@ -9,7 +9,7 @@ MODEL ?= demo
 .PHONY: demo test test-low easycv sanitize lint clean
 
 demo: $(VENV)/.ready
-	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT)
+	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT) --overwrite
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)

@@ -12,9 +12,11 @@ label map and network is about
     C/4 · ( (W/sw) · w · (h - sh) + 4·h·w )  bytes  +  `BLOCK` bytes
 
 The last row of windows is shifted back, so sh there may be less than the stride. The image takes 3 bytes a pixel and
-the label map 1; while a file is decoded it takes 7. (20,000×20,000 pixels, C = 172, windows of 512×512 every 341: 2.8
-GB while it is decoded; then 1.6 GB of image and label map, 0.22 of overlaps, 0.60 at the last row, which stands 51
-pixels below the one before, 45 MB of windows, 0.1 GB of blocks.)
+the label map 1. While a file is decoded it takes 4 to 7 bytes a pixel as JPEG, PNG, GIF, TIFF or BMP and up to 20 in
+other formats (`preprocessors.image.load_image` lists them); of a list, up to two images are read ahead. (20,000×20,000
+pixels, which `max_pixels` has to allow, C = 172, windows of 512×512 every 341: 2.8 GB while a JPEG is decoded; then 1.6
+GB of image and label map, 0.22 of overlaps, 0.60 at the last row, which stands 51 pixels below the one before, 45 MB of
+windows, 0.1 GB of blocks.)
 """
 import math
 import os

@@ -198,7 +198,7 @@ def variables_for(block, sandbox):
 
 def after_demo(sandbox, outputs):
     assert re.search(r'\d\.\d\d%  \S.+ score 0\.\d\d', outputs[0]), outputs[0]
-    overlay, = (sandbox.checkout / 'outputs').glob('*_overlay.jpg')
+    overlay, = (sandbox.checkout / 'outputs').rglob('*_overlay.jpg')
     assert Image.open(overlay).width > 640, 'a photograph and its legend'
 
 
@@ -221,9 +221,10 @@ def after_result(sandbox, outputs):
 
 
 def after_command_line(sandbox, outputs):
-    written = {path.name for path in (sandbox.folder / 'outputs').iterdir()}
-    assert {f'{name}{suffix}' for name in ('street', 'a', 'b')
-            for suffix in ('_labels.png', '_overlay.jpg', '.json')} == written
+    folder = sandbox.folder / 'outputs'
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+    assert {f'{name}{suffix}' for name in ('street', 'photos/a', 'photos/b')
+            for suffix in ('_labels.png', '_overlay.jpg', '.json')} | {'manifest.jsonl'} == written
     assert all(command in outputs[1] for command in COMMANDS) and 'checkpoint loads: yes' in outputs[1]
 
 

@@ -1,9 +1,14 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
+import errno
+import itertools
 import logging
+import os
+import sys
 from contextlib import contextmanager
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def add_arguments(parser):
@@ -12,9 +17,13 @@ def add_arguments(parser):
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
                         help='model directory, hub id, b0 to b5, or demo: a small street-scene model in the package')
     parser.add_argument('-o', '--output', default='outputs', metavar='DIR',
-                        help='where to write (default: %(default)s)')
+                        help="where to write, in sub-folders like the images' own, with a manifest.jsonl of what is "
+                        'what (default: %(default)s)')
     parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS),
                         help='what to write (default: all)')
+    parser.add_argument('--overwrite', action='store_true', help='segment again what is finished, and replace files '
+                        'that are in the way')
+    parser.add_argument('--retry-failed', action='store_true', help='segment again what failed in an earlier run')
     parser.add_argument('--device', default='gpu',
                         help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
     parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
@@ -23,45 +32,114 @@ def add_arguments(parser):
                         "configuration's)")
     parser.add_argument('--full-size', action='store_true', help='do not scale the image to the network\'s usual size '
                         'first; with --mode slide for images of any size')
+    parser.add_argument('--max-pixels', type=int, metavar='N', help='refuse images with more pixels before they are '
+                        'decoded (default: 134217728)')
     parser.add_argument('--batch-size', type=int, default=None, metavar='N', help='images worked on together')
 
 
 def run(args):
-    import os
-    import sys
-
     from modelscope.pipelines import pipeline
-    from tqdm import tqdm
 
     from ms_segformer.config import read_configuration
     from ms_segformer.metainfo import DEMO, DEMO_NOTE, TASK, find_model
-    from ms_segformer.results import ResultWriter
-    images = _expand(args.images)
+    from ms_segformer.preprocessors.image import MAX_PIXELS, check_reading
+    from ms_segformer.results import Manifest, find_input, make_plan
+    args.max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+    check_reading('RGB', args.max_pixels)
+    inputs = [find_input(location) for location in _expand(args.images)]
     if args.model == DEMO:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     model = find_model(args.model)
     if os.path.isdir(model):
         read_configuration(model)  # its errors are clearer than what ModelScope makes of a directory it does not know
+    if all(each.missing for each in inputs):
+        raise FileNotFoundError('\nerror: '.join(f'{each.name}: no such file' for each in inputs))
     segmenter = pipeline(TASK, model, device=args.device, engine=args.engine, precision=args.precision)
-    writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette, args.save)
-    failures = []
-    results = segmenter(iter(images), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
-                        with_masks=False)
+    jobs = []
+    with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:
+        task = _describe(args, segmenter)
+        jobs += make_plan(inputs, manifest, task)
+        manifest.remove_leftovers(itertools.chain(
+            (output for entry in manifest.entries.values() for output in entry['outputs']),
+            (output for job in jobs for output in job.outputs.values())))
+        _segment(args, segmenter, manifest, task, jobs)
+        manifest.compact(job.input.key for job in jobs)
+    return _summarise(jobs)
+
+
+def _describe(args, segmenter):
+    """What the manifest says of all images of this run, as `results.Run`."""
+    from ms_segformer.models.fingerprint import fingerprint
+    from ms_segformer.results import Run
+    settings = segmenter.settings
+    return Run(model={'name': str(args.model), 'sha256': fingerprint(segmenter.model, settings)},
+               options={'mode': args.mode or settings.model.test.mode, 'full_size': args.full_size,
+                        'precision': args.precision},
+               save=tuple(args.save), overwrite=args.overwrite, retry_failed=args.retry_failed)
+
+
+def _segment(args, segmenter, manifest, task, jobs):
+    """Segment what is to be done and write it; each job knows afterwards what became of it."""
+    from tqdm import tqdm
+
+    from ms_segformer.results import ResultWriter
+    writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
+    for job in jobs:
+        if job.state == 'failed':  # without a version, so that the next run looks again
+            manifest.append(job.entry(task, None, manifest.owned(job.input.key), job.error))
+    todo = [job for job in jobs if job.state == 'todo']
+    sources = [job.input.source(job.known) for job in todo]
+    results = segmenter(iter(sources), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
+                        with_masks=False, max_pixels=args.max_pixels,
+                        with_image=any('overlay' in job.outputs for job in todo))
     with _without_warnings('ms_segformer.pipelines'), tqdm(
-            zip(images, results, strict=True), total=len(images), unit='image',
-            disable=len(images) == 1 or not sys.stderr.isatty()) as progress:
-        for image, result in progress:
-            if 'error' in result:
-                failures.append((image, result['error']))
+            zip(todo, sources, results, strict=True), total=len(todo), unit='image',
+            disable=len(todo) < 2 or not sys.stderr.isatty()) as progress:
+        for job, source, result in progress:
+            if getattr(source, 'unchanged', False):
+                job.pass_over(manifest.entries[job.input.key])
                 continue
-            paths, rows = writer.write(image, result)
-            with tqdm.external_write_mode():
-                _report(image, paths, rows)
-    for image, reason in failures:
-        print(f'error: {reason if image in reason else f"{image}: {reason}"}', file=sys.stderr)
-    if failures and len(images) > 1:
-        print(f'{len(images) - len(failures)} of {len(images)} images segmented', file=sys.stderr)
-    return 1 if failures else 0
+            rows = _keep(writer, manifest, task, job, getattr(source, 'version', job.input.version), result)
+            if rows is not None:
+                with tqdm.external_write_mode():
+                    _report(job, writer.folder, rows)
+
+
+def _keep(writer, manifest, task, job, version, result):
+    """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
+    from ms_segformer.results import obstacle
+    outputs = list(job.outputs.values())
+    error = result.get('error') or obstacle(job, manifest, task)
+    if error:
+        job.fail(error if job.input.name in error else f'{job.input.name}: {error}')
+        manifest.append(job.entry(task, version, manifest.owned(job.input.key), job.error))
+        return None
+    try:
+        contents, rows = writer.contents(job.outputs, job.input.name, result)
+        manifest.append(job.entry(task, version, outputs, writing=True))
+        writer.write({job.outputs[kind]: content for kind, content in contents.items()})
+    except OSError as reason:
+        if reason.errno in FULL_DISK:
+            raise
+        job.fail(f'{job.input.name}: its result cannot be written ({reason})')
+        written = [output for output in outputs if os.path.lexists(manifest.folder / output)]
+        manifest.append(job.entry(task, version, written, job.error))
+        return None
+    manifest.append(job.entry(task, version, outputs))
+    job.state = 'done'
+    return rows
+
+
+@contextmanager
+def _full_disk_in_words(output, jobs):
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        done = sum(job.state in ('done', 'skipped') for job in jobs)
+        raise OSError(f'{output}: {error.strerror}. {done} of {len(jobs)} images are finished and kept; make room, and '
+                      'the same command goes on with the others') from None
 
 
 @contextmanager
@@ -76,27 +154,54 @@ def _without_warnings(name):
         logger.setLevel(level)
 
 
-def _report(image, paths, rows):
-    print(image)
+def _report(job, folder, rows):
+    _say(job.input.name)
     for row in rows:
-        print(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
-    print('  -> ' + ', '.join(map(str, paths)), flush=True)
+        _say(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
+    _say('  -> ' + ', '.join(str(folder / output) for output in job.outputs.values()))
+    sys.stdout.flush()
+
+
+def _say(text, stream=None):
+    """Print a text whatever file names are in it: what the terminal cannot show comes as an escape sequence."""
+    stream = stream or sys.stdout
+    encoding = stream.encoding or 'utf-8'
+    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=stream)
+
+
+def _summarise(jobs):
+    """Say what failed and how many images have a result; returns the exit code."""
+    for job in jobs:
+        if job.error:
+            before = ' (in an earlier run; --retry-failed tries again)' if job.state == 'failed before' else ''
+            _say(f'error: {job.error}{before}', sys.stderr)
+    done, skipped, failed = (sum(job.state.startswith(state) for job in jobs)
+                             for state in ('done', 'skipped', 'failed'))
+    if len(jobs) > 1 or skipped:
+        _say(f'{done} of {len(jobs)} images segmented'
+             + (f', {skipped} skipped, which an earlier run has finished' if skipped else '')
+             + (f', {failed} failed' if failed else ''), sys.stderr)
+    return 1 if failed else 0
 
 
 def _expand(items):
-    """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given."""
+    """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given.
+
+    Results of earlier runs that lie in a folder or match a pattern are not images to segment.
+    """
     import glob
-    import os
 
     from ms_segformer.preprocessors.image import ImageError, image_files
+    from ms_segformer.results import OwnOutputs
+    results = OwnOutputs()
     found = {}
     for item in items:
         if os.path.isdir(item):
-            inside = image_files(item)
+            inside = [path for path in image_files(item) if path not in results]
             if not inside:
                 raise ImageError(f'{item}: no images in this folder')
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
-            inside = sorted(glob.glob(item, recursive=True))
+            inside = [path for path in sorted(glob.glob(item, recursive=True)) if path not in results]
             if not inside:
                 raise FileNotFoundError(f'{item}: nothing matches this pattern')
         else:

@@ -16,6 +16,7 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config import read_configuration
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
+from ..preprocessors.image import MAX_PIXELS, check_reading, load_image
 from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
 from ..runtime import create_engine
 from ..slide import slide_segment
@@ -33,6 +34,8 @@ class Options:
     resize: bool
     with_masks: bool
     channel_order: str
+    max_pixels: int
+    with_image: bool
 
 
 @PIPELINES.register_module(group_key=TASK, module_name=PIPELINE, force=True)
@@ -78,7 +81,7 @@ class SegformerPipeline(Pipeline):
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
     def __call__(self, input, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
-                 resize=True, with_masks=True, **kwargs):
+                 resize=True, with_masks=True, max_pixels=None, with_image=False, **kwargs):
         """Segment one image or many.
 
         Args:
@@ -93,6 +96,9 @@ class SegformerPipeline(Pipeline):
             resize: False segments the image at its own size; with `mode='slide'` that bounds the memory for images of
                 any size, see `ms_segformer.slide`.
             with_masks: False leaves `masks` empty (a mask takes a byte per pixel); `seg_map` holds the same.
+            max_pixels: larger files are refused before they are decoded; default: `preprocessors.image.MAX_PIXELS`.
+            with_image: True adds `image`, the picture that was segmented: H×W×3 uint8 RGB, upright. A URL is fetched
+                once; of a list, the pictures of up to two batches are held besides those of the batch in work.
 
         Returns:
             For one image a dict with one entry per class present, classes in falling id: `masks` (H×W uint8, 0 or 1,
@@ -109,7 +115,10 @@ class SegformerPipeline(Pipeline):
         """
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
-        options = self._options(mode, crop_size, stride, resize, with_masks, channel_order)
+        max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+        check_reading(channel_order, max_pixels)
+        options = Options(*self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels,
+                          with_image)
         if not _is_many(input):
             return self._segment([self._prepare(input, options)], options)[0]
         results = self._stream(input, batch_size or 1, options)
@@ -124,21 +133,20 @@ class SegformerPipeline(Pipeline):
                 self._engine = create_engine(self.model, name, precision, self.device)
         return self._engine
 
-    def _options(self, mode, crop_size, stride, resize, with_masks, channel_order):
+    def _windows(self, mode, crop_size, stride):
+        """The first three of `Options`, checked, with the configuration's in place of None."""
         test = self.settings.model.test
         mode = mode or test.mode
         if mode not in ('whole', 'slide'):
             raise ValueError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
-        if channel_order not in ('RGB', 'BGR'):
-            raise ValueError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
         if mode == 'whole':
-            return Options(mode, None, None, resize, with_masks, channel_order)
+            return mode, None, None
         side = min(self.settings.preprocess.scale)
         crop_size = _pair('crop_size', crop_size or test.crop_size or side, SMALLEST_SIDE)
         stride = _pair('stride', stride or test.stride or tuple(max(1, size * 2 // 3) for size in crop_size), 1)
         if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
             raise ValueError(f'stride {stride} is larger than crop_size {crop_size}, which would leave gaps')
-        return Options(mode, crop_size, stride, resize, with_masks, channel_order)
+        return mode, crop_size, stride
 
     def _stream(self, images, batch_size, options):
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
@@ -168,9 +176,21 @@ class SegformerPipeline(Pipeline):
 
     def _prepare(self, image, options):
         read = self.preprocessor if options.mode == 'whole' else self.preprocessor.load
-        return read(image, channel_order=options.channel_order, resize=options.resize)
+        if not options.with_image:
+            return read(image, channel_order=options.channel_order, resize=options.resize,
+                        max_pixels=options.max_pixels)
+        picture = load_image(image, options.channel_order, options.max_pixels)
+        return {**read(picture, resize=options.resize), 'picture': picture}
 
     def _segment(self, prepared, options):
+        """Results of preprocessed images, with their pictures where they were kept."""
+        results = self._results(prepared, options)
+        for inputs, result in zip(prepared, results, strict=True):
+            if options.with_image:
+                result['image'] = inputs['picture']
+        return results
+
+    def _results(self, prepared, options):
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
         if options.mode == 'slide':

@@ -109,6 +109,7 @@ class _Deadline:
 
     def __exit__(self, *_):
         self._timer.cancel()
+        self._timer.join()
         with self._lock:
             for watched in self._sockets:
                 watched.close()

@@ -53,13 +53,9 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ImageError: everything else that is wrong with it.
-        ValueError: `max_pixels` is no positive number.
+        ImageError: everything else that is wrong with it, or with the other arguments.
     """
-    if not isinstance(max_pixels, int) or max_pixels < 1:
-        raise ValueError(f'max_pixels is {max_pixels!r}; accepted: a positive integer')
-    if channel_order not in ('RGB', 'BGR'):
-        raise ImageError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
+    check_reading(channel_order, max_pixels)
     if isinstance(source, dict):
         source = _from_row(source)
     if isinstance(source, np.ndarray) or type(source).__module__.split('.')[0] == 'torch':
@@ -74,6 +70,14 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
         return _decode(io.BytesIO(source.read()), getattr(source, 'name', 'the file object given'), max_pixels)
     raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
                      'H×W×3')
+
+
+def check_reading(channel_order, max_pixels) -> None:
+    """Raise `ImageError` unless `load_image` takes these."""
+    if channel_order not in ('RGB', 'BGR'):
+        raise ImageError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ImageError(f'max_pixels is {max_pixels!r}; accepted: a positive integer')
 
 
 def image_files(folder):
@@ -172,6 +176,9 @@ def _from_pil(image, name, max_pixels):
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """An image's rows in parts: a conversion in one go would hold another two copies of all of it."""
     height = max(1, BAND // image.width)
+    if height >= image.height:
+        yield slice(None), image
+        return
     for top in range(0, image.height, height):
         bottom = min(top + height, image.height)
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))

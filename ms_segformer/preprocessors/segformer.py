@@ -10,7 +10,7 @@ from modelscope.utils.constant import Fields, ModeKeys
 
 from ..config import read_configuration
 from ..metainfo import PREPROCESSOR
-from .image import load_image
+from .image import MAX_PIXELS, load_image
 
 SMALLEST_SIDE = 29  # pixels; the least that fills the first stage's 8×8 reduction of a map of a quarter of the size
 
@@ -29,24 +29,24 @@ class SegformerPreprocessor(Preprocessor):
         self.settings = settings or read_configuration(model_dir).preprocess
         self._table = normalisation_table(self.settings.mean, self.settings.std)
 
-    def __call__(self, image, channel_order='RGB', resize=True):
+    def __call__(self, image, channel_order='RGB', resize=True, max_pixels=MAX_PIXELS):
         """Prepare one image.
 
         Args:
-            image, channel_order: see `preprocessors.image.load_image`.
+            image, channel_order, max_pixels: see `preprocessors.image.load_image`.
             resize: False leaves the image at its own size.
 
         Returns:
             A dict: `img`, a 1×3×H×W float32 tensor in channels-last memory; `ori_shape` (h, w) of the upright image;
             `img_shape` (h, w) after resizing, the valid area; `pad_shape` (h, w) = (H, W); `filename`, or None.
         """
-        inputs = self.load(image, channel_order, resize)
+        inputs = self.load(image, channel_order, resize, max_pixels)
         inputs['img'] = self.window(inputs.pop('image'), 0, inputs['pad_shape'][0], 0, inputs['pad_shape'][1])
         return inputs
 
-    def load(self, image, channel_order='RGB', resize=True):
+    def load(self, image, channel_order='RGB', resize=True, max_pixels=MAX_PIXELS):
         """Like calling the preprocessor, but with `image`, H×W×3 uint8 after resizing, in place of the tensor."""
-        array = load_image(image, channel_order)
+        array = load_image(image, channel_order, max_pixels)
         height, width = self.network_shape(*array.shape[:2]) if resize else array.shape[:2]
         resized = array
         if (height, width) != array.shape[:2]:

@@ -70,9 +70,9 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(monkeypatch, tmp_path):
     from argparse import Namespace
     monkeypatch.setattr(autoload, 'autoload_file', lambda: tmp_path / 'site' / autoload.FILE)
 
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, 'Permission denied')
-    monkeypatch.setattr('ms_segformer.files.tempfile.mkstemp', lambda **options: refuse(None))
+    monkeypatch.setattr('ms_segformer.files._create', refuse)
     with pytest.raises(PermissionError, match='virtual environment'):
         autoload.run(Namespace(switch='on'))
 

@@ -1,5 +1,11 @@
 """`ms-segformer predict`: what it writes, and what it says when something is wrong."""
+import fcntl
 import json
+import os
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,26 +14,80 @@ from pycocotools import mask as coco
 
 from ms_segformer.cli.main import main
 from ms_segformer.datasets.coco_stuff import CLASSES
+from ms_segformer.files import TEMPORARY, temporary_prefix
+from ms_segformer.preprocessors.image import MAX_PIXELS
+from ms_segformer.results import ResultWriter
+
+SUFFIXES = ('_labels.png', '_overlay.jpg', '.json')
+
+
+def photograph(path, seed=0, size=(48, 64)):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
 
 @pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / 'photos'
-    (folder / 'more').mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in ('a.jpg', 'b.png', 'more/a.png'):
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(folder / name)
-    return folder
+def photos(tmp_path, monkeypatch):
+    """The folder `photos` of the current directory, with four images."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(('a.jpg', 'b.png', 'more/a.png', 'more/c.png')):
+        photograph(tmp_path / 'photos' / name, seed)
+    return tmp_path / 'photos'
 
 
-def predict(*arguments):
-    return main(['predict', *map(str, arguments)])
+def copy_of_model(source, target, scale):
+    """The tiny model with another size of the network's input, (long, short side)."""
+    shutil.copytree(source, target)
+    path = target / 'configuration.json'
+    raw = json.loads(path.read_text())
+    raw['dataset']['val']['pipeline'][0]['transforms'][0]['img_scale'] = scale
+    path.write_text(json.dumps(raw))
+    return target
 
 
-def test_label_map_overlay_and_json_agree(photos, tiny_model_dir, tmp_path, capsys):
-    out = tmp_path / 'out'
-    assert predict(photos / 'a.jpg', '--model', tiny_model_dir, '-o', out) == 0
-    assert sorted(p.name for p in out.iterdir()) == ['a.json', 'a_labels.png', 'a_overlay.jpg']
+@pytest.fixture(scope='session')
+def small_model(tiny_model_dir, tmp_path_factory):
+    """A model that takes these photographs at their own size, not at ten times that."""
+    return copy_of_model(tiny_model_dir, tmp_path_factory.mktemp('model') / 'small', [64, 48])
+
+
+@pytest.fixture
+def predict(small_model):
+    def run(*arguments, model=small_model, out='out', save=('labels',)):
+        options = ['--model', model, '-o', out, '--engine', 'torch', *(['--save', *save] if save else [])]
+        return main(['predict', *map(str, arguments), *map(str, options)])
+    return run
+
+
+def tree(folder):
+    """Content of every file below a folder, hidden ones too, by relative path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob('*')
+            if path.is_file()}
+
+
+def entries(folder='out'):
+    """The manifest's entries by the name of their input."""
+    lines = (Path(folder) / 'manifest.jsonl').read_text(encoding='utf-8').splitlines()
+    return {Path(next(iter(entry['input'].values()))).name: entry for entry in map(json.loads, lines)}
+
+
+def segmented(monkeypatch):
+    """A list of the images that are written from now on."""
+    written = []
+    write = ResultWriter.write
+
+    def note(self, contents):
+        written.append(next(iter(contents)))
+        write(self, contents)
+
+    monkeypatch.setattr(ResultWriter, 'write', note)
+    return written
+
+
+def test_label_map_overlay_and_json_agree(photos, predict, tmp_path, capsys):
+    assert predict(photos / 'a.jpg', save=None) == 0
+    assert sorted(tree('out')) == ['manifest.jsonl', *sorted(f'photos/a{suffix}' for suffix in SUFFIXES)]
+    out = tmp_path / 'out' / 'photos'
     labels = Image.open(out / 'a_labels.png')
     assert labels.mode == 'P' and labels.size == (64, 48)
     seg_map = np.asarray(labels)
@@ -48,20 +108,152 @@ def test_label_map_overlay_and_json_agree(photos, tiny_model_dir, tmp_path, caps
     assert all(row['label'] in printed for row in content['segments'])
 
 
-def test_folders_patterns_and_repeated_names(photos, tiny_model_dir, tmp_path):
-    out = tmp_path / 'out'
-    assert predict(photos, photos / '*.png', '--model', tiny_model_dir, '-o', out, '--save', 'labels') == 0
-    assert sorted(p.name for p in out.iterdir()) == ['a_2_labels.png', 'a_labels.png', 'b_labels.png']
+def test_the_tree_of_the_images_is_kept(photos, predict, tmp_path, monkeypatch):
+    elsewhere = tmp_path / 'elsewhere' / 'deep'
+    photograph(elsewhere / 'a.jpg')
+    monkeypatch.chdir(photos)
+    assert predict('.', '*.png', '../photos/more/../b.png', elsewhere / 'a.jpg', out='../out') == 0
+    absolute = elsewhere.relative_to('/').as_posix()
+    assert sorted(tree(tmp_path / 'out')) == sorted([
+        'a_labels.png', 'b_labels.png', 'more/a_labels.png', 'more/c_labels.png', f'{absolute}/a_labels.png',
+        'manifest.jsonl'])
 
 
-def test_a_bad_image_fails_alone(photos, tiny_model_dir, tmp_path, capsys):
+def test_of_images_with_one_name_the_first_keeps_it_now_and_later(photos, predict):
+    photograph(photos / 'a.png', 7)
+    photograph(photos / 'a.png.jpg', 8)
+    assert predict(photos / 'a.png', photos / 'a.png.jpg', photos / 'a.jpg') == 0
+    names = {'a.png': ['photos/a_labels.png'], 'a.png.jpg': ['photos/a.png_labels.png'],
+             'a.jpg': ['photos/a.jpg_labels.png']}
+    assert {name: entry['outputs'] for name, entry in entries().items()} == names
+    before = tree('out')
+    assert predict(photos / 'a.jpg', photos / 'a.png.jpg', photos / 'a.png', '--overwrite') == 0
+    assert {name: entry['outputs'] for name, entry in entries().items()} == names
+    assert {**tree('out'), 'manifest.jsonl': before['manifest.jsonl']} == before
+
+
+def test_equal_names_of_two_runs_do_not_collide(photos, predict, tmp_path, monkeypatch):
+    assert predict('photos/a.jpg') == 0
+    before = tree('out')
+    photograph(tmp_path / 'other' / 'photos' / 'a.jpg', 9)
+    monkeypatch.chdir(tmp_path / 'other')
+    assert predict('photos/a.jpg', out=tmp_path / 'out') == 0
+    after = tree(tmp_path / 'out')
+    assert after['photos/a_labels.png'] == before['photos/a_labels.png']
+    assert sorted(after) == ['manifest.jsonl', 'photos/a.jpg_labels.png', 'photos/a_labels.png']
+
+
+def test_a_bad_image_fails_alone(photos, predict, tmp_path, capsys):
     (photos / 'broken.jpg').write_bytes(b'nothing')
-    out = tmp_path / 'out'
-    assert predict(photos / 'a.jpg', photos / 'broken.jpg', 'nowhere.jpg', '--model', tiny_model_dir, '-o', out) == 1
+    assert predict(photos / 'a.jpg', photos / 'broken.jpg', 'nowhere.jpg', save=None) == 1
     said = capsys.readouterr().err
     assert 'broken.jpg: not an image' in said and 'nowhere.jpg: no such file' in said
-    assert '1 of 3 images segmented' in said
-    assert (out / 'a.json').exists() and not list(out.glob('broken*')) and not list(out.glob('.*'))
+    assert '1 of 3 images segmented, 2 failed' in said
+    assert sorted(tree('out')) == ['manifest.jsonl', *sorted(f'photos/a{suffix}' for suffix in SUFFIXES)]
+    assert 'not an image' in entries()['broken.jpg']['error'] and entries()['broken.jpg']['outputs'] == []
+
+
+def test_finished_images_are_skipped_and_changed_ones_done_again(photos, predict, monkeypatch, capsys):
+    assert predict(photos) == 0
+    first = tree('out')
+    written = segmented(monkeypatch)
+    assert predict(photos) == 0 and written == []
+    assert '0 of 4 images segmented, 4 skipped' in capsys.readouterr().err
+    assert tree('out') == first
+    photograph(photos / 'a.jpg', 11)  # changed
+    (Path('out') / 'photos' / 'b_labels.png').unlink()  # lost
+    photograph(photos / 'new.png', 12)
+    assert predict(photos) == 0
+    assert written == ['photos/a_labels.png', 'photos/b_labels.png', 'photos/new_labels.png']
+    assert tree('out')['photos/b_labels.png'] == first['photos/b_labels.png']
+    assert tree('out')['photos/a_labels.png'] != first['photos/a_labels.png']
+    written.clear()
+    assert predict(photos, save=('json',)) == 0, 'another file is wanted of each'
+    assert len(written) == 5 and len(entries()['a.jpg']['outputs']) == 2
+    written.clear()
+    assert predict(photos) == 0 and written == []
+    assert predict(photos, '--overwrite') == 0 and len(written) == 5
+
+
+def test_what_was_saved_besides_does_not_stay_behind_when_the_image_changes(photos, predict):
+    assert predict(photos / 'a.jpg', save=None) == 0
+    before = tree('out')
+    photograph(photos / 'a.jpg', 13)
+    assert predict(photos / 'a.jpg', save=('labels',)) == 0
+    assert not [name for name, content in tree('out').items() if before[name] == content]
+
+
+def test_failed_images_are_tried_again_when_asked_for_or_changed(photos, predict, monkeypatch, capsys):
+    (photos / 'a.jpg').write_bytes(b'nothing')
+    assert predict(photos) == 1
+    written = segmented(monkeypatch)
+    capsys.readouterr()
+    assert predict(photos) == 1 and written == []
+    said = capsys.readouterr().err
+    assert '3 skipped' in said and '1 failed' in said and 'a.jpg' in said and '--retry-failed' in said
+    assert predict(photos, '--retry-failed') == 1 and written == [], 'tried in vain'
+    assert '--retry-failed' not in capsys.readouterr().err
+    photograph(photos / 'a.jpg')
+    assert predict(photos) == 0 and written == ['photos/a_labels.png']
+
+
+@pytest.mark.parametrize('change, said', [
+    (['--precision', 'bf16'], 'precision float32, now bf16'), (['--full-size'], 'full_size False, now True'),
+    ('model', 'another model')])
+def test_results_made_otherwise_are_not_mixed_unasked(photos, predict, tmp_path, tiny_model_dir, capsys, change, said):
+    assert predict('photos/a.jpg') == 0
+    before = tree('out')
+    options = {}
+    if change == 'model':
+        change, options = [], {'model': copy_of_model(tiny_model_dir, tmp_path / 'model', [160, 64])}
+    capsys.readouterr()
+    assert predict('photos', *change, **options) == 1
+    error = capsys.readouterr().err
+    assert said in error and '--overwrite' in error and error.count('\n') == 1
+    assert tree('out') == before
+    assert predict('photos', *change, '--overwrite', **options) == 0
+    assert predict('photos', *change, **options) == 0
+
+
+def test_files_of_others_are_not_overwritten_unasked(photos, predict, capsys):
+    thesis = Path('out') / 'photos' / 'a_labels.png'
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text('thesis')
+    assert predict(photos) == 1
+    said = capsys.readouterr().err
+    assert 'photos/a_labels.png is there already' in said and '--overwrite' in said and '3 of 4' in said
+    assert thesis.read_text() == 'thesis'
+    assert predict(photos) == 1 and thesis.read_text() == 'thesis'
+    assert predict(photos, '--overwrite') == 0 and Image.open(thesis).mode == 'P'
+    other = Path('out') / 'photos' / 'd_labels.png'
+    other.symlink_to('nowhere.png')
+    photograph(photos / 'd.png')
+    assert predict(photos) == 1 and other.is_symlink() and not other.exists()
+
+
+def test_results_are_not_taken_as_images(photos, predict, tmp_path, monkeypatch):
+    assert predict('.', save=None) == 0
+    written = segmented(monkeypatch)
+    assert predict('.', save=None) == 0 and written == []
+    assert predict('.', save=None, out='out2') == 0 and len(written) == 4, 'nor are those in another folder'
+    assert predict('out/../out', out='out3') == 1
+    assert predict('*/photos/*.jpg', out='out3') == 1
+    photograph(tmp_path / 'out' / 'photos' / 'mine.jpg')
+    written.clear()
+    assert predict('out', out='out4') == 0 and written == ['out/photos/mine_labels.png']
+
+
+def test_a_result_that_would_replace_an_image_is_refused_before_anything_runs(photos, predict, tmp_path, capsys):
+    photograph(tmp_path / 'a_labels.png', 21)
+    before = (tmp_path / 'a_labels.png').read_bytes()
+    photograph(tmp_path / 'a.jpg', 22)
+    for more in ([], ['--overwrite']):
+        assert predict('b.jpg', 'a.jpg', 'a_labels.png', *more, out='.') == 1
+        assert 'would replace this file, which is one of the images' in capsys.readouterr().err
+    (tmp_path / 'link').mkdir()
+    (tmp_path / 'link' / 'a_labels.png').symlink_to(tmp_path / 'a_labels.png')
+    assert predict('a.jpg', 'a_labels.png', '--overwrite', out='link') == 1
+    assert (tmp_path / 'a_labels.png').read_bytes() == before and not (tmp_path / 'manifest.jsonl').exists()
 
 
 @pytest.mark.parametrize('images, model, said', [
@@ -70,23 +262,208 @@ def test_a_bad_image_fails_alone(photos, tiny_model_dir, tmp_path, capsys):
     (['.'], None, 'no images in this folder'),
     (['nowhere.jpg'], './no_model', 'no_model: no such directory'),
     (['nowhere.jpg'], '.', 'configuration.json'),
+    (['nowhere.jpg', '--max-pixels', '0'], None, 'max_pixels is 0'),
 ])
-def test_mistakes_are_one_line_and_exit_code_1(tmp_path, monkeypatch, tiny_model_dir, capsys, images, model, said):
+def test_mistakes_are_one_line_and_exit_code_1(tmp_path, monkeypatch, small_model, predict, capsys, images, model,
+                                               said):
     monkeypatch.chdir(tmp_path)
-    assert predict(*images, '--model', model or tiny_model_dir) == 1
+    assert predict(*images, model=model or small_model) == 1
     error = capsys.readouterr().err
-    assert said in error and 'Traceback' not in error
-    assert not (tmp_path / 'outputs').exists()
+    assert said in error and 'Traceback' not in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
 
 
-def test_a_full_disk_leaves_no_half_written_file(photos, tiny_model_dir, tmp_path, monkeypatch, capsys):
-    def no_space(self, path, *_, **__):
-        with open(path, 'wb') as file:
-            file.write(b'half')
-        raise OSError(28, 'No space left on device')
+def test_an_output_that_is_a_file_is_refused(photos, predict, capsys):
+    assert predict(photos, out=photos / 'a.jpg') == 1
+    assert 'a.jpg: a file; results are written to a folder' in capsys.readouterr().err
 
-    monkeypatch.setattr(Image.Image, 'save', no_space)
-    out = tmp_path / 'out'
-    assert predict(photos / 'a.jpg', '--model', tiny_model_dir, '-o', out) == 1
-    assert 'No space left' in capsys.readouterr().err
-    assert list(out.iterdir()) == []
+
+def test_a_full_disk_ends_the_run_in_words_and_the_next_goes_on(photos, predict, capsys, monkeypatch):
+    """`/dev/full` takes the place of the second image's file: the system itself says that there is no space."""
+    assert predict(photos, out='unbroken') == 0
+    full = Path('out') / 'photos' / 'b_labels.png'
+    full.parent.mkdir(parents=True)
+    full.symlink_to('/dev/full')
+    assert predict(photos, '--overwrite') == 1
+    said = capsys.readouterr().err
+    assert 'No space left on device' in said and '1 of 4 images are finished and kept' in said
+    assert sorted(name for name in tree('out')) == ['manifest.jsonl', 'photos/a_labels.png']
+    full.unlink()
+    written = segmented(monkeypatch)
+    assert predict(photos) == 0 and len(written) == 3
+    assert tree('out') == tree('unbroken')
+
+
+def test_a_file_that_cannot_be_written_is_that_images_error(photos, predict, tmp_path, capsys):
+    photograph(photos / ('x' * 250 + '.png'))
+    (tmp_path / 'out' / 'photos').mkdir(parents=True)
+    (tmp_path / 'out' / 'photos' / 'more').write_text('no folder')
+    assert predict(photos) == 1
+    said = capsys.readouterr().err
+    assert '2 of 5 images segmented, 3 failed' in said and said.count('cannot be written') == 2
+    assert '261 bytes, 255 at most' in said
+    assert (tmp_path / 'out' / 'photos' / 'more').read_text() == 'no folder'
+    (tmp_path / 'out' / 'photos' / 'more').unlink()
+    assert predict(photos, '--retry-failed') == 1 and entries()['c.png']['error'] is None
+
+
+@pytest.mark.parametrize('name', [b'\xff.png', '图'.encode() * 80 + b'.png', b'a\nb.png'],
+                         ids=['undecodable', 'Chinese', 'newline'])
+def test_every_file_name_is_written_printed_and_known_again(photos, predict, monkeypatch, name):
+    name = os.fsdecode(name)
+    photograph(photos / name)
+    assert predict(photos, save=None) == 0
+    stem = name.removesuffix('.png')
+    assert {f'photos/{stem}{suffix}' for suffix in SUFFIXES} <= set(tree('out'))
+    assert json.loads((Path('out') / 'photos' / f'{stem}.json').read_bytes())['image'] == str(photos / name)
+    written = segmented(monkeypatch)
+    assert predict(photos, save=None) == 0 and written == []
+
+
+def test_images_above_a_limit_are_refused(photos, predict, capsys):
+    with pytest.raises(SystemExit):
+        predict('--help')
+    assert str(MAX_PIXELS) in capsys.readouterr().out
+    photograph(photos / 'large.png', size=(65, 64))
+    assert predict(photos, '--max-pixels', 64 * 64) == 1
+    assert 'large.png: 64×65 pixels are more than 4,096' in capsys.readouterr().err
+    assert '--max-pixels' in entries()['large.png']['error']
+    assert predict(photos, '--max-pixels', 65 * 64, '--retry-failed') == 0
+
+
+def test_the_journal_of_a_killed_run_is_gone_through(photos, predict, monkeypatch):
+    """The states that kill -9 leaves, one in each image's place; campaigns/kill_predict.py kills real processes."""
+    assert predict(photos) == 0
+    unbroken, known = tree('out'), entries()
+    lines = [json.dumps(entry, ensure_ascii=False) for entry in known.values()]
+    begun = [json.dumps({**entry, 'writing': True}, ensure_ascii=False) for entry in known.values()]
+    out = Path('out')
+    # a.jpg finished; b.png announced and not renamed yet; more/a.png announced and renamed; the last line torn
+    (out / 'manifest.jsonl').write_text('\n'.join([begun[0], lines[0], begun[1], begun[2], begun[3][:50]]))
+    (out / 'photos' / 'b_labels.png').unlink()
+    (out / 'photos' / 'more' / 'c_labels.png').unlink()
+    leftovers = [out / 'photos' / f'{temporary_prefix("b_labels.png")}0123.png',
+                 out / f'{temporary_prefix("manifest.jsonl")}0123.jsonl']
+    others = [out / f'{TEMPORARY}of-another', out / 'photos' / f'{temporary_prefix("of_another.png")}0123.png']
+    for path in leftovers + others:
+        path.write_bytes(b'half')
+    written = segmented(monkeypatch)
+    assert predict(photos) == 0
+    assert written == ['photos/b_labels.png', 'photos/more/a_labels.png', 'photos/more/c_labels.png']
+    assert all(path.exists() for path in others) and not any(path.exists() for path in leftovers)
+    for path in others:
+        path.unlink()
+    assert tree('out') == unbroken
+
+
+def test_an_interrupted_run_goes_on(photos, predict, monkeypatch):
+    assert predict(photos, out='unbroken') == 0
+    with monkeypatch.context() as patch:
+        write = ResultWriter.write
+
+        def interrupted(self, contents):
+            if 'photos/b_labels.png' in contents:
+                raise KeyboardInterrupt
+            write(self, contents)
+
+        patch.setattr(ResultWriter, 'write', interrupted)
+        assert predict(photos) == 130
+    assert sorted(tree('out')) == ['manifest.jsonl', 'photos/a_labels.png']
+    written = segmented(monkeypatch)
+    assert predict(photos) == 0 and len(written) == 3
+    assert tree('out') == tree('unbroken')
+
+
+def test_an_unfinished_image_of_an_earlier_run_stays_its_own(photos, predict):
+    assert predict(photos / 'a.jpg') == 0
+    entry = json.dumps({**entries()['a.jpg'], 'writing': True})
+    (Path('out') / 'manifest.jsonl').write_text(entry + '\n')
+    assert predict(photos / 'b.png') == 0
+    assert entries()['a.jpg']['writing'] and list(entries()) == ['a.jpg', 'b.png']
+    assert predict(photos) == 0
+    assert 'writing' not in entries()['a.jpg'] and len(entries()) == 4
+
+
+@pytest.mark.parametrize('content', ['{"audio": "a.wav"}\n', 'text', '{"input": {"path": "/a"}}\n', '\n\n', '{"inp\n',
+                                     '{"input": {"path": "/a"}, "outputs": ["../thesis.png"], "error": null, '
+                                     '"model": {"name": "", "sha256": ""}, "options": {}}\n'])
+def test_a_manifest_of_another_program_is_left_alone(photos, predict, capsys, content):
+    Path('out').mkdir()
+    (Path('out') / 'manifest.jsonl').write_text(content)
+    assert predict(photos) == 1
+    assert 'not a manifest of ms-segformer predict' in capsys.readouterr().err
+    assert tree('out') == {'manifest.jsonl': content.encode()}
+    assert predict('.', out='elsewhere') == 0
+
+
+def test_two_processes_do_not_write_to_one_folder(photos, predict, capsys):
+    Path('out').mkdir()
+    descriptor = os.open('out', os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert predict(photos) == 1
+    assert 'out: another process is writing there' in capsys.readouterr().err and tree('out') == {}
+    os.close(descriptor)
+    assert predict(photos) == 0
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serves `images`, path to content, with an ETag unless the path ends in `plain.png`; `asked` lists requests."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            http.asked.append(self.path)
+            content = http.images.get(self.path)
+            tag = f'"{hash(content)}"'
+            known = self.headers['If-None-Match'] == tag
+            self.send_response(404 if content is None else 304 if known else 200)
+            if not self.path.endswith('plain.png'):
+                self.send_header('ETag', tag)
+            self.end_headers()
+            self.wfile.write(b'' if content is None or known else content)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
+        http.asked, http.images = [], {}
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        yield http
+        http.shutdown()
+
+
+def test_urls_are_fetched_once_a_run_and_known_again(photos, predict, server, monkeypatch, capsys):
+    paths = ['/x/a.png', '/x/a.png?size=2', '/../x//plain.png']
+    server.images.update({path: (photos / 'b.png').read_bytes() for path in paths})
+    host = f'127.0.0.1:{server.server_port}'
+    urls = [f'http://{host}{path}' for path in [*paths, '/missing.png']]
+    assert predict(*urls, save=None) == 1
+    assert sorted(server.asked) == sorted([*paths, '/missing.png'])
+    assert '404' in capsys.readouterr().err
+    folder = f'{host.replace(":", "_")}/x'
+    found = {name for name in tree('out') if name.endswith('.json')}
+    assert {f'{folder}/a.json', f'{folder}/plain.json'} < found and len(found) == 3
+    written = segmented(monkeypatch)
+    before = tree('out')
+    server.asked.clear()
+    assert predict(*urls, save=None) == 1 and written == [] and tree('out') == before
+    assert sorted(server.asked) == sorted([*paths, '/missing.png']), 'the missing one may be there now'
+    assert '3 skipped' in capsys.readouterr().err
+    server.images[paths[0]] = server.images[paths[2]] = (photos / 'a.jpg').read_bytes()
+    server.images['/missing.png'] = (photos / 'a.jpg').read_bytes()
+    assert predict(*urls, save=None) == 0 and len(written) == 3
+
+
+def test_many_images_are_planned_in_a_few_looks_at_each(tmp_path, monkeypatch):
+    """Time is not asserted; the number of system calls that look at files is."""
+    from ms_segformer.results import Input, Manifest, Run, make_plan
+    monkeypatch.chdir(tmp_path)
+    inputs = [Input(f'{i}.jpg', 'path', f'{tmp_path}/{i // 100}/{i}.jpg', {'size': 1, 'mtime_ns': 1}, (0, i))
+              for i in range(2_000)]
+    looks = []
+    stat, lstat = os.stat, os.lstat
+    monkeypatch.setattr(os, 'stat', lambda *args, **kwargs: looks.append(args) or stat(*args, **kwargs))
+    monkeypatch.setattr(os, 'lstat', lambda *args, **kwargs: looks.append(args) or lstat(*args, **kwargs))
+    run = Run({'name': 'a', 'sha256': 'b'}, {}, ('labels', 'overlay', 'json'))
+    with Manifest('out') as manifest:
+        jobs = make_plan(inputs, manifest, run)
+    assert len(jobs) == 2_000 and len(looks) < 6 * len(jobs) + 100

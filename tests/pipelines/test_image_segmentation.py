@@ -1,4 +1,5 @@
 """The registered pipeline, from the file to masks, labels and scores, against the original."""
+import io
 import json
 import shutil
 
@@ -296,6 +297,36 @@ def test_a_model_that_diverged_is_an_error_that_names_it(engine, tiny_model_dir,
 def test_nonsense_windows_are_refused(tiny, options, said):
     with pytest.raises(ValueError, match=said):
         tiny(random_images()[0], **options)
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+def test_the_picture_that_was_read_is_handed_on(tiny, tmp_path, mode):
+    """A file object can be read once."""
+    images = random_images()[:3]
+    files = []
+    for image in images:
+        files.append(io.BytesIO())
+        Image.fromarray(image).save(files[-1], 'png')
+        files[-1].seek(0)
+    files.insert(1, str(tmp_path / 'nowhere.png'))
+    results = tiny(files, mode=mode, batch_size=2, with_image=True)
+    assert 'image' not in results.pop(1)
+    for image, result in zip(images, results, strict=True):
+        np.testing.assert_array_equal(result['image'], image)
+        np.testing.assert_array_equal(result['seg_map'], tiny(image, mode=mode)['seg_map'])
+    np.testing.assert_array_equal(tiny(images[0][:, :, ::-1], mode=mode, channel_order='BGR', with_image=True)['image'],
+                                  images[0])
+    assert 'image' not in tiny(images[0], mode=mode)
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+def test_images_above_a_limit_are_refused(tiny, tmp_path, mode):
+    Image.fromarray(random_images()[0]).save(tmp_path / 'a.png')
+    with pytest.raises(ImageError, match='a.png: 60×40 pixels are more than 2,399'):
+        tiny(str(tmp_path / 'a.png'), mode=mode, max_pixels=2399)
+    assert tiny(str(tmp_path / 'a.png'), mode=mode, max_pixels=2400)['labels']
+    with pytest.raises(ValueError, match='max_pixels'):
+        tiny([], max_pixels=0)
 
 
 def test_masks_may_be_left_out(tiny):

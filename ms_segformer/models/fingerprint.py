@@ -1,0 +1,24 @@
+"""Tells one model from another by what its results depend on."""
+import hashlib
+
+import torch
+
+from ..config import Settings
+
+
+def fingerprint(model: torch.nn.Module, settings: Settings) -> str:
+    """SHA-256 over weights and settings.
+
+    Args:
+        model: the network; names, types, shapes and values of its state dict count.
+        settings: its configuration; network, preprocessing, classes and palette count, what else the file says does
+            not.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(repr((settings.model, settings.preprocess, settings.classes, settings.palette)).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

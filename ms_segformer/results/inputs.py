@@ -1,0 +1,125 @@
+"""The images a run is asked for: who they are, whether they changed, and where below the output they belong."""
+import hashlib
+import os
+import re
+import stat
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..preprocessors.download import DownloadError, download
+from ..preprocessors.image import ImageError
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image of a run; `find_input` makes it.
+
+    Attributes:
+        location: what the user gave, to be read from.
+        kind: `path`, `url` or `data`.
+        key: what tells it from every other input: the absolute path, the URL, or the digest of a `data:` URL.
+        version: size and mtime_ns of a file; None for what has none before it is read.
+        file: (device, inode) of a file, None for anything else.
+        missing: no such file.
+    """
+
+    location: str
+    kind: str
+    key: str
+    version: dict | None = None
+    file: tuple | None = None
+    missing: bool = False
+
+    @cached_property
+    def place(self) -> tuple[str, ...]:
+        """The folders and the name that mirror the input below an output folder."""
+        if self.kind == 'data':
+            return 'data', self.key[-16:]
+        return _place_of_url(self.location) if self.kind == 'url' else _place_of_path(self.key)
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.location if self.kind != 'data' else f'the data URL {self.key}'
+
+    def source(self, known: dict | None = None):
+        """What `load_image` reads; a URL's content only if it is not the `known` version any more."""
+        return RemoteImage(self.location, known) if self.kind == 'url' else self.location
+
+
+class RemoteImage:
+    """A URL as a file object that is fetched when it is read.
+
+    Attributes:
+        name: the URL.
+        version: what tells this content from a later one; None before it was read.
+        unchanged: reading found the known version, and raised `ImageError` in place of fetching it.
+    """
+
+    def __init__(self, url: str, known: dict | None = None):
+        self.name, self.known = url, known
+        self.version, self.unchanged = None, False
+
+    def read(self) -> bytes:
+        try:
+            found = download(self.name, self.known)
+        except DownloadError as error:
+            raise ImageError(f'{self.name}: cannot be fetched ({error})') from None
+        if found is None:
+            self.unchanged = True
+            raise ImageError(f'{self.name}: unchanged')
+        self.version = found.version
+        return found.content
+
+
+def find_input(location: str) -> Input:
+    """Look at what a user named as an image, without opening it."""
+    try:
+        parts = urllib.parse.urlsplit(location)
+    except ValueError:  # '//[' is a path
+        parts = urllib.parse.SplitResult('', '', location, '', '')
+    scheme = parts.scheme.lower()
+    if scheme in ('http', 'https'):
+        return Input(location, 'url', location)
+    if scheme == 'data':
+        return Input(location, 'data', 'sha256:' + hashlib.sha256(os.fsencode(location)).hexdigest())
+    path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
+    key = os.path.abspath(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return Input(location, 'path', key, missing=True)
+    except (OSError, ValueError):  # its reading says what is wrong
+        return Input(location, 'path', key)
+    if not stat.S_ISREG(status.st_mode):
+        return Input(location, 'path', key)
+    return Input(location, 'path', key, {'size': status.st_size, 'mtime_ns': status.st_mtime_ns},
+                 (status.st_dev, status.st_ino))
+
+
+def _place_of_path(path: str) -> tuple[str, ...]:
+    """Below the current directory the relative path, else the absolute one without its root."""
+    here = os.path.join(os.getcwd(), '')
+    if path.startswith(here):
+        return tuple(path[len(here):].split(os.sep))
+    drive, rest = os.path.splitdrive(path)
+    parts = [part for part in (_UNSAFE.sub('_', drive).strip('_'), *rest.split(os.sep)) if part]
+    return tuple(parts) or ('image',)
+
+
+def _place_of_url(url: str) -> tuple[str, ...]:
+    """Host and path; a query, which may be long, as eight digits of its digest."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition('@')[2]
+    names = [_UNSAFE.sub('_', urllib.parse.unquote(name)) for name in (host, *parts.path.split('/'))]
+    names = [name for name in names if name.strip('. ')]
+    if len(names) < 2:
+        names.append('index')
+    if parts.query:
+        stem, suffix = os.path.splitext(names[-1])
+        names[-1] = f'{stem}-{hashlib.sha256(os.fsencode(parts.query)).hexdigest()[:8]}{suffix}'
+    return tuple(names)

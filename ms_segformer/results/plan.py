@@ -1,0 +1,203 @@
+"""Decides before anything runs what each image's files are called, and which images have to be segmented."""
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .inputs import Input
+from .manifest import Manifest, ManifestError
+from .writer import KINDS
+
+LONGEST_NAME = 255  # bytes; the limit of nearly every file system
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is the same for all images of a run.
+
+    Attributes:
+        model: `name` as it was given, and `sha256` over weights and settings.
+        options: those that change results, by name.
+        save: the kinds of files wanted; see `writer.KINDS`.
+        overwrite: segment everything again, over whatever stands there.
+        retry_failed: segment again what failed before.
+    """
+
+    model: dict
+    options: dict
+    save: tuple
+    overwrite: bool = False
+    retry_failed: bool = False
+
+
+@dataclass
+class Job:
+    """One image of a run.
+
+    Attributes:
+        input: the image.
+        outputs: kind to path, relative to the output folder with `/` on every system.
+        state: `todo`, it has to be segmented; `done`; `skipped`, an earlier run has finished it; `failed`; or
+            `failed before`, in an earlier run.
+        error: why there is no result, when it failed.
+        known: the version of a URL whose result is there already: it is segmented only if it has changed.
+    """
+
+    input: Input
+    outputs: dict[str, str]
+    state: str = 'todo'
+    error: str | None = None
+    known: dict | None = None
+
+    def fail(self, error: str) -> None:
+        self.state, self.error = 'failed', error
+
+    def pass_over(self, entry: dict) -> None:
+        """Leave the image as the manifest's entry has it."""
+        self.state, self.error = ('skipped' if entry['error'] is None else 'failed before'), entry['error']
+
+    def entry(self, run: Run, version: dict | None, outputs: Iterable[str], error: str | None = None, **more) -> dict:
+        """The manifest's entry of this image."""
+        return {'input': {self.input.kind: self.input.key, **(version or {})}, 'outputs': list(outputs),
+                'model': run.model, 'options': run.options, 'error': error, **more}
+
+
+def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job]:
+    """Name the files of each image and decide what is to be done.
+
+    A result lies below the output folder as its image does below the current directory. Of images whose results would
+    have one name the first keeps it, and the others take their whole file name; a name that the manifest gives to an
+    image stays this image's.
+
+    Args:
+        inputs: the images; one that comes twice is taken once.
+        manifest: the output folder's, entered.
+        run: what is wanted.
+
+    Returns:
+        One job an image, in order.
+
+    Raises:
+        ManifestError: a result would replace one of the images, or results of these images were made with another
+            model or other options.
+    """
+    inputs = list({each.key: each for each in inputs}.values())
+    jobs = [Job(each, outputs) for each, outputs in zip(inputs, _name_all(inputs, manifest, run), strict=True)]
+    if not run.overwrite:
+        _refuse_other_results(jobs, manifest, run)
+    files = {each.file: each for each in inputs if each.file}
+    folder = str(manifest.folder)
+    for job in jobs:
+        _refuse_inputs(job, folder, files)
+        _decide(job, manifest, run)
+    return jobs
+
+
+def _name_all(inputs: list[Input], manifest: Manifest, run: Run) -> list[dict[str, str]]:
+    bases = {key: _base_of(entry['outputs'][0]) for key, entry in manifest.entries.items() if entry['outputs']}
+    taken = set(map(os.path.normcase, bases.values()))
+    named = []
+    for each in inputs:
+        base = bases.get(each.key)
+        if base is None:
+            base = next(name for name in _candidates(each.place) if os.path.normcase(name) not in taken)
+            taken.add(os.path.normcase(base))
+        owned = set(manifest.owned(each.key))
+        # What an earlier run saved besides is written too: it must not stay behind when the image has changed.
+        named.append({kind: base + suffix for kind, suffix in KINDS.items()
+                      if kind in run.save or base + suffix in owned})
+    return named
+
+
+def _base_of(output: str) -> str:
+    return next((output.removesuffix(suffix) for suffix in KINDS.values() if output.endswith(suffix)), output)
+
+
+def _candidates(place: tuple[str, ...]) -> Iterable[str]:
+    """Names for an image's results, without their suffixes, the best one first."""
+    whole = '/'.join(place)
+    yield '/'.join((*place[:-1], os.path.splitext(place[-1])[0]))
+    yield whole
+    number = 2
+    while True:
+        yield f'{whole}_{number}'
+        number += 1
+
+
+def _refuse_other_results(jobs: list[Job], manifest: Manifest, run: Run) -> None:
+    """Results of one image made in two ways do not share a folder unless the user says so."""
+    for job in jobs:
+        entry = manifest.entries.get(job.input.key)
+        if not _has_result(entry):
+            continue
+        if entry['model']['sha256'] != run.model['sha256']:
+            what = f'another model ("{entry["model"]["name"]}", now "{run.model["name"]}"), or its weights have changed'
+        elif entry['options'] != run.options:
+            what = f'other options ({_differences(entry["options"], run.options)})'
+        else:
+            continue
+        raise ManifestError(f'{manifest.folder}: the result of {job.input.name} was made with {what}; --overwrite '
+                            'makes it again, another folder (-o) keeps both')
+
+
+def _has_result(entry: dict | None) -> bool:
+    return entry is not None and not entry.get('writing') and entry['error'] is None
+
+
+def _differences(before: dict, now: dict) -> str:
+    return ', '.join(f'{key} {before.get(key)}, now {now.get(key)}' for key in {**before, **now}
+                     if before.get(key) != now.get(key))
+
+
+def _refuse_inputs(job: Job, folder: str, files: dict[tuple, Input]) -> None:
+    for output in job.outputs.values():
+        try:
+            status = os.stat(f'{folder}/{output}')  # of many thousands of files: pathlib takes longer than the system
+        except (OSError, ValueError):
+            continue
+        if (status.st_dev, status.st_ino) in files:
+            raise ManifestError(f'{folder}/{output}: the result of {job.input.name} would replace this file, which is '
+                                'one of the images to segment; write to another folder (-o)')
+
+
+def _decide(job: Job, manifest: Manifest, run: Run) -> None:
+    error = f'{job.input.name}: no such file' if job.input.missing else obstacle(job, manifest, run)
+    if error:
+        job.fail(error)
+        return
+    entry = manifest.entries.get(job.input.key)
+    if entry is None or entry.get('writing') or run.overwrite or (run.retry_failed and entry['error'] is not None):
+        return
+    if _differs(entry, run) or not _complete(job, entry, str(manifest.folder)):
+        return
+    version = {key: value for key, value in entry['input'].items() if key != job.input.kind}
+    if job.input.kind == 'url':
+        job.known = version or None
+    elif version == (job.input.version or {}) and (version or job.input.kind == 'data'):
+        job.pass_over(entry)
+
+
+def _differs(entry: dict, run: Run) -> bool:
+    return entry['model']['sha256'] != run.model['sha256'] or entry['options'] != run.options
+
+
+def _complete(job: Job, entry: dict, folder: str) -> bool:
+    """Whether all files are there that an image's entry lists, and all that are wanted; a failed image has none."""
+    wanted = set(entry['outputs'])
+    if entry['error'] is None:
+        wanted |= set(job.outputs.values())
+    return wanted <= set(entry['outputs']) and all(os.path.isfile(f'{folder}/{output}') for output in wanted)
+
+
+def obstacle(job: Job, manifest: Manifest, run: Run) -> str | None:
+    """Why the files of an image may not be written, None when they may."""
+    owned = set(manifest.owned(job.input.key))
+    folder = str(manifest.folder)
+    for output in job.outputs.values():
+        longest = max(map(len, os.fsencode(output).split(b'/')))
+        if longest > LONGEST_NAME:
+            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; rename the '
+                    'image')
+        if output not in owned and not run.overwrite and os.path.lexists(f'{folder}/{output}'):
+            return (f'{job.input.name}: {folder}/{output} is there already and is not a result of this image; move it '
+                    'away, use --overwrite, or write to another folder (-o)')
+    return None

@@ -1,0 +1,96 @@
+"""Makes files of the pipeline's results: label map, overlay, JSON."""
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..files import atomic_write
+from ..visualization import draw_result, label_map_image, palette_for
+
+# What is saved of an image, and how the names of the files end.
+KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
+
+
+class ResultWriter:
+    """Makes and writes the files of one image after another.
+
+    Args:
+        folder: where to write; made when missing.
+        classes: class names by id.
+        palette: (red, green, blue) per class, or None for a palette of our own.
+    """
+
+    def __init__(self, folder, classes, palette=None):
+        self.folder = Path(folder)
+        self.classes = classes
+        self.palette = palette_for(len(classes), palette)
+
+    def contents(self, kinds, name: str | None, result: dict) -> tuple[dict[str, bytes], list[dict]]:
+        """Make the files of an image.
+
+        Args:
+            kinds: which: `labels`, an 8-bit palette PNG of class ids; `overlay`, a JPEG with a legend; `json`.
+            name: what the JSON calls the image.
+            result: the pipeline's, with `image` (`with_image=True`) for the overlay.
+
+        Returns:
+            (content by kind, rows): the rows are the JSON's segments without their masks, largest first.
+        """
+        rows = segments(result, self.classes)
+        make = {'labels': self._labels, 'overlay': self._overlay, 'json': _json}
+        return {kind: make[kind](name, result, rows) for kind in kinds}, rows
+
+    def write(self, contents: dict[str, bytes]) -> None:
+        """Write files, each complete or not at all.
+
+        Args:
+            contents: bytes by path, relative to the folder.
+
+        Raises:
+            OSError: one cannot be written; those before it are there.
+        """
+        for path, content in contents.items():
+            with atomic_write(self.folder / path) as temporary:
+                temporary.write_bytes(content)  # Pillow's own writing misses it when a full disk takes a part only
+
+    def _labels(self, name, result, rows):
+        return _encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
+
+    def _overlay(self, name, result, rows):
+        picture = draw_result(result['image'], result['seg_map'], rows, self.palette)
+        return _encoded(Image.fromarray(picture), 'JPEG', quality=92)
+
+
+def _encoded(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _json(name, result, rows):
+    height, width = result['seg_map'].shape
+    found = [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]
+    content = {'image': name, 'height': height, 'width': width, 'segments': found}
+    try:
+        return (json.dumps(content, ensure_ascii=False, indent=1) + '\n').encode()
+    except UnicodeEncodeError:  # a file name that is no text; escaped, it comes back as it was
+        return (json.dumps(content, indent=1) + '\n').encode()
+
+
+def segments(result, classes):
+    """One dict per segment of a pipeline result, largest first: id, label, score, pixels, share (0–1) of the image."""
+    counts = np.bincount(result['seg_map'].ravel(), minlength=len(classes))
+    ids = sorted(np.flatnonzero(counts[:len(classes)]).tolist(), reverse=True)
+    rows = [{'id': i, 'label': label, 'score': round(float(score), 6), 'pixels': int(counts[i]),
+             'share': round(int(counts[i]) / result['seg_map'].size, 6)}
+            for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)]
+    return sorted(rows, key=lambda row: -row['pixels'])
+
+
+def coco_rle(mask):
+    """H×W boolean mask to COCO's compressed run lengths, `{'size': [H, W], 'counts': str}`."""
+    from pycocotools import mask as coco
+    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': [int(side) for side in encoded['size']], 'counts': encoded['counts'].decode('ascii')}

@@ -1,0 +1,85 @@
+"""The manifest outlives killed runs, other programs' files and names that are no text."""
+import os
+
+import pytest
+
+from ms_segformer.results import Manifest, ManifestError, OwnOutputs
+from ms_segformer.results.manifest import NAME, key_of, read_manifest, to_line
+
+
+def entry(name, error=None, **more):
+    return {'input': {'path': f'/data/{name}', 'size': 1, 'mtime_ns': 2}, 'outputs': [f'data/{name}_labels.png'],
+            'model': {'name': 'b0', 'sha256': 'f'}, 'options': {'mode': 'whole'}, 'error': error, **more}
+
+
+def test_the_last_line_of_an_image_counts(tmp_path):
+    with Manifest(tmp_path / 'out') as manifest:
+        for each in (entry('a', writing=True), entry('b', error='broken'), entry('a')):
+            manifest.append(each)
+    assert read_manifest(tmp_path / 'out')[0] == {'/data/b': entry('b', error='broken'), '/data/a': entry('a')}
+
+
+def test_a_finished_manifest_does_not_depend_on_the_order_of_its_making(tmp_path):
+    keys = ['/data/a', '/data/b', '/data/c']
+    contents = set()
+    for number, names in enumerate((['a', 'b', 'c'], ['c', 'a', 'b'], ['b', 'a', 'b', 'c', 'a'])):
+        with Manifest(tmp_path / str(number)) as manifest:
+            manifest.append(entry('x'))
+            for name in names:
+                manifest.append(entry(name))
+            manifest.compact(keys)
+        contents.add((tmp_path / str(number) / NAME).read_bytes())
+    assert contents == {b''.join(map(to_line, map(entry, 'xabc')))}
+
+
+def test_a_torn_last_line_is_as_if_it_were_not_there(tmp_path):
+    for length in range(len(to_line(entry('b')))):
+        (tmp_path / NAME).write_bytes(to_line(entry('a')) + to_line(entry('b'))[:length])
+        with Manifest(tmp_path) as manifest:
+            assert list(manifest.entries) == ['/data/a']
+            manifest.append(entry('c'))
+        assert list(read_manifest(tmp_path)[0]) == ['/data/a', '/data/c']
+
+
+def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path):
+    (tmp_path / NAME).write_bytes(to_line(entry('a')) + to_line(entry('b'))[:20] + b'\0' * 100)
+    assert list(read_manifest(tmp_path)[0]) == ['/data/a']
+
+
+def test_names_that_are_no_text_come_back(tmp_path):
+    name = os.fsdecode(b'\xff\xe5\x9b\xbe.png')
+    with Manifest(tmp_path) as manifest:
+        manifest.append(entry(name))
+    assert key_of(read_manifest(tmp_path)[0][f'/data/{name}']) == f'/data/{name}'
+
+
+def test_the_lock_goes_with_the_manifest(tmp_path):
+    with Manifest(tmp_path), pytest.raises(ManifestError, match='another process'):
+        Manifest(tmp_path).__enter__()
+    (tmp_path / NAME).write_text('other')
+    with pytest.raises(ManifestError, match='not a manifest'):
+        Manifest(tmp_path).__enter__()
+    (tmp_path / NAME).unlink()
+    with Manifest(tmp_path):
+        assert os.listdir(tmp_path) == [], 'no lock file'
+
+
+def test_a_pipe_in_the_manifests_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+    with pytest.raises(ManifestError, match='regular file'):
+        read_manifest(tmp_path)
+
+
+def test_results_are_recognised_wherever_they_are_looked_at_from(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    with Manifest(out) as manifest:
+        manifest.append(entry('a'))
+    (tmp_path / 'link').symlink_to(out)
+    (out / 'data').mkdir()
+    (out / 'data' / NAME).write_text('another program, deeper')
+    monkeypatch.chdir(out / 'data')
+    results = OwnOutputs()
+    for path in (f'{out}/data/a_labels.png', 'a_labels.png', '../data/a_labels.png',
+                 f'{tmp_path}/link/data/a_labels.png'):
+        assert path in results
+    assert f'{out}/data/b_labels.png' not in results and f'{tmp_path}/data/a_labels.png' not in results
