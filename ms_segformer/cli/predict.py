@@ -4,7 +4,16 @@ import itertools
 import logging
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+    from ms_segformer.results import Job, Manifest, ResultWriter, Run
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -37,7 +46,7 @@ def add_arguments(parser):
     parser.add_argument('--batch-size', type=int, default=None, metavar='N', help='images worked on together')
 
 
-def run(args):
+def run(args: Namespace) -> int:
     from modelscope.pipelines import pipeline
 
     from ms_segformer.config import read_configuration
@@ -67,7 +76,7 @@ def run(args):
     return _summarise(jobs)
 
 
-def _describe(args, segmenter):
+def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
     """What the manifest says of all images of this run, as `results.Run`."""
     from ms_segformer.models.fingerprint import fingerprint
     from ms_segformer.results import Run
@@ -78,7 +87,7 @@ def _describe(args, segmenter):
                save=tuple(args.save), overwrite=args.overwrite, retry_failed=args.retry_failed)
 
 
-def _segment(args, segmenter, manifest, task, jobs):
+def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']):
     """Segment what is to be done and write it; each job knows afterwards what became of it."""
     from tqdm import tqdm
 
@@ -105,7 +114,8 @@ def _segment(args, segmenter, manifest, task, jobs):
                     _report(job, writer.folder, rows)
 
 
-def _keep(writer, manifest, task, job, version, result):
+def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None,
+          result: dict) -> list[dict] | None:
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
     from ms_segformer.results import obstacle
     outputs = list(job.outputs.values())
@@ -131,7 +141,7 @@ def _keep(writer, manifest, task, job, version, result):
 
 
 @contextmanager
-def _full_disk_in_words(output, jobs):
+def _full_disk_in_words(output: str, jobs: list['Job']) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -143,7 +153,7 @@ def _full_disk_in_words(output, jobs):
 
 
 @contextmanager
-def _without_warnings(name):
+def _without_warnings(name: str) -> Iterator[None]:
     """Silence a logger's warnings: failures are listed at the end, so the pipeline need not say them too."""
     logger = logging.getLogger(name)
     level = logger.level
@@ -154,7 +164,7 @@ def _without_warnings(name):
         logger.setLevel(level)
 
 
-def _report(job, folder, rows):
+def _report(job: 'Job', folder: 'Path', rows: list[dict]) -> None:
     _say(job.input.name)
     for row in rows:
         _say(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
@@ -162,14 +172,14 @@ def _report(job, folder, rows):
     sys.stdout.flush()
 
 
-def _say(text, stream=None):
+def _say(text: str, stream=None) -> None:
     """Print a text whatever file names are in it: what the terminal cannot show comes as an escape sequence."""
     stream = stream or sys.stdout
     encoding = stream.encoding or 'utf-8'
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=stream)
 
 
-def _summarise(jobs):
+def _summarise(jobs: list['Job']) -> int:
     """Say what failed and how many images have a result; returns the exit code."""
     for job in jobs:
         if job.error:
@@ -184,7 +194,7 @@ def _summarise(jobs):
     return 1 if failed else 0
 
 
-def _expand(items):
+def _expand(items: Iterable[str]) -> list[str]:
     """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given.
 
     Results of earlier runs that lie in a folder or match a pattern are not images to segment.

@@ -8,6 +8,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -72,7 +73,7 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
                      'H×W×3')
 
 
-def check_reading(channel_order, max_pixels) -> None:
+def check_reading(channel_order: str, max_pixels: int) -> None:
     """Raise `ImageError` unless `load_image` takes these."""
     if channel_order not in ('RGB', 'BGR'):
         raise ImageError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
@@ -97,7 +98,7 @@ def _from_row(row):
     raise ImageError(f'a dict with the keys {sorted(map(str, row))}; expected the image under image or img')
 
 
-def _from_location(location, max_pixels):
+def _from_location(location: str, max_pixels: int) -> np.ndarray:
     scheme = urllib.parse.urlsplit(location).scheme.lower()
     if scheme in ('http', 'https'):
         try:
@@ -116,7 +117,7 @@ def _from_location(location, max_pixels):
         return _decode(file, location, max_pixels)
 
 
-def open_regular(path):
+def open_regular(path: str | os.PathLike) -> BinaryIO:
     """Open a file for reading whose content is there: not a pipe, a socket, a terminal or another device.
 
     Raises:
@@ -158,7 +159,7 @@ def _open(file):
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _from_pil(image, name, max_pixels):
+def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     if image.width * image.height > max_pixels:
         raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {max_pixels:,}; with max_pixels '
                          '(--max-pixels) larger images are read')

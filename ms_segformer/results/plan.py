@@ -80,7 +80,10 @@ def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job
         ManifestError: a result would replace one of the images, or results of these images were made with another
             model or other options.
     """
-    inputs = list({each.key: each for each in inputs}.values())
+    unique: dict[str, Input] = {}
+    for each in inputs:
+        unique.setdefault(each.key, each)
+    inputs = list(unique.values())
     jobs = [Job(each, outputs) for each, outputs in zip(inputs, _name_all(inputs, manifest, run), strict=True)]
     if not run.overwrite:
         _refuse_other_results(jobs, manifest, run)

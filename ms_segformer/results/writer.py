@@ -1,6 +1,8 @@
 """Makes files of the pipeline's results: label map, overlay, JSON."""
 import io
 import json
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,12 @@ class ResultWriter:
         palette: (red, green, blue) per class, or None for a palette of our own.
     """
 
-    def __init__(self, folder, classes, palette=None):
+    def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Sequence | None = None):
         self.folder = Path(folder)
         self.classes = classes
         self.palette = palette_for(len(classes), palette)
 
-    def contents(self, kinds, name: str | None, result: dict) -> tuple[dict[str, bytes], list[dict]]:
+    def contents(self, kinds: Iterable[str], name: str | None, result: dict) -> tuple[dict[str, bytes], list[dict]]:
         """Make the files of an image.
 
         Args:
@@ -55,21 +57,21 @@ class ResultWriter:
             with atomic_write(self.folder / path) as temporary:
                 temporary.write_bytes(content)  # Pillow's own writing misses it when a full disk takes a part only
 
-    def _labels(self, name, result, rows):
+    def _labels(self, name: str | None, result: dict, rows: list[dict]) -> bytes:
         return _encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
 
-    def _overlay(self, name, result, rows):
+    def _overlay(self, name: str | None, result: dict, rows: list[dict]) -> bytes:
         picture = draw_result(result['image'], result['seg_map'], rows, self.palette)
         return _encoded(Image.fromarray(picture), 'JPEG', quality=92)
 
 
-def _encoded(image, format, **options):
+def _encoded(image: Image.Image, format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def _json(name, result, rows):
+def _json(name: str | None, result: dict, rows: list[dict]) -> bytes:
     height, width = result['seg_map'].shape
     found = [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]
     content = {'image': name, 'height': height, 'width': width, 'segments': found}
