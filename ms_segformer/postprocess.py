@@ -4,7 +4,8 @@ The published models are defined by two bilinear resizes, logits to the network'
 photograph's, then softmax and argmax. Both resizes are linear and separable, so their composition is one sparse map per
 axis (`axis_taps`), applied here in bands of rows: the C×H×W tensor never exists.
 
-Finite logits of any size give a right answer; NaN and infinity are a `LogitsError`, whichever way is taken.
+Logits that are finite in float32 give a right answer, of whatever size; NaN and infinity are a `LogitsError`, whichever
+way is taken.
 """
 import math
 import os
@@ -74,7 +75,7 @@ def segment(
         LogitsError: the logits hold NaN or infinity, be it in the padding.
         ValueError: the shapes contradict each other.
     """
-    logits = torch.as_tensor(logits)
+    logits = logits if isinstance(logits, torch.Tensor) else torch.as_tensor(logits, device='cpu')
     if logits.dim() != 3 or not 1 <= logits.shape[0] <= MOST_CLASSES:
         raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most {MOST_CLASSES} classes')
     (rows, cols) = (_checked_taps(n, *sizes, align_corners)
@@ -229,12 +230,15 @@ def _class_after_class(pixels: torch.Tensor) -> torch.Tensor:
     pitch = pixels.stride(1)
     if pixels.stride() == (pixels.shape[1] * pitch, pitch, 1) and pitch >= pixels.shape[2]:
         return pixels
-    return torch.empty(pixels.shape).copy_(pixels)  # contiguous() may leave any stride to an axis of one sample
+    # contiguous() may leave any stride to an axis of one sample; type and device are not left to torch's defaults
+    return torch.empty(pixels.shape, dtype=torch.float32, device='cpu').copy_(pixels)
 
 
 def _label_compiled(pixels, rows, cols):
     """As `_label_torch`, by the C kernel in as many threads as torch may use; None where it is not made for them."""
     (row_first, row_weights), (col_first, col_weights) = (map(np.ascontiguousarray, axis) for axis in (rows, cols))
+    if pixels.dtype != torch.float32 or pixels.device.type != 'cpu':
+        raise ValueError(f'pixels of {pixels.dtype} on {pixels.device}; the kernel reads float32 from memory')
     height, width, classes = pixels.shape
     seg_map = np.empty((len(row_first), len(col_first)), np.uint8)
     tile = max(1, round(TILE_SAMPLES * max(seg_map.shape[0] / height, seg_map.shape[1] / width)))

@@ -147,7 +147,7 @@ class _Mosaic:
     def average(self, rows, cols):
         """Mean of the windows over a range of rows and columns: rows×cols×C."""
         classes = next(iter(self.windows.values())).logits.shape[2]
-        total = torch.zeros(len(rows), len(cols), classes)
+        total = torch.zeros(len(rows), len(cols), classes, dtype=torch.float32, device='cpu')
         for window in self.windows.values():
             self._add_part(total, window, rows, cols)
         counts = self.cover[0][rows.start:rows.stop, None] * self.cover[1][None, cols.start:cols.stop]

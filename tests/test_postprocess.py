@@ -318,3 +318,29 @@ def test_trained_model_gives_the_originals_label_map_and_scores(trained, shared,
     assert (result.seg_map == reference[f'{name}_seg'])[clear].all()
     assert result.class_ids[::-1] == np.unique(reference[f'{name}_seg']).tolist()
     assert result.scores[::-1] == pytest.approx(reference[f'{name}_scores'], abs=1e-4)
+
+
+@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_torch_s_default_type_changes_nothing(dtype):
+    logits = smooth_logits(17, 20, 30)
+    arguments = (80, 120), (80, 117), (61, 90), 17
+    expected = segment(logits, *arguments)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = segment(logits, *arguments)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_array_equal(found.seg_map, expected.seg_map)
+    assert found.scores == expected.scores
+
+
+@pytest.mark.usefixtures('kernel')
+def test_torch_s_default_device_changes_nothing():
+    logits = smooth_logits(17, 20, 30)
+    arguments = (80, 120), (80, 117), (61, 90), 17
+    expected = segment(logits, *arguments)
+    with torch.device('meta'):
+        found = segment(logits, *arguments)
+    np.testing.assert_array_equal(found.seg_map, expected.seg_map)

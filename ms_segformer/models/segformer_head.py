@@ -94,7 +94,8 @@ class SegformerHead(nn.Module):
         x = F.linear(self._project(i, feature), *self._folded['fusion'][i])  # 1×h_i×w_i×channels
         h = x.shape[1]
         x = self._scale(x.permute(0, 3, 1, 2), (h, width)).permute(0, 2, 3, 1).reshape(h, -1)
-        return x, self._scale(torch.eye(h)[None, None], (height, h))[0, 0].to(x.dtype)
+        rows = torch.eye(h, dtype=torch.float32, device=x.device)[None, None]
+        return x, self._scale(rows, (height, h))[0, 0].to(x.dtype)
 
     def _scale(self, x, size):
         return F.interpolate(x, size=size, mode='bilinear', align_corners=self.align_corners)

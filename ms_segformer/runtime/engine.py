@@ -44,7 +44,7 @@ class Engine(ABC):
         Raises:
             EngineError: a batch of another shape or type.
         """
-        batch = torch.as_tensor(batch)
+        batch = batch if isinstance(batch, torch.Tensor) else torch.as_tensor(batch, device='cpu')
         if batch.dim() != 4 or batch.shape[1] != 3 or batch.dtype != torch.float32 or batch.numel() == 0:
             raise EngineError(f'a batch of shape {tuple(batch.shape)} and type {batch.dtype}; expected N×3×H×W float32')
         with self._lock, torch.inference_mode():
@@ -127,7 +127,7 @@ def _make(name, model, precision, device):
 def channels_last_output(batch, classes):
     """Memory for the logits of a batch: N×ceil(H/4)×ceil(W/4)×C float32 tensor, not initialised."""
     n, _, height, width = batch.shape
-    return torch.empty(n, -(-height // 4), -(-width // 4), classes)
+    return torch.empty(n, -(-height // 4), -(-width // 4), classes, dtype=torch.float32, device='cpu')
 
 
 def as_array(batch):

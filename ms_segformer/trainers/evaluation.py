@@ -82,7 +82,9 @@ class Evaluator:
                 logits = self._resize(self._finite(self.network(window.contiguous()).float()), window.shape[-2:])
                 if total is None:
                     total = logits.new_zeros(n, logits.shape[1], height, width)
-                    count = logits.new_zeros(height, width)
+                    count = logits.new_zeros(height, width, dtype=torch.float32)
+                elif total.dtype != logits.dtype:  # the first windows were small enough for float32
+                    total, logits = total.double(), logits.double()
                 total[:, :, rows, columns] += logits
                 count[rows, columns] += 1
         return total / count
