@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .class_file import ClassFileError, read_class_file
+from .class_file import ClassFileError, ConfiguredClassFile, read_class_file
 from .metainfo import DEAD_PLUGIN, MODEL, PIPELINE, TASK, variant_of
 
 
@@ -439,9 +439,8 @@ def _read_classes(root, path, num_classes):
 
 
 def _class_file(root, key, name, path):
-    """Names from a file that a configuration names: it lies in the model directory, wherever that is copied to."""
     try:
-        return read_class_file(Path(name) if path is None else path.parent / name, path and path.parent)
+        return read_class_file(name) if path is None else ConfiguredClassFile(path, name).read()
     except (FileNotFoundError, ClassFileError) as error:
         root.fail(key, name, 'a list of names, or a text file with one name a line (relative to configuration.json): '
                   f'{error}')
