@@ -221,5 +221,5 @@ def _warn(error: OSError) -> None:
     if folder not in _told:
         _told.add(folder)
         where = '' if folder is None else f' in {folder}'
-        logger.warning('compiled networks are not kept%s: %s. What others could have written is not used. Remove it, or '
-                       'set MS_SEGFORMER_CACHE to a folder of your own that you can write to', where, error)
+        logger.warning('compiled networks are not kept%s: %s. What others could have written is not used. Remove it, '
+                       'or set MS_SEGFORMER_CACHE to a folder of your own that you can write to', where, error)
