@@ -1,6 +1,8 @@
 """Class names from a text file, which a configuration or a user names."""
 import os
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 LIMIT = 1 << 20  # bytes; 255 names take a few thousand
@@ -10,12 +12,34 @@ class ClassFileError(ValueError):
     """A class file that cannot be used; the message names it and says why."""
 
 
-def read_class_file(path: str | os.PathLike, inside: str | os.PathLike | None = None) -> list[str]:
+@dataclass(frozen=True)
+class ConfiguredClassFile:
+    """The class file that a configuration file names: one of its model directory, wherever that is copied to.
+
+    Attributes:
+        configuration: path of the configuration file.
+        name: what it says, relative to itself.
+    """
+
+    configuration: Path
+    name: str
+
+    def read(self) -> list[str]:
+        """The names; raises as `read_class_file` does.
+
+        The directory may be of symbolic links into a folder that holds the content, as in a cache of the Hugging Face
+        hub: what lies beside the content of the configuration is the directory's too.
+        """
+        folder = self.configuration.parent
+        return read_class_file(folder / self.name, (folder, os.path.dirname(os.path.realpath(self.configuration))))
+
+
+def read_class_file(path: str | os.PathLike, inside: Sequence[str | os.PathLike] = ()) -> list[str]:
     """Read a text file with one class name a line.
 
     Args:
         path: of a regular file in UTF-8, with or without a byte order mark, of at most 1 MiB.
-        inside: a folder that the file must lie in, symbolic links followed.
+        inside: folders, in one of which the file must lie, symbolic links followed; empty for any place.
 
     Returns:
         The names, without blank lines and surrounding spaces.
@@ -25,10 +49,10 @@ def read_class_file(path: str | os.PathLike, inside: str | os.PathLike | None = 
         ClassFileError: it lies outside, is a pipe, device or folder, is too large or not UTF-8, or cannot be read.
     """
     path = Path(path)
-    if '\0' in str(path):
-        raise FileNotFoundError(f'{path!r}: no such file')
-    if inside is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
-        raise ClassFileError(f'{path} lies outside {inside}; copy the file there')
+    if not _can_be_a_name(path):
+        raise FileNotFoundError(f'{str(path)!r}: no such file; this can be no file name')
+    if inside and not any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) for folder in inside):
+        raise ClassFileError(f'{path} lies outside {inside[0]}; copy the file there')
     try:
         return [line.strip() for line in _content(path).decode('utf-8-sig').splitlines() if line.strip()]
     except FileNotFoundError:
@@ -37,6 +61,13 @@ def read_class_file(path: str | os.PathLike, inside: str | os.PathLike | None = 
         raise ClassFileError(f'{path} is not UTF-8 text ({error}); save it as UTF-8') from None
     except OSError as error:
         raise ClassFileError(f'{path} cannot be read ({error.strerror or error})') from None
+
+
+def _can_be_a_name(path: Path) -> bool:
+    try:
+        return b'\0' not in os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can write
+        return False
 
 
 def _content(path: Path) -> bytes:

@@ -4,12 +4,15 @@ Accepted are the published files, what EasyCV's converter wrote (tuples as `{"__
 and what a training run of this package exports. `read_configuration` is the only entrance.
 """
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .class_file import ClassFileError, read_class_file
+from .class_file import ClassFileError, ConfiguredClassFile, read_class_file
 from .metainfo import DEAD_PLUGIN, MODEL, PIPELINE, TASK, variant_of
+
+REPOSITORY = 'easycv'  # of DEAD_PLUGIN, in lower case: the name at the end of its URL
 
 
 class ConfigurationError(ValueError):
@@ -169,9 +172,7 @@ def check_pipeline(configuration: Any, name: str) -> None:
     """
     if type_in(configuration, 'model') != MODEL or type_in(configuration, 'pipeline') == PIPELINE:
         return
-    plugins = configuration.get('plugins') or ()
-    plugins = [plugins] if isinstance(plugins, str) else plugins
-    if isinstance(plugins, (list, tuple)) and any(map(is_dead_plugin, plugins)):
+    if any(map(is_dead_plugin, plugins_of(configuration))):
         raise ConfigurationError(
             f'{name}: pipeline.type is {_short(type_in(configuration, "pipeline"))}; accepted: {PIPELINE!r}, the '
             f'pipeline of a SegFormer with the plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, '
@@ -187,9 +188,23 @@ def type_in(configuration: Any, section: str) -> Any:
     return dict.get(section, 'type') if isinstance(section, dict) else None
 
 
-def is_dead_plugin(requirement: Any) -> bool:
-    """Whether a requirement, or the path of a wheel (users' own repair of a configuration), is pai-easycv."""
-    name = str(requirement).strip().replace('\\', '/').rpartition('/')[2].lower().replace('_', '-')
+def plugins_of(configuration: Any) -> list[str]:
+    """The requirements that a configuration names in `plugins`: one, a list, or the keys of a dict."""
+    plugins = configuration.get('plugins') or ()
+    plugins = [plugins] if isinstance(plugins, str) else plugins
+    return [str(name) for name in plugins] if isinstance(plugins, (list, tuple, dict)) else []
+
+
+def is_dead_plugin(requirement: str) -> bool:
+    """Whether a requirement is pai-easycv: by name, by URL, or the path of a wheel (users' own repair of a file)."""
+    text = requirement.strip().replace('\\', '/')
+    named = re.match(r'([\w.-]+)\s*(\[[^]]*\])?\s*@', text) or re.search(r'#(?:.*&)?egg=([\w.-]+)', text)
+    address = re.split(r'[?#]', text)[0].rstrip('/')
+    last = re.split(r'(?<=.)@', address.rpartition('/')[2])[0]  # `EasyCV.git@v0.11.7`
+    name = named[1] if named else re.sub(r'\.(git|whl|zip|tar\.gz)$', '', last, flags=re.IGNORECASE)
+    name = re.sub(r'[-_.]+', '-', name).lower()  # as PEP 503 compares names
+    if '/' in address and not named and name == REPOSITORY:
+        return True
     return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN):].lstrip('-')[:1].isalpha()
 
 
@@ -439,9 +454,8 @@ def _read_classes(root, path, num_classes):
 
 
 def _class_file(root, key, name, path):
-    """Names from a file that a configuration names: it lies in the model directory, wherever that is copied to."""
     try:
-        return read_class_file(Path(name) if path is None else path.parent / name, path and path.parent)
+        return read_class_file(name) if path is None else ConfiguredClassFile(path, name).read()
     except (FileNotFoundError, ClassFileError) as error:
         root.fail(key, name, 'a list of names, or a text file with one name a line (relative to configuration.json): '
                   f'{error}')

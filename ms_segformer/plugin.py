@@ -310,15 +310,12 @@ def _read_segformer_configurations(config):
 
 
 def _serve(configuration):
-    from .config import is_dead_plugin
-    plugins = configuration.get('plugins')
-    if plugins:
-        plugins = [plugins] if isinstance(plugins, str) else plugins
-        others = [name for name in plugins if not is_dead_plugin(name)]
-        if others:
-            configuration['plugins'] = others
-        else:
-            configuration.pop('plugins')
+    from .config import is_dead_plugin, plugins_of
+    others = [name for name in plugins_of(configuration) if not is_dead_plugin(name)]
+    if others:
+        configuration['plugins'] = others
+    elif configuration.get('plugins'):
+        configuration.pop('plugins')
 
 
 # --- modelscope.utils.automodel_utils -------------------------------------------------------------------------------

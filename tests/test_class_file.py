@@ -93,13 +93,15 @@ def test_anything_but_a_small_text_file_is_refused_in_words(tmp_path, make):
             read(path)
 
 
-@pytest.mark.parametrize('name', ['missing.txt', 'a\0b', 'classes.txt/below'])
+@pytest.mark.parametrize('name', ['missing.txt', 'a\0b', 'classes.txt/below', '\ud800.txt'])
 def test_a_missing_file_is_named(tmp_path, name):
     (tmp_path / 'classes.txt').write_text('sky')
-    with pytest.raises((FileNotFoundError, ClassFileError)):
+    with pytest.raises((FileNotFoundError, ClassFileError)) as error:
         read_class_file(tmp_path / name)
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError) as said:
         read_classes(tmp_path / name)
+    assert 'PosixPath' not in f'{error.value}{said.value}'
+    f'{error.value}{said.value}'.encode()  # a terminal can show it
 
 
 def test_the_limit_itself_is_accepted(tmp_path):
@@ -146,3 +148,32 @@ def test_files_and_links_inside_the_directory_are_read(tmp_path, model, name):
     (tmp_path / 'linked').symlink_to(folder)
     assert read_configuration(tmp_path / 'linked').classes == CLASSES
     assert read_configuration(folder / 'configuration.json').classes == CLASSES
+
+
+@pytest.fixture
+def snapshot(tmp_path, model):
+    """A model directory in the layout of Hugging Face's cache: links into a folder of the content of every file."""
+    folder, blobs = tmp_path / 'hub' / 'snapshots' / 'revision', tmp_path / 'hub' / 'blobs'
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / 'c0ffee').write_text(NAMES)
+    os.replace(model('classes.txt') / 'configuration.json', blobs / 'f00d')
+    (folder / 'configuration.json').symlink_to('../../blobs/f00d')
+    return folder
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='symbolic links are those of POSIX')
+def test_a_directory_of_links_into_one_folder_of_content_is_read(tmp_path, snapshot):
+    (snapshot / 'classes.txt').symlink_to('../../blobs/c0ffee')
+    assert read_configuration(snapshot).classes == CLASSES
+    (tmp_path / 'linked').symlink_to(snapshot)
+    assert read_configuration(tmp_path / 'linked').classes == CLASSES
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='symbolic links are those of POSIX')
+@pytest.mark.parametrize('target', ['/etc/passwd', '../../../outside.txt', '../../blobs/link'])
+def test_a_link_in_such_a_directory_leads_nowhere_else(tmp_path, snapshot, target):
+    (tmp_path / 'hub' / 'blobs' / 'link').symlink_to(tmp_path / 'outside.txt')
+    (snapshot / 'classes.txt').symlink_to(target)
+    with pytest.raises(ConfigurationError, match='lies outside'):
+        read_configuration(snapshot)

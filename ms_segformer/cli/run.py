@@ -17,11 +17,17 @@ def run(args):
     import sys
 
     from ms_segformer import plugin
+
+    from .autoload import autoload_file
     script = os.path.abspath(args.script)
     if not os.path.isfile(script):
         raise FileNotFoundError(f'{args.script} is not a file; give the path of a Python script')
     if not plugin.activate():
         print(f'{plugin.DISABLE_VARIABLE} is set: ModelScope runs as it is', file=sys.stderr)
+    elif sys.flags.ignore_environment and not autoload_file().is_file():
+        print('this Python ignores its environment (-E or -I), and so do the processes that the script starts: '
+              'SegFormer will not resolve to this package in them. Leave the option out, or first run '
+              '"ms-segformer autoload on"', file=sys.stderr)
     sys.argv = [args.script, *args.arguments]
     sys.path.insert(0, os.path.dirname(script))
     try:
@@ -37,7 +43,8 @@ def run(args):
 def _active_in_children():
     """Have every Python process that is started inside the block begin with `ms_segformer/children/sitecustomize.py`.
 
-    By PYTHONPATH, which multiprocessing's spawned workers, `subprocess` and torchrun all hand on.
+    By PYTHONPATH, which multiprocessing's spawned workers, `subprocess` and torchrun all hand on. A Python that ignores
+    its environment (`-E`, `-I`) starts its workers with the same option, so nothing set here reaches them.
     """
     import os
     from pathlib import Path

@@ -74,8 +74,8 @@ def read_classes(classes):
     if isinstance(classes, (str, os.PathLike)):
         try:
             classes = read_class_file(classes)
-        except FileNotFoundError:
-            raise DatasetError(f'classes names the file {Path(classes)}, which does not exist; '
+        except FileNotFoundError as error:
+            raise DatasetError(f'classes names a file that does not exist ({error}); '
                                'give its path, or the class names as a list') from None
         except ClassFileError as error:
             raise DatasetError(str(error)) from None

@@ -150,7 +150,10 @@ class SegformerHead(nn.Module):
         return super().train(mode)
 
     def __getstate__(self):
-        """For pickle and deep copies, whose weights lie elsewhere: without the folded copies, which are made anew."""
+        """For pickle and deep copies: without the folded weights, which a copy makes when `fold` is called on it.
+
+        Until then it computes with its batch norms.
+        """
         return {**self.__dict__, '_folded': None, '_folded_from': None}
 
     def _apply(self, *args, **kwargs):

@@ -34,15 +34,25 @@ class _Unsafe(OSError):
     """A folder or file that somebody else owns or could have written."""
 
 
+class NoHome(OSError):
+    """There is no home directory that `~` in the cache's path could stand for."""
+
+
 def cache_dir() -> Path:
     """The folder of compiled networks; it need not exist.
 
     Returns:
         `compiled-networks` below `$MS_SEGFORMER_CACHE`, else below `ms-segformer` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        NoHome: `~` stands for no folder, as for a user id without an account; set `MS_SEGFORMER_CACHE`.
     """
-    if os.environ.get('MS_SEGFORMER_CACHE'):
-        return Path(os.environ['MS_SEGFORMER_CACHE']).expanduser() / FOLDER
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'ms-segformer' / FOLDER
+    given = os.environ.get('MS_SEGFORMER_CACHE')
+    folder = Path(given or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'ms-segformer')
+    try:
+        return folder.expanduser() / FOLDER
+    except RuntimeError as error:
+        raise NoHome(f'{folder}: {str(error).rstrip(".")}') from None
 
 
 def key_of(model, **what):
@@ -207,8 +217,9 @@ def _check_owner(status: os.stat_result, path: Path) -> None:
 
 
 def _warn(error: OSError) -> None:
-    folder = cache_dir()
+    folder = None if isinstance(error, NoHome) else cache_dir()
     if folder not in _told:
         _told.add(folder)
-        logger.warning('compiled networks are not kept in %s: %s. What others could have written is not used. Remove '
-                       'it, or set MS_SEGFORMER_CACHE to a folder of your own that you can write to', folder, error)
+        where = '' if folder is None else f' in {folder}'
+        logger.warning('compiled networks are not kept%s: %s. What others could have written is not used. Remove it, '
+                       'or set MS_SEGFORMER_CACHE to a folder of your own that you can write to', where, error)

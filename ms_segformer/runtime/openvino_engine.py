@@ -13,7 +13,7 @@ from .silent_import import import_openvino
 from .torch_engine import TorchEngine
 
 ov = import_openvino()
-GRAPH = 2  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
+GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
 KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, upright and lying
 logger = logging.getLogger(__name__)

@@ -69,7 +69,7 @@ def _head(features, head):
     folded, fused = head.folded(), None
     for i in reversed(range(len(features))):
         x = _pointwise(features[i], *map(_array, folded['projections'][i]))
-        x = x if head.plain_projections else ops.relu(x)
+        x = x if head.plain_projections else _relu(x)
         x = _pointwise(x, *map(_array, folded['fusion'][i]))
         if i:
             x = ops.interpolate(
@@ -77,7 +77,15 @@ def _head(features, head):
                 coordinate_transformation_mode='align_corners' if head.align_corners else 'half_pixel',
                 axes=_integers(2, 3))
         fused = x if fused is None else ops.add(fused, x)
-    return _convolution(ops.relu(fused), head.conv_seg)
+    return _convolution(_relu(fused), head.conv_seg)
+
+
+def _relu(x: ov.Output) -> ov.Output:
+    """ReLU that keeps NaN, as torch's does: OpenVINO's own makes it 0, and a broken network's label map looks whole.
+
+    A slope below what float32 can add to a logit: the same numbers, and unlike `select` computed in the convolution.
+    """
+    return ops.prelu(x, _constant([np.finfo(np.float32).tiny]))
 
 
 def _convolution(x, module):

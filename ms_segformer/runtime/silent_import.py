@@ -7,7 +7,9 @@
   sends its events to Microsoft. It reads `ORT_DISABLE_TELEMETRY` while it is imported; its function
   `disable_telemetry_events` comes too late for the files.
 
-What the user has imported before is as the user wants it and is left alone.
+What the user has imported before is as the user wants it and is left alone. Both ways act on the whole process while
+the import lasts, a few seconds at the first use: another thread that imports `openvino_telemetry` in that time gets an
+ImportError, and one that imports `openvino` itself at the same moment may find it silenced, or be first and not.
 """
 import os
 import sys
@@ -48,20 +50,25 @@ def import_onnxruntime() -> ModuleType:
         try:
             return import_module('onnxruntime')
         finally:
-            del os.environ[_SWITCH]
+            os.environ.pop(_SWITCH, None)
 
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
     """Let `import package` fail inside the block; afterwards its modules are as they were."""
-    def named() -> list[str]:
-        return [name for name in sys.modules if name == package or name.startswith(f'{package}.')]
+    gone = object()
 
-    before = {name: sys.modules.pop(name) for name in named()}
-    sys.modules[package] = None
+    def taken() -> dict[str, ModuleType | None]:
+        # From a copy, made in one step, and without `del`: other threads import, and remove, meanwhile.
+        names = [name for name in list(sys.modules) if name == package or name.startswith(f'{package}.')]
+        found = {name: sys.modules.pop(name, gone) for name in names}
+        return {name: module for name, module in found.items() if module is not gone}
+
+    before = taken()
     try:
+        sys.modules[package] = None
         yield
     finally:
-        for name in named():
-            del sys.modules[name]
+        sys.modules.pop(package, None)  # first: nothing that follows may leave the package hidden for good
+        taken()
         sys.modules.update(before)

@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..class_file import ClassFileError, ConfiguredClassFile
 from ..config import decode_jsonplus
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.errors import DatasetError
@@ -25,6 +26,28 @@ PLACES = {  # of hooks that a configuration may name in train.hooks
 _A_PATH = re.compile(r'(dir|path|file|folder|root)$')  # ends the name of a key that says where to write
 _BELOW_ANOTHER = ('output_sub_dir',)  # of `save_dir`
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
+
+
+def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None) -> None:
+    """Have the class files that a configuration file names read from beside it, and from nowhere else; in place.
+
+    What the user set in code (`cfg_modify_fn`, `cfg_options`) is relative to the working directory and may lie
+    anywhere, as with `classes=`; a value counts as the file's when it is the same as there.
+
+    Args:
+        raw: the configuration as it is to be used, before `prepare`.
+        written: the configuration as it was read.
+        path: of the file; None for a configuration that comes from none.
+    """
+    if path is None:
+        return
+    places = [(raw, written, 'CLASSES'), (raw, written, 'classes')]
+    places += [(_data_source(raw, split) or {}, _data_source(deepcopy(written), split) or {}, 'classes')
+               for split in ('train', 'val')]
+    for section, theirs, key in places:
+        name = section.get(key)
+        if isinstance(name, str) and name == theirs.get(key) and DATA_ROOT not in name:
+            section[key] = ConfiguredClassFile(Path(path), name)
 
 
 def prepare(raw, classes=None, data_root=None):
@@ -52,7 +75,7 @@ def prepare(raw, classes=None, data_root=None):
     if data_root is not None:
         if classes is None and (Path(data_root) / 'classes.txt').is_file():
             classes = str(Path(data_root) / 'classes.txt')
-        _use_data_root(raw, data_root, classes or raw.get('CLASSES'))
+        _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')))
     changed = _use_classes(raw, classes)
     _refuse_two_of_a_kind(raw)
     _settle_hooks(raw)
@@ -84,6 +107,13 @@ def _use_classes(raw, classes):
 
 
 def _names(classes):
+    if isinstance(classes, ConfiguredClassFile):
+        try:
+            classes = classes.read()
+        except (FileNotFoundError, ClassFileError) as error:
+            raise DatasetError(f'{classes.configuration}: classes are {classes.name!r}; expected a list of names, or a '
+                               'text file with one name a line (relative to the configuration; a file elsewhere can be '
+                               f'given in code, classes=…): {error}') from None
     if isinstance(classes, (str, os.PathLike)):
         from ..datasets.sources import read_classes
         return list(read_classes(classes))

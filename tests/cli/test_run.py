@@ -157,3 +157,12 @@ def test_the_environment_is_afterwards_as_it_was(script, monkeypatch, capsys, be
         run.run(Namespace(script=path, arguments=[]))
     assert capsys.readouterr().out.split()[0] == os.pathsep.join(filter(None, [str(CHILDREN_FOLDER), before]))
     assert os.environ.get('PYTHONPATH') == before
+
+
+@pytest.mark.parametrize('option, said', [('-E', True), ('-I', True), ('-B', False)])
+def test_a_python_that_ignores_its_environment_is_told_of(script, option, said):
+    path = script('print("ran")\n')
+    start = f'import sys; sys.path.insert(0, {str(ROOT)!r}); from ms_segformer.cli.main import main; sys.exit(main())'
+    done = subprocess.run([sys.executable, option, '-c', start, 'run', path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'ran\n'), done.stderr
+    assert done.stderr.count('"ms-segformer autoload on"') == said, done.stderr

@@ -4,6 +4,7 @@ import json
 import pytest
 from hub.fixtures import published_files
 
+from ms_segformer import plugin
 from ms_segformer.config import ConfigurationError, check_pipeline, read_configuration
 
 LOAD = '''
@@ -38,6 +39,17 @@ def configured(folder, **sections):
     return folder
 
 
+DEAD_FORMS = [
+    'pai-easycv', ['adaseq', 'pai_easycv==0.11.7'], ['./external_file/pai_easycv-0.11.7-py3-none-any.whl'],
+    {'pai-easycv': '0.11.7'}, ('PAI.EasyCV >= 0.6',), 'pai.-_easycv', 'pai-easycv[extra]~=0.11',
+    'pai-easycv;python_version>"3"',
+    'pai-easycv @ git+https://github.com/alibaba/EasyCV', 'pai-easycv@ file:///tmp/x.whl',
+    'git+https://github.com/alibaba/EasyCV.git', 'git+https://github.com/alibaba/EasyCV.git@v0.11.7',
+    'git+ssh://git@github.com/alibaba/EasyCV', 'https://github.com/alibaba/EasyCV.git/',
+    'C:\\wheels\\pai_easycv-0.11.whl',
+    'git+https://example.org/fork.git#subdirectory=x&egg=pai_easycv']
+OTHER_PLUGINS = ['easycv', 'pai-easycv-extra', 'my-plugin @ https://example.org/pai-easycv/mine.whl', 'adaseq>=0.6', '',
+                 'git+https://github.com/somebody/EasyCVs.git', 'mine', 'git+https://git@example.org/mine.git@pai-easycv']
 OTHERS = {'another': {'type': 'image-segmentation-pipeline'}, 'empty': {}, 'missing': None,
           'a name': 'easycv-segmentation'}
 
@@ -74,16 +86,28 @@ def test_without_the_dead_plugin_any_pipeline_is_read(tmp_path, sections):
     [], None, 'text', {}, {'model': {'type': 'Segformer'}},
     {'model': {'type': 'YOLOX'}, 'pipeline': {'type': 'easycv-detection'}, 'plugins': ['pai-easycv']},
     {'model': {'type': 'UperNet'}, 'pipeline': {}, 'plugins': 'pai-easycv'}, {'plugins': ['pai-easycv']},
-    {'model': {'type': 'Segformer'}, 'plugins': {'pai-easycv': 1}}])
+    {'model': {'type': 'Segformer'}, 'plugins': 7}, {'model': {'type': 'Segformer'}, 'plugins': OTHER_PLUGINS}])
 def test_what_is_not_easycvs_segformer_is_not_refused(configuration):
     check_pipeline(configuration, 'any.json')
 
 
-@pytest.mark.parametrize('plugins', ['pai-easycv', ['adaseq', 'pai_easycv==0.11.7'],
-                                     ['./external_file/pai_easycv-0.11.7-py3-none-any.whl']])
+@pytest.mark.parametrize('plugins', DEAD_FORMS, ids=str)
 def test_the_plugin_is_known_in_every_form(plugins):
     with pytest.raises(ConfigurationError, match='ModelScope would now run pip'):
         check_pipeline({'model': {'type': 'Segformer'}, 'plugins': plugins}, 'any.json')
+
+
+@pytest.mark.parametrize('plugins', DEAD_FORMS, ids=str)
+def test_no_form_of_it_reaches_modelscope(plugins):
+    configuration = {'plugins': plugins}
+    plugin._serve(configuration)
+    assert configuration in ({}, {'plugins': ['adaseq']})
+
+
+def test_other_plugins_stay():
+    configuration = {'plugins': OTHER_PLUGINS}
+    plugin._serve(configuration)
+    assert configuration == {'plugins': OTHER_PLUGINS}
 
 
 def test_a_foreign_model_that_is_called_segformer_goes_its_old_way(python, hub, tmp_path):

@@ -262,3 +262,18 @@ def test_what_a_killed_process_left_is_removed_later():
     os.utime(cache.cache_dir() / left[0], (1, 1))
     cache.write(name('c'), CONTENT)
     assert left[0] not in entries() and cache.read(name('c')) == CONTENT
+
+
+@posix
+@pytest.mark.parametrize('path', ['~nobody-of-this-name/x', None])
+def test_without_a_home_directory_only_the_next_starts_time_is_lost(monkeypatch, caplog, path):
+    for variable in ('MS_SEGFORMER_CACHE', 'XDG_CACHE_HOME', 'HOME'):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, 'getuid', lambda: 54321)  # of no account
+    if path is not None:
+        monkeypatch.setenv('MS_SEGFORMER_CACHE', path)
+    cache.write(name('a'), CONTENT)
+    assert cache.read(name('a')) is None
+    assert caplog.text.count('compiled networks are not kept') == 1 and 'set MS_SEGFORMER_CACHE' in caplog.text
+    with pytest.raises(cache.NoHome, match=path or '~/.cache'):
+        cache.cache_dir()

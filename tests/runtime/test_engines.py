@@ -10,6 +10,7 @@ import torch
 from ms_segformer import metainfo
 from ms_segformer.config import read_configuration
 from ms_segformer.models.segformer import Segformer
+from ms_segformer.postprocess import LogitsError, segment
 from ms_segformer.runtime import EngineError, cache, create_engine, engine
 
 PACKAGES = {'torch': None, 'openvino': 'openvino', 'onnxruntime': 'onnxruntime'}
@@ -265,3 +266,48 @@ def test_importing_the_room_imports_no_runtime():
     code = ('import sys, ms_segformer.runtime; '
             'sys.exit(any(name in sys.modules for name in ("openvino", "onnxruntime", "onnx")))')
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+POISONED = {  # one of each kind of module; the attention's is in the keys
+    'patch embedding': 'backbone.layers.0.0.projection.weight', 'layer norm': 'backbone.layers.3.2.weight',
+    'reduction': 'backbone.layers.0.1.0.attn.sr.weight', 'attention': 'backbone.layers.1.1.1.attn.attn.in_proj_weight',
+    'attention output': 'backbone.layers.2.1.0.attn.attn.out_proj.bias',
+    'expansion': 'backbone.layers.2.1.0.ffn.layers.0.weight', 'depthwise': 'backbone.layers.3.1.0.ffn.layers.1.weight',
+    'shrinking': 'backbone.layers.1.1.0.ffn.layers.4.bias', 'projection': 'decode_head.convs.3.conv.weight',
+    'batch norm': 'decode_head.convs.0.bn.running_var', 'fusion': 'decode_head.fusion_conv.conv.weight',
+    'classifier': 'decode_head.conv_seg.weight'}
+
+
+def refused(run):
+    logits = run(images(1, 256, 256))
+    with pytest.raises(LogitsError):
+        segment(logits[0], (256, 256), (256, 256), (256, 256), num_names=171)
+
+
+def parameters(model):
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def precisions(name):
+    return ['float32', 'bf16'] if name == 'openvino' else ['float32']
+
+
+@pytest.mark.parametrize('module', POISONED)
+def test_nan_in_any_module_reaches_the_logits(name, model, module):
+    weight = parameters(model)[POISONED[module]]
+    with torch.no_grad():
+        weight.view(-1)[weight.numel() // 2] = float('nan')
+    for precision in precisions(name):
+        run = create_engine(model, name, precision)
+        refused(run)
+        assert run.name == name
+
+
+@pytest.mark.parametrize('part', ['ffn', 'sr', 'convs'])
+def test_finite_weights_that_overflow_are_not_a_label_map(name, model, part):
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if f'.{part}.' in key and key.endswith('weight'):
+                weight.mul_(1e25 if part == 'ffn' else 1e38)
+    for precision in precisions(name):
+        refused(create_engine(model, name, precision))

@@ -2,14 +2,18 @@
 
 tests/cli/test_silence.py watches the real packages.
 """
+import itertools
 import os
 import re
 import sys
+import threading
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import ms_segformer
+from ms_segformer.runtime import silent_import
 from ms_segformer.runtime.silent_import import import_onnxruntime, import_openvino
 
 OPENVINO = '''
@@ -55,6 +59,12 @@ def test_a_telemetry_that_the_user_has_imported_is_the_same_afterwards(stand_ins
     assert openvino_telemetry.backend is before['openvino_telemetry.backend']
 
 
+def test_a_telemetry_that_the_user_hides_stays_hidden(stand_ins, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openvino_telemetry', None)
+    assert not import_openvino().heard
+    assert sys.modules['openvino_telemetry'] is None
+
+
 def test_an_openvino_that_the_user_has_imported_is_returned(stand_ins):
     import openvino
     assert openvino.heard and import_openvino() is openvino
@@ -76,6 +86,37 @@ def test_a_failing_import_puts_back_what_was_changed(stand_ins, monkeypatch, nam
     with pytest.raises(ImportError, match='libtbb.so is missing'):
         load()
     assert 'ORT_DISABLE_TELEMETRY' not in os.environ and 'openvino_telemetry' not in sys.modules
+
+
+def test_threads_that_import_meanwhile_leave_nothing_hidden(monkeypatch):
+    """Removing and adding modules all the while, with as many switches between threads as there can be."""
+    stop, marker = threading.Event(), ModuleType('openvino_telemetry')
+    before = sys.getswitchinterval()
+
+    def change(prefix):
+        for number in itertools.cycle(range(4000)):
+            if stop.is_set():
+                return
+            if sys.modules.pop(f'{prefix}{number}', None) is None:
+                sys.modules[f'{prefix}{number}'] = marker
+
+    monkeypatch.setitem(sys.modules, 'openvino_telemetry', marker)
+    threads = [threading.Thread(target=change, args=(f'somebodys{number}_',)) for number in range(2)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            with silent_import._hidden('openvino_telemetry'):
+                assert sys.modules['openvino_telemetry'] is None
+            assert sys.modules['openvino_telemetry'] is marker
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+        for name in [name for name in list(sys.modules) if name.startswith('somebodys')]:
+            del sys.modules[name]
 
 
 def test_there_is_no_other_door():

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from modelscope.trainers import build_trainer
-from tiny_run import shrink
+from tiny_run import CLASSES, shrink
 
+from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.datasets.layout import find_data_sources
 from ms_segformer.trainers import configuration
 from ms_segformer.trainers.errors import TrainingError
 
@@ -134,3 +136,65 @@ def test_a_run_may_keep_three_and_the_best(options):
     folder = Path(trainer.work_dir)
     assert sorted(path.name for path in folder.glob('epoch_?.pth')) == ['epoch_3.pth', 'epoch_4.pth', 'epoch_5.pth']
     assert len(list(folder.glob('best_*_trainer_state.pth'))) == 1 and (folder / 'output_best').is_dir()
+
+
+def with_class_file(folder, tiny_model_dir, tiny_data, name, place='CLASSES'):
+    """A model directory whose configuration names its data, and a class file in a place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = json.loads((tiny_model_dir / 'configuration.json').read_text())
+    for split, source in find_data_sources(tiny_data, CLASSES).items():
+        raw['dataset'][split]['data_source'] = {**source, 'classes': name}
+    if place == 'CLASSES':
+        raw['CLASSES'] = name
+        for split in ('train', 'val'):
+            del raw['dataset'][split]['data_source']['classes']
+    (folder / 'configuration.json').write_text(json.dumps(raw))
+    if not (folder / 'pytorch_model.pt').exists():
+        (folder / 'pytorch_model.pt').symlink_to(tiny_model_dir / 'pytorch_model.pt')
+    return str(folder)
+
+
+PLACES_OF_CLASSES = pytest.mark.parametrize('place', ['CLASSES', 'data_source.classes'])
+
+
+@PLACES_OF_CLASSES
+@pytest.mark.parametrize('name', ['/etc/hostname', '../outside.txt', 'missing.txt', '\ud800.txt'])
+def test_a_class_file_of_a_configuration_is_one_of_its_directory(options, tiny_model_dir, tiny_data, tmp_path, place,
+                                                                      name):
+    (tmp_path / 'outside.txt').write_text('sky\ngrass\ndisc')
+    model = with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, name, place)
+    with pytest.raises(DatasetError, match='configuration.json: classes are .*(lies outside|no such file)'):
+        build_trainer('easycv', {**options, 'model': model, 'classes': None, 'data_root': None})
+
+
+@PLACES_OF_CLASSES
+def test_a_class_file_of_a_configuration_is_read_from_beside_it(
+        options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, place):
+    model = Path(with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, 'classes.txt', place))
+    (model / 'classes.txt').write_text('sky\ngrass\ndisc')
+    (tmp_path / 'classes.txt').write_text('of\nsomething\nelse')
+    monkeypatch.chdir(tmp_path)
+    trainer = build_trainer('easycv', {**options, 'model': str(model), 'classes': None, 'data_root': None,
+                                       'max_epochs': 1})
+    assert trainer.train_dataset.CLASSES == trainer.cfg.CLASSES == ['sky', 'grass', 'disc']
+    monkeypatch.chdir('/')
+    trainer.train()
+
+
+@pytest.mark.parametrize('given', [{'classes': 'mine.txt'}, {'classes': None, 'cfg_options': {'CLASSES': 'mine.txt'}},
+                                   {'classes': None, 'cfg_modify_fn': 'modify'}], ids=['classes', 'options', 'modify'])
+def test_a_class_file_that_the_user_names_is_relative_to_the_working_directory(
+        options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, given):
+    model = with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, 'classes.txt')
+    Path(model, 'classes.txt').write_text('one\ntwo\nthree')
+    (tmp_path / 'mine.txt').write_text('sky\ngrass\ndisc')
+    monkeypatch.chdir(tmp_path)
+
+    def modify(cfg):
+        cfg = shrink(cfg)
+        cfg.CLASSES = 'mine.txt'
+        return cfg
+
+    given = {**given, 'cfg_modify_fn': modify} if 'cfg_modify_fn' in given else given
+    trainer = build_trainer('easycv', {**options, 'model': model, **given})
+    assert trainer.cfg.CLASSES == ['sky', 'grass', 'disc']
