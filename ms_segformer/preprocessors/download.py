@@ -25,8 +25,8 @@ class Download:
 
     Attributes:
         content: the bytes.
-        version: what tells this content from a later one: a dict with the server's `etag` and `last_modified` as far
-            as it sends them, else with `size` (bytes) and `sha256`.
+        version: what tells this content from a later one: a dict with `size` (bytes) and `sha256`, and the server's
+            `etag` and `last_modified` as far as it sends them.
     """
 
     content: bytes
@@ -67,7 +67,8 @@ def download(url: str, known: dict | None = None) -> Download | None:
         deadline.check()
         raise DownloadError(str(error)) from None
     version = _version(answer.headers, content)
-    return None if version == known else Download(content, version)
+    same = known and all(known.get(key) == version[key] for key in ('size', 'sha256'))
+    return None if same else Download(content, version)
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
@@ -82,9 +83,9 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:
-    found = {'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
-    found = {key: value for key, value in found.items() if value}
-    return found or {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+    found = {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest(),
+             'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 class _Deadline:
