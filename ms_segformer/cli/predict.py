@@ -216,17 +216,21 @@ def _expand(items: Iterable[str]) -> list[str]:
     from ms_segformer.preprocessors.image import ImageError, image_files
     from ms_segformer.results import OwnOutputs
     results = OwnOutputs()
-    found = {}
+    found, left_out = {}, 0
     for item in items:
         if os.path.isdir(item):
-            inside = [path for path in image_files(item) if path not in results]
-            if not inside:
-                raise ImageError(f'{item}: no images in this folder')
+            seen, nothing = image_files(item), ImageError(f'{item}: no images in this folder')
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
-            inside = [path for path in sorted(glob.glob(item, recursive=True)) if path not in results]
-            if not inside:
-                raise FileNotFoundError(f'{item}: nothing matches this pattern')
+            seen = sorted(glob.glob(item, recursive=True))
+            nothing = FileNotFoundError(f'{item}: nothing matches this pattern')
         else:
-            inside = [item]
+            found[item] = None
+            continue
+        inside = [path for path in seen if path not in results]
+        left_out += len(seen) - len(inside)
+        if not inside:
+            raise nothing if not seen else ImageError(f'{item}: holds nothing but results of earlier runs')
         found.update(dict.fromkeys(inside))
+    if left_out:
+        print(f'note: {left_out} results of earlier runs are not taken for images', file=sys.stderr)
     return list(found)

@@ -22,7 +22,8 @@ class Input:
         location: what the user gave, to be read from.
         kind: `path`, `url` or `data`.
         key: what tells it from every other input: the absolute path, the URL, or the digest of a `data:` URL.
-        version: size and mtime_ns of a file; None for what has none before it is read.
+        version: size and mtime_ns of a file, and for a link what it leads to; None for what has none before it is
+            read.
         file: (device, inode) of a file, None for anything else.
         missing: no such file.
     """
@@ -97,8 +98,11 @@ def find_input(location: str) -> Input:
         return Input(location, 'path', key)
     if not stat.S_ISREG(status.st_mode):
         return Input(location, 'path', key)
-    return Input(location, 'path', key, {'size': status.st_size, 'mtime_ns': status.st_mtime_ns},
-                 (status.st_dev, status.st_ino))
+    version = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+    real = os.path.realpath(path)
+    if real != key:  # a link that leads to another file later is another image
+        version['link_to'] = real
+    return Input(location, 'path', key, version, (status.st_dev, status.st_ino))
 
 
 def _key_of_path(path: str) -> str:

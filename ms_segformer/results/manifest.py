@@ -2,8 +2,8 @@
 
 One JSON object a line and image:
 
-- `input`: `path` with `size` and `mtime_ns`; or `url` with `size` and `sha256` of its content, `etag` and
-  `last_modified`; or `data`, the digest of a `data:` URL;
+- `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`; or `url` with `size` and `sha256` of its
+  content, `etag` and `last_modified`; or `data`, the digest of a `data:` URL;
 - `outputs`: its files, relative to the folder, each with `size` and `sha256`: another content is not ours any more;
 - `model`: `name` as it was given and `sha256` over weights and settings (`models.fingerprint`);
 - `options`: those that change results;
@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..files import TEMPORARY, atomic_write, temporary_prefix
+from ..files import TEMPORARY, atomic_write, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
 LONGEST_LINE = 2**22  # bytes
@@ -47,20 +47,21 @@ def to_line(entry: dict) -> bytes:
         return (json.dumps(entry) + '\n').encode()
 
 
-def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int]:
+def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int, bool]:
     """Read the manifest of a folder.
 
     Returns:
-        (entries by their input's key, the last line of each; bytes of the file that hold them): what a killed process
-        left of a last line is not counted. Without a manifest, ({}, 0).
+        (entries by their input's key, the last line of each; bytes of the file that hold them; whether these end
+        with a line's end, which an editor may have taken): what a killed process left of a last line is not counted.
+        Without a manifest, ({}, 0, True).
 
     Raises:
         ManifestError: the file is another program's, or damaged.
     """
     path = Path(folder) / NAME
     if not os.path.lexists(path):
-        return {}, 0
-    entries, whole = {}, 0
+        return {}, 0, True
+    entries, whole, ended = {}, 0, True
     try:
         for line in _lines(path):
             try:
@@ -73,11 +74,11 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int]:
             key = key_of(_checked(entry))
             entries.pop(key, None)  # the place of an entry is that of its last line
             entries[key] = entry
-            whole += len(line)
+            whole, ended = whole + len(line), line.endswith(b'\n')
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise ManifestError(f'{path}: not a manifest of ms-segformer predict, or a damaged one ({error}); write to '
                             'another folder (-o), or move the file away: what lies beside it is left alone') from None
-    return entries, whole
+    return entries, whole, ended
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -144,17 +145,21 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / NAME
         self.entries: dict[str, dict] = {}
-        self._whole = 0  # bytes of whole lines
+        self._whole, self._ended = 0, True  # bytes of lines, and whether the last one has its end
         self._links: dict[str, str | None] = {}  # the link that a folder lies behind
         self._lock = self._file = None
 
     def __enter__(self) -> 'Manifest':
         if self.folder.exists() and not self.folder.is_dir():
             raise ManifestError(f'{self.folder}: a file; results are written to a folder')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ManifestError(f'{self.folder}: the folder cannot be made, because a file or a link that leads '
+                                'nowhere is in the way; write to another folder (-o)') from None
         self._lock = _lock(self.folder)
         try:
-            self.entries, self._whole = read_manifest(self.folder)
+            self.entries, self._whole, self._ended = read_manifest(self.folder)
         except BaseException:
             self.__exit__()
             raise
@@ -183,9 +188,7 @@ class Manifest:
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             os.ftruncate(self._file, self._whole)
-        line = to_line(entry)
-        if self._whole and os.pread(self._file, 1, self._whole - 1) != b'\n':  # an editor has taken it
-            line = b'\n' + line
+        line = to_line(entry) if self._ended else b'\n' + to_line(entry)
         try:
             written = 0
             while written < len(line):
@@ -193,7 +196,7 @@ class Manifest:
         except OSError:  # a full disk takes a part
             os.ftruncate(self._file, self._whole)
             raise
-        self._whole += len(line)
+        self._whole, self._ended = self._whole + len(line), True
         if entry.get('writing'):
             os.fsync(self._file)
         self.entries[key_of(entry)] = entry
@@ -223,7 +226,7 @@ class Manifest:
             length = len(temporary_prefix(NAME))
             for name in found:
                 if name[:length] in prefixes:
-                    (folder / name).unlink(missing_ok=True)
+                    remove_left(folder / name)
 
 
 def _lock(folder: Path) -> int | None:

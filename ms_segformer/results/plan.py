@@ -9,7 +9,7 @@ from .writer import KINDS
 
 LONGEST_NAME = 255  # bytes; the limit of nearly every file system
 _NOT_OURS = 'is not a result of this image; move it away, use --overwrite, or write to another folder (-o)'
-_CONTENT = ('size', 'mtime_ns', 'sha256')  # of a version; the others are how a server calls it
+_CONTENT = ('size', 'mtime_ns', 'link_to', 'sha256')  # of a version; the others are how a server calls it
 
 
 class AlteredError(ValueError):

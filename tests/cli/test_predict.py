@@ -335,10 +335,12 @@ def test_results_that_were_moved_behind_a_link_are_still_not_images(photos, pred
     assert predict('out/*/*.png', out='out2') == 1 and not Path('out2').exists()
 
 
-def test_results_are_not_taken_as_images(photos, predict, tmp_path, monkeypatch):
+def test_results_are_not_taken_as_images(photos, predict, tmp_path, monkeypatch, capsys):
     assert predict('.', save=None) == 0
     written = segmented(monkeypatch)
+    assert 'note' not in capsys.readouterr().err
     assert predict('.', save=None) == 0 and written == []
+    assert 'note: 8 results of earlier runs are not taken for images' in capsys.readouterr().err
     assert predict('.', save=None, out='out2') == 0 and len(written) == 4, 'nor are those in another folder'
     assert predict('out/../out', out='out3') == 1
     assert predict('*/photos/*.jpg', out='out3') == 1
@@ -380,6 +382,10 @@ def test_mistakes_are_one_line_and_exit_code_1(tmp_path, monkeypatch, small_mode
 def test_an_output_that_is_a_file_is_refused(photos, predict, capsys):
     assert predict(photos, out=photos / 'a.jpg') == 1
     assert 'a.jpg: a file; results are written to a folder' in capsys.readouterr().err
+    Path('link').symlink_to('nowhere')
+    for out in (photos / 'a.jpg' / 'sub', 'link'):
+        assert predict(photos, out=out) == 1
+        assert f'{out}: the folder cannot be made' in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_in_words_and_the_next_goes_on(photos, predict, capsys, monkeypatch):
@@ -497,6 +503,14 @@ def test_a_manifest_of_another_program_is_left_alone(photos, predict, capsys, co
     assert 'not a manifest of ms-segformer predict' in capsys.readouterr().err
     assert tree('out') == {'manifest.jsonl': content.encode()}
     assert predict('.', out='elsewhere') == 0
+
+
+def test_what_another_process_is_writing_further_down_is_left_alone(photos, predict):
+    """Its folder lies in this one, and its file has the name of one of ours."""
+    with atomic_write(Path('out') / 'photos' / 'a_labels.png') as temporary:
+        assert predict(photos) == 0
+        assert temporary.exists()
+    assert not temporary.exists()
 
 
 def test_two_processes_do_not_write_to_one_folder(photos, predict, capsys):

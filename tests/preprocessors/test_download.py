@@ -12,7 +12,7 @@ from ms_segformer.preprocessors.download import DownloadError, download
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/etag`, `/dated`, `/frozen` and `/plain` give `content`, with that validator; the others misbehave as their names say."""
+    """`/etag`, `/dated`, `/frozen` and `/plain` give `content`, with that validator; others misbehave as named."""
 
     content = b'content'
     asked = []

@@ -58,6 +58,18 @@ def test_a_symbolic_link_is_an_image_of_its_own(tmp_path, monkeypatch):
     assert a.version == {'size': 2, 'mtime_ns': (tmp_path / 'a.jpg').stat().st_mtime_ns}
 
 
+def test_a_link_that_leads_elsewhere_later_is_another_version(tmp_path):
+    for name in 'ab':
+        (tmp_path / name).write_bytes(name.encode())
+        os.utime(tmp_path / name, (1, 1))
+    versions = []
+    for name in 'ab':
+        (tmp_path / 'link.jpg').unlink(missing_ok=True)
+        (tmp_path / 'link.jpg').symlink_to(name)
+        versions.append(find_input(f'{tmp_path}/link.jpg').version)
+    assert versions[0] != versions[1]
+
+
 def test_what_is_no_file_has_no_version(tmp_path):
     os.mkfifo(tmp_path / 'pipe.jpg')
     assert find_input(str(tmp_path / 'nowhere.jpg')).missing
