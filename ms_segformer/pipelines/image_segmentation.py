@@ -16,6 +16,7 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config import read_configuration
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
+from ..preprocessors.download import without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
 from ..runtime import create_engine
@@ -169,7 +170,8 @@ class SegformerPipeline(Pipeline):
             try:
                 prepared[index] = future.result()
             except (ValueError, OSError) as error:
-                name = image if isinstance(image, (str, os.PathLike)) else type(image).__name__
+                name = (without_userinfo(os.fspath(image)) if isinstance(image, (str, os.PathLike))
+                        else type(image).__name__)
                 logger.warning('image %d (%s) was left out: %s', index, name, error)
                 results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index,
                                   'damaged': isinstance(error, DamagedImageError)}

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .download import DownloadError, download
+from .download import DownloadError, download, without_userinfo
 
 MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be larger, and would fill the memory
 BAND = 2**20  # pixels that are converted at a time
@@ -109,9 +109,9 @@ def _from_location(location: str, max_pixels: int) -> np.ndarray:
     scheme = urllib.parse.urlsplit(location).scheme.lower()
     if scheme in ('http', 'https'):
         try:
-            return _decode(io.BytesIO(download(location).content), location, max_pixels)
+            return _decode(io.BytesIO(download(location).content), without_userinfo(location), max_pixels)
         except DownloadError as error:
-            raise ImageError(f'{location}: cannot be fetched ({error})') from None
+            raise ImageError(f'{without_userinfo(location)}: cannot be fetched ({error})') from None
     if scheme == 'data':
         try:
             content = base64.b64decode(location.split(',', 1)[1], validate=True)

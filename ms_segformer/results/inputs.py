@@ -8,7 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..preprocessors.download import DownloadError, download
+from ..preprocessors.download import DownloadError, download, without_userinfo
 from ..preprocessors.image import ImageError
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
@@ -21,7 +21,8 @@ class Input:
     Attributes:
         location: what the user gave, to be read from.
         kind: `path`, `url` or `data`.
-        key: what tells it from every other input: the absolute path, the URL, or the digest of a `data:` URL.
+        key: what tells it from every other input: the absolute path, the URL without a password, or the digest of a
+            `data:` URL.
         version: size and mtime_ns of a file, and for a link what it leads to; None for what has none before it is
             read.
         file: (device, inode) of a file, None for anything else.
@@ -40,12 +41,12 @@ class Input:
         """The folders and the name that mirror the input below an output folder."""
         if self.kind == 'data':
             return 'data', self.key[-16:]
-        return _place_of_url(self.location) if self.kind == 'url' else _place_of_path(self.key)
+        return _place_of_url(self.key) if self.kind == 'url' else _place_of_path(self.key)
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        return self.location if self.kind != 'data' else f'the data URL {self.key}'
+        return self.location if self.kind == 'path' else self.key if self.kind == 'url' else f'the data URL {self.key}'
 
     def source(self, known: dict | None = None):
         """What `load_image` reads; a URL's content only if it is not the `known` version any more."""
@@ -56,18 +57,18 @@ class RemoteImage:
     """A URL as a file object that is fetched when it is read.
 
     Attributes:
-        name: the URL.
+        name: the URL, without a password.
         version: what tells this content from a later one; None before it was read.
         unchanged: reading found the known version, and raised `ImageError` in place of fetching it.
     """
 
     def __init__(self, url: str, known: dict | None = None):
-        self.name, self.known = url, known
+        self.url, self.name, self.known = url, without_userinfo(url), known
         self.version, self.unchanged = None, False
 
     def read(self) -> bytes:
         try:
-            found = download(self.name, self.known)
+            found = download(self.url, self.known)
         except DownloadError as error:
             raise ImageError(f'{self.name}: cannot be fetched ({error})') from None
         if found is None:
@@ -85,7 +86,7 @@ def find_input(location: str) -> Input:
         parts = urllib.parse.SplitResult('', '', location, '', '')
     scheme = parts.scheme.lower()
     if scheme in ('http', 'https'):
-        return Input(location, 'url', location)
+        return Input(location, 'url', without_userinfo(location))
     if scheme == 'data':
         return Input(location, 'data', 'sha256:' + hashlib.sha256(os.fsencode(location)).hexdigest())
     path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
@@ -125,8 +126,7 @@ def _place_of_path(path: str) -> tuple[str, ...]:
 def _place_of_url(url: str) -> tuple[str, ...]:
     """Host and path; a query, which may be long, as eight digits of its digest."""
     parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition('@')[2]
-    names = [_UNSAFE.sub('_', urllib.parse.unquote(name)) for name in (host, *parts.path.split('/'))]
+    names = [_UNSAFE.sub('_', urllib.parse.unquote(name)) for name in (parts.netloc, *parts.path.split('/'))]
     names = [name for name in names if name.strip('. ')]
     if len(names) < 2:
         names.append('index')

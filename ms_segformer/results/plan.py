@@ -210,8 +210,10 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
     for output in outputs:
         longest = max(map(len, os.fsencode(output).split(b'/')))
         if longest > LONGEST_NAME:
-            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; rename the '
-                    'image')
+            what_to_do = ('rename the image' if job.input.kind == 'path' else
+                          'save the image to a file with a shorter name, and pass that')
+            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; '
+                    f'{what_to_do}')
         path = f'{manifest.folder}/{output}'
         present = os.path.lexists(path)
         link = path if present and os.path.islink(path) else manifest.link_among(os.path.dirname(output))

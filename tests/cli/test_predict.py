@@ -570,6 +570,18 @@ def test_urls_are_fetched_once_a_run_and_known_again(photos, predict, server, mo
     assert predict(*urls, save=None) == 0 and len(written) == 3
 
 
+def test_a_password_in_a_url_is_neither_kept_nor_shown(photos, predict, server, capsys):
+    server.images['/x/a.png'] = (photos / 'b.png').read_bytes()
+    host = f'127.0.0.1:{server.server_port}'
+    long = f'http://user:secret@{host}/{"x" * 260}.png'
+    assert predict(f'http://user:secret@{host}/x/a.png', f'http://user:secret@{host}/gone.png', long, save=None) == 1
+    said = capsys.readouterr()
+    assert '1 of 3' in said.err and 'gone.png: cannot be fetched' in said.err
+    assert 'save the image to a file with a shorter name' in said.err and 'rename' not in said.err
+    assert not [name for name, content in tree('out').items() if b'secret' in content or 'secret' in name]
+    assert 'secret' not in said.out + said.err
+
+
 def test_many_images_are_planned_in_a_few_looks_at_each(tmp_path, monkeypatch):
     """Time is not asserted; the number of system calls that look at files is."""
     from ms_segformer.results import Input, Manifest, Run, make_plan
