@@ -16,7 +16,7 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config import read_configuration
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
-from ..preprocessors.download import without_userinfo
+from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
 from ..runtime import create_engine
@@ -153,14 +153,19 @@ class SegformerPipeline(Pipeline):
     def _stream(self, images, batch_size, options):
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
         images = enumerate(images)
-        with ThreadPoolExecutor(1, 'ms-segformer-read') as reader:
-            ahead = deque()
+        interruption = Interruption()
+        reader = ThreadPoolExecutor(1, 'ms-segformer-read', initializer=interruption.bind)
+        ahead = deque()
+        try:
             while True:
                 for index, image in islice(images, 2 * batch_size - len(ahead)):
                     ahead.append((index, image, reader.submit(self._prepare, image, options)))
                 if not ahead:
                     return
                 yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))], options)
+        finally:  # a caller that has had enough, or Ctrl-C, does not wait for slow servers
+            reader.shutdown(wait=False, cancel_futures=True)
+            interruption.interrupt()
 
     def _finish(self, items, options):
         """Results of some items in order, an error entry where reading failed."""

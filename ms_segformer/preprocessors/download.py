@@ -114,6 +114,37 @@ def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:
     return {key: value for key, value in found.items() if value is not None}
 
 
+class Interruption:
+    """Ends, from another thread, the download that a thread is in, and those that it begins later."""
+
+    _of_thread = threading.local()
+
+    def __init__(self):
+        self._lock, self._over = threading.Lock(), False
+        self._current: _Deadline | None = None
+
+    def bind(self) -> None:
+        """Take the downloads of the calling thread, one at a time, from now on."""
+        self._of_thread.bound = self
+
+    def interrupt(self) -> None:
+        """End them. One that is still being connected ends after `TIMEOUT_SECONDS` at the latest."""
+        with self._lock:
+            self._over = True
+            if self._current:
+                self._current.interrupt()
+
+    @classmethod
+    def watch(cls, deadline: '_Deadline | None') -> None:
+        """Note what the calling thread is in now."""
+        bound = getattr(cls._of_thread, 'bound', None)
+        if bound:
+            with bound._lock:
+                bound._current = deadline
+                if deadline and bound._over:
+                    deadline.interrupt()
+
+
 class _Deadline:
     """Shuts the connections given to it down when the time is over, so that whatever waits for them goes on."""
 
@@ -130,11 +161,18 @@ class _Deadline:
             raise DownloadError(f'not complete after {self.seconds:g} seconds; fetch it yourself and pass the '
                                 'path') from None
 
+    def interrupt(self) -> None:
+        """Let the time be over now."""
+        self.seconds, self.end = 0, time.monotonic()
+        self._shut_down()
+
     def __enter__(self):
         self._timer.start()
+        Interruption.watch(self)
         return self
 
     def __exit__(self, *_):
+        Interruption.watch(None)
         self._timer.cancel()
         self._timer.join()
         with self._lock:

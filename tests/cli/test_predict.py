@@ -3,6 +3,8 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -481,6 +483,36 @@ def test_an_interrupted_run_goes_on(photos, predict, monkeypatch):
     written = segmented(monkeypatch)
     assert predict(photos) == 0 and len(written) == 3
     assert tree('out') == tree('unbroken')
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_server(photos, predict):
+    ended = []
+
+    def serve():
+        connected, _ = silent.accept()
+        connected.settimeout(30)
+        connected.recv(10_000)
+        os.kill(os.getpid(), signal.SIGINT)
+        with connected:  # nothing is sent until the client has gone, which by itself it would do after 300 seconds
+            try:
+                ended.append(connected.recv(10_000))
+            except OSError as error:
+                ended.append(error)
+
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        url = f'http://127.0.0.1:{silent.getsockname()[1]}/a.png'
+        assert predict(photos / 'a.jpg', f'{url}?1', f'{url}?2') == 130
+        server.join(40)
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+    assert ended == [b'']
+    for thread in threading.enumerate():
+        if thread.name.startswith('ms-segformer-read'):
+            thread.join(20)  # the interpreter waits for it before it ends
+            assert not thread.is_alive()
 
 
 def test_an_unfinished_image_of_an_earlier_run_stays_its_own(photos, predict):
