@@ -141,7 +141,7 @@ def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job',
         manifest.append({**announced, 'error': error})
         return None
     manifest.append(job.entry(task, version, new.outputs))
-    job.state = 'done'
+    job.state, job.outputs = 'done', wanted
     return rows
 
 

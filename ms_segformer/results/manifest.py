@@ -95,7 +95,7 @@ def _checked(entry: dict) -> dict:
     """The entry, if it has the fields of one, and of their types."""
     records = [*entry['outputs'].items(), *entry.get('before', {}).items()]
     for output, record in records:
-        if not output or output.startswith('/') or '..' in output.split('/'):
+        if not output or '\0' in output or output.startswith('/') or '..' in output.split('/'):
             raise ValueError(f'{output} is not in its folder')
         if not isinstance(record['size'], int) or not isinstance(record['sha256'], str):
             raise ValueError(f'of {output} it does not say what it holds')

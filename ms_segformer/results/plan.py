@@ -216,13 +216,17 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
                     f'{what_to_do}')
         path = f'{manifest.folder}/{output}'
         present = os.path.lexists(path)
-        link = path if present and os.path.islink(path) else manifest.link_among(os.path.dirname(output))
-        if link:
-            return (f'{job.input.name}: {link} is a symbolic link, behind which nothing is written; move it away, or '
-                    'write to another folder (-o)')
+        special = path if present and not _is_plain(path) else manifest.link_among(os.path.dirname(output))
+        if special:
+            return (f'{job.input.name}: {special} is a symbolic link, folder or device, which nothing is written to; '
+                    'move it away, or write to another folder (-o)')
         if output not in owned and not run.overwrite and present:
             return f'{job.input.name}: {path} is there already and {_NOT_OURS}'
     return None
+
+
+def _is_plain(path: str) -> bool:
+    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def out_of_date(job: Job, version: dict | None, manifest: Manifest, run: Run) -> dict[str, str]:

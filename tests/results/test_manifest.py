@@ -55,6 +55,7 @@ NOT_OURS = {
     'nested': b'{"input": {"path": ' + b'[' * 10**5, 'nested, whole': b'{"input": {"path": ' + b'[' * 10**5 + b'\n',
     'outputs in a list': to_line({**entry('a'), 'outputs': ['a.png']}),
     'an output without a name': to_line({**entry('a'), 'outputs': {'': record_of(b'')}}),
+    'an impossible output': to_line({**entry('a'), 'outputs': {'a\0.png': record_of(b'')}}),
     'an output of nothing': to_line({**entry('a'), 'outputs': {'a.png': None}}),
     'a version in a list': to_line({**entry('a'), 'input': {'url': 'http://a', 'etag': ['b']}}),
     'a list for a path': to_line({**entry('a'), 'input': {'path': ['b']}}), 'a number': b'3\n', 'a list': b'[{}]\n'}
