@@ -1,4 +1,5 @@
 """Writing files so that a reader never sees half of one."""
+import errno
 import hashlib
 import os
 import secrets
@@ -30,31 +31,63 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         path: str or path-like.
 
     Raises:
+        IsADirectoryError: a directory stands there.
         OSError: the file cannot be written; the system's reason.
     """
     status = _status(path)
+    if status and stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, 'a directory stands where the file is to be written', str(path))
     descriptor = _own_output(status)
-    if descriptor is not None or (status and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)):
+    if descriptor is not None or (status and not stat.S_ISREG(status.st_mode)):
         with _copied_into(path, descriptor) as temporary:
             yield temporary
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, mode = _create(path, status.st_mode & 0o777 if status else None)
+    temporary, mode, lock = _create(path, status.st_mode & 0o777 if status else None)
     try:
         yield temporary
-        os.chmod(temporary, mode)  # some writers replace the file by one with permissions of its own
         with open(temporary, 'rb') as written:
             os.fsync(written.fileno())
+        os.chmod(temporary, mode)  # some writers replace the file by one with permissions of its own
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if lock is not None:
+            os.close(lock)
 
 
 def temporary_prefix(name: str) -> str:
     """How the temporary files for a file of this name begin: with it, what a killed process left can be told apart."""
     return f'{TEMPORARY}{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-'
+
+
+def remove_left(temporary: str | os.PathLike) -> None:
+    """Remove a temporary file that a killed process has left; one that is being written stays, or may be (Windows)."""
+    if not hasattr(os, 'O_NOFOLLOW'):
+        return
+    try:
+        handle = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # written meanwhile, or not ours
+        return
+    try:
+        if _lock(handle):
+            os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file until its last descriptor is closed; the system does that, however a process ends."""
+    try:
+        import fcntl
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows; a file system without locks, or another process has it
+        return False
+    return True
 
 
 def _status(path: str | os.PathLike) -> os.stat_result | None:
@@ -64,20 +97,25 @@ def _status(path: str | os.PathLike) -> os.stat_result | None:
         return None
 
 
-def _create(path: Path, mode: int | None) -> tuple[Path, int]:
-    """Make a temporary file for `path`; returns its path and its permissions, by default those the umask leaves."""
+def _create(path: Path, mode: int | None) -> tuple[Path, int, int | None]:
+    """Make a temporary file for `path`, and lock it where that can be done.
+
+    Returns:
+        Its path; the permissions it is to have, by default those the umask leaves; the lock, to be closed.
+    """
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ''
     while True:
         temporary = path.with_name(f'{temporary_prefix(path.name)}{secrets.token_hex(6)}{suffix}')
         try:
             # O_CREAT applies the umask: to read it, a process would have to change it for all of its threads.
-            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o200)
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600)
         except FileExistsError:
             continue
-        try:
-            return temporary, os.fstat(handle).st_mode & 0o777 if mode is None else mode
-        finally:
-            os.close(handle)
+        mode = os.fstat(handle).st_mode & 0o777 if mode is None else mode
+        if _lock(handle):
+            return temporary, mode, handle
+        os.close(handle)
+        return temporary, mode, None
 
 
 def _own_output(status: os.stat_result | None) -> int | None:

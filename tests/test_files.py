@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ms_segformer import files
-from ms_segformer.files import atomic_write, temporary_prefix
+from ms_segformer.files import atomic_write, remove_left, temporary_prefix
 
 
 def write(path, content='new'):
@@ -109,6 +109,33 @@ def test_two_threads_can_write_one_file(tmp_path):
         thread.join()
     content = (tmp_path / 'a.txt').read_text()
     assert len(content) == 1000 and len(set(content)) == 1 and os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_directory_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError, match='a directory stands'), atomic_write(tmp_path):
+        pytest.fail('the block ran')
+
+
+def test_what_is_being_written_is_not_a_leftover(tmp_path):
+    with atomic_write(tmp_path / 'a.txt') as temporary:
+        temporary.write_text('half')
+        remove_left(temporary)
+        assert temporary.exists()
+    left = tmp_path / temporary.name
+    left.write_text('of a killed process')
+    remove_left(left)
+    remove_left(left)
+    assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_file_without_permissions_is_replaced(tmp_path, monkeypatch):
+    """For root too, which opens everything: at no time is what is opened closed to its owner."""
+    (tmp_path / 'a.txt').touch(0o000)
+    seen = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda handle: seen.append(os.fstat(handle).st_mode & 0o600) or fsync(handle))
+    write(tmp_path / 'a.txt')
+    assert seen == [0o600] and stat.S_IMODE((tmp_path / 'a.txt').stat().st_mode) == 0
 
 
 def test_temporary_files_are_told_from_a_users_and_from_one_another():

@@ -94,8 +94,8 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     from ms_segformer.results import ResultWriter
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
-        if job.state == 'failed':  # without a version, so that the next run looks again
-            manifest.append(job.entry(task, None, manifest.owned(job.input.key), job.error))
+        if job.state == 'failed':
+            _fail(manifest, task, job, None, job.error)
     todo = [job for job in jobs if job.state == 'todo']
     sources = [job.input.source(job.known) for job in todo]
     results = segmenter(iter(sources), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
@@ -117,27 +117,39 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
 def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None,
           result: dict) -> list[dict] | None:
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
-    from ms_segformer.results import obstacle
-    outputs = list(job.outputs.values())
-    error = result.get('error') or obstacle(job, manifest, task)
+    from ms_segformer.results import AlteredError, change, obstacle, out_of_date
+    wanted = out_of_date(job, version, manifest, task)
+    error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
     if error:
-        job.fail(error if job.input.name in error else f'{job.input.name}: {error}')
-        manifest.append(job.entry(task, version, manifest.owned(job.input.key), job.error))
-        return None
+        return _fail(manifest, task, job, version if result.get('damaged') else None, error)
+    announced = None
     try:
-        contents, rows = writer.contents(job.outputs, job.input.name, result)
-        manifest.append(job.entry(task, version, outputs, writing=True))
-        writer.write({job.outputs[kind]: content for kind, content in contents.items()})
+        contents, rows = writer.contents(wanted, job.input.name, result)
+        new = change(job, manifest, task, {wanted[kind]: content for kind, content in contents.items()})
+        announced = job.entry(task, version, new.outputs, writing=True, before=new.before)
+        manifest.append(announced)
+        writer.write(new.files)
+    except AlteredError as reason:
+        return _fail(manifest, task, job, None, str(reason))
     except OSError as reason:
         if reason.errno in FULL_DISK:
             raise
-        job.fail(f'{job.input.name}: its result cannot be written ({reason})')
-        written = [output for output in outputs if os.path.lexists(manifest.folder / output)]
-        manifest.append(job.entry(task, version, written, job.error))
+        error = f'{job.input.name}: its result cannot be written ({reason})'
+        if announced is None:
+            return _fail(manifest, task, job, None, error)
+        job.fail(error)
+        manifest.append({**announced, 'error': error})
         return None
-    manifest.append(job.entry(task, version, outputs))
-    job.state = 'done'
+    manifest.append(job.entry(task, version, new.outputs))
+    job.state, job.outputs = 'done', wanted
     return rows
+
+
+def _fail(manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None, error: str) -> None:
+    """Note why an image failed before anything was written; what the manifest knows of its earlier result stays."""
+    job.fail(error if job.input.name in error else f'{job.input.name}: {error}')
+    if not manifest.owned(job.input.key):
+        manifest.append(job.entry(task, version, {}, job.error))
 
 
 @contextmanager
@@ -204,17 +216,21 @@ def _expand(items: Iterable[str]) -> list[str]:
     from ms_segformer.preprocessors.image import ImageError, image_files
     from ms_segformer.results import OwnOutputs
     results = OwnOutputs()
-    found = {}
+    found, left_out = {}, 0
     for item in items:
         if os.path.isdir(item):
-            inside = [path for path in image_files(item) if path not in results]
-            if not inside:
-                raise ImageError(f'{item}: no images in this folder')
+            seen, nothing = image_files(item), ImageError(f'{item}: no images in this folder')
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
-            inside = [path for path in sorted(glob.glob(item, recursive=True)) if path not in results]
-            if not inside:
-                raise FileNotFoundError(f'{item}: nothing matches this pattern')
+            seen = sorted(glob.glob(item, recursive=True))
+            nothing = FileNotFoundError(f'{item}: nothing matches this pattern')
         else:
-            inside = [item]
+            found[item] = None
+            continue
+        inside = [path for path in seen if path not in results]
+        left_out += len(seen) - len(inside)
+        if not inside:
+            raise nothing if not seen else ImageError(f'{item}: holds nothing but results of earlier runs')
         found.update(dict.fromkeys(inside))
+    if left_out:
+        print(f'note: {left_out} results of earlier runs are not taken for images', file=sys.stderr)
     return list(found)

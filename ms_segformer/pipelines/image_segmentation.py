@@ -16,7 +16,8 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config import read_configuration
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
-from ..preprocessors.image import MAX_PIXELS, check_reading, load_image
+from ..preprocessors.download import Interruption, without_userinfo
+from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
 from ..runtime import create_engine
 from ..slide import slide_segment
@@ -105,8 +106,9 @@ class SegformerPipeline(Pipeline):
             at the size of the upright image), `labels` (str), `scores` (mean softmax probability over the mask,
             0–1); and `seg_map`, H×W uint8 class ids. Class ids without a name (VOID) are in `seg_map` only.
             For a list or tuple a list of such dicts, for anything else iterable a generator of them. An image in them
-            that cannot be read does not take the others with it: its dict is empty but for `error` (the reason) and
-            `index` (its position), and a warning is logged.
+            that cannot be read does not take the others with it: its dict is empty but for `error` (the reason),
+            `index` (its position) and `damaged` (True: the content is at fault, and another try would give the same),
+            and a warning is logged.
 
         Raises:
             FileNotFoundError, ImageError: a single image cannot be read.
@@ -151,14 +153,19 @@ class SegformerPipeline(Pipeline):
     def _stream(self, images, batch_size, options):
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
         images = enumerate(images)
-        with ThreadPoolExecutor(1, 'ms-segformer-read') as reader:
-            ahead = deque()
+        interruption = Interruption()
+        reader = ThreadPoolExecutor(1, 'ms-segformer-read', initializer=interruption.bind)
+        ahead = deque()
+        try:
             while True:
                 for index, image in islice(images, 2 * batch_size - len(ahead)):
                     ahead.append((index, image, reader.submit(self._prepare, image, options)))
                 if not ahead:
                     return
                 yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))], options)
+        finally:  # a caller that has had enough, or Ctrl-C, does not wait for slow servers
+            reader.shutdown(wait=False, cancel_futures=True)
+            interruption.interrupt()
 
     def _finish(self, items, options):
         """Results of some items in order, an error entry where reading failed."""
@@ -168,9 +175,11 @@ class SegformerPipeline(Pipeline):
             try:
                 prepared[index] = future.result()
             except (ValueError, OSError) as error:
-                name = image if isinstance(image, (str, os.PathLike)) else type(image).__name__
+                name = (without_userinfo(os.fspath(image)) if isinstance(image, (str, os.PathLike))
+                        else type(image).__name__)
                 logger.warning('image %d (%s) was left out: %s', index, name, error)
-                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index}
+                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index,
+                                  'damaged': isinstance(error, DamagedImageError)}
         results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
         return [results[index] for index, *_ in items]
 

@@ -1,10 +1,13 @@
 """Fetches what a URL names, in bounded time and memory."""
+import base64
 import hashlib
 import http.client
+import os
 import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +28,8 @@ class Download:
 
     Attributes:
         content: the bytes.
-        version: what tells this content from a later one: a dict with the server's `etag` and `last_modified` as far
-            as it sends them, else with `size` (bytes) and `sha256`.
+        version: what tells this content from a later one: a dict with `size` (bytes) and `sha256`, and the server's
+            `etag` and `last_modified` as far as it sends them.
     """
 
     content: bytes
@@ -37,7 +40,7 @@ def download(url: str, known: dict | None = None) -> Download | None:
     """Fetch an http or https URL, through the proxies that the environment names.
 
     Args:
-        url: the address.
+        url: the address; `user:password@` before the host is sent as basic authentication.
         known: `version` of an earlier `Download` of it: asks the server for the content only if it has changed.
 
     Returns:
@@ -47,15 +50,9 @@ def download(url: str, known: dict | None = None) -> Download | None:
         DownloadError: it cannot be reached, says anything but 200, needs more than `DEADLINE_SECONDS` or has more
             than `MAX_BYTES`.
     """
-    headers = {'User-Agent': 'ms-segformer'}
-    if known and 'etag' in known:
-        headers['If-None-Match'] = known['etag']
-    elif known and 'last_modified' in known:
-        headers['If-Modified-Since'] = known['last_modified']
     deadline = _Deadline(DEADLINE_SECONDS)
     try:
-        with deadline, _opener(deadline).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) \
-                as answer:
+        with deadline, _opener(deadline).open(_request(url, known), timeout=TIMEOUT_SECONDS) as answer:
             content = _read(answer)
             deadline.check()
     except urllib.error.HTTPError as error:
@@ -67,7 +64,37 @@ def download(url: str, known: dict | None = None) -> Download | None:
         deadline.check()
         raise DownloadError(str(error)) from None
     version = _version(answer.headers, content)
-    return None if version == known else Download(content, version)
+    same = known and all(known.get(key) == version[key] for key in ('size', 'sha256'))
+    return None if same else Download(content, version)
+
+
+def without_userinfo(url: str) -> str:
+    """An http or https URL as it may be shown and kept: without a user's name and password. Else what was given."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return url
+    if parts.scheme.lower() not in ('http', 'https') or '@' not in parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
+
+
+def _request(url: str, known: dict | None) -> urllib.request.Request:
+    """What asks for a URL as a user writes it: with spaces, other scripts, and a name and password before the host."""
+    parts = urllib.parse.urlsplit(url)
+    userinfo, _, host = parts.netloc.rpartition('@')
+    host = host if host.isascii() else host.encode('idna').decode()
+    path, query = (urllib.parse.quote(os.fsencode(text), safe="%/:@!$&'()*+,;=?~") for text in parts[2:4])
+    request = urllib.request.Request(urllib.parse.urlunsplit((parts.scheme, host, path, query, '')),
+                                     headers={'User-Agent': 'ms-segformer'})
+    if userinfo:
+        token = base64.b64encode(urllib.parse.unquote_to_bytes(userinfo)).decode()
+        request.add_unredirected_header('Authorization', f'Basic {token}')  # for this host alone
+    if known and 'etag' in known:
+        request.add_header('If-None-Match', known['etag'])
+    elif known and 'last_modified' in known:
+        request.add_header('If-Modified-Since', known['last_modified'])
+    return request
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
@@ -82,9 +109,40 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:
-    found = {'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
-    found = {key: value for key, value in found.items() if value}
-    return found or {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+    found = {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest(),
+             'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+class Interruption:
+    """Ends, from another thread, the download that a thread is in, and those that it begins later."""
+
+    _of_thread = threading.local()
+
+    def __init__(self):
+        self._lock, self._over = threading.Lock(), False
+        self._current: _Deadline | None = None
+
+    def bind(self) -> None:
+        """Take the downloads of the calling thread, one at a time, from now on."""
+        self._of_thread.bound = self
+
+    def interrupt(self) -> None:
+        """End them. One that is still being connected ends after `TIMEOUT_SECONDS` at the latest."""
+        with self._lock:
+            self._over = True
+            if self._current:
+                self._current.interrupt()
+
+    @classmethod
+    def watch(cls, deadline: '_Deadline | None') -> None:
+        """Note what the calling thread is in now."""
+        bound = getattr(cls._of_thread, 'bound', None)
+        if bound:
+            with bound._lock:
+                bound._current = deadline
+                if deadline and bound._over:
+                    deadline.interrupt()
 
 
 class _Deadline:
@@ -103,11 +161,18 @@ class _Deadline:
             raise DownloadError(f'not complete after {self.seconds:g} seconds; fetch it yourself and pass the '
                                 'path') from None
 
+    def interrupt(self) -> None:
+        """Let the time be over now."""
+        self.seconds, self.end = 0, time.monotonic()
+        self._shut_down()
+
     def __enter__(self):
         self._timer.start()
+        Interruption.watch(self)
         return self
 
     def __exit__(self, *_):
+        Interruption.watch(None)
         self._timer.cancel()
         self._timer.join()
         with self._lock:

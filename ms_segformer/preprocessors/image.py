@@ -1,6 +1,7 @@
 """Turns whatever a user calls an image into an H×W×3 uint8 RGB array, upright."""
 import base64
 import binascii
+import functools
 import io
 import os
 import stat
@@ -13,17 +14,23 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .download import DownloadError, download
+from .download import DownloadError, download, without_userinfo
 
 MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be larger, and would fill the memory
 BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
+# Pillow's decoders of these. Of the others some decode before the size is known (ICO, ICNS), one runs a program (EPS).
+FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 
 _pillow_limit = threading.Lock()
 
 
 class ImageError(ValueError):
     """An image that cannot be read or is not one; the message says which and what is accepted."""
+
+
+class DamagedImageError(ImageError):
+    """The content itself is at fault: reading it again, or with other limits, gives the same."""
 
 
 def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -102,9 +109,9 @@ def _from_location(location: str, max_pixels: int) -> np.ndarray:
     scheme = urllib.parse.urlsplit(location).scheme.lower()
     if scheme in ('http', 'https'):
         try:
-            return _decode(io.BytesIO(download(location).content), location, max_pixels)
+            return _decode(io.BytesIO(download(location).content), without_userinfo(location), max_pixels)
         except DownloadError as error:
-            raise ImageError(f'{location}: cannot be fetched ({error})') from None
+            raise ImageError(f'{without_userinfo(location)}: cannot be fetched ({error})') from None
     if scheme == 'data':
         try:
             content = base64.b64decode(location.split(',', 1)[1], validate=True)
@@ -141,12 +148,25 @@ def _decode(file, name, max_pixels):
     try:
         with _open(file) as image:
             return _from_pil(image, name, max_pixels)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError(f'{name}: not an image that Pillow can read') from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f'{name}: a truncated or damaged image ({error})') from None
+        raise DamagedImageError(f'{name}: not an image of a kind that is read ({", ".join(_formats())})') from None
+    except MemoryError:
+        raise ImageError(f'{name}: there is not enough memory to decode it') from None
+    except OSError as error:
+        if error.errno is not None:
+            raise ImageError(f'{name}: cannot be read ({error.strerror})') from None
+        raise DamagedImageError(f'{name}: a truncated or damaged image ({error})') from None
+    except Exception as error:  # each of Pillow's decoders has exceptions of its own
+        raise DamagedImageError(f'{name}: a truncated or damaged image ({error})') from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _open(file):
@@ -154,24 +174,29 @@ def _open(file):
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file)
+            return Image.open(file, formats=_formats())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
 def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    if image.width * image.height > max_pixels:
-        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {max_pixels:,}; with max_pixels '
-                         '(--max-pixels) larger images are read')
-    if not image.width or not image.height:
-        raise ImageError(f'{name}: {image.width}×{image.height} pixels, nothing to segment')
+    _check_size(image, name, max_pixels)
     image.load()  # a TIFF is turned upright here, and its size changes
+    _check_size(image, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
     convert = _to_grey(image) if wide else _to_rgb
     stored, upright = _canvas(image.width, image.height, image.getexif().get(0x0112, 1))
     for rows, band in _bands(image):
         stored[rows] = convert(band)
     return upright
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {max_pixels:,}; with max_pixels '
+                         '(--max-pixels) larger images are read')
+    if not image.width or not image.height:
+        raise DamagedImageError(f'{name}: {image.width}×{image.height} pixels, nothing to segment')
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

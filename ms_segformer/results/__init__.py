@@ -4,8 +4,8 @@ Imported lazily where it is used: it brings OpenCV and Pillow.
 """
 from .inputs import Input, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
-from .plan import Job, Run, make_plan, obstacle
+from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
 from .writer import ResultWriter, coco_rle, segments
 
-__all__ = ['Input', 'Job', 'Manifest', 'ManifestError', 'OwnOutputs', 'ResultWriter', 'Run', 'coco_rle', 'find_input',
-           'make_plan', 'obstacle', 'segments']
+__all__ = ['AlteredError', 'Input', 'Job', 'Manifest', 'ManifestError', 'OwnOutputs', 'ResultWriter', 'Run', 'change',
+           'coco_rle', 'find_input', 'make_plan', 'obstacle', 'out_of_date', 'segments']

@@ -8,7 +8,7 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..preprocessors.download import DownloadError, download
+from ..preprocessors.download import DownloadError, download, without_userinfo
 from ..preprocessors.image import ImageError
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
@@ -21,8 +21,10 @@ class Input:
     Attributes:
         location: what the user gave, to be read from.
         kind: `path`, `url` or `data`.
-        key: what tells it from every other input: the absolute path, the URL, or the digest of a `data:` URL.
-        version: size and mtime_ns of a file; None for what has none before it is read.
+        key: what tells it from every other input: the absolute path, the URL without a password, or the digest of a
+            `data:` URL.
+        version: size and mtime_ns of a file, and for a link what it leads to; None for what has none before it is
+            read.
         file: (device, inode) of a file, None for anything else.
         missing: no such file.
     """
@@ -39,12 +41,12 @@ class Input:
         """The folders and the name that mirror the input below an output folder."""
         if self.kind == 'data':
             return 'data', self.key[-16:]
-        return _place_of_url(self.location) if self.kind == 'url' else _place_of_path(self.key)
+        return _place_of_url(self.key) if self.kind == 'url' else _place_of_path(self.key)
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        return self.location if self.kind != 'data' else f'the data URL {self.key}'
+        return self.location if self.kind == 'path' else self.key if self.kind == 'url' else f'the data URL {self.key}'
 
     def source(self, known: dict | None = None):
         """What `load_image` reads; a URL's content only if it is not the `known` version any more."""
@@ -55,18 +57,18 @@ class RemoteImage:
     """A URL as a file object that is fetched when it is read.
 
     Attributes:
-        name: the URL.
+        name: the URL, without a password.
         version: what tells this content from a later one; None before it was read.
         unchanged: reading found the known version, and raised `ImageError` in place of fetching it.
     """
 
     def __init__(self, url: str, known: dict | None = None):
-        self.name, self.known = url, known
+        self.url, self.name, self.known = url, without_userinfo(url), known
         self.version, self.unchanged = None, False
 
     def read(self) -> bytes:
         try:
-            found = download(self.name, self.known)
+            found = download(self.url, self.known)
         except DownloadError as error:
             raise ImageError(f'{self.name}: cannot be fetched ({error})') from None
         if found is None:
@@ -84,11 +86,11 @@ def find_input(location: str) -> Input:
         parts = urllib.parse.SplitResult('', '', location, '', '')
     scheme = parts.scheme.lower()
     if scheme in ('http', 'https'):
-        return Input(location, 'url', location)
+        return Input(location, 'url', without_userinfo(location))
     if scheme == 'data':
         return Input(location, 'data', 'sha256:' + hashlib.sha256(os.fsencode(location)).hexdigest())
     path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
-    key = os.path.abspath(path)
+    key = _key_of_path(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -97,16 +99,26 @@ def find_input(location: str) -> Input:
         return Input(location, 'path', key)
     if not stat.S_ISREG(status.st_mode):
         return Input(location, 'path', key)
-    return Input(location, 'path', key, {'size': status.st_size, 'mtime_ns': status.st_mtime_ns},
-                 (status.st_dev, status.st_ino))
+    version = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+    real = os.path.realpath(path)
+    if real != key:  # a link that leads to another file later is another image
+        version['link_to'] = real
+    return Input(location, 'path', key, version, (status.st_dev, status.st_ino))
+
+
+def _key_of_path(path: str) -> str:
+    """The absolute path. `..` is what the system takes it for, which behind a symbolic link is not the text before."""
+    folder, name = os.path.split(path.rstrip(os.sep))
+    if '..' in path.split(os.sep):
+        path = os.path.realpath(path) if name == '..' else os.path.join(os.path.realpath(folder), name)
+    slash = os.sep if path.endswith(os.sep) else ''  # 'a.png/' is not 'a.png': the system finds nothing there
+    return os.path.abspath(path) + slash
 
 
 def _place_of_path(path: str) -> tuple[str, ...]:
     """Below the current directory the relative path, else the absolute one without its root."""
     here = os.path.join(os.getcwd(), '')
-    if path.startswith(here):
-        return tuple(path[len(here):].split(os.sep))
-    drive, rest = os.path.splitdrive(path)
+    drive, rest = os.path.splitdrive(path.removeprefix(here))
     parts = [part for part in (_UNSAFE.sub('_', drive).strip('_'), *rest.split(os.sep)) if part]
     return tuple(parts) or ('image',)
 
@@ -114,8 +126,7 @@ def _place_of_path(path: str) -> tuple[str, ...]:
 def _place_of_url(url: str) -> tuple[str, ...]:
     """Host and path; a query, which may be long, as eight digits of its digest."""
     parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition('@')[2]
-    names = [_UNSAFE.sub('_', urllib.parse.unquote(name)) for name in (host, *parts.path.split('/'))]
+    names = [_UNSAFE.sub('_', urllib.parse.unquote(name)) for name in (parts.netloc, *parts.path.split('/'))]
     names = [name for name in names if name.strip('. ')]
     if len(names) < 2:
         names.append('index')

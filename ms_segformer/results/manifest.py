@@ -2,27 +2,32 @@
 
 One JSON object a line and image:
 
-- `input`: `path` with `size` and `mtime_ns` (a failure to look at it leaves them out), or `url` with `etag`,
-  `last_modified`, or `size` and `sha256` of its content; or `data`, the digest of a `data:` URL;
-- `outputs`: its files, relative to the folder;
+- `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`; or `url` with `size` and `sha256` of its
+  content, `etag` and `last_modified`; or `data`, the digest of a `data:` URL;
+- `outputs`: its files, relative to the folder, each with `size` and `sha256`: another content is not ours any more;
 - `model`: `name` as it was given and `sha256` over weights and settings (`models.fingerprint`);
 - `options`: those that change results;
-- `error`: null, or why there is no result;
-- `writing`: true in the line that announces the files of an image before the first of them appears. After a run only
-  images that a killed one left unfinished, and that no later one was asked for, have it.
+- `error`: null, or why there is no result. An image that has one keeps its line when a later try fails before anything
+  is written. Where another try may succeed, `input` is without what tells contents apart, and the next run tries again;
+- `writing`: true in the line that announces the files of an image before the first of them appears, with `before`: what
+  stands in their places, as in `outputs`. After a run only images that are unfinished have it, because the run was
+  killed or a file could not be written.
 
 While a run goes on lines are appended, and a later line of an image replaces an earlier one. At its end the file is
 written anew, the images of the run last and in their order, so that it does not depend on how often a run was broken.
 """
+import hashlib
 import json
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..files import TEMPORARY, atomic_write, temporary_prefix
+from ..files import TEMPORARY, atomic_write, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
-_BEGIN = b'{"input":'
+LONGEST_LINE = 2**22  # bytes
+_BEGIN = b'{"input": {"'
 
 
 class ManifestError(ValueError):
@@ -42,54 +47,81 @@ def to_line(entry: dict) -> bytes:
         return (json.dumps(entry) + '\n').encode()
 
 
-def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int]:
+def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int, bool]:
     """Read the manifest of a folder.
 
     Returns:
-        (entries by their input's key, the last line of each; bytes of the file that are whole lines): what a killed
-        process left of a last line is not counted. Without a manifest, ({}, 0).
+        (entries by their input's key, the last line of each; bytes of the file that hold them; whether these end
+        with a line's end, which an editor may have taken): what a killed process left of a last line is not counted.
+        Without a manifest, ({}, 0, True).
 
     Raises:
         ManifestError: the file is another program's, or damaged.
     """
     path = Path(folder) / NAME
     if not os.path.lexists(path):
-        return {}, 0
+        return {}, 0, True
+    entries, whole, ended = {}, 0, True
     try:
-        content = _read(path)
-        whole = content.rfind(b'\n') + 1
-        torn = content[whole:].rstrip(b'\0')  # zeros: a file system after a power cut
-        if not torn.startswith(_BEGIN[:len(torn)]):
-            raise ValueError('its last line is none of ours')
-        entries = {}
-        for line in content[:whole].splitlines():
-            entry = _checked(json.loads(line))
-            entries.pop(key_of(entry), None)  # the place of an entry is that of its last line
-            entries[key_of(entry)] = entry
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        for line in _lines(path):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                torn = line.rstrip(b'\0')  # zeros: a file system after a power cut
+                if line.endswith(b'\n') or not torn.startswith(_BEGIN[:len(torn)]) or not (torn or entries):
+                    raise
+                break
+            key = key_of(_checked(entry))
+            entries.pop(key, None)  # the place of an entry is that of its last line
+            entries[key] = entry
+            whole, ended = whole + len(line), line.endswith(b'\n')
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise ManifestError(f'{path}: not a manifest of ms-segformer predict, or a damaged one ({error}); write to '
                             'another folder (-o), or move the file away: what lies beside it is left alone') from None
-    return entries, whole
+    return entries, whole, ended
 
 
-def _read(path: Path) -> bytes:
+def _lines(path: Path) -> Iterator[bytes]:
     if not path.is_file():
         raise ValueError('not a regular file')
     with open(path, 'rb') as file:
-        begin = file.read(len(_BEGIN))
-        if not _BEGIN.startswith(begin.rstrip(b'\0')):
-            raise ValueError('it begins differently')  # a large one of another program is not read
-        return begin + file.read()
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
+                raise ValueError(f'it has a line of more than {LONGEST_LINE} bytes')
+            yield line
 
 
 def _checked(entry: dict) -> dict:
-    for output in entry['outputs']:
-        if output.startswith('/') or '..' in output.split('/'):
+    """The entry, if it has the fields of one, and of their types."""
+    records = [*entry['outputs'].items(), *entry.get('before', {}).items()]
+    for output, record in records:
+        if not output or '\0' in output or output.startswith('/') or '..' in output.split('/'):
             raise ValueError(f'{output} is not in its folder')
-    if not (isinstance(entry['options'], dict) and isinstance(entry['model']['sha256'], str)
+        if not isinstance(record['size'], int) or not isinstance(record['sha256'], str):
+            raise ValueError(f'of {output} it does not say what it holds')
+    if not (isinstance(key_of(entry), str) and all(isinstance(value, (str, int)) for value in entry['input'].values())
+            and isinstance(entry['options'], dict) and isinstance(entry['model']['sha256'], str)
             and isinstance(entry['model']['name'], str) and isinstance(entry['error'], (str, type(None)))):
         raise ValueError('an entry has other fields')
     return entry
+
+
+def record_of(content: bytes) -> dict:
+    """What tells a content from every other: `size` in bytes and `sha256`."""
+    return {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def records_in(entry: dict, output: str) -> list[dict]:
+    """What an entry says a file may hold: its result or, where it is still being written, what stood there before."""
+    return [entry[field][output] for field in ('outputs', 'before') if output in entry.get(field, {})]
+
+
+def holds_one_of(path: str | os.PathLike, records: list[dict]) -> bool:
+    """Whether a regular file has a content of these; it is only read if its size is that of one."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size not in [record['size'] for record in records]:
+        return False
+    return record_of(Path(path).read_bytes()) in records
 
 
 class Manifest:
@@ -113,16 +145,21 @@ class Manifest:
         self.folder = Path(folder)
         self.path = self.folder / NAME
         self.entries: dict[str, dict] = {}
-        self._whole = 0  # bytes of whole lines
+        self._whole, self._ended = 0, True  # bytes of lines, and whether the last one has its end
+        self._links: dict[str, str | None] = {}  # the link that a folder lies behind
         self._lock = self._file = None
 
     def __enter__(self) -> 'Manifest':
         if self.folder.exists() and not self.folder.is_dir():
             raise ManifestError(f'{self.folder}: a file; results are written to a folder')
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ManifestError(f'{self.folder}: the folder cannot be made, because a file or a link that leads '
+                                'nowhere is in the way; write to another folder (-o)') from None
         self._lock = _lock(self.folder)
         try:
-            self.entries, self._whole = read_manifest(self.folder)
+            self.entries, self._whole, self._ended = read_manifest(self.folder)
         except BaseException:
             self.__exit__()
             raise
@@ -134,18 +171,32 @@ class Manifest:
                 os.close(descriptor)
         self._lock = self._file = None
 
-    def owned(self, key: str) -> list[str]:
-        """The files of an input, relative to the folder."""
-        return self.entries[key]['outputs'] if key in self.entries else []
+    def owned(self, key: str) -> dict[str, dict]:
+        """The files of an input, relative to the folder, and what they hold."""
+        return self.entries[key]['outputs'] if key in self.entries else {}
+
+    def link_among(self, folder: str) -> str | None:
+        """The symbolic link that a folder below this one is or lies behind: what is there is not ours."""
+        if folder not in self._links:
+            path = f'{self.folder}/{folder}'
+            self._links[folder] = (None if not folder else path if os.path.islink(path) else
+                                   self.link_among(os.path.dirname(folder)))
+        return self._links[folder]
 
     def append(self, entry: dict) -> None:
         """Add a line. One that announces files (`writing`) reaches the disk before this returns."""
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             os.ftruncate(self._file, self._whole)
-        line = to_line(entry)
-        while line:
-            line = line[os.write(self._file, line):]
+        line = to_line(entry) if self._ended else b'\n' + to_line(entry)
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:  # a full disk takes a part
+            os.ftruncate(self._file, self._whole)
+            raise
+        self._whole, self._ended = self._whole + len(line), True
         if entry.get('writing'):
             os.fsync(self._file)
         self.entries[key_of(entry)] = entry
@@ -175,7 +226,7 @@ class Manifest:
             length = len(temporary_prefix(NAME))
             for name in found:
                 if name[:length] in prefixes:
-                    (folder / name).unlink(missing_ok=True)
+                    remove_left(folder / name)
 
 
 def _lock(folder: Path) -> int | None:
@@ -198,29 +249,44 @@ def _lock(folder: Path) -> int | None:
 
 
 class OwnOutputs:
-    """The files that manifests list: `path in OwnOutputs()` looks at those of its folder and of all above it."""
+    """The results that manifests list: `path in OwnOutputs()` looks at those of its folder and of all above it.
+
+    A file that holds something else than what the manifest says, or that is listed by another user's, is none.
+    """
 
     def __init__(self):
+        self._listed: dict[str, tuple[dict[str, list[dict]], ...]] = {}
         self._real: dict[str, str] = {}
-        self._listed: dict[str, tuple[set[str], ...]] = {}
 
     def __contains__(self, path: str) -> bool:
-        folder, name = os.path.split(path)
+        folder, name = os.path.split(os.path.join(os.getcwd(), path))
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
-        real = self._real[folder]
-        return any(os.path.join(real, name) in files for files in self._above(real))
+        for place in dict.fromkeys((self._real[folder], folder)):  # a folder of results may have become a link
+            listed = os.path.join(place, name)
+            records = [record for files in self._above(place) for record in files.get(listed, ())]
+            if records and holds_one_of(path, records):
+                return True
+        return False
 
-    def _above(self, folder: str) -> tuple[set[str], ...]:
-        """What the manifests of a folder and of those above it list, a set each."""
+    def _above(self, folder: str) -> tuple[dict[str, list[dict]], ...]:
+        """What the manifests of a folder and of those above it list, and what it may hold: a dict each."""
         if folder not in self._listed:
             parent = os.path.dirname(folder)
             above = self._above(parent) if parent != folder else ()
-            try:
-                entries, _ = read_manifest(folder)
-            except (ManifestError, OSError):  # another program's, or none that may be read
-                entries = {}
-            files = {os.path.join(folder, *output.split('/')) for entry in entries.values()
-                     for output in entry['outputs']}
+            files: dict[str, list[dict]] = {}
+            for entry in _own_entries(folder).values():
+                for output in entry['outputs']:
+                    files.setdefault(os.path.join(folder, *output.split('/')), []).extend(records_in(entry, output))
             self._listed[folder] = (*above, files) if files else above
         return self._listed[folder]
+
+
+def _own_entries(folder: str) -> dict[str, dict]:
+    """The entries of a folder's manifest if this user, or the system's, has written it."""
+    try:
+        if hasattr(os, 'geteuid') and os.lstat(os.path.join(folder, NAME)).st_uid not in (0, os.geteuid()):
+            return {}
+        return read_manifest(folder)[0]
+    except (ManifestError, OSError):  # another program's, or none that may be read
+        return {}

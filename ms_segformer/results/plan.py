@@ -4,10 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .inputs import Input
-from .manifest import Manifest, ManifestError
+from .manifest import Manifest, ManifestError, holds_one_of, record_of, records_in
 from .writer import KINDS
 
 LONGEST_NAME = 255  # bytes; the limit of nearly every file system
+_NOT_OURS = 'is not a result of this image; move it away, use --overwrite, or write to another folder (-o)'
+_CONTENT = ('size', 'mtime_ns', 'link_to', 'sha256')  # of a version; the others are how a server calls it
+
+
+class AlteredError(ValueError):
+    """A result that is not as it was written; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,9 @@ class Job:
         """Leave the image as the manifest's entry has it."""
         self.state, self.error = ('skipped' if entry['error'] is None else 'failed before'), entry['error']
 
-    def entry(self, run: Run, version: dict | None, outputs: Iterable[str], error: str | None = None, **more) -> dict:
+    def entry(self, run: Run, version: dict | None, outputs: dict[str, dict], error: str | None = None, **more) -> dict:
         """The manifest's entry of this image."""
-        return {'input': {self.input.kind: self.input.key, **(version or {})}, 'outputs': list(outputs),
+        return {'input': {self.input.kind: self.input.key, **(version or {})}, 'outputs': dict(sorted(outputs.items())),
                 'model': run.model, 'options': run.options, 'error': error, **more}
 
 
@@ -96,7 +102,7 @@ def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job
 
 
 def _name_all(inputs: list[Input], manifest: Manifest, run: Run) -> list[dict[str, str]]:
-    bases = {key: _base_of(entry['outputs'][0]) for key, entry in manifest.entries.items() if entry['outputs']}
+    bases = {key: _base_of(min(entry['outputs'])) for key, entry in manifest.entries.items() if entry['outputs']}
     taken = set(map(os.path.normcase, bases.values()))
     named = []
     for each in inputs:
@@ -143,7 +149,7 @@ def _refuse_other_results(jobs: list[Job], manifest: Manifest, run: Run) -> None
 
 
 def _has_result(entry: dict | None) -> bool:
-    return entry is not None and not entry.get('writing') and entry['error'] is None
+    return entry is not None and not entry.get('writing') and bool(entry['outputs'])
 
 
 def _differences(before: dict, now: dict) -> str:
@@ -163,44 +169,112 @@ def _refuse_inputs(job: Job, folder: str, files: dict[tuple, Input]) -> None:
 
 
 def _decide(job: Job, manifest: Manifest, run: Run) -> None:
-    error = f'{job.input.name}: no such file' if job.input.missing else obstacle(job, manifest, run)
+    asked = [job.outputs[kind] for kind in run.save]
+    error = f'{job.input.name}: no such file' if job.input.missing else obstacle(job, asked, manifest, run)
     if error:
         job.fail(error)
         return
     entry = manifest.entries.get(job.input.key)
     if entry is None or entry.get('writing') or run.overwrite or (run.retry_failed and entry['error'] is not None):
         return
-    if _differs(entry, run) or not _complete(job, entry, str(manifest.folder)):
+    if _differs(entry, run) or not (entry['error'] or _complete(job, entry, manifest, run)):
         return
-    version = {key: value for key, value in entry['input'].items() if key != job.input.kind}
+    version = _version(entry, job)
     if job.input.kind == 'url':
         job.known = version or None
     elif version == (job.input.version or {}) and (version or job.input.kind == 'data'):
         job.pass_over(entry)
 
 
+def _version(entry: dict, job: Job) -> dict:
+    return {key: value for key, value in entry['input'].items() if key != job.input.kind}
+
+
 def _differs(entry: dict, run: Run) -> bool:
     return entry['model']['sha256'] != run.model['sha256'] or entry['options'] != run.options
 
 
-def _complete(job: Job, entry: dict, folder: str) -> bool:
-    """Whether all files are there that an image's entry lists, and all that are wanted; a failed image has none."""
-    wanted = set(entry['outputs'])
-    if entry['error'] is None:
-        wanted |= set(job.outputs.values())
-    return wanted <= set(entry['outputs']) and all(os.path.isfile(f'{folder}/{output}') for output in wanted)
+def _complete(job: Job, entry: dict, manifest: Manifest, run: Run) -> bool:
+    """Whether all files that this run is asked for are there, each as large as it was written."""
+    for kind in run.save:
+        record = entry['outputs'].get(job.outputs[kind])
+        path = f'{manifest.folder}/{job.outputs[kind]}'
+        if record is None or not os.path.isfile(path) or os.path.getsize(path) != record['size']:
+            return False
+    return True
 
 
-def obstacle(job: Job, manifest: Manifest, run: Run) -> str | None:
-    """Why the files of an image may not be written, None when they may."""
-    owned = set(manifest.owned(job.input.key))
-    folder = str(manifest.folder)
-    for output in job.outputs.values():
+def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> str | None:
+    """Why files of an image cannot be written, whatever they will hold; None when they may be."""
+    owned = manifest.owned(job.input.key)
+    for output in outputs:
         longest = max(map(len, os.fsencode(output).split(b'/')))
         if longest > LONGEST_NAME:
-            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; rename the '
-                    'image')
-        if output not in owned and not run.overwrite and os.path.lexists(f'{folder}/{output}'):
-            return (f'{job.input.name}: {folder}/{output} is there already and is not a result of this image; move it '
-                    'away, use --overwrite, or write to another folder (-o)')
+            what_to_do = ('rename the image' if job.input.kind == 'path' else
+                          'save the image to a file with a shorter name, and pass that')
+            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; '
+                    f'{what_to_do}')
+        path = f'{manifest.folder}/{output}'
+        present = os.path.lexists(path)
+        special = path if present and not _is_plain(path) else manifest.link_among(os.path.dirname(output))
+        if special:
+            return (f'{job.input.name}: {special} is a symbolic link, folder or device, which nothing is written to; '
+                    'move it away, or write to another folder (-o)')
+        if output not in owned and not run.overwrite and present:
+            return f'{job.input.name}: {path} is there already and {_NOT_OURS}'
     return None
+
+
+def _is_plain(path: str) -> bool:
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def out_of_date(job: Job, version: dict | None, manifest: Manifest, run: Run) -> dict[str, str]:
+    """The files to make of an image, kind to path: those asked for, and what was saved before of what has changed."""
+    entry = manifest.entries.get(job.input.key)
+    version = version or {}
+    same = (entry is not None and not entry.get('writing') and not _differs(entry, run)
+            and all(_version(entry, job).get(key) == version.get(key) for key in _CONTENT))
+    return {kind: output for kind, output in job.outputs.items() if kind in run.save or not same}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the files of an image become; `change` makes it.
+
+    Attributes:
+        files: content by path, for those that do not hold it yet.
+        outputs, before: the manifest's records of them, and of what they replace.
+    """
+
+    files: dict[str, bytes]
+    outputs: dict[str, dict]
+    before: dict[str, dict]
+
+
+def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> Change:
+    """Compare what an image's files shall hold with what they do.
+
+    Raises:
+        AlteredError: one holds neither that nor what the manifest says: somebody has worked on it.
+        OSError: one cannot be read.
+    """
+    entry = manifest.entries.get(job.input.key, {})
+    outputs, before, unequal = dict(manifest.owned(job.input.key)), {}, {}
+    for output, content in files.items():
+        path = f'{manifest.folder}/{output}'
+        outputs[output] = record_of(content)
+        try:
+            equal = holds_one_of(path, [outputs[output]])
+        except OSError:  # not there, or its writing says what is wrong
+            unequal[output] = content
+            continue
+        if equal:
+            continue
+        known = next((record for record in records_in(entry, output) if holds_one_of(path, [record])), None)
+        if known is None and not run.overwrite:
+            raise AlteredError(f'{job.input.name}: {path} has been changed since it was written, and {_NOT_OURS}')
+        unequal[output] = content
+        if known:
+            before[output] = known
+    return Change(unequal, outputs, before)

@@ -3,6 +3,8 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +16,9 @@ from pycocotools import mask as coco
 
 from ms_segformer.cli.main import main
 from ms_segformer.datasets.coco_stuff import CLASSES
-from ms_segformer.files import TEMPORARY, temporary_prefix
+from ms_segformer.files import TEMPORARY, atomic_write, temporary_prefix
 from ms_segformer.preprocessors.image import MAX_PIXELS
-from ms_segformer.results import ResultWriter
+from ms_segformer.results import ResultWriter, writer
 
 SUFFIXES = ('_labels.png', '_overlay.jpg', '.json')
 
@@ -72,15 +74,15 @@ def entries(folder='out'):
 
 
 def segmented(monkeypatch):
-    """A list of the images that are written from now on."""
+    """A list of the images that are segmented from now on: the first file that is made of each."""
     written = []
-    write = ResultWriter.write
+    contents = ResultWriter.contents
 
-    def note(self, contents):
-        written.append(next(iter(contents)))
-        write(self, contents)
+    def note(self, kinds, *args):
+        written.append(next(iter(kinds.values())))
+        return contents(self, kinds, *args)
 
-    monkeypatch.setattr(ResultWriter, 'write', note)
+    monkeypatch.setattr(ResultWriter, 'contents', note)
     return written
 
 
@@ -125,10 +127,10 @@ def test_of_images_with_one_name_the_first_keeps_it_now_and_later(photos, predic
     assert predict(photos / 'a.png', photos / 'a.png.jpg', photos / 'a.jpg') == 0
     names = {'a.png': ['photos/a_labels.png'], 'a.png.jpg': ['photos/a.png_labels.png'],
              'a.jpg': ['photos/a.jpg_labels.png']}
-    assert {name: entry['outputs'] for name, entry in entries().items()} == names
+    assert {name: list(entry['outputs']) for name, entry in entries().items()} == names
     before = tree('out')
     assert predict(photos / 'a.jpg', photos / 'a.png.jpg', photos / 'a.png', '--overwrite') == 0
-    assert {name: entry['outputs'] for name, entry in entries().items()} == names
+    assert {name: list(entry['outputs']) for name, entry in entries().items()} == names
     assert {**tree('out'), 'manifest.jsonl': before['manifest.jsonl']} == before
 
 
@@ -150,7 +152,7 @@ def test_a_bad_image_fails_alone(photos, predict, tmp_path, capsys):
     assert 'broken.jpg: not an image' in said and 'nowhere.jpg: no such file' in said
     assert '1 of 3 images segmented, 2 failed' in said
     assert sorted(tree('out')) == ['manifest.jsonl', *sorted(f'photos/a{suffix}' for suffix in SUFFIXES)]
-    assert 'not an image' in entries()['broken.jpg']['error'] and entries()['broken.jpg']['outputs'] == []
+    assert 'not an image' in entries()['broken.jpg']['error'] and entries()['broken.jpg']['outputs'] == {}
 
 
 def test_finished_images_are_skipped_and_changed_ones_done_again(photos, predict, monkeypatch, capsys):
@@ -181,6 +183,85 @@ def test_what_was_saved_besides_does_not_stay_behind_when_the_image_changes(phot
     photograph(photos / 'a.jpg', 13)
     assert predict(photos / 'a.jpg', save=('labels',)) == 0
     assert not [name for name, content in tree('out').items() if before[name] == content]
+
+
+EDITS = {'of another size': lambda path: path.write_bytes(b'corrected by hand'),
+         'of the same size': lambda path: path.write_bytes(path.read_bytes()[::-1]),
+         'a link': lambda path: (path.rename('mine.png'), path.symlink_to('../../mine.png'))}
+
+
+@pytest.mark.parametrize('edit', EDITS)
+def test_what_a_user_makes_of_a_result_is_not_replaced_unasked(photos, predict, monkeypatch, capsys, edit):
+    assert predict(photos) == 0
+    mine = Path('out') / 'photos' / 'a_labels.png'
+    EDITS[edit](mine)
+    edited = mine.read_bytes()
+    assert predict(photos, save=('json',)) == 0, 'it is not asked for'
+    assert mine.read_bytes() == edited
+    before = tree('out')
+    photograph(photos / 'a.jpg', 31)  # now it is out of date
+    capsys.readouterr()
+    assert predict(photos, save=('json',)) == 1
+    said = capsys.readouterr().err
+    assert ('a symbolic link' if edit == 'a link' else 'has been changed since it was written') in said
+    assert f'{mine}' in said and tree('out') == before
+    assert predict(photos, '--overwrite') == (edit == 'a link')
+    assert (mine.read_bytes() == edited) is (edit == 'a link')
+
+
+def test_a_truncated_result_is_not_taken_for_a_finished_one(photos, predict, capsys):
+    assert predict(photos) == 0
+    labels = Path('out') / 'photos' / 'a_labels.png'
+    labels.write_bytes(labels.read_bytes()[:50])
+    assert predict(photos) == 1
+    assert 'a_labels.png has been changed since it was written' in capsys.readouterr().err
+    assert predict(photos, '--overwrite') == 0
+
+
+def test_equal_files_are_not_written_again(photos, predict):
+    assert predict(photos) == 0
+    before = {path: path.stat().st_ino for path in Path('out').rglob('*_labels.png')}
+    assert predict(photos, '--overwrite') == 0
+    assert {path: path.stat().st_ino for path in before} == before
+
+
+@pytest.mark.parametrize('failure', ['missing', 'damaged', 'out of memory'])
+def test_a_failure_leaves_what_is_known_of_the_earlier_result(photos, predict, capsys, failure):
+    assert predict(photos) == 0
+    before, photo = tree('out'), (photos / 'a.jpg').read_bytes()
+    times = (photos / 'a.jpg').stat().st_atime_ns, (photos / 'a.jpg').stat().st_mtime_ns
+    if failure == 'missing':
+        (photos / 'a.jpg').unlink()
+    else:
+        photograph(photos / 'a.jpg', size=(48, 64) if failure == 'damaged' else (64, 64))
+        if failure == 'damaged':
+            (photos / 'a.jpg').write_bytes(b'no image')
+    assert predict(photos / 'a.jpg', photos / 'b.png', '--max-pixels', 64 * 48) == 1
+    assert tree('out')['photos/a_labels.png'] == before['photos/a_labels.png']
+    assert entries()['a.jpg']['error'] is None
+    (photos / 'a.jpg').write_bytes(photo)
+    os.utime(photos / 'a.jpg', ns=times)
+    capsys.readouterr()
+    assert predict(photos, '--full-size') == 1
+    assert 'was made with other options (full_size False, now True)' in capsys.readouterr().err
+    assert predict(photos) == 0 and '4 skipped' in capsys.readouterr().err
+
+
+def test_what_another_try_may_mend_is_tried_again(photos, predict, capsys):
+    photograph(photos / 'a.jpg', size=(65, 64))
+    assert predict(photos, '--max-pixels', 64 * 64) == 1
+    assert '64×65 pixels' in entries()['a.jpg']['error']
+    capsys.readouterr()
+    assert predict(photos, '--max-pixels', 64 * 64) == 1 and 'in an earlier run' not in capsys.readouterr().err
+    assert predict(photos) == 0, 'as the message says'
+
+
+def test_a_write_that_failed_is_tried_again(photos, predict, capsys):
+    Path('out').mkdir()
+    (Path('out') / 'photos').write_text('no folder')
+    assert predict(photos) == 1 and 'cannot be written' in capsys.readouterr().err
+    (Path('out') / 'photos').unlink()
+    assert predict(photos) == 0 and all('writing' not in entry for entry in entries().values())
 
 
 def test_failed_images_are_tried_again_when_asked_for_or_changed(photos, predict, monkeypatch, capsys):
@@ -231,10 +312,40 @@ def test_files_of_others_are_not_overwritten_unasked(photos, predict, capsys):
     assert predict(photos) == 1 and other.is_symlink() and not other.exists()
 
 
-def test_results_are_not_taken_as_images(photos, predict, tmp_path, monkeypatch):
+def test_nothing_is_written_behind_a_link_below_the_output(photos, predict, tmp_path, capsys):
+    """Neither over a user's file, nor of two images in one place, nor where it would not be found again."""
+    for target in ('out/photos', 'elsewhere'):
+        (tmp_path / target).mkdir(parents=True)
+    precious = tmp_path / 'precious.png'
+    precious.write_text('precious')
+    (tmp_path / 'out' / 'photos' / 'more').symlink_to('../photos')
+    (tmp_path / 'out' / 'photos' / 'b_labels.png').symlink_to(precious)
+    os.mkfifo(tmp_path / 'out' / 'photos' / 'd_labels.png')  # to open it would wait for a reader
+    photograph(photos / 'd.png')
+    for more in ([], ['--overwrite']):
+        assert predict(photos, *more) == 1
+        said = capsys.readouterr().err
+        assert '1 of 5' in said
+        assert said.count('photos/more is a symbolic link') == 2 and 'b_labels.png is a symbolic link' in said
+        assert 'd_labels.png is a symbolic link, folder or device' in said
+    assert precious.read_text() == 'precious' and list(tree('out')) != [] and len(entries()['a.jpg']['outputs']) == 1
+    (tmp_path / 'out2').symlink_to('elsewhere')
+    assert predict(photos, out='out2') == 0, 'the output itself may be one'
+
+
+def test_results_that_were_moved_behind_a_link_are_still_not_images(photos, predict, tmp_path):
+    assert predict(photos) == 0
+    (tmp_path / 'out' / 'photos').rename(tmp_path / 'moved')
+    (tmp_path / 'out' / 'photos').symlink_to('../moved')
+    assert predict('out/*/*.png', out='out2') == 1 and not Path('out2').exists()
+
+
+def test_results_are_not_taken_as_images(photos, predict, tmp_path, monkeypatch, capsys):
     assert predict('.', save=None) == 0
     written = segmented(monkeypatch)
+    assert 'note' not in capsys.readouterr().err
     assert predict('.', save=None) == 0 and written == []
+    assert 'note: 8 results of earlier runs are not taken for images' in capsys.readouterr().err
     assert predict('.', save=None, out='out2') == 0 and len(written) == 4, 'nor are those in another folder'
     assert predict('out/../out', out='out3') == 1
     assert predict('*/photos/*.jpg', out='out3') == 1
@@ -251,7 +362,7 @@ def test_a_result_that_would_replace_an_image_is_refused_before_anything_runs(ph
         assert predict('b.jpg', 'a.jpg', 'a_labels.png', *more, out='.') == 1
         assert 'would replace this file, which is one of the images' in capsys.readouterr().err
     (tmp_path / 'link').mkdir()
-    (tmp_path / 'link' / 'a_labels.png').symlink_to(tmp_path / 'a_labels.png')
+    (tmp_path / 'link' / 'a_labels.png').hardlink_to(tmp_path / 'a_labels.png')
     assert predict('a.jpg', 'a_labels.png', '--overwrite', out='link') == 1
     assert (tmp_path / 'a_labels.png').read_bytes() == before and not (tmp_path / 'manifest.jsonl').exists()
 
@@ -276,19 +387,22 @@ def test_mistakes_are_one_line_and_exit_code_1(tmp_path, monkeypatch, small_mode
 def test_an_output_that_is_a_file_is_refused(photos, predict, capsys):
     assert predict(photos, out=photos / 'a.jpg') == 1
     assert 'a.jpg: a file; results are written to a folder' in capsys.readouterr().err
+    Path('link').symlink_to('nowhere')
+    for out in (photos / 'a.jpg' / 'sub', 'link'):
+        assert predict(photos, out=out) == 1
+        assert f'{out}: the folder cannot be made' in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_the_run_in_words_and_the_next_goes_on(photos, predict, capsys, monkeypatch):
     """`/dev/full` takes the place of the second image's file: the system itself says that there is no space."""
     assert predict(photos, out='unbroken') == 0
-    full = Path('out') / 'photos' / 'b_labels.png'
-    full.parent.mkdir(parents=True)
-    full.symlink_to('/dev/full')
-    assert predict(photos, '--overwrite') == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, 'atomic_write', lambda path: atomic_write('/dev/full' if path.name == 'b_labels.png' else
+                                                                        path))
+        assert predict(photos) == 1
     said = capsys.readouterr().err
     assert 'No space left on device' in said and '1 of 4 images are finished and kept' in said
     assert sorted(name for name in tree('out')) == ['manifest.jsonl', 'photos/a_labels.png']
-    full.unlink()
     written = segmented(monkeypatch)
     assert predict(photos) == 0 and len(written) == 3
     assert tree('out') == tree('unbroken')
@@ -374,6 +488,36 @@ def test_an_interrupted_run_goes_on(photos, predict, monkeypatch):
     assert tree('out') == tree('unbroken')
 
 
+def test_an_interrupt_does_not_wait_for_a_silent_server(photos, predict):
+    ended = []
+
+    def serve():
+        connected, _ = silent.accept()
+        connected.settimeout(30)
+        connected.recv(10_000)
+        os.kill(os.getpid(), signal.SIGINT)
+        with connected:  # nothing is sent until the client has gone, which by itself it would do after 300 seconds
+            try:
+                ended.append(connected.recv(10_000))
+            except OSError as error:
+                ended.append(error)
+
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        url = f'http://127.0.0.1:{silent.getsockname()[1]}/a.png'
+        assert predict(photos / 'a.jpg', f'{url}?1', f'{url}?2') == 130
+        server.join(40)
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+    assert ended == [b'']
+    for thread in threading.enumerate():
+        if thread.name.startswith('ms-segformer-read'):
+            thread.join(20)  # the interpreter waits for it before it ends
+            assert not thread.is_alive()
+
+
 def test_an_unfinished_image_of_an_earlier_run_stays_its_own(photos, predict):
     assert predict(photos / 'a.jpg') == 0
     entry = json.dumps({**entries()['a.jpg'], 'writing': True})
@@ -394,6 +538,14 @@ def test_a_manifest_of_another_program_is_left_alone(photos, predict, capsys, co
     assert 'not a manifest of ms-segformer predict' in capsys.readouterr().err
     assert tree('out') == {'manifest.jsonl': content.encode()}
     assert predict('.', out='elsewhere') == 0
+
+
+def test_what_another_process_is_writing_further_down_is_left_alone(photos, predict):
+    """Its folder lies in this one, and its file has the name of one of ours."""
+    with atomic_write(Path('out') / 'photos' / 'a_labels.png') as temporary:
+        assert predict(photos) == 0
+        assert temporary.exists()
+    assert not temporary.exists()
 
 
 def test_two_processes_do_not_write_to_one_folder(photos, predict, capsys):
@@ -451,6 +603,18 @@ def test_urls_are_fetched_once_a_run_and_known_again(photos, predict, server, mo
     server.images[paths[0]] = server.images[paths[2]] = (photos / 'a.jpg').read_bytes()
     server.images['/missing.png'] = (photos / 'a.jpg').read_bytes()
     assert predict(*urls, save=None) == 0 and len(written) == 3
+
+
+def test_a_password_in_a_url_is_neither_kept_nor_shown(photos, predict, server, capsys):
+    server.images['/x/a.png'] = (photos / 'b.png').read_bytes()
+    host = f'127.0.0.1:{server.server_port}'
+    long = f'http://user:secret@{host}/{"x" * 260}.png'
+    assert predict(f'http://user:secret@{host}/x/a.png', f'http://user:secret@{host}/gone.png', long, save=None) == 1
+    said = capsys.readouterr()
+    assert '1 of 3' in said.err and 'gone.png: cannot be fetched' in said.err
+    assert 'save the image to a file with a shorter name' in said.err and 'rename' not in said.err
+    assert not [name for name, content in tree('out').items() if b'secret' in content or 'secret' in name]
+    assert 'secret' not in said.out + said.err
 
 
 def test_many_images_are_planned_in_a_few_looks_at_each(tmp_path, monkeypatch):

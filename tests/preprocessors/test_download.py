@@ -1,5 +1,7 @@
 """Downloads end in bounded time and size, and say what tells a content from a later one."""
+import base64
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -8,17 +10,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ms_segformer.preprocessors import download as module
-from ms_segformer.preprocessors.download import DownloadError, download
+from ms_segformer.preprocessors.download import DownloadError, download, without_userinfo
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/etag`, `/dated` and `/plain` give `content`, with that validator; the others misbehave as their names say."""
+    """`/etag`, `/dated`, `/frozen` and `/plain` give `content`, with that validator; others misbehave as named."""
 
     content = b'content'
     asked = []
+    authorized = []
 
     def do_GET(self):  # noqa: N802
         self.asked.append(self.path)
+        self.authorized.append(self.headers['Authorization'])
         getattr(self, self.path.strip('/').replace('-', '_'), self.missing)()
 
     def answer(self, *headers, code=200, content=None):
@@ -40,6 +44,10 @@ class Handler(BaseHTTPRequestHandler):
     def dated(self):
         known = self.headers['If-Modified-Since'] == 'today'
         self.answer(('Last-Modified', 'today'), code=304 if known else 200, content=b'' if known else None)
+
+    def frozen(self):
+        """The date stays, whatever is served."""
+        self.answer(('Last-Modified', 'today'))
 
     def missing(self):
         self.answer(code=404)
@@ -79,18 +87,18 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
         http.stopped = threading.Event()
-        Handler.asked, Handler.content = [], b'content'
+        Handler.asked, Handler.authorized, Handler.content = [], [], b'content'
         threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield f'http://127.0.0.1:{http.server_port}'
         http.stopped.set()
         http.shutdown()
 
 
-@pytest.mark.parametrize('path, keys', [('etag', ['etag']), ('dated', ['last_modified']),
-                                        ('plain', ['sha256', 'size'])])
+@pytest.mark.parametrize('path, keys', [('etag', ['etag']), ('dated', ['last_modified']), ('frozen', ['last_modified']),
+                                        ('plain', [])])
 def test_a_content_that_has_not_changed_is_known_again(server, path, keys):
     first = download(f'{server}/{path}')
-    assert first.content == b'content' and sorted(first.version) == keys
+    assert first.content == b'content' and sorted(first.version) == sorted([*keys, 'sha256', 'size'])
     assert first.version.get('sha256', hashlib.sha256(b'content').hexdigest()) == hashlib.sha256(b'content').hexdigest()
     assert download(f'{server}/{path}', first.version) is None
     if path != 'dated':
@@ -105,6 +113,32 @@ def test_redirections_are_followed_within_http(server):
     for path in ('to-a-file', 'to-ftp'):
         with pytest.raises(DownloadError):
             download(f'{server}/{path}')
+
+
+def test_a_password_is_sent_to_its_host_and_is_not_shown(server):
+    secret = server.replace('://', '://user:p%40ss@')
+    assert download(f'{secret}/plain').content == b'content'
+    assert download(f'{secret}/elsewhere').content == b'content'
+    basic = 'Basic ' + base64.b64encode(b'user:p@ss').decode()
+    assert Handler.authorized == [basic, basic, None], 'a redirection may lead to another host'
+    assert without_userinfo(f'{secret}/plain?a@b') == f'{server}/plain?a@b'
+    for other in ('a@b.jpg', 'mailto://a@b', f'{server}/a@b', '//['):
+        assert without_userinfo(other) == other
+
+
+@pytest.mark.parametrize('written, sent', [
+    ('a b/图.jpg?c d', 'a%20b/%E5%9B%BE.jpg?c%20d'), ('a%20b?c=%2F', 'a%20b?c=%2F'), ('x?y=[1]', 'x?y=%5B1%5D'),
+    (os.fsdecode(b'\xff.png'), '%FF.png')])
+def test_urls_are_encoded_where_they_are_not(server, written, sent):
+    with pytest.raises(DownloadError, match='404'):
+        download(f'{server}/{written}')
+    assert Handler.asked == [f'/{sent}']
+
+
+@pytest.mark.parametrize('url', ['http://[', 'http://127.0.0.1:port/', 'http://' + '图' * 99 + '/'])
+def test_a_url_that_is_none_is_a_download_error(url):
+    with pytest.raises(DownloadError):
+        download(url)
 
 
 @pytest.mark.parametrize('path, said', [('missing', '404'), ('broken-off', '93 bytes are missing')])

@@ -1,5 +1,6 @@
 """Every form of an image gives the same pixels, and what is no image is a clear error."""
 import base64
+import errno
 import io
 import os
 import socket
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from ms_segformer.preprocessors import download
 from ms_segformer.preprocessors import image as image_module
-from ms_segformer.preprocessors.image import ImageError, image_files, load_image
+from ms_segformer.preprocessors.image import FORMATS, DamagedImageError, ImageError, image_files, load_image
 
 
 @pytest.fixture(scope='module')
@@ -140,6 +141,66 @@ def test_file_errors_name_the_file(tmp_path, png):
     broken.write_bytes(png.read_bytes()[:-200])
     with pytest.raises(ImageError, match='broken.png.*truncated'):
         load_image(broken)
+
+
+@pytest.mark.parametrize('kind', FORMATS)
+def test_a_damaged_image_of_any_kind_is_an_image_error(kind):
+    """Whatever its decoder raises: AVIF a RuntimeError, others a NotImplementedError or a struct.error."""
+    if kind not in Image.registered_extensions().values() or kind not in Image.SAVE:
+        pytest.skip(f'this Pillow does not write {kind}')
+    chance = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(chance.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(buffer, kind)
+    content = np.frombuffer(buffer.getvalue(), np.uint8)
+    assert load_image(buffer.getvalue()).shape == (40, 50, 3)
+    damaged = 0
+    for _ in range(60):
+        changed = content[:chance.integers(1, len(content) + 1)].copy()
+        where = chance.integers(0, len(changed), 8) // chance.choice([1, 20])  # in half of the cases its head
+        changed[where] = chance.integers(0, 256, 8)
+        try:
+            load_image(changed.tobytes(), max_pixels=10**5)
+        except ImageError:
+            damaged += 1
+    assert damaged
+
+
+@pytest.mark.parametrize('kind', ['ICO', 'ICNS', 'TGA', 'EPS'])
+def test_other_kinds_are_not_even_opened(kind):
+    """Pillow decodes icons before their size can be looked at, and runs Ghostscript for EPS."""
+    buffer = io.BytesIO()
+    Image.new('RGB', (64, 64)).save(buffer, kind)
+    with pytest.raises(DamagedImageError, match='not an image of a kind that is read .JPEG, PNG'):
+        load_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize('raised, error, said', [
+    (MemoryError(), ImageError, 'a.png: there is not enough memory'),
+    (OSError(errno.EIO, 'Input/output error'), ImageError, 'a.png: cannot be read .Input/output error'),
+    (RuntimeError('odd'), DamagedImageError, 'a.png: a truncated or damaged image .odd')])
+def test_only_a_content_that_is_at_fault_is_called_damaged(tmp_path, monkeypatch, raised, error, said):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', fail)
+    with pytest.raises(error, match=said) as caught:
+        load_image(tmp_path / 'a.png')
+    assert caught.type is error
+
+
+def test_the_size_is_looked_at_again_after_decoding(tmp_path, monkeypatch):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    load = ImageFile.ImageFile.load
+
+    def grow(image):
+        load(image)
+        image._size = 20, 20
+
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', grow)
+    with pytest.raises(ImageError, match='20×20 pixels are more than 100'):
+        load_image(tmp_path / 'a.png', max_pixels=100)
 
 
 MODES = {
