@@ -88,7 +88,7 @@ def find_input(location: str) -> Input:
     if scheme == 'data':
         return Input(location, 'data', 'sha256:' + hashlib.sha256(os.fsencode(location)).hexdigest())
     path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
-    key = os.path.abspath(path)
+    key = _key_of_path(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -101,12 +101,19 @@ def find_input(location: str) -> Input:
                  (status.st_dev, status.st_ino))
 
 
+def _key_of_path(path: str) -> str:
+    """The absolute path. `..` is what the system takes it for, which behind a symbolic link is not the text before."""
+    folder, name = os.path.split(path.rstrip(os.sep))
+    if '..' in path.split(os.sep):
+        path = os.path.realpath(path) if name == '..' else os.path.join(os.path.realpath(folder), name)
+    slash = os.sep if path.endswith(os.sep) else ''  # 'a.png/' is not 'a.png': the system finds nothing there
+    return os.path.abspath(path) + slash
+
+
 def _place_of_path(path: str) -> tuple[str, ...]:
     """Below the current directory the relative path, else the absolute one without its root."""
     here = os.path.join(os.getcwd(), '')
-    if path.startswith(here):
-        return tuple(path[len(here):].split(os.sep))
-    drive, rest = os.path.splitdrive(path)
+    drive, rest = os.path.splitdrive(path.removeprefix(here))
     parts = [part for part in (_UNSAFE.sub('_', drive).strip('_'), *rest.split(os.sep)) if part]
     return tuple(parts) or ('image',)
 

@@ -28,7 +28,7 @@ from modelscope.utils.torch_utils import is_master
 
 from ..files import atomic_write, temporary_prefix
 from ..metainfo import LR_LOG_HOOK
-from . import distributed, run_state
+from . import distributed, run_state, work_dir
 
 
 @builder.HOOKS.register_module(module_name=LR_LOG_HOOK, force=True)
@@ -151,6 +151,10 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         """Names of checkpoint files, beside `epoch_*`, `iter_*` and `best_*`, that it writes."""
         return []
 
+    def _is_its_own(self, name: Any) -> bool:
+        """Whether a value that a file holds names a checkpoint this hook may have written: it may be removed."""
+        return work_dir.is_checkpoint_name(name)
+
     def before_run(self, trainer):
         self.tag = -1
         self.logger = trainer.logger
@@ -171,9 +175,9 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         """Return the names of this run's checkpoints that `max_checkpoint_num` counts."""
         return {'checkpoints': list(self.history_checkpoints)}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` returned."""
-        self.history_checkpoints = list(state_dict.get('checkpoints', []))
+        self.history_checkpoints = list(filter(self._is_its_own, state_dict.get('checkpoints') or []))
 
     def _should_save(self, trainer):
         last = trainer.epoch + 1 == trainer.max_epochs if self._by_epoch() else trainer.iter + 1 == trainer.max_iters
@@ -223,7 +227,10 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         self.history_checkpoints = []
         self._epoch_end, self._best_name = True, None
 
-    def names_of_its_own(self):
+    def _is_its_own(self, name: Any) -> bool:
+        return super()._is_its_own(name) or (name is not None and name == self.save_file_name)
+
+    def names_of_its_own(self) -> list[str]:
         return [] if self.save_file_name is None else [
             path.name for path in run_state.pair_of(self.save_file_name)]
 
@@ -247,18 +254,20 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
             self._epoch_end = moment == 'epoch'
             self._do_save(trainer, 'by_epoch' if moment == 'epoch' else 'by_step')
 
-    def _finish_interrupted_save(self, trainer):
+    def _finish_interrupted_save(self, trainer: Any) -> None:
         """Nothing: the evaluation after which the process was killed is looked at again."""
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         best = None if self._best_ckpt_file is None else os.path.basename(self._best_ckpt_file)
         return {**super().state_dict(), 'best_metric': self._best_metric, 'best_checkpoint': best}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._best_metric, self._best_name = state_dict.get('best_metric'), state_dict.get('best_checkpoint')
+        name = state_dict.get('best_checkpoint')
+        if self._is_its_own(name):
+            self._best_metric, self._best_name = state_dict.get('best_metric'), name
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         super().before_run(trainer)
         if self._best_ckpt_file is None and self._best_name is not None:
             self._best_ckpt_file = os.path.join(self.save_dir, self._best_name)
@@ -271,7 +280,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         self.history_checkpoints.sort(key=lambda name: (name == best, self._value_in(name)))
         super()._remove_obsolete_checkpoints(trainer)
 
-    def _value_in(self, name):
+    def _value_in(self, name: str) -> float:
         try:
             value = float(name.rpartition(self._key_in_names())[2])
         except ValueError:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..files import TEMPORARY, atomic_write
 from .errors import TrainingError
@@ -21,7 +22,9 @@ EVALUATION = 'last_evaluation.json'
 CONFIGURATION = 'configuration.json'
 WEIGHTS = 'pytorch_model.pt'
 OUTPUTS = ('output', 'output_best')
-_CHECKPOINT = re.compile(r'((epoch|iter)_\d+|best_(epoch|iter)\d+_.+?)(_trainer_state)?\.pth')
+_PREFIX = re.compile(r'(epoch|iter)_\d+|best_(epoch|iter)\d+_[^/\\\0]+')
+_CHECKPOINT = re.compile(rf'({_PREFIX.pattern}?)(_trainer_state)?\.pth')
+_NUMBERED = re.compile(rf'{PREVIOUS}/\d+')
 _LOG = re.compile(r'\d{8}_\d{6}\.log(\.json)?')
 
 
@@ -34,24 +37,47 @@ class Record:
         resumed_from: prefix of the pair it began with, when that is another run's.
         moving_to: folder that what earlier runs left is being moved to; None when that is done.
         moving: the names to move.
-        earlier: identity of the run they are of, where it is known.
+        earlier: the record of the run they are of, where there was one.
     """
 
     run: str
     resumed_from: str | None = None
     moving_to: str | None = None
     moving: tuple[str, ...] = ()
-    earlier: str | None = None
+    earlier: Any = None
 
 
 def read_record(folder: str | Path) -> Record | None:
     """Return the record of a folder; None where there is none (or one that this trainer did not write)."""
     try:
         content = json.loads((Path(folder) / RECORD).read_text(encoding='utf-8'))
-        record = Record(**{**content, 'moving': tuple(content.get('moving', ()))})
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        record = _checked(content)
+        return replace(record, earlier=record.earlier and _checked(record.earlier))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
         return None
-    return record if isinstance(record.run, str) else None
+
+
+def _checked(content: Any) -> Record:
+    """A record from a file, which may say anything: what it names is moved, so it stays in its folder."""
+    record = Record(**content)
+    if not isinstance(record.run, str) or not isinstance(record.resumed_from, str | None):
+        raise TypeError('run and resumed_from are texts')
+    if record.moving_to is not None and not _NUMBERED.fullmatch(record.moving_to):
+        raise ValueError('moves to another place than the one for earlier runs')
+    if not isinstance(record.moving, list | tuple) or not all(map(_is_below, record.moving)):
+        raise ValueError('moves what is outside the folder')
+    return replace(record, moving=tuple(record.moving))
+
+
+def _is_below(name: Any) -> bool:
+    """Whether a relative path of a record stays in its folder."""
+    return (isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name)
+            and '..' not in Path(name).parts)
+
+
+def is_checkpoint_name(name: Any) -> bool:
+    """Whether a value read from a file is the name, without ending, of a checkpoint as the hooks name them."""
+    return isinstance(name, str) and _PREFIX.fullmatch(name) is not None
 
 
 def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
@@ -85,7 +111,7 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
     if resumed_from is not None and os.path.realpath(Path(resumed_from).parent) == os.path.realpath(folder):
         new = replace(new, resumed_from=str(target / Path(resumed_from).name))
     _write_record(folder, replace(new, moving_to=str(target.relative_to(folder)), moving=tuple(names),
-                                  earlier=record and record.run))
+                                  earlier=record))
     finish_moving(folder)
     return target
 
@@ -108,7 +134,7 @@ def finish_moving(folder: str | Path) -> None:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(folder / name, target / name)
         if record.earlier is not None:
-            _write_record(target, Record(record.earlier))
+            _write_record(target, record.earlier)
     except OSError as error:
         raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); choose '
                             'another work_dir') from None

@@ -29,6 +29,26 @@ def test_a_long_query_is_a_short_digest_and_tells_urls_apart():
     assert len(places) == 3 and all(len(place[-1]) < 20 for place in places)
 
 
+def test_dots_behind_a_link_are_where_the_system_finds_them(tmp_path, monkeypatch):
+    (tmp_path / 'elsewhere' / 'deep').mkdir(parents=True)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    os.symlink('../elsewhere/deep', 'link')
+    for path, content in (('x.png', b'1'), ('../elsewhere/x.png', b'22')):
+        with open(path, 'wb') as file:
+            file.write(content)
+    here, there = find_input('x.png'), find_input('link/../x.png')
+    assert (here.version['size'], there.version['size']) == (1, 2)
+    assert here.key != there.key == find_input('../elsewhere/x.png').key == str(tmp_path / 'elsewhere' / 'x.png')
+    assert find_input('link/..').key == str(tmp_path / 'elsewhere')
+
+
+def test_a_slash_behind_a_name_is_not_the_file(tmp_path):
+    (tmp_path / 'x.png').write_bytes(b'1')
+    slash = find_input(f'{tmp_path}/x.png/')
+    assert slash.key != find_input(f'{tmp_path}/x.png').key and slash.version is None and slash.place[-1] == 'x.png'
+
+
 def test_a_symbolic_link_is_an_image_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'a.jpg').write_bytes(b'12')

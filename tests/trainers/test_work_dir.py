@@ -10,7 +10,7 @@ from modelscope.trainers import build_trainer
 from tiny_run import shrink
 
 from ms_segformer.models.checkpoint import read_checkpoint
-from ms_segformer.trainers import run_state, work_dir
+from ms_segformer.trainers import hooks, resuming, run_state, work_dir
 from ms_segformer.trainers.errors import TrainingError
 
 QUICK = {'evaluation.period': None}
@@ -242,7 +242,10 @@ def test_evaluating_leaves_a_used_folder_as_it_is(run, folder, options):
 
 
 def test_a_record_that_is_none_counts_as_none(tmp_path):
-    for content in ('', '[]', '{}', '{"run": 3}', '{"run": "a", "more": 1}', '{"run": "a", "moving": 3}'):
+    for content in ('', '[]', '{}', '{"run": 3}', '{"run": "a", "more": 1}', '{"run": "a", "moving": 3}',
+                    '{"run": "a", "moving_to": 5}', '{"run": "a", "moving_to": "previous/1", "moving": ["../victim/x"]}',
+                    '{"run": "a", "moving_to": "/tmp", "moving": ["x"]}', '{"run": "a", "resumed_from": 5}',
+                    '{"run": "a", "moving_to": "previous/1", "moving": ["/tmp/x"]}', '{"run": "a", "earlier": "b"}'):
         (tmp_path / work_dir.RECORD).write_text(content)
         assert work_dir.read_record(tmp_path) is None
     (tmp_path / work_dir.RECORD).write_text(json.dumps({'run': 'a'}))
@@ -256,3 +259,17 @@ def test_only_this_package_s_temporary_files_are_removed(tmp_path):
         (tmp_path / name).write_text('')
     work_dir.remove_unfinished([tmp_path, tmp_path / 'nowhere'])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['.configuration.json', '.epoch_1', '.last_backup']
+
+
+@pytest.mark.parametrize('name', ['../victim/epoch_9', '/tmp/victim/epoch_9', 'notes', 5, None, 'best_epoch1_/../x'])
+def test_a_state_removes_no_file_that_the_run_did_not_write(run, folder, name):
+    trainer = run(max_epochs=1, cfg_options={**QUICK, 'train.checkpoint.period.max_checkpoint_num': 1})
+    hook, = resuming.savers(trainer)
+    hook.load_state_dict({'checkpoints': [name, 'epoch_1']})
+    assert hook.history_checkpoints == ['epoch_1']
+
+
+def test_a_best_checkpoint_of_a_strange_name_is_none():
+    hook = hooks.BestCkptSaverHook('mIoU', save_file_name='top')
+    hook.load_state_dict({'checkpoints': ['top', '../top'], 'best_metric': 0.9, 'best_checkpoint': '../top'})
+    assert (hook.history_checkpoints, hook._best_metric, hook._best_name) == (['top'], None, None)
