@@ -258,15 +258,19 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.TRAIN
         with plugin.serving():
             self._prepare_training()
-            if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
-                self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
-                self.load_weights(checkpoint_path)
-                resuming.begin(self, None)
-            else:
-                resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
-            self._warn_of_short_run()
-            with self._explained_failures():
+            with resuming.alone(self), self._explained_failures():
+                self._begin(checkpoint_path, load_all_state)
+                self._warn_of_short_run()
                 self.train_loop(self.train_dataloader)
+
+    def _begin(self, checkpoint_path: str | Path | None, load_all_state: bool) -> None:
+        if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
+            self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
+            self.load_weights(checkpoint_path)
+            self.starting_point = str(checkpoint_path)
+            resuming.begin(self, None)
+        else:
+            resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
 
     def _check_training_data(self):
         if self.train_dataset is None:

@@ -6,6 +6,8 @@ folders; one that goes on keeps the identity and what is there.
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,25 @@ def prefix_of(path: str | Path) -> str:
 
 # --- for a trainer ---------------------------------------------------------------------------------------------------
 
+@contextmanager
+def alone(trainer: Any) -> Iterator[None]:
+    """Keep every other run out of the folders of a trainer. Every process of a distributed run has to call it.
+
+    Raises:
+        TrainingError: another run is writing to one of them.
+    """
+    def lock() -> None:
+        for folder in {os.path.realpath(path) for path in folders_of(trainer)}:
+            try:
+                held.enter_context(work_dir.locked(folder))
+            except OSError as error:
+                raise TrainingError(f'{folder} cannot be written ({error}); choose another') from None
+
+    with ExitStack() as held:
+        distributed.decided_by_first(lock)
+        yield
+
+
 def begin(trainer: Any, where: str | Path | bool | None) -> None:
     """Load what a run begins with, and make its folders its own. Every process of a distributed run has to call it.
 
@@ -170,6 +191,27 @@ def checkpoint_folder(trainer: Any) -> str:
     """Where the checkpoints are from which a trainer's run goes on."""
     return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, hooks.BestCkptSaverHook)),
                 trainer.work_dir)
+
+
+def folders_of(trainer: Any) -> dict[str, set[str]]:
+    """The folders that a run owns, and in each the relative paths of what it writes besides the usual names.
+
+    Those are the folders of checkpoints, every model directory that is in none of them, and last the work directory,
+    whose record is the run's identity. A model directory belongs to the nearest folder around it.
+    """
+    writers, home = savers(trainer), os.path.abspath(trainer.work_dir)
+    folders = {os.path.abspath(hook.folder(trainer)): set() for hook in writers}
+    folders[home] = folders.pop(home, set())
+    for hook in writers:
+        folders[os.path.abspath(hook.folder(trainer))].update(hook.names_of_its_own())
+    for output in sorted({os.path.abspath(hook.output_folder(trainer)) for hook in writers}):
+        around = [folder for folder in folders if os.path.commonpath([folder, output]) == folder]
+        if around:
+            nearest = max(around, key=len)
+            folders[nearest].add(os.path.relpath(output, nearest))
+        else:
+            folders = {output: {'.'}, **folders}
+    return folders
 
 
 def _choose(trainer: Any, where: str | Path | bool | None, folder: str) -> Start:

@@ -8,7 +8,8 @@ folder that the next one sets right.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ EVALUATION = 'last_evaluation.json'
 CONFIGURATION = 'configuration.json'
 WEIGHTS = 'pytorch_model.pt'
 OUTPUTS = ('output', 'output_best')
-_PREFIX = re.compile(r'(epoch|iter)_\d+|best_(epoch|iter)\d+_[^/\\\0]+')
+_PREFIX = re.compile(r'(epoch|iter)_\d+|best_(epoch|iter)\d+_[^/\0]+')
 _CHECKPOINT = re.compile(rf'({_PREFIX.pattern}?)(_trainer_state)?\.pth')
 _NUMBERED = re.compile(rf'{PREVIOUS}/\d+')
 _LOG = re.compile(r'\d{8}_\d{6}\.log(\.json)?')
@@ -44,7 +45,7 @@ class Record:
     resumed_from: str | None = None
     moving_to: str | None = None
     moving: tuple[str, ...] = ()
-    earlier: Any = None
+    earlier: 'Record | None' = None
 
 
 def read_record(folder: str | Path) -> Record | None:
@@ -173,3 +174,57 @@ def remove_unfinished(folders: Iterable[str | Path]) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name.startswith(TEMPORARY) and path.is_file():
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep every other run out of a folder; the system drops the lock when the process ends, however it does.
+
+    Where the system or the file system has no locks, nothing is kept out.
+
+    Args:
+        folder: created when missing.
+
+    Raises:
+        TrainingError: another run is writing there.
+        OSError: it cannot be created.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    _locks.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _unlock(descriptor)
+        raise TrainingError(f'{folder}: another run is writing there; wait until it has ended, or choose another '
+                            'folder (work_dir, save_dir, output_dir)') from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        _unlock(descriptor)
+
+
+_locks: set[int] = set()
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def _leave_locks_to_parent() -> None:
+    """A loader's process that outlives a killed training for a moment would keep the next one out."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)

@@ -245,7 +245,8 @@ def test_a_record_that_is_none_counts_as_none(tmp_path):
     for content in ('', '[]', '{}', '{"run": 3}', '{"run": "a", "more": 1}', '{"run": "a", "moving": 3}',
                     '{"run": "a", "moving_to": 5}', '{"run": "a", "moving_to": "previous/1", "moving": ["../victim/x"]}',
                     '{"run": "a", "moving_to": "/tmp", "moving": ["x"]}', '{"run": "a", "resumed_from": 5}',
-                    '{"run": "a", "moving_to": "previous/1", "moving": ["/tmp/x"]}', '{"run": "a", "earlier": "b"}'):
+                    '{"run": "a", "moving_to": "previous/1", "moving": ["/x"]}',
+                    '{"run": "a", "earlier": "b"}'):
         (tmp_path / work_dir.RECORD).write_text(content)
         assert work_dir.read_record(tmp_path) is None
     (tmp_path / work_dir.RECORD).write_text(json.dumps({'run': 'a'}))
@@ -273,3 +274,45 @@ def test_a_best_checkpoint_of_a_strange_name_is_none():
     hook = hooks.BestCkptSaverHook('mIoU', save_file_name='top')
     hook.load_state_dict({'checkpoints': ['top', '../top'], 'best_metric': 0.9, 'best_checkpoint': '../top'})
     assert (hook.history_checkpoints, hook._best_metric, hook._best_name) == (['top'], None, None)
+
+
+@pytest.mark.parametrize('changes', [{}, {'resume': True}])
+def test_two_runs_at_once_do_not_share_a_folder(run, folder, options, changes):
+    trainer = build_trainer('easycv', {**options, 'cfg_options': QUICK, 'max_epochs': 1})
+    found = []
+
+    def second(loader):
+        before = files(folder)
+        with pytest.raises(TrainingError, match='another run is writing there'):
+            run(max_epochs=1, seed=4, **changes)
+        found.append(files(folder) == before)
+
+    trainer.train_loop = second
+    trainer.train()
+    assert found == [True]
+    assert run(max_epochs=1).iter == 4  # the lock went with the run that held it
+
+
+def test_a_folder_of_checkpoints_is_not_shared_either(run, folder, options, tmp_path):
+    shared = {**QUICK, 'train.checkpoint.period.save_dir': str(tmp_path / 'checkpoints')}
+    with work_dir.locked(tmp_path / 'checkpoints'), pytest.raises(TrainingError, match='another run is writing there'):
+        run(max_epochs=1, cfg_options=shared)
+
+
+def test_a_process_that_was_forked_does_not_keep_the_lock(tmp_path):
+    with work_dir.locked(tmp_path):
+        (receives, sends), (started, starts) = os.pipe(), os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(sends)
+            os.write(starts, b'.')
+            os.read(receives, 1)
+            os._exit(0)
+        os.read(started, 1)
+    try:
+        with work_dir.locked(tmp_path):
+            pass
+    finally:
+        for descriptor in (receives, sends, started, starts):
+            os.close(descriptor)
+        os.waitpid(child, 0)
