@@ -10,6 +10,7 @@
 The same under `torchrun --nproc_per_node N script.py` trains on N GPUs (or N processes of a CPU). The trained model
 directory is `<work_dir>/output`.
 """
+import errno
 import json
 import math
 import os
@@ -46,6 +47,8 @@ from .sampler import EpochSampler, ShareSampler
 from .schedules import build_schedule, policy_name
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV, errno.EISDIR,
+              errno.ENOTDIR, errno.EFBIG)
 REMEDIES = ('Lower train.optimizer.lr, set train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if '
             'train.amp is set, or check the data with "ms-segformer check-data"')
 
@@ -656,6 +659,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         except LogitsError as error:
             raise TrainingError(f'{error} (evaluating at epoch {self._epoch + 1}). {self._safe()}. {REMEDIES}'
                                 ) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise TrainingError(f'a file of the run could not be written ({error}). {self._safe()}. Make room or '
+                                'choose another work_dir') from error
         except RuntimeError as error:
             text = str(error)
             if isinstance(error, TrainingError) or 'DataLoader worker' not in text:

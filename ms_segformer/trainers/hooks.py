@@ -29,6 +29,7 @@ from modelscope.utils.torch_utils import is_master
 from ..files import atomic_write, temporary_prefix
 from ..metainfo import LR_LOG_HOOK
 from . import distributed, run_state, work_dir
+from .errors import TrainingError
 
 
 @builder.HOOKS.register_module(module_name=LR_LOG_HOOK, force=True)
@@ -222,6 +223,10 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
 
     def __init__(self, metric_key, *args, **kwargs):
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
+        name = self.save_file_name
+        if name is not None and (name in ('', '.', '..') or name != os.path.basename(name)):
+            raise TrainingError(f'save_file_name is {name!r}; expected a file name without a folder (use '
+                                'save_dir)')
         self.PRIORITY = Priority.LOW
         self.processor = _SaveOnEveryRank()
         self.history_checkpoints = []
@@ -389,7 +394,7 @@ def publish(model_file, output_dir):
         temporary.unlink(missing_ok=True)
 
 
-def write_results(values, folder, name='eval_result.txt'):
+def write_results(values, folder, name=work_dir.RESULTS):
     """Write an evaluation's values as JSON; a class without a value is null."""
     with atomic_write(Path(folder) / name) as temporary:
         temporary.write_text(json.dumps({key: value if not isinstance(value, float) or math.isfinite(value) else None
@@ -410,7 +415,6 @@ def build_hook(section):
     Raises:
         TrainingError: the type is known nowhere, or does not take these arguments.
     """
-    from .errors import TrainingError
     options = dict(section)
     name = options.pop('type', None)
     cls = OURS.get(name)

@@ -73,6 +73,8 @@ def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict, state: dic
     model_file, state_file = pair_of(prefix)
     try:
         state_file.unlink(missing_ok=True)  # a state never stands beside weights of another moment
+        if model_file.is_symlink():  # not the run's: what it leads to stays
+            model_file.unlink()
         digest = save_checkpoint(model_file, model, meta)
         if state is not None:
             write_torch_file(state_file, {'version': VERSION, 'weights': digest, **state})
@@ -154,7 +156,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None, list[str]]:
+def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None, dict[str, str]]:
     """Find the whole pair with the most iterations; `best_*` ones do not count.
 
     The number in a name grows with the iterations, so that no more files are read than it takes.
@@ -164,15 +166,16 @@ def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None
         run: only those of this run count; None takes all.
 
     Returns:
-        (the pair or None, why each newer one was skipped).
+        (the pair or None, why each newer one was skipped, by its prefix).
     """
-    found, skipped = None, []
+    found, skipped = None, {}
     for kind in KINDS:
         for number in sorted(_numbers(folder, kind), reverse=True):
+            prefix = os.path.join(folder, f'{kind}_{number}')
             try:
-                pair = read_pair(os.path.join(folder, f'{kind}_{number}'), run)
+                pair = read_pair(prefix, run)
             except TrainingError as error:
-                skipped.append(str(error))
+                skipped[prefix] = str(error)
                 continue
             if found is None or pair.state['iteration'] > found.state['iteration']:
                 found = pair

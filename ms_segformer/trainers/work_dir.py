@@ -22,6 +22,8 @@ PREVIOUS = 'previous'
 EVALUATION = 'last_evaluation.json'
 CONFIGURATION = 'configuration.json'
 WEIGHTS = 'pytorch_model.pt'
+RESULTS = 'eval_result.txt'
+MODEL_DIRECTORY = (WEIGHTS, CONFIGURATION, RESULTS)  # what a run writes into one
 OUTPUTS = ('output', 'output_best')
 _PREFIX = re.compile(r'(epoch|iter)_\d+|best_(epoch|iter)\d+_[^/\0]+')
 _CHECKPOINT = re.compile(rf'({_PREFIX.pattern}?)(_trainer_state)?\.pth')
@@ -76,13 +78,18 @@ def _is_below(name: Any) -> bool:
             and '..' not in Path(name).parts)
 
 
+def is_checkpoint(name: str) -> bool:
+    """Whether a file is named as the trainer names one of a checkpoint."""
+    return _CHECKPOINT.fullmatch(name) is not None
+
+
 def is_checkpoint_name(name: Any) -> bool:
     """Whether a value read from a file is the name, without ending, of a checkpoint as the hooks name them."""
     return isinstance(name, str) and _PREFIX.fullmatch(name) is not None
 
 
 def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
-          kept: Iterable[str] = ()) -> Path | None:
+          kept: Iterable[str] = (), aside: Iterable[str] = ()) -> Path | None:
     """Make a folder that of a run, moving aside what earlier runs left there.
 
     Args:
@@ -90,23 +97,30 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
         run: identity of the run that begins.
         goes_on: the run goes on with what stands in the folder, which then stays, unless it is another run's.
         resumed_from: prefix of another run's pair that the run began with.
-        own: relative paths of files, and of model directories, that the run writes besides the usual ones.
+        own: relative paths of files, and of model directories (`.` is the folder itself), that the run writes besides
+            the usual ones.
         kept: names that stay: the log that is being written, the configuration that was read.
+        aside: names to move although the run goes on: checkpoints that are not its own, or damaged.
 
     Returns:
         Where it was moved to, or None when there was nothing to move.
 
     Raises:
-        TrainingError: something could not be moved.
+        TrainingError: something could not be moved; then all is as it was.
     """
     folder = Path(folder)
     record = read_record(folder)
     new = Record(run, resumed_from)
     if record is not None and record.run == run:
-        return None
-    names = [] if goes_on and record is None else _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
+        new, names = record, []
+    elif record is not None or not goes_on:
+        names = _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
+    else:
+        names = []
+    names += [name for name in aside if name not in names and os.path.lexists(folder / name)]
     if not names:
-        _write_record(folder, new)
+        if new != record:
+            _write_record(folder, new)
         return None
     target = folder / PREVIOUS / str(_next_number(folder))
     if resumed_from is not None and os.path.realpath(Path(resumed_from).parent) == os.path.realpath(folder):
@@ -134,12 +148,24 @@ def finish_moving(folder: str | Path) -> None:
             if os.path.lexists(folder / name) and not os.path.lexists(target / name):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(folder / name, target / name)
-        if record.earlier is not None:
+        if record.earlier is not None and record.earlier.run != record.run:
             _write_record(target, record.earlier)
     except OSError as error:
-        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); choose '
-                            'another work_dir') from None
+        _move_back(folder, target, record)
+        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); it was '
+                            'left as it is. Choose another work_dir') from None
     _write_record(folder, Record(record.run, record.resumed_from))
+
+
+def _move_back(folder: Path, target: Path, record: Record) -> None:
+    """Undo a move that cannot be finished: the folder is the earlier run's again."""
+    for name in record.moving:
+        if os.path.lexists(target / name) and not os.path.lexists(folder / name):
+            os.rename(target / name, folder / name)
+    if record.earlier is not None:
+        _write_record(folder, record.earlier)
+    else:
+        (folder / RECORD).unlink(missing_ok=True)
 
 
 def _write_record(folder: Path, record: Record) -> None:
@@ -150,9 +176,14 @@ def _write_record(folder: Path, record: Record) -> None:
 def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], kept: set[str]) -> list[str]:
     """Names of what earlier runs wrote, when there is more of it than logs."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in kept) if folder.is_dir() else []
-    worth = [name for name in names if _CHECKPOINT.fullmatch(name) or name == EVALUATION
+    worth = [name for name in names if is_checkpoint(name) or name == EVALUATION
              or (name == CONFIGURATION and record is None)]  # with a record it is that of a run that wrote nothing else
-    worth += [name for name in own if (folder / name).is_file() or (folder / name / WEIGHTS).is_file()]
+    models = (WEIGHTS,) if record is not None else MODEL_DIRECTORY  # with a record the others are an attempt's
+    for name in own:
+        if not (folder / name).is_dir():
+            worth += [name] if os.path.lexists(folder / name) else []
+        elif any(os.path.lexists(folder / name / file) for file in models):
+            worth += [name] if name != '.' else [file for file in MODEL_DIRECTORY if file in names]
     if not worth:
         return []
     beside = [name for name in names if name in (CONFIGURATION, 'tensorboard_output') or _LOG.fullmatch(name)]
