@@ -146,7 +146,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
-        configuration.confine(raw, written, None if self._work_dir else os.getcwd())
+        configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
         configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])

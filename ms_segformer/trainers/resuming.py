@@ -14,7 +14,7 @@ from typing import Any
 
 from ..config import encode_jsonplus
 from ..files import atomic_write
-from . import distributed, hooks, run_state, work_dir
+from . import configuration, distributed, hooks, run_state, work_dir
 from .errors import TrainingError
 
 
@@ -277,12 +277,12 @@ def _take_folders(trainer: Any, start: Start) -> None:
             resumed_from = str(moved / os.path.basename(resumed_from))
         if moved is not None:
             trainer.logger.warning(f'{folder} holds {"what is not of this run" if aside else "an earlier run"}, which '
-                                   f'was moved to {moved}; nothing was deleted. To go on with that one, use its folder as '
-                                   'work_dir with resume=True')
+                                   f'was moved to {moved}; nothing was deleted. To go on with that one, use its folder '
+                                   'as work_dir with resume=True')
     work_dir.remove_unfinished({*folders, *outputs})
     if not was_read:
         with atomic_write(target) as temporary:
-            content = encode_jsonplus(trainer.cfg._cfg_dict.to_dict())
+            content = encode_jsonplus(configuration.relocatable(trainer.cfg._cfg_dict.to_dict()))
             temporary.write_text(json.dumps(content, indent=2, default=str))
         trainer.logger.info(f'the configuration of this run: {target}')
 
