@@ -120,8 +120,10 @@ def limit_checkpoints(raw: dict, count: int | None) -> None:
         return
     period.setdefault('max_checkpoint_num', count)
     metrics = raw['evaluation']['metrics']
+    reported = all('mIoU' in _as_list(evaluator.get('metric_names') or 'mIoU') for evaluator in _evaluators(raw))
     evaluates = raw['evaluation'].get('period') is not None and (raw.get('dataset') or {}).get('val') is not None
-    if evaluates and isinstance(metrics, dict) and metrics.get('type') == METRIC and 'best' not in checkpoint:
+    ours = isinstance(metrics, dict) and metrics.get('type') == METRIC
+    if ours and reported and evaluates and 'best' not in checkpoint:
         checkpoint['best'] = {'metric_key': 'mIoU'}
 
 

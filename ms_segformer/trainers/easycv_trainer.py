@@ -35,6 +35,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
 from ..metainfo import TRAINER
+from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
 from . import configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
@@ -286,6 +287,8 @@ class EasyCVTrainer(EpochBasedTrainer):
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
     def _check_length(self) -> None:
+        if not isinstance(self._max_epochs, int):
+            raise TrainingError(f'max_epochs is {self._max_epochs!r}; expected an integer of at least 1')
         if self.max_iters > 0:
             return
         loader = self.train_dataloader
@@ -304,6 +307,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
             raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best or '
                                 'callbacks); keep one')
+        self._check_best_key()
         self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
         self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
         decay = self._ema_decay if self._ema_decay is not None else self.cfg.safe_get('train.ema')
@@ -313,6 +317,15 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.register_hook(hooks.ProgressHook())
         self.register_processors()
         self._prepared = True
+
+    def _check_best_key(self) -> None:
+        metrics = [build_metric(metric) for metric in self.metrics] if self.eval_dataset is not None else []
+        if not metrics or not all(isinstance(metric, EasyCVMetric) for metric in metrics):
+            return  # what another's metric reports is known after the first evaluation
+        known = [name for metric in metrics for name in metric.evaluate()]
+        for hook in resuming.savers(self):
+            if isinstance(hook, hooks.BestCkptSaverHook) and hook.metric_key not in known:
+                raise hooks.unknown_metric(hook.metric_key, known)
 
     def to_parallel(self, model):
         """Wrap the model for several processes; SyncBN where the configuration names it and GPUs are used."""
@@ -541,9 +554,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             if is_master():
                 hooks.write_results({'run': self.run, 'iteration': self._iter, **self._metric_values}, self.work_dir,
                                     work_dir.EVALUATION)
-        self.evaluated_at = moment
+        self.evaluated_at, by_epoch = moment, moment[0] == 'epoch'
         for hook in resuming.savers(self) if is_master() else ():
-            if not isinstance(hook, hooks.BestCkptSaverHook) and os.path.isdir(hook.output_folder(self)):
+            if not isinstance(hook, hooks.BestCkptSaverHook) and hook.published_at == self._iter and by_epoch:
                 hooks.write_results(self._metric_values, hook.output_folder(self))
         return self._metric_values
 
@@ -632,8 +645,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         Raises:
             TrainingError: a weight is NaN or infinite.
         """
-        for model in {self.bare_model, self.model_to_save}:
-            name = run_state.not_finite(model.state_dict().items())
+        models = {self.bare_model, self.model_to_save}
+        trained = [item for model in models for item in model.state_dict().items()]
+        gathered = run_state.gathered(self.optimizer.state_dict(), {} if self.scaler else run_state.gradients(self))
+        for tensors in (trained, gathered):
+            name = run_state.not_finite(tensors)
             if name is not None:
                 raise TrainingError(
                     f'the weights ({name}) are not finite after epoch {self._epoch + 1}, iteration '

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     """
 
     STATE_OF_FILES = True
+    published_at: int | None = None  # iterations after which the weights in the model directory stood
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -169,7 +171,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     def _finish_interrupted_save(self, trainer: Any) -> None:
         """Do what a process killed right after writing the pair did not get to."""
         if trainer.resumed_from is not None:
-            publish(run_state.pair_of(trainer.resumed_from)[0], self.output_dir)
+            self._publish(run_state.pair_of(trainer.resumed_from)[0], trainer.iter)
             self._remove_obsolete_checkpoints(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,11 +199,21 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
             return prefix
         model_file = run_state.save_pair(os.path.join(self.save_dir, prefix), trainer.model_to_save,
                                          trainer.checkpoint_meta(self._after_epoch()), saved)
-        publish(model_file, self.output_dir)
-        if trainer.metric_values is not None:
+        work_dir.note_saved(trainer.work_dir)
+        self._publish(model_file, trainer.iter + (not self._after_epoch()))
+        if trainer.evaluated_at == self._moment(trainer):
             write_results(trainer.metric_values, self.output_dir)
         self._remove_obsolete_checkpoints(trainer)
         return prefix
+
+    def _publish(self, model_file: Path, iterations: int) -> None:
+        """Put weights into the model directory; results that stand there are of others."""
+        (Path(self.output_dir) / work_dir.RESULTS).unlink(missing_ok=True)
+        publish(model_file, self.output_dir)
+        self.published_at = iterations
+
+    def _moment(self, trainer: Any) -> tuple[str, int]:
+        return ('epoch', trainer.epoch) if self._after_epoch() else ('iter', trainer.iter)
 
     def _remove_obsolete_checkpoints(self, trainer):
         while self.max_checkpoint_num is not None and len(self.history_checkpoints) > self.max_checkpoint_num:
@@ -251,9 +263,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         value = (trainer.metric_values or {}).get(self.metric_key)
         if self.save_best and (value is None or not math.isfinite(value)):
             if value is None:
-                known = ', '.join(list(trainer.metric_values or {})[:6])
-                raise ValueError(f'train.checkpoint.best.metric_key is "{self.metric_key}", which is none of the '
-                                 f'evaluation\'s results ({known}, …)')
+                raise unknown_metric(self.metric_key, trainer.metric_values or {})
             return
         if self.save_best and self._is_best_metric(trainer.metric_values):
             self._epoch_end = moment == 'epoch'
@@ -276,6 +286,8 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         super().before_run(trainer)
         if self._best_ckpt_file is None and self._best_name is not None:
             self._best_ckpt_file = os.path.join(self.save_dir, self._best_name)
+            if not run_state.pair_of(self._best_ckpt_file)[0].is_file():  # a value without its weights is no best
+                self._best_ckpt_file = self._best_metric = None
 
     def _after_epoch(self):
         return self._epoch_end
@@ -307,6 +319,12 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         if self.restore_best and self._best_ckpt_file:
             distributed.wait()  # for the process that writes it
             trainer.load_weights(f'{self._best_ckpt_file}.pth')
+
+
+def unknown_metric(key: str, known: Iterable[str]) -> TrainingError:
+    """The error for a best saver that watches what no evaluation reports."""
+    return TrainingError(f'train.checkpoint.best.metric_key is "{key}", which is none of the evaluation\'s results '
+                         f'({", ".join(list(known)[:6])}, …); choose one of them')
 
 
 class _SaveOnEveryRank:

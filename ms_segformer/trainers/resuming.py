@@ -85,6 +85,8 @@ def _newest_run(folder: Path, home: Path) -> Start:
                 'resume=True' if earlier.is_dir() else '')
         messages.append(('warning', f'the newest run in {home} has no checkpoint to go on from in {folder}; training '
                                     f'starts at the beginning{hint}'))
+    if record is not None and not record.saved and not skipped and _may_go_on(folder, home):
+        return Start(record.run, goes_on=True, messages=tuple(messages))  # half a checkpoint is written again
     return Start(uuid.uuid4().hex, messages=tuple(messages))
 
 

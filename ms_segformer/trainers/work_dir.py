@@ -41,6 +41,7 @@ class Record:
         moving_to: folder that what earlier runs left is being moved to; None when that is done.
         moving: the names to move.
         earlier: the record of the run they are of, where there was one.
+        saved: False until it has completed a checkpoint.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Record:
     moving_to: str | None = None
     moving: tuple[str, ...] = ()
     earlier: 'Record | None' = None
+    saved: bool = True
 
 
 def read_record(folder: str | Path) -> Record | None:
@@ -63,8 +65,9 @@ def read_record(folder: str | Path) -> Record | None:
 def _checked(content: Any) -> Record:
     """A record from a file, which may say anything: what it names is moved, so it stays in its folder."""
     record = Record(**content)
-    if not isinstance(record.run, str) or not isinstance(record.resumed_from, str | None):
-        raise TypeError('run and resumed_from are texts')
+    if not isinstance(record.run, str) or not isinstance(record.resumed_from, str | None) or not isinstance(
+            record.saved, bool):
+        raise TypeError('run and resumed_from are texts, saved is true or false')
     if record.moving_to is not None and not _NUMBERED.fullmatch(record.moving_to):
         raise ValueError('moves to another place than the one for earlier runs')
     if not isinstance(record.moving, list | tuple) or not all(map(_is_below, record.moving)):
@@ -110,7 +113,7 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
     """
     folder = Path(folder)
     record = read_record(folder)
-    new = Record(run, resumed_from)
+    new = Record(run, resumed_from, saved=False)
     if record is not None and record.run == run:
         new, names = record, []
     elif record is not None or not goes_on:
@@ -154,7 +157,14 @@ def finish_moving(folder: str | Path) -> None:
         _move_back(folder, target, record)
         raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); it was '
                             'left as it is. Choose another work_dir') from None
-    _write_record(folder, Record(record.run, record.resumed_from))
+    _write_record(folder, replace(record, moving_to=None, moving=(), earlier=None))
+
+
+def note_saved(folder: str | Path) -> None:
+    """Note in the record of a work directory that its run has completed a checkpoint."""
+    record = read_record(folder)
+    if record is not None and not record.saved:
+        _write_record(Path(folder), replace(record, saved=True))
 
 
 def _move_back(folder: Path, target: Path, record: Record) -> None:

@@ -461,3 +461,19 @@ def test_a_run_begun_with_another_s_checkpoint_still_knows_it_when_its_own_are_d
         path.unlink()
     with pytest.raises(TrainingError, match='the one it began with .*trainer_run.json there says'):
         run(max_epochs=2, resume=True)
+
+
+def test_half_a_first_checkpoint_is_written_again_by_the_run_that_goes_on(run, folder, options, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+    trainer = build_trainer('easycv', {**options, 'cfg_options': QUICK})
+    monkeypatch.setattr(run_state, 'write_torch_file', killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.undo()
+    assert names(folder) == ['epoch_1.pth'] and not work_dir.read_record(folder).saved
+    resumed = run(max_epochs=1, resume=True)
+    assert resumed.run == trainer.run and not (folder / 'previous').exists()
+    assert work_dir.read_record(folder).saved
+    run(max_epochs=1, seed=4)
+    assert (folder / 'previous' / '1' / 'epoch_1.pth').is_file()
