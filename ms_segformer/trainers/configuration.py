@@ -6,6 +6,7 @@ Two lines are enough to train on data of one's own: `classes` (a list of names, 
 import json
 import os
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn
@@ -149,54 +150,111 @@ def limit_checkpoints(raw: dict, count: int | None) -> None:
         return
     period.setdefault('max_checkpoint_num', count)
     metrics = raw['evaluation']['metrics']
+    reported = all('mIoU' in _as_list(evaluator.get('metric_names') or 'mIoU') for evaluator in _evaluators(raw))
     evaluates = raw['evaluation'].get('period') is not None and (raw.get('dataset') or {}).get('val') is not None
-    if evaluates and isinstance(metrics, dict) and metrics.get('type') == METRIC and 'best' not in checkpoint:
+    ours = isinstance(metrics, dict) and metrics.get('type') == METRIC
+    if ours and reported and evaluates and 'best' not in checkpoint:
         checkpoint['best'] = {'metric_key': 'mIoU'}
 
 
-def confine(raw: dict, written: dict, base: str | None) -> None:
+def confine(raw: dict, written: dict, base: str | None, options: dict | None = None) -> None:
     """Make the hooks of a configuration file write into the work directory only, in place.
 
-    A file may come from anywhere. What the user set in code (`cfg_modify_fn`, `cfg_options`) is as the user wants it:
-    a value counts as the file's when it is the same as there. The file's relative paths are taken below the work
+    A file may come from anywhere. What the user set in code is as the user wants it: what `options` name, and otherwise
+    (`cfg_modify_fn`) a value that is another than the file's. The file's relative paths are taken below the work
     directory.
 
     Args:
         raw: what `prepare` completed, with `train.work_dir`.
         written: the configuration as it was read.
         base: folder that a `train.work_dir` of the file has to be in; None when it was given in code.
+        options: `cfg_options`.
 
     Raises:
-        TrainingError: the file names a place outside, or uploads; the message names the key.
+        TrainingError: the file names a place outside, or uploads; the message names the key. Or it has two best savers.
     """
     written = decode_jsonplus(deepcopy(written))
-    folder = raw['train']['work_dir']
-    if base is not None and folder == (written.get('train') or {}).get('work_dir'):
+    folder, said = raw['train']['work_dir'], _dotted(options or {})
+    if base is not None and 'train.work_dir' not in said and folder == (written.get('train') or {}).get('work_dir'):
         _inside(folder, base, 'train.work_dir')
-    _settle_hooks(written)
+        if os.path.abspath(folder) == os.path.abspath(base):
+            _refuse('train.work_dir', folder, 'is the present folder itself')
+    _refuse_two_best(written)
+    for place, section in _hook_sections(raw):
+        # What the file says of such a hook may stand in either place: which one was taken is not asked.
+        theirs = [other for name, other in _hook_sections(written) if name == place]
+        if place != 'train.hooks' or place not in said:
+            name = place if place != 'train.hooks' else f'train.hooks, {section.get("type")}'
+            _confine_section(section, theirs, folder, name, said)
+
+
+def _hook_sections(raw: dict) -> list[tuple[str, dict]]:
+    """(place, section) of every hook of a configuration; the place of those that have none is `train.hooks`."""
+    found = []
     for place in dict.fromkeys(PLACES.values()):
-        section, theirs = raw, written
+        section = raw
         for key in place:
-            section, theirs = (part.get(key) if isinstance(part, dict) else None for part in (section, theirs))
-        if isinstance(section, dict) and isinstance(theirs, dict):
-            _confine_section(section, [theirs], folder, '.'.join(place))
-    theirs = (written.get('train') or {}).get('hooks') or []
-    for hook in raw['train'].get('hooks') or []:
-        _confine_section(hook, theirs, folder, f'train.hooks, {hook.get("type")}')
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            found.append(('.'.join(place), section))
+    hooks = (raw.get('train') or {}).get('hooks') or []
+    return found + [('.'.join(PLACES.get(hook.get('type'), ('train', 'hooks'))), hook) for hook in hooks]
 
 
-def _confine_section(section: dict, theirs: list, folder: str, name: str) -> None:
-    """`theirs`: the sections of the file that this one may come from."""
+def _dotted(options: dict, above: str = '') -> set[str]:
+    """The keys of nested options, each with all that are above it: `{'a.b': {'c': 1}}` names a.b and a.b.c."""
+    keys = set()
+    for key, value in options.items():
+        keys.add(above + key)
+        keys |= _dotted(value, f'{above}{key}.') if isinstance(value, dict) else set()
+    return keys
+
+
+def _confine_section(section: dict, theirs: list, folder: str, name: str, said: set[str]) -> None:
+    """`theirs`: the sections of the file that this one may come from; `said`: keys that the user set."""
     for key, value in section.items():
         same = [other[key] for other in theirs if isinstance(other, dict) and key in other]
         if isinstance(value, dict):
-            _confine_section(value, same, folder, f'{name}.{key}')
-        elif value not in same or key in ('type', 'metric_key', 'hub_token'):
+            _confine_section(value, same, folder, f'{name}.{key}', said)
+        elif value not in same or key in ('type', 'metric_key', 'hub_token') or f'{name}.{key}' in said:
             continue
         elif key == 'push_to_hub' and value:
             _refuse(f'{name}.{key}', value, 'uploads the model')
         else:
             section[key] = _below(value, folder, f'{name}.{key}', key)
+
+
+def relocatable(raw: dict) -> dict:
+    """Return a run's configuration as `confine` takes it: what its hooks write below the work directory is relative.
+
+    Other paths become absolute, so that they are never taken for ones below it.
+    """
+    result = deepcopy(raw)
+    folder = result['train']['work_dir']
+    for _, section in _hook_sections(result):
+        _change_paths(section, lambda path: _relative(path, folder) or os.path.abspath(path))
+    return result
+
+
+def _relative(path: str, folder: str) -> str | None:
+    """A path relative to the folder that it is in; None where it is not."""
+    relative = os.path.relpath(path, folder)
+    return None if relative.split(os.sep)[0] == os.pardir else relative
+
+
+def _change_paths(section: dict, change: Callable[[str], str | None]) -> None:
+    """Replace the paths in a hook's section, in place; None takes the key out."""
+    for key, value in list(section.items()):
+        if isinstance(value, dict):
+            _change_paths(value, change)
+        elif isinstance(value, str) and value and _is_path(key):
+            section[key] = change(value)
+            if section[key] is None:
+                del section[key]
+
+
+def _is_path(key: str) -> bool:
+    return _A_PATH.search(key) is not None and key not in _BELOW_ANOTHER
 
 
 def _below(value: Any, folder: str, name: str, key: str) -> Any:
@@ -208,8 +266,7 @@ def _below(value: Any, folder: str, name: str, key: str) -> Any:
     if not isinstance(value, str):
         return value
     _inside(value, folder, name)
-    is_path = _A_PATH.search(key) and key not in _BELOW_ANOTHER
-    return os.path.join(folder, value) if is_path and value else value
+    return os.path.join(folder, value) if value and _is_path(key) else value
 
 
 def _inside(path: str, folder: str, key: str) -> None:
@@ -257,6 +314,16 @@ def _refuse_two_of_a_kind(raw: dict) -> None:
         place = PLACES.get(hook.get('type'))
         if place is not None and seen.setdefault(place, hook) is not hook:
             raise TrainingError(f'train.hooks has two hooks for {".".join(place)}: {seen[place]} and {hook}; keep one')
+
+
+def _refuse_two_best(written: dict) -> None:
+    """A file whose two places for the best checkpoint contradict each other: one would be dropped."""
+    best = [section for place, section in _hook_sections(written) if place == 'train.checkpoint.best']
+    for other in best[1:]:
+        for key in other.keys() & best[0].keys() - {'type'}:
+            if other[key] != best[0][key]:
+                raise TrainingError(f'the configuration has two hooks for the best checkpoint, {best[0]} and {other}; '
+                                    'keep one')
 
 
 def _merge_evaluation(raw):
@@ -315,6 +382,10 @@ def exported(raw, palette=None):
                 if isinstance(source.get(key), str) and os.path.isabs(source[key]):
                     source.pop(key)
     train = result.get('train') or {}
+    folder = train.get('work_dir')
+    for place, section in _hook_sections(result):
+        if place == 'train.hooks':
+            _change_paths(section, lambda path: folder and _relative(path, folder))
     train['work_dir'] = None
     for section in ((train.get('checkpoint') or {}).get('period'), (train.get('checkpoint') or {}).get('best')):
         for key in ('save_dir', 'output_dir', 'hub_token', 'push_to_hub', 'hub_repo_id', 'private_hub'):

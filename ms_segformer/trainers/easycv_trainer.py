@@ -10,6 +10,7 @@
 The same under `torchrun --nproc_per_node N script.py` trains on N GPUs (or N processes of a CPU). The trained model
 directory is `<work_dir>/output`.
 """
+import errno
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
 from ..metainfo import TRAINER
+from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
 from . import configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
@@ -46,6 +48,8 @@ from .sampler import EpochSampler, ShareSampler
 from .schedules import build_schedule, policy_name
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV, errno.EISDIR,
+              errno.ENOTDIR, errno.EFBIG)
 REMEDIES = ('Lower train.optimizer.lr, set train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if '
             'train.amp is set, or check the data with "ms-segformer check-data"')
 
@@ -144,7 +148,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
-        configuration.confine(raw, written, None if self._work_dir else os.getcwd())
+        configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
         configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
         _check_writable(train['work_dir'])
@@ -259,15 +263,19 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.TRAIN
         with plugin.serving():
             self._prepare_training()
-            if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
-                self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
-                self.load_weights(checkpoint_path)
-                resuming.begin(self, None)
-            else:
-                resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
-            self._warn_of_short_run()
-            with self._explained_failures():
+            with resuming.alone(self), self._explained_failures():
+                self._begin(checkpoint_path, load_all_state)
+                self._warn_of_short_run()
                 self.train_loop(self.train_dataloader)
+
+    def _begin(self, checkpoint_path: str | Path | None, load_all_state: bool) -> None:
+        if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
+            self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
+            self.load_weights(checkpoint_path)
+            self.starting_point = str(checkpoint_path)
+            resuming.begin(self, None)
+        else:
+            resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
 
     def _check_training_data(self):
         if self.train_dataset is None:
@@ -280,6 +288,8 @@ class EasyCVTrainer(EpochBasedTrainer):
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
     def _check_length(self) -> None:
+        if not isinstance(self._max_epochs, int):
+            raise TrainingError(f'max_epochs is {self._max_epochs!r}; expected an integer of at least 1')
         if self.max_iters > 0:
             return
         loader = self.train_dataloader
@@ -298,6 +308,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
             raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best or '
                                 'callbacks); keep one')
+        self._check_best_key()
         self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
         self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
         decay = self._ema_decay if self._ema_decay is not None else self.cfg.safe_get('train.ema')
@@ -307,6 +318,15 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.register_hook(hooks.ProgressHook())
         self.register_processors()
         self._prepared = True
+
+    def _check_best_key(self) -> None:
+        metrics = [build_metric(metric) for metric in self.metrics] if self.eval_dataset is not None else []
+        if not metrics or not all(isinstance(metric, EasyCVMetric) for metric in metrics):
+            return  # what another's metric reports is known after the first evaluation
+        known = [name for metric in metrics for name in metric.evaluate()]
+        for hook in resuming.savers(self):
+            if isinstance(hook, hooks.BestCkptSaverHook) and hook.metric_key not in known:
+                raise hooks.unknown_metric(hook.metric_key, known)
 
     def to_parallel(self, model):
         """Wrap the model for several processes; SyncBN where the configuration names it and GPUs are used."""
@@ -535,9 +555,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             if is_master():
                 hooks.write_results({'run': self.run, 'iteration': self._iter, **self._metric_values}, self.work_dir,
                                     work_dir.EVALUATION)
-        self.evaluated_at = moment
+        self.evaluated_at, by_epoch = moment, moment[0] == 'epoch'
         for hook in resuming.savers(self) if is_master() else ():
-            if not isinstance(hook, hooks.BestCkptSaverHook) and os.path.isdir(hook.output_folder(self)):
+            if not isinstance(hook, hooks.BestCkptSaverHook) and hook.published_at == self._iter and by_epoch:
                 hooks.write_results(self._metric_values, hook.output_folder(self))
         return self._metric_values
 
@@ -626,8 +646,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         Raises:
             TrainingError: a weight is NaN or infinite.
         """
-        for model in {self.bare_model, self.model_to_save}:
-            name = run_state.not_finite(model.state_dict().items())
+        models = {self.bare_model, self.model_to_save}
+        trained = [item for model in models for item in model.state_dict().items()]
+        gathered = run_state.gathered(self.optimizer.state_dict(), {} if self.scaler else run_state.gradients(self))
+        for tensors in (trained, gathered):
+            name = run_state.not_finite(tensors)
             if name is not None:
                 raise TrainingError(
                     f'the weights ({name}) are not finite after epoch {self._epoch + 1}, iteration '
@@ -653,6 +676,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         except LogitsError as error:
             raise TrainingError(f'{error} (evaluating at epoch {self._epoch + 1}). {self._safe()}. {REMEDIES}'
                                 ) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise TrainingError(f'a file of the run could not be written ({error}). {self._safe()}. Make room or '
+                                'choose another work_dir') from error
         except RuntimeError as error:
             text = str(error)
             if isinstance(error, TrainingError) or 'DataLoader worker' not in text:

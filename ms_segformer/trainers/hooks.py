@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from modelscope.utils.torch_utils import is_master
 
 from ..files import atomic_write, temporary_prefix
 from ..metainfo import LR_LOG_HOOK
-from . import distributed, run_state
+from . import distributed, run_state, work_dir
+from .errors import TrainingError
 
 
 @builder.HOOKS.register_module(module_name=LR_LOG_HOOK, force=True)
@@ -129,6 +131,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     """
 
     STATE_OF_FILES = True
+    published_at: int | None = None  # iterations after which the weights in the model directory stood
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -151,6 +154,10 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         """Names of checkpoint files, beside `epoch_*`, `iter_*` and `best_*`, that it writes."""
         return []
 
+    def _is_its_own(self, name: Any) -> bool:
+        """Whether a value that a file holds names a checkpoint this hook may have written: it may be removed."""
+        return work_dir.is_checkpoint_name(name)
+
     def before_run(self, trainer):
         self.tag = -1
         self.logger = trainer.logger
@@ -164,16 +171,16 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     def _finish_interrupted_save(self, trainer: Any) -> None:
         """Do what a process killed right after writing the pair did not get to."""
         if trainer.resumed_from is not None:
-            publish(run_state.pair_of(trainer.resumed_from)[0], self.output_dir)
+            self._publish(run_state.pair_of(trainer.resumed_from)[0], trainer.iter)
             self._remove_obsolete_checkpoints(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names of this run's checkpoints that `max_checkpoint_num` counts."""
         return {'checkpoints': list(self.history_checkpoints)}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` returned."""
-        self.history_checkpoints = list(state_dict.get('checkpoints', []))
+        self.history_checkpoints = list(filter(self._is_its_own, state_dict.get('checkpoints') or []))
 
     def _should_save(self, trainer):
         last = trainer.epoch + 1 == trainer.max_epochs if self._by_epoch() else trainer.iter + 1 == trainer.max_iters
@@ -192,11 +199,21 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
             return prefix
         model_file = run_state.save_pair(os.path.join(self.save_dir, prefix), trainer.model_to_save,
                                          trainer.checkpoint_meta(self._after_epoch()), saved)
-        publish(model_file, self.output_dir)
-        if trainer.metric_values is not None:
+        work_dir.note_saved(trainer.work_dir)
+        self._publish(model_file, trainer.iter + (not self._after_epoch()))
+        if trainer.evaluated_at == self._moment(trainer):
             write_results(trainer.metric_values, self.output_dir)
         self._remove_obsolete_checkpoints(trainer)
         return prefix
+
+    def _publish(self, model_file: Path, iterations: int) -> None:
+        """Put weights into the model directory; results that stand there are of others."""
+        (Path(self.output_dir) / work_dir.RESULTS).unlink(missing_ok=True)
+        publish(model_file, self.output_dir)
+        self.published_at = iterations
+
+    def _moment(self, trainer: Any) -> tuple[str, int]:
+        return ('epoch', trainer.epoch) if self._after_epoch() else ('iter', trainer.iter)
 
     def _remove_obsolete_checkpoints(self, trainer):
         while self.max_checkpoint_num is not None and len(self.history_checkpoints) > self.max_checkpoint_num:
@@ -218,12 +235,19 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
 
     def __init__(self, metric_key, *args, **kwargs):
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
+        name = self.save_file_name
+        if name is not None and (name in ('', '.', '..') or name != os.path.basename(name)):
+            raise TrainingError(f'save_file_name is {name!r}; expected a file name without a folder (use '
+                                'save_dir)')
         self.PRIORITY = Priority.LOW
         self.processor = _SaveOnEveryRank()
         self.history_checkpoints = []
         self._epoch_end, self._best_name = True, None
 
-    def names_of_its_own(self):
+    def _is_its_own(self, name: Any) -> bool:
+        return super()._is_its_own(name) or (name is not None and name == self.save_file_name)
+
+    def names_of_its_own(self) -> list[str]:
         return [] if self.save_file_name is None else [
             path.name for path in run_state.pair_of(self.save_file_name)]
 
@@ -239,29 +263,31 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         value = (trainer.metric_values or {}).get(self.metric_key)
         if self.save_best and (value is None or not math.isfinite(value)):
             if value is None:
-                known = ', '.join(list(trainer.metric_values or {})[:6])
-                raise ValueError(f'train.checkpoint.best.metric_key is "{self.metric_key}", which is none of the '
-                                 f'evaluation\'s results ({known}, …)')
+                raise unknown_metric(self.metric_key, trainer.metric_values or {})
             return
         if self.save_best and self._is_best_metric(trainer.metric_values):
             self._epoch_end = moment == 'epoch'
             self._do_save(trainer, 'by_epoch' if moment == 'epoch' else 'by_step')
 
-    def _finish_interrupted_save(self, trainer):
+    def _finish_interrupted_save(self, trainer: Any) -> None:
         """Nothing: the evaluation after which the process was killed is looked at again."""
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         best = None if self._best_ckpt_file is None else os.path.basename(self._best_ckpt_file)
         return {**super().state_dict(), 'best_metric': self._best_metric, 'best_checkpoint': best}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._best_metric, self._best_name = state_dict.get('best_metric'), state_dict.get('best_checkpoint')
+        name = state_dict.get('best_checkpoint')
+        if self._is_its_own(name):
+            self._best_metric, self._best_name = state_dict.get('best_metric'), name
 
-    def before_run(self, trainer):
+    def before_run(self, trainer: Any) -> None:
         super().before_run(trainer)
         if self._best_ckpt_file is None and self._best_name is not None:
             self._best_ckpt_file = os.path.join(self.save_dir, self._best_name)
+            if not run_state.pair_of(self._best_ckpt_file)[0].is_file():  # a value without its weights is no best
+                self._best_ckpt_file = self._best_metric = None
 
     def _after_epoch(self):
         return self._epoch_end
@@ -271,7 +297,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         self.history_checkpoints.sort(key=lambda name: (name == best, self._value_in(name)))
         super()._remove_obsolete_checkpoints(trainer)
 
-    def _value_in(self, name):
+    def _value_in(self, name: str) -> float:
         try:
             value = float(name.rpartition(self._key_in_names())[2])
         except ValueError:
@@ -293,6 +319,12 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         if self.restore_best and self._best_ckpt_file:
             distributed.wait()  # for the process that writes it
             trainer.load_weights(f'{self._best_ckpt_file}.pth')
+
+
+def unknown_metric(key: str, known: Iterable[str]) -> TrainingError:
+    """The error for a best saver that watches what no evaluation reports."""
+    return TrainingError(f'train.checkpoint.best.metric_key is "{key}", which is none of the evaluation\'s results '
+                         f'({", ".join(list(known)[:6])}, …); choose one of them')
 
 
 class _SaveOnEveryRank:
@@ -380,7 +412,7 @@ def publish(model_file, output_dir):
         temporary.unlink(missing_ok=True)
 
 
-def write_results(values, folder, name='eval_result.txt'):
+def write_results(values, folder, name=work_dir.RESULTS):
     """Write an evaluation's values as JSON; a class without a value is null."""
     with atomic_write(Path(folder) / name) as temporary:
         temporary.write_text(json.dumps({key: value if not isinstance(value, float) or math.isfinite(value) else None
@@ -401,7 +433,6 @@ def build_hook(section):
     Raises:
         TrainingError: the type is known nowhere, or does not take these arguments.
     """
-    from .errors import TrainingError
     options = dict(section)
     name = options.pop('type', None)
     cls = OURS.get(name)

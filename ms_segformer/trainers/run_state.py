@@ -73,6 +73,8 @@ def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict, state: dic
     model_file, state_file = pair_of(prefix)
     try:
         state_file.unlink(missing_ok=True)  # a state never stands beside weights of another moment
+        if model_file.is_symlink():  # not the run's: what it leads to stays
+            model_file.unlink()
         digest = save_checkpoint(model_file, model, meta)
         if state is not None:
             write_torch_file(state_file, {'version': VERSION, 'weights': digest, **state})
@@ -122,8 +124,10 @@ def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
                                 'replaced')
     except (CheckpointError, OSError) as error:
         raise TrainingError(str(error)) from None
-    for file, tensors in ((model_file, weights), (state_file, state.get('model', {}))):
-        name = not_finite(tensors.items())
+    accumulated = {} if 'scaler' in state else state.get('gradients', {})  # a scaler skips steps that are not finite
+    for file, tensors in ((model_file, weights.items()), (state_file, state.get('model', {}).items()),
+                          (state_file, gathered(state['optimizer'], accumulated))):
+        name = not_finite(tensors)
         if name is not None:
             raise TrainingError(f'{file}: {name} is not finite')
     return Pair(str(prefix), state, weights)
@@ -154,7 +158,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None, list[str]]:
+def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None, dict[str, str]]:
     """Find the whole pair with the most iterations; `best_*` ones do not count.
 
     The number in a name grows with the iterations, so that no more files are read than it takes.
@@ -164,20 +168,26 @@ def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None
         run: only those of this run count; None takes all.
 
     Returns:
-        (the pair or None, why each newer one was skipped).
+        (the pair or None, why each newer one was skipped, by its prefix).
     """
-    found, skipped = None, []
+    found, skipped = None, {}
     for kind in KINDS:
         for number in sorted(_numbers(folder, kind), reverse=True):
+            prefix = os.path.join(folder, f'{kind}_{number}')
             try:
-                pair = read_pair(os.path.join(folder, f'{kind}_{number}'), run)
+                pair = read_pair(prefix, run)
             except TrainingError as error:
-                skipped.append(str(error))
+                skipped[prefix] = str(error)
                 continue
-            if found is None or pair.state['iteration'] > found.state['iteration']:
+            if found is None or _progress(pair.state) > _progress(found.state):
                 found = pair
             break
     return found, skipped
+
+
+def _progress(state: Mapping[str, Any]) -> tuple[int, int]:
+    """How far a run has come, in epochs and iterations of the next one: batch sizes may have changed in between."""
+    return (state['epoch'] + 1, 0) if state.get('epoch_done') else (state['epoch'], state['inner_iteration'])
 
 
 def _numbers(folder: str | Path, kind: str) -> list[int]:
@@ -189,7 +199,7 @@ def _numbers(folder: str | Path, kind: str) -> list[int]:
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """Return the name of the first tensor with a NaN or an infinity, or None."""
     floats = [(name, value) for name, value in tensors if value.is_floating_point()]
-    if not floats or torch.stack([value.isfinite().all() for _, value in floats]).all():
+    if not floats or torch.stack([value.isfinite().all().to(floats[0][1].device) for _, value in floats]).all():
         return None
     return next(name for name, value in floats if not value.isfinite().all())
 
@@ -205,6 +215,7 @@ def capture(trainer: Any, after_epoch: bool) -> dict[str, Any]:
     result = {
         'run': trainer.run, 'iteration': trainer.iter if after_epoch else trainer.iter + 1, 'epoch': trainer.epoch,
         'inner_iteration': trainer.iters_per_train_epoch if after_epoch else trainer.inner_iter + 1,
+        'epoch_done': after_epoch,
         'random': distributed.from_every_process(random_state()), **_circumstances(trainer),
         'optimizer': trainer.optimizer.state_dict(),
         'hooks': {key: hook.state_dict() for key, hook in _hooks_with_state(trainer)},
@@ -216,9 +227,22 @@ def capture(trainer: Any, after_epoch: bool) -> dict[str, Any]:
     if trainer.ema is not None:
         result['ema_steps'] = trainer.ema.steps
         result['model'] = {key: value.cpu() for key, value in model.state_dict().items()}
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    if gradients:  # in the middle of an accumulation
-        result['gradients'] = gradients
+    if gradients(trainer):  # in the middle of an accumulation
+        result['gradients'] = gradients(trainer)
+    return result
+
+
+def gradients(trainer: Any) -> dict[str, torch.Tensor]:
+    """What has been accumulated for the next step, by parameter."""
+    return {name: p.grad for name, p in trainer.bare_model.named_parameters() if p.grad is not None}
+
+
+def gathered(optimizer: Mapping[str, Any], accumulated: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+    """(name, tensor) of what makes the next weights: the optimizer's averages and the accumulated gradients."""
+    result = [(f'gradient of {name}', value) for name, value in accumulated.items()]
+    for number, values in (optimizer.get('state') or {}).items():
+        result += [(f'the optimizer\'s {name} of parameter {number}', value) for name, value in values.items()
+                   if isinstance(value, torch.Tensor)]
     return result
 
 
@@ -251,7 +275,11 @@ def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
     parameters = dict(trainer.bare_model.named_parameters())
     for name, gradient in saved.get('gradients', {}).items():
         parameters[name].grad = gradient.to(trainer.device)
-    trainer.set_position(saved['epoch'], saved['iteration'], saved['inner_iteration'], 'gradients' in saved)
+    iteration, inner_iteration = saved['iteration'], saved['inner_iteration']
+    if saved.get('epoch_done'):  # which had another number of iterations, if the batch size or the data has changed
+        inner_iteration = trainer.iters_per_train_epoch
+        iteration = (saved['epoch'] + 1) * inner_iteration
+    trainer.set_position(saved['epoch'], iteration, inner_iteration, 'gradients' in saved)
     if trainer.rank < len(saved['random']):
         set_random_state(saved['random'][trainer.rank])
 
@@ -300,7 +328,7 @@ def _check_circumstances(trainer: Any, saved: Mapping[str, Any]) -> None:
     if changed and trainer.rank == 0:
         trainer.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
                                'not give the weights an unbroken run gives')
-    if saved['inner_iteration'] > trainer.iters_per_train_epoch:
+    if not saved.get('epoch_done') and saved['inner_iteration'] > trainer.iters_per_train_epoch:
         raise TrainingError(f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has only '
                             f'{trainer.iters_per_train_epoch} now; resume with the batch size, processes and data it '
                             'was made with')

@@ -8,9 +8,11 @@ folder that the next one sets right.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..files import TEMPORARY, atomic_write
 from .errors import TrainingError
@@ -20,8 +22,12 @@ PREVIOUS = 'previous'
 EVALUATION = 'last_evaluation.json'
 CONFIGURATION = 'configuration.json'
 WEIGHTS = 'pytorch_model.pt'
+RESULTS = 'eval_result.txt'
+MODEL_DIRECTORY = (WEIGHTS, CONFIGURATION, RESULTS)  # what a run writes into one
 OUTPUTS = ('output', 'output_best')
-_CHECKPOINT = re.compile(r'((epoch|iter)_\d+|best_(epoch|iter)\d+_.+?)(_trainer_state)?\.pth')
+_PREFIX = re.compile(r'(epoch|iter)_\d+|best_(epoch|iter)\d+_[^/\0]+')
+_CHECKPOINT = re.compile(rf'({_PREFIX.pattern}?)(_trainer_state)?\.pth')
+_NUMBERED = re.compile(rf'{PREVIOUS}/\d+')
 _LOG = re.compile(r'\d{8}_\d{6}\.log(\.json)?')
 
 
@@ -34,28 +40,59 @@ class Record:
         resumed_from: prefix of the pair it began with, when that is another run's.
         moving_to: folder that what earlier runs left is being moved to; None when that is done.
         moving: the names to move.
-        earlier: identity of the run they are of, where it is known.
+        earlier: the record of the run they are of, where there was one.
+        saved: False until it has completed a checkpoint.
     """
 
     run: str
     resumed_from: str | None = None
     moving_to: str | None = None
     moving: tuple[str, ...] = ()
-    earlier: str | None = None
+    earlier: 'Record | None' = None
+    saved: bool = True
 
 
 def read_record(folder: str | Path) -> Record | None:
     """Return the record of a folder; None where there is none (or one that this trainer did not write)."""
     try:
         content = json.loads((Path(folder) / RECORD).read_text(encoding='utf-8'))
-        record = Record(**{**content, 'moving': tuple(content.get('moving', ()))})
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
+        record = _checked(content)
+        return replace(record, earlier=record.earlier and _checked(record.earlier))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
         return None
-    return record if isinstance(record.run, str) else None
+
+
+def _checked(content: Any) -> Record:
+    """A record from a file, which may say anything: what it names is moved, so it stays in its folder."""
+    record = Record(**content)
+    if not isinstance(record.run, str) or not isinstance(record.resumed_from, str | None) or not isinstance(
+            record.saved, bool):
+        raise TypeError('run and resumed_from are texts, saved is true or false')
+    if record.moving_to is not None and not _NUMBERED.fullmatch(record.moving_to):
+        raise ValueError('moves to another place than the one for earlier runs')
+    if not isinstance(record.moving, list | tuple) or not all(map(_is_below, record.moving)):
+        raise ValueError('moves what is outside the folder')
+    return replace(record, moving=tuple(record.moving))
+
+
+def _is_below(name: Any) -> bool:
+    """Whether a relative path of a record stays in its folder."""
+    return (isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name)
+            and '..' not in Path(name).parts)
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a file is named as the trainer names one of a checkpoint."""
+    return _CHECKPOINT.fullmatch(name) is not None
+
+
+def is_checkpoint_name(name: Any) -> bool:
+    """Whether a value read from a file is the name, without ending, of a checkpoint as the hooks name them."""
+    return isinstance(name, str) and _PREFIX.fullmatch(name) is not None
 
 
 def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
-          kept: Iterable[str] = ()) -> Path | None:
+          kept: Iterable[str] = (), aside: Iterable[str] = ()) -> Path | None:
     """Make a folder that of a run, moving aside what earlier runs left there.
 
     Args:
@@ -63,29 +100,36 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
         run: identity of the run that begins.
         goes_on: the run goes on with what stands in the folder, which then stays, unless it is another run's.
         resumed_from: prefix of another run's pair that the run began with.
-        own: relative paths of files, and of model directories, that the run writes besides the usual ones.
+        own: relative paths of files, and of model directories (`.` is the folder itself), that the run writes besides
+            the usual ones.
         kept: names that stay: the log that is being written, the configuration that was read.
+        aside: names to move although the run goes on: checkpoints that are not its own, or damaged.
 
     Returns:
         Where it was moved to, or None when there was nothing to move.
 
     Raises:
-        TrainingError: something could not be moved.
+        TrainingError: something could not be moved; then all is as it was.
     """
     folder = Path(folder)
     record = read_record(folder)
-    new = Record(run, resumed_from)
+    new = Record(run, resumed_from, saved=False)
     if record is not None and record.run == run:
-        return None
-    names = [] if goes_on and record is None else _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
+        new, names = record, []
+    elif record is not None or not goes_on:
+        names = _left_by_earlier_runs(folder, record, {*OUTPUTS, *own}, set(kept))
+    else:
+        names = []
+    names += [name for name in aside if name not in names and os.path.lexists(folder / name)]
     if not names:
-        _write_record(folder, new)
+        if new != record:
+            _write_record(folder, new)
         return None
     target = folder / PREVIOUS / str(_next_number(folder))
     if resumed_from is not None and os.path.realpath(Path(resumed_from).parent) == os.path.realpath(folder):
         new = replace(new, resumed_from=str(target / Path(resumed_from).name))
     _write_record(folder, replace(new, moving_to=str(target.relative_to(folder)), moving=tuple(names),
-                                  earlier=record and record.run))
+                                  earlier=record))
     finish_moving(folder)
     return target
 
@@ -107,12 +151,31 @@ def finish_moving(folder: str | Path) -> None:
             if os.path.lexists(folder / name) and not os.path.lexists(target / name):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.rename(folder / name, target / name)
-        if record.earlier is not None:
-            _write_record(target, Record(record.earlier))
+        if record.earlier is not None and record.earlier.run != record.run:
+            _write_record(target, record.earlier)
     except OSError as error:
-        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); choose '
-                            'another work_dir') from None
-    _write_record(folder, Record(record.run, record.resumed_from))
+        _move_back(folder, target, record)
+        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); it was '
+                            'left as it is. Choose another work_dir') from None
+    _write_record(folder, replace(record, moving_to=None, moving=(), earlier=None))
+
+
+def note_saved(folder: str | Path) -> None:
+    """Note in the record of a work directory that its run has completed a checkpoint."""
+    record = read_record(folder)
+    if record is not None and not record.saved:
+        _write_record(Path(folder), replace(record, saved=True))
+
+
+def _move_back(folder: Path, target: Path, record: Record) -> None:
+    """Undo a move that cannot be finished: the folder is the earlier run's again."""
+    for name in record.moving:
+        if os.path.lexists(target / name) and not os.path.lexists(folder / name):
+            os.rename(target / name, folder / name)
+    if record.earlier is not None:
+        _write_record(folder, record.earlier)
+    else:
+        (folder / RECORD).unlink(missing_ok=True)
 
 
 def _write_record(folder: Path, record: Record) -> None:
@@ -123,9 +186,14 @@ def _write_record(folder: Path, record: Record) -> None:
 def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], kept: set[str]) -> list[str]:
     """Names of what earlier runs wrote, when there is more of it than logs."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in kept) if folder.is_dir() else []
-    worth = [name for name in names if _CHECKPOINT.fullmatch(name) or name == EVALUATION
+    worth = [name for name in names if is_checkpoint(name) or name == EVALUATION
              or (name == CONFIGURATION and record is None)]  # with a record it is that of a run that wrote nothing else
-    worth += [name for name in own if (folder / name).is_file() or (folder / name / WEIGHTS).is_file()]
+    models = (WEIGHTS,) if record is not None else MODEL_DIRECTORY  # with a record the others are an attempt's
+    for name in own:
+        if not (folder / name).is_dir():
+            worth += [name] if os.path.lexists(folder / name) else []
+        elif any(os.path.lexists(folder / name / file) for file in models):
+            worth += [name] if name != '.' else [file for file in MODEL_DIRECTORY if file in names]
     if not worth:
         return []
     beside = [name for name in names if name in (CONFIGURATION, 'tensorboard_output') or _LOG.fullmatch(name)]
@@ -147,3 +215,57 @@ def remove_unfinished(folders: Iterable[str | Path]) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name.startswith(TEMPORARY) and path.is_file():
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep every other run out of a folder; the system drops the lock when the process ends, however it does.
+
+    Where the system or the file system has no locks, nothing is kept out.
+
+    Args:
+        folder: created when missing.
+
+    Raises:
+        TrainingError: another run is writing there.
+        OSError: it cannot be created.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    _locks.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _unlock(descriptor)
+        raise TrainingError(f'{folder}: another run is writing there; wait until it has ended, or choose another '
+                            'folder (work_dir, save_dir, output_dir)') from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        _unlock(descriptor)
+
+
+_locks: set[int] = set()
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def _leave_locks_to_parent() -> None:
+    """A loader's process that outlives a killed training for a moment would keep the next one out."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)

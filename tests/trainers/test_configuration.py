@@ -79,14 +79,15 @@ def test_the_trainer_holds_the_file_to_it(with_train_section):
 
 
 @pytest.mark.parametrize('path, good', [
-    ('/elsewhere', False), ('../elsewhere', False), ('./runs/b0', True), (None, True)])
+    ('/elsewhere', False), ('../elsewhere', False), ('./runs/b0', True), (None, True),
+    ('.', False), ('runs/..', False)])
 def test_the_work_directory_of_a_file_is_below_the_present_one(with_train_section, tmp_path, monkeypatch, path, good):
     monkeypatch.chdir(tmp_path)
     if good:
         trainer = with_train_section({'work_dir': path}, work_dir=None)
         assert Path(trainer.work_dir).resolve() == tmp_path / (path or 'work_dir')
     else:
-        with pytest.raises(TrainingError, match='train.work_dir = .* is outside'):
+        with pytest.raises(TrainingError, match='train.work_dir = .* is (outside|the present folder itself)'):
             with_train_section({'work_dir': path}, work_dir=None)
         assert with_train_section({'work_dir': path}).work_dir == str(tmp_path / 'run')
 
@@ -198,3 +199,63 @@ def test_a_class_file_that_the_user_names_is_relative_to_the_working_directory(
     given = {**given, 'cfg_modify_fn': modify} if 'cfg_modify_fn' in given else given
     trainer = build_trainer('easycv', {**options, 'model': model, **given})
     assert trainer.cfg.CLASSES == ['sky', 'grass', 'disc']
+
+
+def test_a_hook_of_the_file_is_held_to_it_where_the_user_switched_its_place_on_again(tiny_model_dir, tmp_path):
+    raw = written(tiny_model_dir, {'checkpoint': {'period': None}, 'hooks': [
+        {'type': 'CheckpointHook', 'interval': 1, 'save_dir': '/elsewhere'}]})
+    changed = deepcopy(raw)
+    changed['train']['checkpoint'] = {'period': {'interval': 1}}
+    configuration.prepare(changed)
+    changed['train']['work_dir'] = str(tmp_path)
+    with pytest.raises(TrainingError, match='train.checkpoint.period.save_dir = .*outside'):
+        configuration.confine(changed, raw, None)
+
+
+@pytest.mark.parametrize('said', [
+    {'train.checkpoint.period.save_dir': 'ELSEWHERE'}, {'train.checkpoint.period': {'save_dir': 'ELSEWHERE'}},
+    {'train': {'checkpoint': {'period': {'save_dir': 'ELSEWHERE'}}}}])
+def test_what_the_user_says_counts_when_the_file_says_the_same(with_train_section, tmp_path, said):
+    elsewhere = str(tmp_path / 'elsewhere')
+    said = json.loads(json.dumps(said).replace('ELSEWHERE', elsewhere))
+    file = {'checkpoint': {'period': {'interval': 1, 'save_dir': elsewhere}}}
+    trainer = with_train_section(file, cfg_options=said)
+    assert trainer.cfg.train.checkpoint.period.save_dir == elsewhere
+
+
+def test_a_trained_model_can_be_trained_on_wherever_its_hooks_wrote(with_train_section, options, tmp_path):
+    def modify(cfg):
+        cfg = shrink(cfg)
+        cfg.train.hooks = [{'type': 'CheckpointHook', 'interval': 1},
+                           {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'board')},
+                           {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'run' / 'board')}]
+        return cfg
+
+    with_train_section({'hooks': []}, cfg_modify_fn=modify).train()
+    exported = json.loads((tmp_path / 'run' / 'output' / 'configuration.json').read_text())
+    assert exported['train']['hooks'] == [{'type': 'TensorboardHook'}, {'type': 'TensorboardHook', 'out_dir': 'board'}]
+    build_trainer('easycv', {**options, 'model': str(tmp_path / 'run' / 'output'), 'work_dir': str(tmp_path / 'next')})
+
+
+@pytest.mark.parametrize('relative', [True, False])
+def test_the_configuration_of_a_run_goes_on_with_it(options, tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    folder = 'run' if relative else str(tmp_path / 'run')
+    first = build_trainer('easycv', {**options, 'max_epochs': 1, 'work_dir': folder, 'cfg_options': {
+        'train.checkpoint.period.save_dir': f'{folder}/points', 'evaluation.period': None}})
+    first.train()
+    arguments = {key: value for key, value in options.items() if key not in ('model', 'cfg_modify_fn')}
+    for epochs in (2, 3):
+        resumed = build_trainer('easycv', {**arguments, 'cfg_file': f'{folder}/configuration.json',
+                                           'max_epochs': epochs, 'work_dir': folder, 'resume': True})
+        resumed.train()
+        assert (resumed.run, resumed.iter) == (first.run, 4 * epochs)
+    assert sorted(path.name for path in (tmp_path / 'run' / 'points').glob('epoch_?.pth')) == [
+        'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+
+
+def test_two_contradicting_best_savers_of_a_file_are_an_error(with_train_section):
+    file = {'checkpoint': {'period': {'interval': 1}, 'best': {'metric_key': 'mIoU'}},
+            'hooks': [{'type': 'BestCkptSaverHook', 'metric_key': 'aAcc'}]}
+    with pytest.raises(TrainingError, match='two hooks for the best checkpoint.*mIoU.*aAcc.*keep one'):
+        with_train_section(file)

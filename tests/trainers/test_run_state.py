@@ -106,7 +106,7 @@ def test_one_flipped_bit_is_always_noticed(folder, name):
         at = draw.randrange(len(content))
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1:])
         pair, skipped = run_state.newest_pair(folder)
-        assert pair.prefix.endswith('epoch_2') and len(skipped) == 1 and 'epoch_3' in skipped[0]
+        assert pair.prefix.endswith('epoch_2') and len(skipped) == 1 and 'epoch_3' in skipped[str(folder / 'epoch_3')]
 
 
 def test_a_damaged_checkpoint_that_is_named_is_an_error(folder, options):

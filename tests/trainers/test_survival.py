@@ -1,6 +1,7 @@
 """A run killed at any moment and resumed ends with the weights of an unbroken run; failures say what is safe."""
 import errno
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,11 +11,11 @@ import torch
 from modelscope.trainers import build_trainer
 from modelscope.trainers.hooks.hook import Hook
 from modelscope.trainers.hooks.priority import Priority
-from tiny_run import CLASSES
+from tiny_run import CLASSES, shrink
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.models.checkpoint import read_checkpoint
-from ms_segformer.trainers import run_state
+from ms_segformer.trainers import hooks, run_state
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -260,3 +261,79 @@ def test_infinite_gradients_under_a_scaler_are_no_error(options):
     hook.scaler = Scaler()
     trainer.train()
     assert skipped == [1] and trainer.iter == 4
+
+
+class TestWithinOneProcess:
+    """What goes wrong between the checkpoints, and what changes between two attempts."""
+
+    @pytest.fixture
+    def run(self, options):
+        def train(**changes):
+            trainer = build_trainer('easycv', {**options, 'max_epochs': 1, **changes})
+            trainer.train()
+            return trainer
+        return train
+
+    def test_another_batch_size_goes_on_at_the_end_of_an_epoch(self, run):
+        run(max_epochs=2)
+        for batch, epochs in ((4, 3), (1, 4)):
+            resumed = run(max_epochs=epochs, resume=True, cfg_options={'train.dataloader.batch_size_per_gpu': batch})
+            assert (resumed.epoch, resumed.iter) == (epochs, epochs * 8 // batch)
+
+    def test_a_full_disk_beside_the_checkpoints_says_which_one_is_safe(self, run, monkeypatch):
+        def full(*args, **kwargs):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        for name in ('publish', 'write_results'):
+            monkeypatch.setattr(hooks, name, full)
+            with pytest.raises(TrainingError, match='No space left.*epoch_1.pth, is safe.*Make room'):
+                run()
+            monkeypatch.undo()
+
+    def test_results_beside_a_model_are_its_own(self, run, options):
+        output = Path(options['work_dir']) / 'output'
+        run(max_epochs=3, cfg_options={'evaluation.period': {'interval': 2}})
+        assert read_checkpoint(output / 'pytorch_model.pt')[1]['epoch'] == 3
+        assert not (output / 'eval_result.txt').exists()
+        run(max_epochs=4, resume=True, cfg_options={'evaluation.period': {'interval': 2}})
+        assert (output / 'eval_result.txt').is_file()
+
+    def test_what_the_next_step_is_made_of_is_finite(self, run, options):
+        trainer = run()
+        prefix = Path(options['work_dir']) / 'epoch_1'
+        state = dict(run_state.read_state(f'{prefix}_trainer_state.pth'))
+        state['gradients'] = {'decode_head.conv_seg.bias': torch.full((3,), math.nan)}
+        run_state.write_torch_file(f'{prefix}_trainer_state.pth', state)
+        with pytest.raises(TrainingError, match='gradient of decode_head.conv_seg.bias is not finite'):
+            run_state.read_pair(prefix)
+        next(iter(trainer.optimizer.state.values()))['exp_avg'].fill_(math.inf)
+        with pytest.raises(TrainingError, match="the optimizer's exp_avg of parameter 0.* not finite"):
+            trainer.require_finite_weights()
+
+    def test_a_best_checkpoint_that_is_gone_is_none(self, run, options):
+        best = {'train.checkpoint.best': {'metric_key': 'mIoU', 'restore_best': True}}
+        run(max_epochs=2, cfg_options=best)
+        for path in Path(options['work_dir']).glob('best_*'):
+            path.unlink()
+        resumed = run(max_epochs=3, cfg_options=best, resume=True)
+        assert resumed.epoch == 3 and list(Path(options['work_dir']).glob('best_*mIoU*'))
+
+    @pytest.mark.parametrize('names', [['mDice'], ['mIoU']])
+    def test_a_metric_that_no_evaluation_reports_is_an_error_before_training(self, options, names):
+        def modify(cfg):
+            cfg = shrink(cfg)
+            cfg.evaluation.metrics.evaluators[0].metric_names = names
+            return cfg
+        arguments = {**options, 'cfg_modify_fn': modify}
+        with pytest.raises(TrainingError, match='metric_key is "mWrong".*choose one'):
+            build_trainer('easycv', {**arguments, 'cfg_options': {
+                'train.checkpoint.best': {'metric_key': 'mWrong'}}}).train()
+        assert not list(Path(options['work_dir']).glob('*.pth'))
+        by_default = build_trainer('easycv', {**arguments, 'keep_checkpoints': 3, 'max_epochs': 1})
+        by_default.train()
+        assert bool(list(Path(options['work_dir']).glob('best_*'))) == (names == ['mIoU'])
+
+    def test_a_folder_is_resumed_when_the_checkpoints_go_elsewhere(self, run, tmp_path):
+        run(work_dir=str(tmp_path / 'first'))
+        resumed = run(max_epochs=2, resume=str(tmp_path / 'first'), cfg_options={
+            'train.checkpoint.period.save_dir': str(tmp_path / 'run' / 'points')})
+        assert resumed.iter == 8 and (tmp_path / 'run' / 'points' / 'epoch_2.pth').is_file()
