@@ -140,7 +140,9 @@ def train_ours(easycv, tiny_model_dir, images, tmp_path_factory):
             configure(configuration)
             configuration['train']['hooks'] += list(hooks)
         copy = _copy(model_dir, folder / 'model', change)
-        trainer = build_trainer(Trainers.easycv, {'model': str(copy), 'seed': 0, 'device': 'cpu'})
+        # In code: where a configuration file would have it written, away from the present folder, is not followed.
+        trainer = build_trainer(Trainers.easycv, {'model': str(copy), 'seed': 0, 'device': 'cpu',
+                                                  'work_dir': str(folder / 'work')})
         return Run(trainer, folder / 'work', registered)
     return train
 
