@@ -592,7 +592,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         model = self.model_to_save
         if checkpoint_path is not None:
             model = deepcopy(self.bare_model)
-            starting_point.load(model, load_from=checkpoint_path)
+            starting_point.load(model, load_from=checkpoint_path, whole=True)
         elif self.starting_point_is_random() and not self._iter:
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
