@@ -1,5 +1,7 @@
 """`ms-segformer train CONFIG_OR_MODEL --data DIR`: train or fine-tune, the trained model is `<work-dir>/output`."""
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 ALL = 'all'
 KEPT = 3  # a checkpoint of B0 with its trainer state takes 45 MB, one of B5 a gigabyte
@@ -35,10 +37,13 @@ def add_arguments(parser):
 def run(args):
     from modelscope.metainfo import Trainers
     from modelscope.trainers import build_trainer
+
+    from ms_segformer.trainers import resuming
     trainer = build_trainer(Trainers.easycv, trainer_arguments(args))
     trainer.train()
     if trainer.rank == 0:
-        print(f'trained model: {trainer.work_dir}/output')
+        for folder in resuming.model_directories(trainer):
+            print(f'trained model: {folder}')
         if trainer.metric_values:
             print(', '.join(f'{key} {100 * trainer.metric_values[key]:.2f} %' for key in ('mIoU', 'mAcc', 'aAcc')
                             if key in trainer.metric_values))
@@ -52,11 +57,10 @@ def trainer_arguments(args):
     for key, value in (('train.dataloader.batch_size_per_gpu', args.batch_size), ('train.optimizer.lr', args.lr)):
         if value is not None:
             options[key] = value
-    if args.keep_checkpoints is not None:
-        options['train.checkpoint.period.max_checkpoint_num'] = None if args.keep_checkpoints == ALL else \
-            args.keep_checkpoints
     arguments = {'work_dir': args.work_dir, 'resume': args.resume or None, 'seed': args.seed, 'cfg_options': options,
                  'keep_checkpoints': KEPT if args.keep_checkpoints in (None, ALL) else args.keep_checkpoints}
+    if args.keep_checkpoints is not None:
+        arguments['cfg_modify_fn'] = limit_to(None if args.keep_checkpoints == ALL else args.keep_checkpoints)
     if os.path.isfile(args.start):
         arguments['cfg_file'] = args.start
     else:
@@ -72,6 +76,15 @@ def count(text: str) -> int | str:
     if text != ALL and not (text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f'{text!r} is neither a number of at least 1 nor {ALL}')
     return text if text == ALL else int(text)
+
+
+def limit_to(number: int | None) -> Callable[[Any], Any]:
+    """A function that limits the checkpoints of a configuration, unless it says that there are none."""
+    def limit(cfg: Any) -> Any:
+        if cfg.safe_get('train.checkpoint.period', {}) is not None:
+            cfg.merge_from_dict({'train.checkpoint.period.max_checkpoint_num': number})
+        return cfg
+    return limit
 
 
 def class_names(text):

@@ -24,8 +24,9 @@ PLACES = {  # of hooks that a configuration may name in train.hooks
     'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
     'EvaluationHook': ('evaluation', 'period'),
 }
-_A_PATH = re.compile(r'(dir|path|file|folder|root)$')  # ends the name of a key that says where to write
-_BELOW_ANOTHER = ('output_sub_dir',)  # of `save_dir`
+# How the name of a key ends that says where to write.
+_A_PATH = re.compile(r'(dir|path|file|folder|root)(_?name)?$|(^|_)(out|output|log|save_to)$')
+_BELOW_ANOTHER = ('output_sub_dir', 'save_file_name')  # of `save_dir`
 _SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
@@ -243,14 +244,21 @@ def _relative(path: str, folder: str) -> str | None:
 
 
 def _change_paths(section: dict, change: Callable[[str], str | None]) -> None:
-    """Replace the paths in a hook's section, in place; None takes the key out."""
-    for key, value in list(section.items()):
-        if isinstance(value, dict):
-            _change_paths(value, change)
-        elif isinstance(value, str) and value and _is_path(key):
-            section[key] = change(value)
-            if section[key] is None:
-                del section[key]
+    """Replace the paths in a hook's section, in place; None takes the key (or the item of a list) out."""
+    for key in list(section):
+        section[key] = _changed(section[key], key, change)
+        if section[key] is None:
+            del section[key]
+
+
+def _changed(value: Any, key: str, change: Callable[[str], str | None]) -> Any:
+    if isinstance(value, dict):
+        _change_paths(value, change)
+    elif isinstance(value, (list, tuple)):
+        return type(value)(new for item in value if (new := _changed(item, key, change)) is not None)
+    elif isinstance(value, str) and value and _is_path(key):
+        return change(value)
+    return value
 
 
 def _is_path(key: str) -> bool:

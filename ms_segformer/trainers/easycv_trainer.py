@@ -15,9 +15,11 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from modelscope.metrics import build_metric
@@ -593,7 +595,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         model = self.model_to_save
         if checkpoint_path is not None:
             model = deepcopy(self.bare_model)
-            starting_point.load(model, load_from=checkpoint_path)
+            starting_point.load(model, load_from=checkpoint_path, whole=True)
         elif self.starting_point_is_random() and not self._iter:
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
@@ -607,7 +609,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Whether the model has neither loaded weights nor was handed over built."""
         return getattr(self, 'starting_point', True) is None
 
-    def evaluation_loop(self, data_loader, metric_classes, saving_fn=None, model=None):
+    def evaluation_loop(self, data_loader: DataLoader, metric_classes: list[Any],
+                        saving_fn: Callable[[dict, dict], None] | None = None,
+                        model: torch.nn.Module | None = None) -> dict[str, float]:
         """Feed every process's share into the metrics and add them up."""
         self.invoke_hook('before_val')
         evaluator = Evaluator(self.model_to_save if model is None else model, self.device, dtype=self.precision)

@@ -210,6 +210,12 @@ def savers(trainer: Any) -> list[hooks.CheckpointHook]:
     return [hook for hook in trainer.hooks if isinstance(hook, hooks.CheckpointHook)]
 
 
+def model_directories(trainer: Any) -> list[str]:
+    """The model directories of the newest weights that a trainer's run writes; empty when it writes no checkpoints."""
+    return list(dict.fromkeys(hook.output_folder(trainer) for hook in savers(trainer)
+                              if not isinstance(hook, hooks.BestCkptSaverHook)))
+
+
 def checkpoint_folder(trainer: Any) -> str:
     """Where the checkpoints are from which a trainer's run goes on."""
     return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, hooks.BestCkptSaverHook)),

@@ -16,7 +16,7 @@ logger = logging.getLogger('modelscope')
 IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
-def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False):
+def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False):
     """Load the starting point into a model.
 
     Args:
@@ -25,6 +25,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         load_from: checkpoint file or model directory, or None.
         pretrained: the configuration's `model.pretrained`: URL, path, or None/False.
         new_classes: the classifier may have another number of outputs than the checkpoint's.
+        whole: a `load_from` with the backbone's weights only is an error.
 
     Returns:
         Path or URL of what was loaded; None when the weights stay random.
@@ -35,7 +36,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
     if load_from:
         path = Path(load_from)
         path = find_checkpoint(path) if path.is_dir() else path
-        _load_file(model, path, new_classes)
+        _load_file(model, path, new_classes, whole)
         return str(path)
     if model_dir is not None and has_checkpoint(model_dir):
         path = find_checkpoint(model_dir)
@@ -61,13 +62,15 @@ def has_checkpoint(model_dir):
     return True
 
 
-def _load_file(model, path, new_classes):
+def _load_file(model, path, new_classes, whole=False):
     content, _ = read_checkpoint(path)
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
         load_state(model, state, str(path), strict=True, new_classifier=new_classes)
         logger.info('start: %s', path)
         return
+    if whole:
+        raise CheckpointError(f'{path}: no weights of a whole model (none of the head, decode_head.*)')
     expected = {key for key in model.state_dict() if key.startswith('backbone.')}
     missing = sorted(expected - set(state))
     if missing:

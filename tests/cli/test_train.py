@@ -30,12 +30,16 @@ def test_the_command_line_becomes_the_trainer_s_arguments(tmp_path, tiny_model_d
     assert train.trainer_arguments(parse('b0', '--classes', 'sky, road'))['classes'] == ['sky', 'road']
 
 
-@pytest.mark.parametrize('words, option, best_and', [
-    ([], {}, 3), (['--keep-checkpoints', 5], {'train.checkpoint.period.max_checkpoint_num': 5}, 5),
-    (['--keep-checkpoints', 'all'], {'train.checkpoint.period.max_checkpoint_num': None}, 3)])
-def test_checkpoints_are_kept_as_asked_for(words, option, best_and):
+@pytest.mark.parametrize('words, kept, best_and', [
+    ([], 7, 3), (['--keep-checkpoints', 5], 5, 5), (['--keep-checkpoints', 'all'], None, 3)])
+def test_checkpoints_are_kept_as_asked_for(words, kept, best_and):
+    from modelscope.utils.config import Config
     arguments = train.trainer_arguments(parse('b0', *words))
-    assert (arguments['cfg_options'], arguments['keep_checkpoints']) == (option, best_and)
+    modify = arguments.get('cfg_modify_fn', lambda cfg: cfg)
+    said = modify(Config({'train': {'checkpoint': {'period': {'max_checkpoint_num': 7}}}}))
+    assert said.train.checkpoint.period.max_checkpoint_num == kept and arguments['keep_checkpoints'] == best_and
+    none = modify(Config({'train': {'checkpoint': {'period': None}}}))
+    assert none.train.checkpoint.period is None
 
 
 @pytest.mark.parametrize('value', ['0', '1.5', 'some'])

@@ -259,3 +259,16 @@ def test_two_contradicting_best_savers_of_a_file_are_an_error(with_train_section
             'hooks': [{'type': 'BestCkptSaverHook', 'metric_key': 'aAcc'}]}
     with pytest.raises(TrainingError, match='two hooks for the best checkpoint.*mIoU.*aAcc.*keep one'):
         with_train_section(file)
+
+
+@pytest.mark.parametrize('key', ['filename', 'file_name', 'dir_name', 'save_to', 'out', 'log', 'output', 'json_out'])
+def test_what_somebody_s_hook_writes_is_below_the_work_directory(tiny_model_dir, tmp_path, key):
+    raw = written(tiny_model_dir, {'hooks': [{'type': 'SomebodysHook', key: 'a/b', 'more': {key: ['c']},
+                                              'level': 'd'}]})
+    result = deepcopy(raw)
+    configuration.prepare(result)
+    result['train']['work_dir'] = str(tmp_path)
+    configuration.confine(result, raw, None)
+    assert result['train']['hooks'] == [{'type': 'SomebodysHook', key: f'{tmp_path}/a/b',
+                                         'more': {key: [f'{tmp_path}/c']}, 'level': 'd'}]
+    assert configuration.relocatable(result)['train']['hooks'] == raw['train']['hooks']

@@ -157,3 +157,14 @@ def test_huge_finite_logits_give_the_best_class(tiny, way, value, best):
     evaluator = Evaluator(tiny[0], network=constant(value), **WAYS[way])
     found, = evaluator.predict(batch)
     assert found.shape == (50, 70) and (found == best).all()
+
+
+def test_a_backbone_alone_is_not_evaluated(options, tmp_path):
+    from modelscope.trainers import build_trainer
+
+    from ms_segformer.models.checkpoint import CheckpointError
+    trainer = build_trainer('easycv', options)
+    backbone = {key: value for key, value in trainer.bare_model.state_dict().items() if key.startswith('backbone.')}
+    torch.save({'state_dict': backbone}, tmp_path / 'backbone.pth')
+    with pytest.raises(CheckpointError, match='no weights of a whole model'):
+        trainer.evaluate(checkpoint_path=str(tmp_path / 'backbone.pth'))

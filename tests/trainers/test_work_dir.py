@@ -477,3 +477,22 @@ def test_half_a_first_checkpoint_is_written_again_by_the_run_that_goes_on(run, f
     assert work_dir.read_record(folder).saved
     run(max_epochs=1, seed=4)
     assert (folder / 'previous' / '1' / 'epoch_1.pth').is_file()
+
+
+def test_a_link_to_nothing_in_the_place_of_output_is_moved_aside(run, folder):
+    folder.mkdir()
+    (folder / 'output').symlink_to(folder / 'nowhere')
+    run(max_epochs=1)
+    assert (folder / 'previous' / '1' / 'output').is_symlink() and (folder / 'output' / 'pytorch_model.pt').is_file()
+
+
+def test_a_folder_in_the_place_of_the_record_is_an_error_in_words(run, folder):
+    (folder / work_dir.RECORD).mkdir(parents=True)
+    with pytest.raises(TrainingError, match='could not be written.*trainer_run.json.*choose another work_dir'):
+        run(max_epochs=1)
+
+
+@pytest.mark.parametrize('epochs', [1.5, '2'])
+def test_epochs_that_are_no_number_are_an_error(run, epochs):
+    with pytest.raises(TrainingError, match='max_epochs is .*expected an integer of at least 1'):
+        run(max_epochs=epochs)
