@@ -115,15 +115,6 @@ def _key_of_path(path: str) -> str:
     return os.path.abspath(path) + slash
 
 
-def _key_of_path(path: str) -> str:
-    """The absolute path. `..` is what the system takes it for, which behind a symbolic link is not the text before."""
-    folder, name = os.path.split(path.rstrip(os.sep))
-    if '..' in path.split(os.sep):
-        path = os.path.realpath(path) if name == '..' else os.path.join(os.path.realpath(folder), name)
-    slash = os.sep if path.endswith(os.sep) else ''  # 'a.png/' is not 'a.png': the system finds nothing there
-    return os.path.abspath(path) + slash
-
-
 def _place_of_path(path: str) -> tuple[str, ...]:
     """Below the current directory the relative path, else the absolute one without its root."""
     here = os.path.join(os.getcwd(), '')
