@@ -8,6 +8,7 @@ import torch
 from ..models.segformer_head import weights_version
 from . import cache
 from .engine import Engine, as_array, channels_last_output
+from .openvino_core import openvino_core
 from .openvino_graph import build_graph
 from .silent_import import import_openvino
 from .torch_engine import TorchEngine
@@ -37,7 +38,7 @@ class OpenVINOEngine(Engine):
 
     def __init__(self, model, precision):
         super().__init__(precision)
-        self._core = ov.Core()
+        self._core = openvino_core()
         if precision == 'bf16' and 'BF16' not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,
                           stacklevel=4)

@@ -164,6 +164,27 @@ def test_an_engine_that_does_not_load_warns_and_torch_takes_over(model, monkeypa
     assert run(images(1, 64, 64)).shape == (1, 172, 16, 16)
 
 
+def test_a_signal_after_engines_are_dropped_does_not_kill_the_process(tiny_model_dir):
+    """The CPU plugins of two OpenVINO Cores, dropped in the order they were made in, leave no signal stack."""
+    pytest.importorskip('openvino', reason='needs openvino')
+    code = f"""
+import signal, torch
+from ms_segformer.models.segformer import Segformer
+from ms_segformer.runtime import create_engine
+engines = [create_engine(Segformer.from_pretrained({str(tiny_model_dir)!r}), 'openvino') for _ in range(2)]
+for number in range(2):
+    engines[number](torch.zeros(1, 3, 64, 64))
+del engines[0]
+del engines[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, 'interrupted'), (done.returncode, done.stderr[-2000:])
+
+
 def test_torch_takes_over_from_an_openvino_that_cannot_compile(model, monkeypatch):
     openvino_engine = pytest.importorskip('ms_segformer.runtime.openvino_engine', reason='OpenVINO is not installed')
 
