@@ -176,6 +176,7 @@ for number in range(2):
     engines[number](torch.zeros(1, 3, 64, 64))
 del engines[0]
 del engines[0]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run with SIGINT ignored
 try:
     signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
