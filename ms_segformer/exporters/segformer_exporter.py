@@ -17,7 +17,6 @@ from modelscope.exporters.builder import EXPORTERS
 from ..files import atomic_write
 from ..metainfo import MODEL, TASK
 from ..runtime.onnx_graph import OPSET, write_onnx
-from ..runtime.openvino_core import openvino_core
 from ..runtime.silent_import import import_onnxruntime, import_openvino
 
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
@@ -123,5 +122,6 @@ def _run_onnx(path, image):
 
 
 def _run_openvino(path, image):
-    compiled = openvino_core().compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    from ..runtime.openvino_core import CORE
+    compiled = CORE.compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return compiled({'img': image})['logits']

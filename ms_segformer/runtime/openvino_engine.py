@@ -8,7 +8,7 @@ import torch
 from ..models.segformer_head import weights_version
 from . import cache
 from .engine import Engine, as_array, channels_last_output
-from .openvino_core import openvino_core
+from .openvino_core import CORE
 from .openvino_graph import build_graph
 from .silent_import import import_openvino
 from .torch_engine import TorchEngine
@@ -38,8 +38,7 @@ class OpenVINOEngine(Engine):
 
     def __init__(self, model, precision):
         super().__init__(precision)
-        self._core = openvino_core()
-        if precision == 'bf16' and 'BF16' not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,
                           stacklevel=4)
             self.precision = 'float32'
@@ -57,8 +56,8 @@ class OpenVINOEngine(Engine):
         self._threads = current[0]
         self._key = cache.key_of(
             self._model, graph=GRAPH, openvino=ov.get_version(), precision=self.precision, threads=self._threads,
-            processor=[self._core.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
-                                                                         'OPTIMIZATION_CAPABILITIES')])
+            processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
+                                                                   'OPTIMIZATION_CAPABILITIES')])
         self._seen, self._special, self._general = Counter(), OrderedDict(), None
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
@@ -102,11 +101,11 @@ class OpenVINOEngine(Engine):
         content = cache.read(name)
         if content is not None:
             try:
-                return self._core.import_model(content, 'CPU', settings).create_infer_request()
+                return CORE.import_model(content, 'CPU', settings).create_infer_request()
             except RuntimeError as error:
                 logger.warning('%s in %s is of no use to OpenVINO %s (%s); compiling anew',
                                name, cache.cache_dir(), ov.get_version(), str(error).splitlines()[0])
-        compiled = self._core.compile_model(build_graph(self._model, shape), 'CPU', settings)
+        compiled = CORE.compile_model(build_graph(self._model, shape), 'CPU', settings)
         cache.write(name, _exported(compiled))
         return compiled.create_infer_request()
 
