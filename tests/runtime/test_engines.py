@@ -1,4 +1,5 @@
 """Every engine computes what the model's own modules compute."""
+import os
 import subprocess
 import sys
 import warnings
@@ -184,6 +185,34 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, 'interrupted'), (done.returncode, done.stderr[-2000:])
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
+@pytest.mark.parametrize('kept', [0, 1])
+def test_a_forked_process_runs_a_network_of_its_own(tiny_model_dir, kept):
+    """After networks were dropped in the parent, whose idle threads the child has not got."""
+    pytest.importorskip('openvino', reason='needs openvino')
+    code = f"""
+import os, signal, torch
+from ms_segformer.models.segformer import Segformer
+from ms_segformer.runtime import create_engine
+model, image = Segformer.from_pretrained({str(tiny_model_dir)!r}), torch.zeros(1, 3, 64, 64)
+engines = [create_engine(model, 'openvino', precision) for precision in ('float32', 'bf16')]
+expected = engines[0](image)
+engines[1](image)
+del engines[{kept}:]
+for number in range(2):
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # ends a child that waits for ever
+        same = torch.equal(create_engine(model, 'openvino')(image), expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert torch.equal(create_engine(model, 'openvino')(image), expected)
+print('done')
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, 'done'), (done.returncode, done.stderr[-2000:])
 
 
 def test_torch_takes_over_from_an_openvino_that_cannot_compile(model, monkeypatch):
