@@ -1,58 +1,67 @@
 """Mutated checkpoints: each has to give tensors or a `CheckpointError`, in bounded time and memory, running nothing.
 
-    python campaigns/checkpoint_fuzz.py --seed 1 --cases 3000 [--files DIR]
+    python -m campaigns.checkpoint_fuzz --seed 1 --cases 3000
 
 Bases: the tiny model as EasyCV exports it, in zip and legacy form; a file with numpy numbers, dates, paths, a class
-that is not installed and a shell command in its pickle, in both forms; a file of this package; more from --files.
-Mutations: bits flipped, bytes overwritten, pieces cut out or copied from another place, ends cut off; and for zip files
-the same in the pickle or the numbers alone, under checksums made right again. Beside them files with odd values in
-their meta and weights, and pickles that are programs: large values kept and asked for again by random opcodes,
-thousands of times. What is read is loaded into the tiny model; odd files are also converted and described.
+that is not installed and a shell command in its pickle, in both forms; a file of this package; where ../shared is
+there, the oracle's exported ones. Mutations: bits flipped, bytes overwritten, pieces cut out or copied from another
+place, ends cut off; and for zip files the same in the pickle or the numbers alone, under checksums made right again.
+Beside them files with odd values in their meta and weights, and pickles that are programs: large values kept and asked
+for again by random opcodes, thousands of times. What is read is loaded into the tiny model; odd files are also
+converted and described.
 
-Counted apart: files whose bytes a checksum covers and that gave other tensors than they were made of (there must be
-none), and those with right checksums or none, where that is no fault. Exit code 1 when there is anything but results
-and clear errors.
+A file whose bytes a checksum covers and that gives other tensors than it was made of is a fault; one with right
+checksums or none is not, and is counted apart.
 """
-import argparse
+import dataclasses
+import encodings.cp437  # noqa: F401  (how zipfile reads names of old)
+import encodings.unicode_escape  # noqa: F401
 import io
-import json
-import os
-import subprocess
+import shutil
 import sys
-import tempfile
-import time
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 
-ROOT = Path(__file__).parents[1]
-SECONDS = 10  # a case may take
-MEBIBYTES = 1024  # a case may add to the process
-BATCH = 200  # cases of one process
-GOOD = ('as it was', 'other tensors, no checksum against it', 'clear error')
+from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
+from ms_segformer.cli import info
+from ms_segformer.config import read_configuration
+from ms_segformer.models.checkpoint import CheckpointError, load_state, read_checkpoint
+from ms_segformer.models.foreign import convert
+from ms_segformer.models.segformer import Segformer
+from ms_segformer.models.torch_file import write_torch_file
+
+sys.path.insert(0, str(ROOT / 'tests'))
+
+from exported import save_exported  # noqa: E402
+from models.test_torch_file import foreign, save  # noqa: E402
 
 
-def bases(folder: Path, extra: Path | None) -> list[Path]:
-    """Write the files to mutate."""
-    sys.path.insert(0, str(ROOT / 'tests'))
-    import torch
-    from exported import save_exported
-    from models.test_torch_file import foreign, save
+@dataclasses.dataclass
+class Common:
+    """The files to mutate with the tensors in them, a model to load into, and a folder."""
 
-    from ms_segformer.models.checkpoint import read_checkpoint
-    from ms_segformer.models.torch_file import write_torch_file
-    tiny = ROOT / 'tests' / 'data' / 'tiny_model' / 'pytorch_model.pt'
-    state, _ = read_checkpoint(tiny)
-    found = [tiny]
+    folder: Path
+    files: dict[Path, dict[str, torch.Tensor]]
+    model: Segformer
+
+
+def prepare(folder: Path) -> Common:
+    """Write the files to mutate, and read each once: that imports what reading takes."""
+    torch.set_num_threads(1)
+    state, _ = read_checkpoint(TINY_MODEL / 'pytorch_model.pt')
     save_exported(folder / 'exported_legacy.pt', state, legacy=True)
     for legacy in (False, True):
         save({'state_dict': state, 'meta': foreign(f'touch {folder}/ran'), 'optimizer': {'step': torch.tensor(1.0)}},
              folder / f'foreign_{legacy}.pt', legacy=legacy)
     write_torch_file(folder / 'ours.pt', {'state_dict': state, 'meta': {'epoch': 3}})
-    found += sorted(folder.glob('*.pt'))
-    return found + (sorted(extra.glob('*.pt*')) if extra else [])
+    paths = [TINY_MODEL / 'pytorch_model.pt', *sorted(folder.glob('*.pt')),
+             *sorted((ROOT.parent / 'shared' / 'oracle' / 'exported').glob('*.pt*'))]
+    describe_and_convert(paths[0], folder)
+    return Common(folder, {path: read_checkpoint(path)[0] for path in paths},
+                  Segformer(**read_configuration(TINY_MODEL).raw['model']))
 
 
 def mutated(content: bytes, random: np.random.Generator) -> bytes:
@@ -75,6 +84,7 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
     return bytes(data)
 
 
+COVERED = 'under old checksums'
 LARGE = (  # values of about a megabyte that one opcode can fetch again, kept under 0
     b'X\x00\x00\x10\x00' + b'x' * (1 << 20), b'(' + b'K\x01' * 100_000 + b't', b']q\x02(' + b'K\x01' * 100_000 + b'e',
     b'\x8b\x00\x00\x10\x00' + b'\x7f' * (1 << 20), b')' + b'\x85' * 100_000,
@@ -104,7 +114,6 @@ def program(random: np.random.Generator) -> bytes:
 
 def odd_content(state: dict, random: np.random.Generator) -> dict:
     """A checkpoint with values nobody expects."""
-    import torch
     odd = [None, True, 10**20, 1e300, float('nan'), '', 'x' * 10_000, '\x1b[2J\n', b'x', (), [], {}, [[]], {1: 2},
            {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64),
            torch.ones(2) == 1, torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5),
@@ -123,23 +132,22 @@ def odd_content(state: dict, random: np.random.Generator) -> dict:
     return {'state_dict': state, 'meta': meta if random.random() < 0.9 else some(1)[0], 'optimizer': some(1)[0]}
 
 
-def one_case(path: Path, state: dict, random: np.random.Generator) -> tuple[bytes, bool]:
-    """A made or mutated file, and whether a checksum covers the mutation."""
-    import torch
+def made_or_mutated(path: Path, state: dict, random: np.random.Generator) -> tuple[str, bytes]:
+    """The content of a case."""
     content = path.read_bytes()
     kind = random.random()
-    if kind < 0.4:
+    if kind < 0.2:
         buffer = io.BytesIO()
-        torch.save({} if kind < 0.2 else odd_content(state, random), buffer)
-        if kind >= 0.2:
-            return buffer.getvalue(), False
+        torch.save(odd_content(state, random), buffer)
+        return 'odd values', buffer.getvalue()
+    if kind < 0.4:
         target = io.BytesIO()
         with zipfile.ZipFile(target, 'w') as archive:
             archive.writestr('archive/data.pkl', program(random))
             archive.writestr('archive/data/0', bytes(4 * 1120))
-        return target.getvalue(), False
+        return 'programs', target.getvalue()
     if not content.startswith(b'PK') or random.random() < 0.4:
-        return mutated(content, random), content.startswith(b'PK')
+        return COVERED if content.startswith(b'PK') else 'legacy form, no checksums', mutated(content, random)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     names = [name for name in entries if name.endswith('data.pkl')] if random.random() < 0.7 else list(entries)
@@ -149,19 +157,14 @@ def one_case(path: Path, state: dict, random: np.random.Generator) -> tuple[byte
     with zipfile.ZipFile(buffer, 'w') as archive:
         for name, part in entries.items():
             archive.writestr(name, part)
-    return buffer.getvalue(), False
+    return 'under new checksums', buffer.getvalue()
 
 
 def describe_and_convert(path: Path, folder: Path) -> None:
     """What `ms-segformer info` and the conversion make of a file; a model directory is there in full or not at all."""
-    import shutil
-
-    from ms_segformer.cli import info
-    from ms_segformer.models.checkpoint import CheckpointError
-    from ms_segformer.models.foreign import convert
-    directory, target = folder / f'model_{os.getpid()}', folder / f'converted_{os.getpid()}'
+    directory, target = folder / 'model', folder / 'converted'
     directory.mkdir(exist_ok=True)
-    shutil.copy(ROOT / 'tests' / 'data' / 'tiny_model' / 'configuration.json', directory)
+    shutil.copy(TINY_MODEL / 'configuration.json', directory)
     shutil.copy(path, directory / 'pytorch_model.pt')
     said = info.model(str(directory))
     if len(str(said)) > 5000 or not str(said.get('checkpoint says', '')).isprintable():
@@ -174,99 +177,37 @@ def describe_and_convert(path: Path, folder: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
 
 
-def work(folder: Path, files: list[Path], seed: int, start: int, stop: int) -> None:
-    """Read mutated files in this process; print a line before and after each."""
-    import encodings.cp437  # noqa: F401  (how zipfile reads names of old; imported before imports are watched)
-    import encodings.unicode_escape  # noqa: F401
-    import resource
-    import signal
-
-    import torch
-
-    from ms_segformer.config import read_configuration
-    from ms_segformer.models.checkpoint import CheckpointError, load_state, read_checkpoint
-    from ms_segformer.models.segformer import Segformer
-    model = Segformer(**read_configuration(ROOT / 'tests' / 'data' / 'tiny_model').raw['model'])
-    good = {path: read_checkpoint(path)[0] for path in files}
-    describe_and_convert(files[0], folder)  # imports what it takes
-    noted: list[str] = []
-    watched = ('import', 'os.system', 'exec', 'compile', 'subprocess.Popen', 'pickle.find_class', 'socket.connect')
-    sys.addaudithook(lambda event, args: noted.append(f'{event} {args[0]}') if event in watched else None)
-    target = folder / f'case_{os.getpid()}.pt'
-    for number in range(start, stop):
-        print(json.dumps([number, 'started']), flush=True)
-        random = np.random.default_rng([seed, number])
-        source = files[random.integers(len(files))]
-        content, covered = one_case(source, good[source], random)
-        target.write_bytes(content)
-        made = b'optimizer' in content
-        noted.clear()
-        signal.alarm(SECONDS)
-        try:
-            if made:
-                describe_and_convert(target, folder)
-            state, _ = read_checkpoint(target)
-            load_state(model, state, str(target))
-            same = state.keys() == good[source].keys() and all(
-                torch.equal(value, good[source][key]) for key, value in state.items())
-            outcome = 'as it was' if same else (
-                'OTHER TENSORS under a checksum' if covered else 'other tensors, no checksum against it')
-        except CheckpointError as error:
-            outcome = 'clear error' if str(target) in str(error) else f'NO FILE NAMED: {error}'
-        except Exception as error:
-            outcome = f'{type(error).__name__}: {str(error)[:100]}'
-        signal.alarm(0)
-        if noted or (folder / 'ran').exists():
-            outcome = f'RAN {noted[:3]}'
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(json.dumps([number, outcome, peak]), flush=True)
-    target.unlink(missing_ok=True)
+def make(random: np.random.Generator, common: Common) -> tuple[str, Run]:
+    """A file, and what reads it."""
+    source = list(common.files)[random.integers(len(common.files))]
+    kind, content = made_or_mutated(source, common.files[source], random)
+    target = common.folder / 'case.pt'
+    target.write_bytes(content)
+    return kind, lambda: read(target, common, common.files[source], kind)
 
 
-def campaign(args: argparse.Namespace) -> Counter:
-    """Run all cases in processes of `BATCH`; a process that dies costs the case it was at."""
-    outcomes: Counter = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        files = bases(Path(folder), args.files)
-        number, started = 0, time.monotonic()
-        while number < args.cases and time.monotonic() - started < args.seconds:
-            stop = min(number + BATCH, args.cases)
-            done = subprocess.run(
-                [sys.executable, __file__, '--work', folder, '--seed', str(args.seed), '--range', str(number),
-                 str(stop), '--bases', *map(str, files)], capture_output=True, text=True, check=False)
-            lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('[')]
-            finished = [line for line in lines if line[1] != 'started']
-            first = finished[0][2] if finished else 0
-            for _, outcome, peak in finished:
-                outcomes[outcome if peak - first < MEBIBYTES else f'MEMORY {peak - first} MiB'] += 1
-            number += len(finished)
-            if number < stop:
-                outcomes[f'PROCESS ENDED with {done.returncode} at case {number}'] += 1
-                number += 1
-    return outcomes
+def read(target: Path, common: Common, expected: dict[str, torch.Tensor], kind: str) -> str:
+    """Read a file in every way there is; returns whether it holds the tensors of its source."""
+    if kind == 'odd values':
+        describe_and_convert(target, common.folder)
+    try:
+        state, _ = read_checkpoint(target)
+        load_state(common.model, state, str(target))
+    except CheckpointError as error:
+        if str(target) not in str(error):
+            raise AssertionError(f'no file named: {error}') from None
+        raise
+    finally:
+        if (common.folder / 'ran').exists():
+            raise AssertionError('the command in the pickle has run')
+    if state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in state):
+        return 'as they were'
+    if kind == COVERED:
+        raise AssertionError('other tensors under a checksum')
+    return 'with other tensors, where no checksum is against it'
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cases', type=int, default=2000)
-    parser.add_argument('--seconds', type=float, default=600, help='no new cases after this time')
-    parser.add_argument('--files', type=Path, help='folder with more checkpoints to mutate')
-    parser.add_argument('--work', type=Path, help=argparse.SUPPRESS)
-    parser.add_argument('--range', type=int, nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument('--bases', type=Path, nargs='+', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.work:
-        work(args.work, args.bases, args.seed, *args.range)
-        return 0
-    outcomes = campaign(args)
-    print(f'checkpoints, seed {args.seed}: {sum(outcomes.values())} tried')
-    for outcome, count in outcomes.most_common():
-        print(f'{count:8}  {outcome}')
-    bad = sum(count for outcome, count in outcomes.items() if outcome not in GOOD)
-    print(f'{bad:8}  anything else')
-    return 1 if bad else 0
-
+CAMPAIGN = Campaign('checkpoints', prepare, make, (CheckpointError,), cases=3000)
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(CAMPAIGN))

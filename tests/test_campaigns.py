@@ -1,0 +1,83 @@
+"""The campaigns' frame counts what it should, and every campaign runs."""
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from campaigns import frame
+
+ROOT = Path(__file__).parents[1]
+
+
+class ClearError(ValueError):
+    pass
+
+
+def fail(error):
+    raise error
+
+
+FAULTS = {
+    'another exception': (lambda: fail(KeyError('x')), 'KeyError'),
+    'an error of many lines': (lambda: fail(ClearError('one\ntwo')), 'not one line'),
+    'an error without words': (lambda: fail(ClearError('')), 'not one line'),
+    'a crash': (lambda: os.abort(), 'ended with -6'),
+    'an end': (lambda: os._exit(0), 'ended with 0'),
+    'a hang': (lambda: time.sleep(60), 'ended with 1; .* may take 1 s'),
+    'memory': (lambda: np.ones(200 << 20, np.uint8) and None, 'MiB more memory'),
+    'a socket': (lambda: socket.socket(socket.AF_UNIX).connect_ex('/nowhere') and None, 'socket.connect'),
+    'code': (lambda: exec('1'), 'exec <string>'),
+    'a program': (lambda: subprocess.run(['true'], check=True) and None, 'subprocess.Popen'),
+    'an import': (lambda: __import__('not_there'), 'import not_there'),
+}
+
+
+def run(case, tmp_path, capfd, **limits):
+    campaign = frame.Campaign('test', lambda folder: folder, lambda random, common: ('a kind', case), (ClearError,),
+                              batch=2, **limits)
+    tally = frame.run(campaign, tmp_path, seed=1, first=0, cases=3, seconds=60)
+    return tally, capfd.readouterr().out
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_is_counted_and_named_and_the_next_case_runs(fault, tmp_path, capfd):
+    case, words = FAULTS[fault]
+    tally, out = run(case, tmp_path, capfd, seconds=1, mebibytes=100)
+    assert tally.outcomes == {('a kind', 'anything else'): 3}
+    assert len(re.findall(f'^case [012] .a kind.: .*{words}', out, re.MULTILINE)) == 3
+
+
+def test_results_and_clear_errors_are_counted_apart(tmp_path, capfd):
+    assert run(lambda: None, tmp_path, capfd)[0].outcomes == {('a kind', 'results'): 3}
+    tally, _ = run(lambda: fail(ClearError('that is wrong')), tmp_path, capfd)
+    assert tally.outcomes == {('a kind', 'clear errors'): 3}
+
+
+def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
+    drawn = tmp_path / 'drawn'
+
+    def make(random, common):
+        with open(drawn, 'a') as file:
+            print(random.integers(2**40), file=file)
+        return 'a kind', lambda: None
+
+    found = []
+    for first, cases, batch in ((0, 6, 4), (3, 3, 1)):
+        drawn.write_text('')
+        frame.run(frame.Campaign('test', lambda folder: None, make, (), batch=batch), tmp_path, 1, first, cases, 60)
+        found.append(drawn.read_text().split())
+    assert len(set(found[0])) == 6 and found[0][3:] == found[1]
+
+
+@pytest.mark.parametrize('name, cases', [('checkpoint_fuzz', 5)])
+def test_each_campaign_runs(name, cases):
+    done = subprocess.run([sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf'^\| all \| {cases} \| \d+ \| \d+ \| 0 \|$', done.stdout, re.MULTILINE)
