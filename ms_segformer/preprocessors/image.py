@@ -9,6 +9,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from .download import DownloadError, download, without_userinfo
 
 MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be larger, and would fill the memory
+# Files of these kinds take more memory for a pixel while they are decoded than the 7 bytes of the others, and may have
+# accordingly fewer pixels when `max_pixels` is the default.
+BYTES_PER_PIXEL = {'AVIF': 10, 'progressive JPEG': 12, 'WEBP': 16, 'JPEG2000': 20}
 BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 # Pillow's decoders of these. Of the others some decode before the size is known (ICO, ICNS), one runs a program (EPS).
@@ -53,7 +57,9 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
               that range, other floats within 0–255 as that one. Booleans are black and white;
             - a dict with one of these under `image` or `img`, as the rows of a data set have it.
         channel_order: `'RGB'`, or `'BGR'` for arrays from `cv2.imread`; only arrays are affected.
-        max_pixels: a file or PIL image with more pixels is refused before it is decoded.
+        max_pixels: a file or PIL image with more pixels is refused before it is decoded. The default also holds files
+            of the kinds in `BYTES_PER_PIXEL` to the memory that others take: 94 megapixels for AVIF, 78 for progressive
+            JPEG, 59 for WebP, 47 for JPEG 2000.
 
     Returns:
         H×W×3 uint8 RGB. Transparency is dropped, EXIF orientation applied, 16 bits are reduced to 8; of an animation
@@ -69,7 +75,8 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
     if isinstance(source, np.ndarray) or type(source).__module__.split('.')[0] == 'torch':
         return _from_array(np.asarray(source), channel_order)
     if isinstance(source, Image.Image):
-        return _from_pil(source, 'the PIL image', max_pixels)
+        with _damage_named('the PIL image'):
+            return _from_pil(source, 'the PIL image', max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(io.BytesIO(source), f'the {len(source)} bytes given', max_pixels)
     if isinstance(source, (str, os.PathLike)):
@@ -145,9 +152,15 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def _decode(file, name, max_pixels):
+    with _damage_named(name), _open(file) as image:
+        return _from_pil(image, name, max_pixels)
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Inside it, whatever goes wrong while an image is opened and decoded is an `ImageError` that names the image."""
     try:
-        with _open(file) as image:
-            return _from_pil(image, name, max_pixels)
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -157,9 +170,14 @@ def _decode(file, name, max_pixels):
     except OSError as error:
         if error.errno is not None:
             raise ImageError(f'{name}: cannot be read ({error.strerror})') from None
-        raise DamagedImageError(f'{name}: a truncated or damaged image ({error})') from None
+        raise _damaged(name, error) from None
     except Exception as error:  # each of Pillow's decoders has exceptions of its own
-        raise DamagedImageError(f'{name}: a truncated or damaged image ({error})') from None
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> DamagedImageError:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return DamagedImageError(f'{name}: a truncated or damaged image ({reason})')
 
 
 @functools.cache
@@ -192,9 +210,13 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {max_pixels:,}; with max_pixels '
-                         '(--max-pixels) larger images are read')
+    kind = 'progressive JPEG' if image.format == 'JPEG' and image.info.get('progressive') else image.format
+    limit, of_kind = max_pixels, ''
+    if max_pixels == MAX_PIXELS and kind in BYTES_PER_PIXEL:
+        limit, of_kind = MAX_PIXELS * 7 // BYTES_PER_PIXEL[kind], f', the limit for {kind}'
+    if image.width * image.height > limit:
+        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {limit:,}{of_kind}; with '
+                         'max_pixels (--max-pixels) larger images are read')
     if not image.width or not image.height:
         raise DamagedImageError(f'{name}: {image.width}×{image.height} pixels, nothing to segment')
 

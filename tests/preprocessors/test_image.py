@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -258,6 +259,40 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, rgb, monk
     for nonsense in (0, -1, 1.5, None, '9'):
         with pytest.raises(ValueError, match='max_pixels'):
             load_image(rgb, max_pixels=nonsense)
+
+
+@pytest.mark.parametrize('kind, options, side, limit', [
+    ('AVIF', {}, 9700, '93,952,409, the limit for AVIF'), ('WEBP', {}, 7700, '58,720,256, the limit for WEBP'),
+    ('JPEG2000', {}, 6900, '46,976,204, the limit for JPEG2000'),
+    ('JPEG', {'progressive': True}, 8900, '78,293,674, the limit for progressive JPEG')])
+def test_files_that_take_more_memory_a_pixel_may_have_fewer(kind, options, side, limit, rgb, monkeypatch):
+    if kind not in Image.registered_extensions().values() or kind not in Image.SAVE:
+        pytest.skip(f'this Pillow does not write {kind}')
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, kind, **options)
+    assert load_image(buffer.getvalue()).shape == rgb.shape
+    monkeypatch.setattr(ImageFile.ImageFile, 'width', side)
+    monkeypatch.setattr(ImageFile.ImageFile, 'height', side)
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: fail(RuntimeError('decoded')))
+    with pytest.raises(ImageError, match=f'{side}×{side} pixels are more than {limit}; with max_pixels'):
+        load_image(buffer.getvalue())
+    with pytest.raises(ImageError, match='decoded'):
+        load_image(buffer.getvalue(), max_pixels=10**8)
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize('raised', [
+    OSError('truncated'), RuntimeError('one\ntwo'), NotImplementedError('a header'), SyntaxError('broken'),
+    struct.error('unpack'), OverflowError(), EOFError('no more'), Image.DecompressionBombError('a bomb'), IndexError()])
+def test_a_pil_image_that_cannot_be_decoded_is_an_image_error(raised, rgb, monkeypatch):
+    image = Image.fromarray(rgb)
+    monkeypatch.setattr(image, 'load', lambda: fail(raised))
+    words = ' '.join(str(raised).split()) or type(raised).__name__
+    with pytest.raises(DamagedImageError, match=f'^the PIL image: a truncated or damaged image .{words}.$'):
+        load_image(image)
 
 
 def test_what_would_wait_for_ever_is_not_opened(tmp_path):
