@@ -1,6 +1,6 @@
-"""`ms-segformer prepare coco-stuff`: official COCO-Stuff label maps → training ids and split files."""
+"""`ms-segformer prepare`: official COCO-Stuff label maps → training ids and split files; a small example."""
 
-HELP = 'convert a data set into the layout that the published configurations train on'
+HELP = 'convert a data set into the layout that the published configurations train on, or make a small example of one'
 
 
 def add_arguments(parser):
@@ -14,9 +14,19 @@ def add_arguments(parser):
     coco.add_argument('-o', '--output', required=True, metavar='DIR', help='folder to write to')
     coco.add_argument('--no-links', action='store_true', help='do not link the image folders into the output folder')
     coco.add_argument('-j', '--jobs', type=int, metavar='N', help='processes; default: one per core')
+    example = kinds.add_parser('example', help='16 small pictures of circles, squares and triangles, to try training',
+                               description='Writes images/{train,val}, annotations/{train,val} and classes.txt, '
+                                           'always the same.')
+    example.add_argument('-o', '--output', required=True, metavar='DIR', help='a new or empty folder')
 
 
 def run(args):
+    if args.kind == 'example':
+        from ms_segformer.datasets.example import CLASSES, SPLITS, write_example
+        folder = write_example(args.output)
+        print(f'{folder}: {", ".join(f"{count} pairs for {split}" for split, count in SPLITS.items())}; '
+              f'classes {", ".join(CLASSES)} (in {folder / "classes.txt"})')
+        return 0
     from ms_segformer.datasets.preparation import prepare_coco_stuff
     results = prepare_coco_stuff(args.images, args.stuffthingmaps, args.output, args.jobs, not args.no_links)
     for result in results:

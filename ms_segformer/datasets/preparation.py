@@ -58,9 +58,10 @@ def prepare_coco_stuff(images, stuffthingmaps, output, jobs=None, link_images=Tr
         List of `Preparation`, one per split.
 
     Raises:
-        DatasetError: a folder does not exist, or no image has a label map.
+        DatasetError: a folder does not exist, the output is a file, or no image has a label map.
     """
     output = Path(output)
+    require_no_file(output)
     results = [_prepare_split(split, folder, maps, output, jobs)
                for split, folder, maps in _find_splits(Path(images), Path(stuffthingmaps))]
     if not any(result.names or result.failed for result in results):
@@ -70,6 +71,16 @@ def prepare_coco_stuff(images, stuffthingmaps, output, jobs=None, link_images=Tr
         for split, folder, _ in _find_splits(Path(images), Path(stuffthingmaps)):
             _link(folder, output / f'{split}2017')
     return results
+
+
+def require_no_file(folder: Path) -> None:
+    """Refuse to write into what is no folder.
+
+    Raises:
+        DatasetError: a file is in its place.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise DatasetError(f'{folder} is a file; choose a folder to write to, which need not exist')
 
 
 def _find_splits(images, maps):

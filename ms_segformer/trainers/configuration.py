@@ -4,6 +4,7 @@ Two lines are enough to train on data of one's own: `classes` (a list of names, 
 `data_root`, a folder in one of the layouts of `datasets.layout.find_data_sources`.
 """
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -11,14 +12,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn
 
+from modelscope.utils.torch_utils import is_master
+
 from ..class_file import ClassFileError, ConfiguredClassFile
 from ..config import decode_jsonplus
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.errors import DatasetError
 from ..datasets.layout import find_data_sources
 from ..metainfo import METRIC, TASK
+from . import class_list
 from .errors import TrainingError
 
+logger = logging.getLogger('modelscope')
 PLACES = {  # of hooks that a configuration may name in train.hooks
     'TextLoggerHook': ('train', 'logging'), 'CheckpointHook': ('train', 'checkpoint', 'period'),
     'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
@@ -52,8 +57,10 @@ def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None)
             section[key] = ConfiguredClassFile(Path(path), name)
 
 
-def prepare(raw, classes=None, data_root=None):
+def prepare(raw, classes=None, data_root=None, written=None):
     """Complete a configuration, in place, for a training run.
+
+    Where the class list becomes another, what the file says about the old one goes, and the log says so in a line.
 
     Args:
         raw: the configuration as plain dicts and lists.
@@ -61,6 +68,7 @@ def prepare(raw, classes=None, data_root=None):
             `data_root`, else those of the training data's section, else `raw['CLASSES']`.
         data_root: folder of the data, see `find_data_sources`, or what `${data_root}` stands for in the configuration;
             default `raw['data_root']`.
+        written: the configuration as it was read; what differs from it was set in code and stays.
 
     Returns:
         Whether the class list differs from the one the configuration's weights were made for.
@@ -74,13 +82,20 @@ def prepare(raw, classes=None, data_root=None):
     configured = {key: raw.pop(key, None) for key in ('classes', 'data_root')}
     classes = configured['classes'] if classes is None else classes
     data_root = configured['data_root'] if data_root is None else data_root
+    other_data = False
     if data_root is not None:
         if classes is None and (Path(data_root) / 'classes.txt').is_file():
             classes = str(Path(data_root) / 'classes.txt')
-        _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')))
+        other_data = _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')))
     changed = _use_classes(raw, classes)
     _refuse_two_of_a_kind(raw)
     _settle_hooks(raw)
+    if changed:
+        own = classes is None or classes is configured['classes']
+        taken = class_list.forget(raw, written, raw['CLASSES'], own, other_data)
+        if taken and is_master():
+            logger.info('other classes than the configuration was written for; left out, as of the former ones: %s',
+                        ', '.join(taken))
     _merge_evaluation(raw)
     return changed
 
@@ -103,8 +118,6 @@ def _use_classes(raw, classes):
     if changed or head.get('num_classes') not in (len(classes), len(classes) + 1):
         head['num_classes'] = len(classes)
         changed = True
-    if changed:
-        raw.pop('PALETTE', None)
     return changed
 
 
@@ -343,13 +356,13 @@ def _merge_evaluation(raw):
 
 
 def _use_data_root(raw, data_root, classes):
-    """Point the configuration's data sections at a folder."""
+    """Point the configuration's data sections at a folder; returns whether they meant another one."""
     dataset = raw.setdefault('dataset', {})
     meant = {split: replace_data_root(section, {'train': str(data_root)}) for split, section in dataset.items()
              if DATA_ROOT in json.dumps(section, default=str)}
     if 'train' in meant and os.path.isdir((meant['train'].get('data_source') or {}).get('img_root') or ''):
         dataset.update(meant)
-        return
+        return False
     found = find_data_sources(data_root, classes)
     found = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}
     for split, source in found.items():
@@ -360,6 +373,7 @@ def _use_data_root(raw, data_root, classes):
         kept = {key: value for key, value in (section.get('data_source') or {}).items()
                 if key in ('palette', 'reduce_zero_label')}
         section['data_source'] = {**source, **kept}
+    return True
 
 
 def exported(raw, palette=None):

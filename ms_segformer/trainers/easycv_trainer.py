@@ -147,7 +147,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         raw = cfg._cfg_dict.to_dict()
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
-        self.new_classes = configuration.prepare(raw, self._classes, self._data_root)
+        self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)

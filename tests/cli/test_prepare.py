@@ -159,3 +159,18 @@ def test_the_reference_pairs_come_out(shared, tmp_path):
         for path in expected:
             np.testing.assert_array_equal(read_label(tmp_path / f'annotations/{split}2017' / path.name),
                                           read_label(path))
+
+
+def test_a_file_in_the_output_s_place_is_left_alone(download, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(DatasetError, match=f'^{tmp_path}/file is a file; choose a folder to write to'):
+        prepare_coco(download, tmp_path / 'file')
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_the_example_says_what_was_made(tmp_path, capsys):
+    assert run(prepare, 'example', '-o', tmp_path / 'shapes') == 0
+    assert capsys.readouterr().out == (
+        f'{tmp_path}/shapes: 12 pairs for train, 4 pairs for val; classes background, circle, square, triangle '
+        f'(in {tmp_path}/shapes/classes.txt)\n')
+    assert run(check_data, tmp_path / 'shapes') == 0
