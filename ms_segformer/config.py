@@ -3,12 +3,16 @@
 Accepted are the published files, what EasyCV's converter wrote (tuples as `{"__class__": "tuple", "__value__": [...]}`)
 and what a training run of this package exports. `read_configuration` is the only entrance.
 """
+import difflib
 import json
+import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from .class_file import ClassFileError, ConfiguredClassFile, read_class_file
 from .metainfo import DEAD_PLUGIN, MODEL, PIPELINE, TASK, variant_of
 
@@ -94,6 +98,14 @@ class ModelSettings:
         """`b0` … `b5`, or None for a network of other dimensions."""
         return variant_of(self.backbone.channels, self.backbone.num_layers)
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters the network has; nothing is built to count them."""
+        head, channels = self.head, self.backbone.channels
+        projections = sum(channels) * head.channels + 4 * head.channels * (1 if head.plain_projections else 2)
+        fusion = 4 * head.channels ** 2 + 2 * head.channels
+        return sum(_stage_parameters(self.backbone)) + projections + fusion + (head.channels + 1) * head.num_classes
+
 
 @dataclass(frozen=True)
 class PreprocessSettings:
@@ -125,6 +137,19 @@ class Settings:
     source: str = 'configuration'
 
 
+def _stage_parameters(backbone: BackboneSettings) -> Iterator[int]:
+    inputs = backbone.in_channels
+    for stage, channels in enumerate(backbone.channels):
+        reduction = backbone.sr_ratios[stage]
+        attention = 4 * channels ** 2 + channels + (3 * channels if backbone.qkv_bias else 0)
+        attention += channels ** 2 * reduction ** 2 + 3 * channels if reduction > 1 else 0
+        hidden = backbone.mlp_ratio * channels
+        block = attention + 2 * channels * hidden + 11 * hidden + channels + 4 * channels
+        yield (inputs * backbone.patch_sizes[stage] ** 2 * channels + 3 * channels
+               + backbone.num_layers[stage] * block + 2 * channels)
+        inputs = channels
+
+
 def read_configuration(source):
     """Read and check a configuration.
 
@@ -145,19 +170,19 @@ def read_configuration(source):
             raise FileNotFoundError(f'{path}: no such file; a model directory needs its configuration.json')
         raw, name = _load_json(path), str(path)
     else:
-        raw, name = decode_jsonplus(_plain(source)), 'configuration'
+        raw, name = decode_jsonplus(_plain(source, 'configuration')), 'configuration'
         path = None
     check_pipeline(raw, name)
     root = _Section(raw, name, '')
     root.one_of('task', (TASK,), default=TASK)
     model = _read_model(root.section('model'))
     classes = _read_classes(root, path, model.head.num_classes)
-    return Settings(model, _read_preprocess(root), classes, _read_palette(root, len(classes)), raw, name)
+    return Settings(model, _read_preprocess(root, model.test), classes, _read_palette(root, len(classes)), raw, name)
 
 
 def read_model_section(section, name='configuration'):
     """Read the `model` section of a configuration alone into `ModelSettings`."""
-    return _read_model(_Section(decode_jsonplus(_plain(section)), name, 'model'))
+    return _read_model(_Section(decode_jsonplus(_plain(section, name, 'model')), name, 'model'))
 
 
 def check_pipeline(configuration: Any, name: str) -> None:
@@ -247,11 +272,11 @@ class _Section:
     def __contains__(self, key):
         return self.values.get(key) is not None
 
-    def section(self, key):
-        if key not in self:
-            have = ', '.join(sorted(self.values)) or 'nothing'
+    def section(self, key, default=None):
+        if key not in self and default is None:
+            have = _short(', '.join(sorted(self.values)) or 'nothing', quoted=False)
             raise ConfigurationError(f'{self.name}: the section {self._key(key)} is missing (found only: {have})')
-        return _Section(self.values[key], self.name, self._key(key))
+        return _Section(self.get(key, default), self.name, self._key(key))
 
     def get(self, key, default=None):
         value = self.values.get(key)
@@ -260,21 +285,25 @@ class _Section:
     def only(self, *accepted):
         for key in self.values:
             if key not in accepted:
-                raise ConfigurationError(
-                    f'{self.name}: unknown key {self._key(key)}; accepted: {", ".join(sorted(accepted))}')
+                raise ConfigurationError(f'{self.name}: unknown key {_short(self._key(key), quoted=False)}'
+                                         f'{nearest(key, accepted)}; accepted: {", ".join(sorted(accepted))}')
 
     def one_of(self, key, accepted, default=None):
         value = self.get(key, default)
-        if value not in accepted:
+        if not any(type(value) is type(one) and value == one for one in accepted):
             self.fail(key, value, ' or '.join(map(repr, accepted)))
         return value
 
-    def number(self, key, default, low=None, high=None, kind=float):
+    def exactly(self, key, accepted):
+        """A list that can be no other; missing is the same."""
+        value = self.get(key, accepted)
+        if not isinstance(value, (list, tuple)) or tuple(value) != accepted:
+            self.fail(key, value, f'{list(accepted)}')
+
+    def number(self, key, default, low, high, kind=float):
         value = self.get(key, default)
-        good = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if value is None or not good or (low is not None and value < low) or (high is not None and value > high):
-            span = f'{"-∞" if low is None else low} to {"∞" if high is None else high}'
-            self.fail(key, value, f'{"an integer" if kind is int else "a number"} from {span}')
+        if not _is_number(value, kind) or not low <= value <= high:
+            self.fail(key, value, f'{"an integer" if kind is int else "a number"} from {low} to {high}')
         return value
 
     def flag(self, key, default):
@@ -283,15 +312,24 @@ class _Section:
             self.fail(key, value, 'true or false')
         return value
 
-    def numbers(self, key, default, length, low=1, kind=int):
+    def numbers(self, key, default, length, low, high, kind=int):
         value = self.get(key, default)
-        good = isinstance(value, (list, tuple)) and len(value) == length and all(
-            isinstance(x, int if kind is int else (int, float)) and not isinstance(x, bool) and x >= low
-            for x in value)
-        if not good:
-            what = 'integers' if kind is int else 'numbers'
-            self.fail(key, value, f'{length} {what} of at least {low}')
+        if not isinstance(value, (list, tuple)) or len(value) != length or not all(
+                _is_number(x, kind) and low <= x <= high for x in value):
+            self.fail(key, value, f'{length} {"integers" if kind is int else "numbers"} from {low} to {high}')
         return tuple(value)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Whether a value is an integer, or for `float` any number but NaN, which no comparison would refuse."""
+    accepted = int if kind is int else (int, float)
+    return isinstance(value, accepted) and not isinstance(value, bool) and value == value
+
+
+def nearest(key: str, accepted: Iterable[str]) -> str:
+    """` (did you mean …?)` with the accepted key that is most like a mistyped one; '' where none is."""
+    found = difflib.get_close_matches(key, accepted, n=1)
+    return f' (did you mean {found[0]}?)' if found else ''
 
 
 def _read_model(model):
@@ -301,11 +339,16 @@ def _read_model(model):
         model.fail('__easycv_arch__.type', arch['type'], "'EncoderDecoder' or 'MsSegformer'")
     backbone = _read_backbone(model.section('backbone'))
     head = _read_head(model.section('decode_head'), backbone)
-    test = _read_test(_Section(model.get('test_cfg', {}), model.name, f'{model.path}.test_cfg'))
+    test = _read_test(model.section('test_cfg', {}))
     pretrained = model.get('pretrained')
     if not isinstance(pretrained, (str, bool, type(None))):
         model.fail('pretrained', pretrained, 'a URL, a path, false or null')
-    return ModelSettings(backbone, head, test, pretrained if isinstance(pretrained, str) else None)
+    settings = ModelSettings(backbone, head, test, pretrained if isinstance(pretrained, str) else None)
+    if settings.parameters > limits.PARAMETERS:
+        raise ConfigurationError(
+            f'{model.name}: {model.path} describes a network of {settings.parameters:,} parameters (embed_dims is '
+            f'{backbone.embed_dims}, decode_head.channels {head.channels}); accepted: up to {limits.PARAMETERS:,}')
+    return settings
 
 
 def _read_backbone(section):
@@ -313,26 +356,37 @@ def _read_backbone(section):
                  'sr_ratios', 'out_indices', 'mlp_ratio', 'qkv_bias', 'drop_rate', 'attn_drop_rate', 'drop_path_rate',
                  'act_cfg', 'norm_cfg', 'pretrained', 'init_cfg', 'with_cp')
     section.one_of('type', ('MixVisionTransformer',))
-    if section.get('num_stages', 4) != 4:
-        section.fail('num_stages', section.get('num_stages'), '4')
-    if tuple(section.get('out_indices', (0, 1, 2, 3))) != (0, 1, 2, 3):
-        section.fail('out_indices', section.get('out_indices'), '(0, 1, 2, 3)')
-    norm = _Section(section.get('norm_cfg', {}), section.name, f'{section.path}.norm_cfg')
+    section.one_of('num_stages', (4,), 4)
+    section.exactly('out_indices', (0, 1, 2, 3))
+    section.section('act_cfg', {}).one_of('type', ('GELU',), 'GELU')
+    norm = section.section('norm_cfg', {})
     norm.one_of('type', ('LN',), 'LN')
-    activation = section.get('act_cfg', {})
-    if activation and activation.get('type', 'GELU') != 'GELU':
-        section.fail('act_cfg', activation, "{'type': 'GELU'}")
     defaults = BackboneSettings()
-    lists = {key: section.numbers(key, getattr(defaults, key), 4)
-             for key in ('num_layers', 'num_heads', 'patch_sizes', 'strides', 'sr_ratios')}
+    largest = {'num_layers': limits.BLOCKS, 'num_heads': limits.HEADS, 'patch_sizes': limits.PATCH,
+               'strides': limits.STRIDE, 'sr_ratios': limits.REDUCTION[1]}
+    lists = {key: section.numbers(key, getattr(defaults, key), 4, 1, high) for key, high in largest.items()}
+    _check_stages(section, **lists)
     rates = {key: section.number(key, getattr(defaults, key), 0, 1)
              for key in ('drop_rate', 'attn_drop_rate', 'drop_path_rate')}
     return BackboneSettings(
         in_channels=section.number('in_channels', 3, 3, 3, int),
-        embed_dims=section.number('embed_dims', None, 1, kind=int),
-        mlp_ratio=section.number('mlp_ratio', 4, 1, kind=int),
+        embed_dims=section.number('embed_dims', None, 1, limits.PARAMETERS, int),
+        mlp_ratio=section.number('mlp_ratio', 4, 1, limits.HIDDEN_RATIO, int),
         qkv_bias=section.flag('qkv_bias', True),
         layer_norm_eps=norm.number('eps', defaults.layer_norm_eps, 0, 1), **lists, **rates)
+
+
+def _check_stages(section: _Section, num_layers: tuple, strides: tuple, sr_ratios: tuple, **_: tuple) -> None:
+    if sum(num_layers) > limits.BLOCKS:
+        section.fail('num_layers', list(num_layers), f'up to {limits.BLOCKS} blocks in all')
+    low, high = limits.REDUCTION
+    for stage in range(4):
+        stride = math.prod(strides[:stage + 1])
+        reach = stride * sr_ratios[stage]
+        if reach < low or (sr_ratios[stage] > 1 and reach > high):
+            section.fail('sr_ratios', list(sr_ratios), f'from {-(-low // stride)} to {max(1, high // stride)} in stage '
+                         f'{stage}, whose strides make {stride}: each key of its attention then stands for {low} to '
+                         f'{high} pixels')
 
 
 def _read_head(section, backbone):
@@ -340,20 +394,25 @@ def _read_head(section, backbone):
                  'act_cfg', 'align_corners', 'loss_decode', 'ignore_index', 'input_transform', 'interpolate_mode',
                  'init_cfg', 'sampler', 'plain_projections')
     section.one_of('type', ('SegformerHead',))
-    in_channels = section.numbers('in_channels', backbone.channels, 4)
-    if in_channels != backbone.channels:
-        section.fail('in_channels', list(in_channels), f'{list(backbone.channels)}, the channels of the backbone')
-    if tuple(section.get('in_index', (0, 1, 2, 3))) != (0, 1, 2, 3):
-        section.fail('in_index', section.get('in_index'), '(0, 1, 2, 3)')
-    if section.get('interpolate_mode', 'bilinear') != 'bilinear':
-        section.fail('interpolate_mode', section.get('interpolate_mode'), "'bilinear'")
+    in_channels = section.get('in_channels', backbone.channels)
+    if not isinstance(in_channels, (list, tuple)) or tuple(in_channels) != backbone.channels:
+        section.fail('in_channels', in_channels, f'{list(backbone.channels)}, the channels of the backbone')
+    section.exactly('in_index', (0, 1, 2, 3))
+    for key in ('norm_cfg', 'act_cfg'):
+        if section.values.get(key, ...) is None:  # in EasyCV another network, not the default
+            section.fail(key, 'null', 'a mapping (or leave it out)')
+    section.one_of('interpolate_mode', ('bilinear',), 'bilinear')
+    section.section('act_cfg', {}).one_of('type', ('ReLU',), 'ReLU')
     if section.get('sampler') is not None:
         section.fail('sampler', section.get('sampler'), 'null (pixel samplers are not supported)')
-    norm = _Section(section.get('norm_cfg', {'type': 'BN'}), section.name, f'{section.path}.norm_cfg')
+    norm = section.section('norm_cfg', {})
+    norm.only('type', 'requires_grad', 'eps', 'momentum')
+    norm.one_of('eps', (1e-5,), 1e-5)
+    norm.one_of('momentum', (0.1,), 0.1)
     return HeadSettings(
-        in_channels=in_channels,
-        channels=section.number('channels', None, 1, kind=int),
-        num_classes=section.number('num_classes', None, 1, 255, int),
+        in_channels=backbone.channels,
+        channels=section.number('channels', None, 1, limits.PARAMETERS, int),
+        num_classes=section.number('num_classes', None, 1, limits.CLASSES, int),
         dropout_ratio=section.number('dropout_ratio', 0.1, 0, 1),
         align_corners=section.flag('align_corners', False),
         plain_projections=section.flag('plain_projections', False),
@@ -363,53 +422,71 @@ def _read_head(section, backbone):
 
 
 def _read_loss(head):
-    section = _Section(head.get('loss_decode', {'type': 'CrossEntropyLoss'}), head.name, f'{head.path}.loss_decode')
-    section.one_of('type', ('CrossEntropyLoss',))
-    if section.get('use_sigmoid', False) or section.get('use_mask', False):
-        section.fail('use_sigmoid', True, 'false (softmax cross entropy)')
+    section = head.section('loss_decode', {})
+    section.only('type', 'use_sigmoid', 'use_mask', 'loss_weight', 'class_weight', 'avg_non_ignore', 'reduction',
+                 'loss_name')
+    section.one_of('type', ('CrossEntropyLoss',), 'CrossEntropyLoss')
+    for key in ('use_sigmoid', 'use_mask'):
+        section.one_of(key, (False,), False)
+    section.one_of('reduction', ('mean',), 'mean')
     weights = section.get('class_weight')
     if weights is not None:
-        weights = section.numbers('class_weight', None, head.get('num_classes'), low=0, kind=float)
-    return LossSettings(section.number('loss_weight', 1.0, 0), weights, section.flag('avg_non_ignore', False))
+        weights = section.numbers('class_weight', None, head.get('num_classes'), 0, limits.LOSS_WEIGHT, float)
+    return LossSettings(section.number('loss_weight', 1.0, 0, limits.LOSS_WEIGHT), weights,
+                        section.flag('avg_non_ignore', False))
 
 
 def _read_test(section):
     mode = section.one_of('mode', ('whole', 'slide'), 'whole')
     if mode == 'whole':
         return TestSettings()
-    crop = section.numbers('crop_size', None, 2)
-    stride = section.numbers('stride', None, 2)
+    crop = section.numbers('crop_size', None, 2, limits.SMALLEST_SIDE, limits.WHOLE_PIXELS // limits.SMALLEST_SIDE)
+    if math.prod(crop) > limits.WHOLE_PIXELS:
+        section.fail('crop_size', list(crop), f'windows of up to {limits.WHOLE_PIXELS:,} pixels')
+    stride = section.numbers('stride', None, 2, 1, limits.WHOLE_PIXELS)
     if stride[0] > crop[0] or stride[1] > crop[1]:
         section.fail('stride', list(stride), f'at most crop_size {list(crop)}: larger steps would leave gaps')
+    least = [-(-size // limits.OVERLAP) for size in crop]
+    if stride[0] < least[0] or stride[1] < least[1]:
+        section.fail('stride', list(stride), f'at least {least}: 1/{limits.OVERLAP} of crop_size {list(crop)}')
     return TestSettings(mode, crop, stride)
 
 
-def _read_preprocess(root):
+def _read_preprocess(root, test):
     """The test-time pipeline: `test_pipeline` when present, else `dataset.val.pipeline`."""
     if 'test_pipeline' in root:
         steps, path = root.get('test_pipeline'), 'test_pipeline'
     else:
         steps, path = root.section('dataset').section('val').get('pipeline'), 'dataset.val.pipeline'
-    if not isinstance(steps, (list, tuple)) or not steps:
-        root.fail(path, steps, 'a list of transforms')
     found = {}
-    for index, step in enumerate(steps):
-        step = _Section(step, root.name, f'{path}[{index}]')
+    for step in _listed(root, path, steps):
         if step.get('type') == 'MMMultiScaleFlipAug':
             found['scale'] = step.get('img_scale')
-            inner = step.get('transforms', ())
-            found.update(_steps(_Section(s, root.name, f'{step.path}.transforms[{i}]') for i, s in enumerate(inner)))
+            found.update(_steps(_listed(root, f'{step.path}.transforms', step.get('transforms'))))
         else:
             found.update(_steps([step]))
     scale = found.get('scale')
     if isinstance(scale, (list, tuple)) and len(scale) == 1:
         scale = scale[0]
-    size = _Section({'img_scale': scale}, root.name, path).numbers('img_scale', None, 2)
+    whole = test.mode == 'whole'
+    most = limits.WHOLE_PIXELS if whole else limits.SLIDE_PIXELS
+    size = _Section({'img_scale': scale}, root.name, path).numbers('img_scale', None, 2, 2, most // 2)
+    divisor = found.get('size_divisor')
+    if math.prod(-(-side // (divisor or 1)) * (divisor or 1) for side in size) > most:
+        padded = f' (padded to multiples of {divisor})' if divisor else ''
+        root.fail(f'{path}.img_scale', list(size), f'up to {most:,} pixels{padded} in mode {test.mode!r}')
     if 'mean' not in found:
-        root.fail(path, [s.get('type') for s in steps], 'a pipeline with MMNormalize (the network needs its mean, std)')
+        root.fail(path, steps, 'a pipeline with MMNormalize (the network needs its mean, std)')
     keep_ratio = found.get('keep_ratio', True)
     return PreprocessSettings((max(size), min(size)) if keep_ratio else size, keep_ratio, found['mean'], found['std'],
-                              found.get('size_divisor'))
+                              divisor)
+
+
+def _listed(root: _Section, path: str, steps: Any) -> list[_Section]:
+    """The transforms of a pipeline."""
+    if not isinstance(steps, (list, tuple)) or not steps:
+        root.fail(path, steps, 'a list of transforms')
+    return [_Section(step, root.name, f'{path}[{index}]') for index, step in enumerate(steps)]
 
 
 def _steps(steps):
@@ -423,12 +500,12 @@ def _steps(steps):
         elif kind == 'MMNormalize':
             if not step.flag('to_rgb', True):
                 step.fail('to_rgb', False, 'true (the network takes RGB)')
-            found['mean'] = step.numbers('mean', None, 3, low=0, kind=float)
-            found['std'] = step.numbers('std', None, 3, low=1e-6, kind=float)
+            found['mean'] = step.numbers('mean', None, 3, 0, 255, float)
+            found['std'] = step.numbers('std', None, 3, 1e-6, 1e6, float)
         elif kind == 'MMPad':
             if 'size_divisor' not in step:
                 step.fail('size_divisor', None, 'an integer (a fixed size cannot hold every image)')
-            found['size_divisor'] = step.number('size_divisor', None, 1, kind=int)
+            found['size_divisor'] = step.number('size_divisor', None, 1, limits.DIVISOR, int)
         elif kind not in ('MMRandomFlip', 'ImageToTensor', 'Collect', 'DefaultFormatBundle', 'LoadImage', 'LoadImages',
                           'LoadImageFromFile', 'ToTensor'):
             step.fail('type', kind, 'MMResize, MMNormalize, MMPad, MMRandomFlip, ImageToTensor, Collect, LoadImage…')
@@ -436,21 +513,29 @@ def _steps(steps):
 
 
 def _read_classes(root, path, num_classes):
-    dataset = root.get('dataset', {})
+    dataset = root.section('dataset', {})
     candidates = [('CLASSES', root.get('CLASSES'))] + [
-        (f'dataset.{split}.data_source.classes', ((dataset.get(split) or {}).get('data_source') or {}).get('classes'))
-        for split in ('val', 'train')]
+        (source._key('classes'), source.get('classes')) for source in
+        (dataset.section(split, {}).section('data_source', {}) for split in ('val', 'train'))]
     key, names = next(((key, names) for key, names in candidates if names), (None, None))
     if key is None:
         root.fail('CLASSES', None, 'a list of class names (or dataset.val.data_source.classes)')
     if isinstance(names, str):
         names = _class_file(root, key, names, path)
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, (list, tuple)) or not all(map(_is_text, names)):
         root.fail(key, names, 'a list of class names')
     if len(names) not in (num_classes, num_classes - 1):
         root.fail(key, f'{len(names)} names', f'{num_classes} names for decode_head.num_classes {num_classes}, '
                   f'or {num_classes - 1} when the last output is VOID')
     return tuple(names)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be written: JSON can hold lone surrogates, which cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _class_file(root, key, name, path):
@@ -466,29 +551,66 @@ def _read_palette(root, count):
     if palette is None:
         return None
     good = isinstance(palette, (list, tuple)) and len(palette) >= count and all(
-        isinstance(c, (list, tuple)) and len(c) == 3 and all(isinstance(x, int) and 0 <= x <= 255 for x in c)
+        isinstance(c, (list, tuple)) and len(c) == 3 and all(_is_number(x, int) and 0 <= x <= 255 for x in c)
         for c in palette)
     if not good:
         root.fail('PALETTE', palette, f'{count} colours [R, G, B] of 0 to 255, one per class')
     return tuple(tuple(colour) for colour in palette[:count])
 
 
-def _load_json(path):
+def _load_json(path: Path) -> dict:
+    """The content of a configuration file, with tuples decoded."""
     try:
-        return decode_jsonplus(json.loads(path.read_text(encoding='utf-8')))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        with open(path, 'rb') as file:
+            text = file.read(limits.CONFIGURATION_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f'{path} cannot be read ({error.strerror})') from None
+    if len(text) > limits.CONFIGURATION_BYTES:
+        raise ConfigurationError(f'{path} has more than {limits.CONFIGURATION_BYTES:,} bytes, which no configuration '
+                                 'has')
+    try:
+        content = json.loads(text.decode(), object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ConfigurationError(f'{path}: {_TOO_DEEP}') from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f'{path}: {error}') from None
+    except ValueError as error:  # not JSON, not UTF-8, a number of thousands of digits
         raise ConfigurationError(f'{path}: not a JSON file ({error})') from None
+    return decode_jsonplus(_plain(content, str(path)))
 
 
-def _plain(value):
-    """ModelScope's ConfigDict and friends to plain dicts and lists."""
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise ConfigurationError(f'the key {_short(double)} stands twice in one mapping; leave one of them')
+    return content
+
+
+_TOO_DEEP = f'mappings and lists in one another are more than {limits.DEPTH} deep; accepted: up to {limits.DEPTH}'
+
+
+def _plain(value: Any, name: str, path: str = '', depth: int = 0) -> Any:
+    """ModelScope's ConfigDict and friends to plain dicts and lists, whose keys are text and whose depth is limited."""
+    if depth > limits.DEPTH:
+        raise ConfigurationError(f'{name}: {_TOO_DEEP}')
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigurationError(f'{name}: {path or "the file"} has the key {_short(key)}; accepted: text')
+        return {key: _plain(item, name, f'{path}.{key}' if path else key, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
+        return type(value)([_plain(item, name, f'{path}[{i}]', depth + 1) for i, item in enumerate(value)])
     return value
 
 
-def _short(value: Any):
-    text = 'missing' if value is None else repr(value)
+def _short(value: Any, quoted: bool = True) -> str:
+    """A value as it may stand in a message: on one line and not long."""
+    if value is None:
+        return 'missing'
+    try:
+        text = value if isinstance(value, str) and not quoted and value.isprintable() else repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f'a {type(value).__name__} too large to be shown'
     return text if len(text) <= 120 else text[:117] + '…'

@@ -39,6 +39,45 @@ def test_tuples_survive_a_round_trip():
     assert decode_jsonplus(json.loads(json.dumps(encode_jsonplus(value)))) == value
 
 
+@pytest.mark.parametrize('variant', VARIANTS.values(), ids=VARIANTS)
+def test_parameters_are_counted_without_building_the_network(variant):
+    assert read_configuration(configuration_dir() / variant.model_name).model.parameters == variant.parameters
+
+
+@pytest.mark.parametrize('changes', [
+    {}, {'qkv_bias': False, 'sr_ratios': [1, 4, 1, 1], 'strides': [8, 1, 2, 2], 'num_layers': [1, 2, 3, 4]},
+    {'mlp_ratio': 3, 'patch_sizes': [5, 4, 3, 1], 'num_heads': [2, 2, 4, 4]}])
+@pytest.mark.parametrize('plain', [False, True])
+def test_the_count_is_that_of_the_network(raw, changes, plain):
+    from ms_segformer.models.segformer import Segformer
+    raw['model']['backbone'].update(changes)
+    raw['model']['decode_head'].pop('in_channels')
+    raw['model']['decode_head']['plain_projections'] = plain
+    model = Segformer(**raw['model'])
+    assert model.settings.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_network_too_large_is_refused_before_it_is_built(raw):
+    raw['model']['backbone']['embed_dims'] = 20_000
+    raw['model']['decode_head'].pop('in_channels')
+    with pytest.raises(ConfigurationError, match=r'embed_dims is 20000.*accepted: up to 200,000,000'):
+        read_configuration(raw)
+
+
+def test_what_padding_adds_counts(raw):
+    raw['dataset']['val']['pipeline'][0]['img_scale'] = [20_000, 10]
+    read_configuration(raw)
+    raw['dataset']['val']['pipeline'][0]['transforms'].append({'type': 'MMPad', 'size_divisor': 1024})
+    with pytest.raises(ConfigurationError, match=r'up to 16,777,216 pixels \(padded to multiples of 1024\)'):
+        read_configuration(raw)
+
+
+def test_an_image_may_be_larger_where_it_goes_through_in_windows(raw):
+    raw['dataset']['val']['pipeline'][0]['img_scale'] = [8192, 8192]
+    raw['model']['test_cfg'] = {'mode': 'slide', 'crop_size': [512, 512], 'stride': [341, 341]}
+    assert read_configuration(raw).preprocess.scale == (8192, 8192)
+
+
 @pytest.fixture
 def raw(tiny_model_dir):
     return copy.deepcopy(read_configuration(tiny_model_dir).raw)
@@ -47,7 +86,8 @@ def raw(tiny_model_dir):
 def put(raw, path, value):
     *parents, last = path.split('.')
     for key in parents:
-        raw = raw[key]
+        raw = raw[int(key) if isinstance(raw, list) else key]
+    last = int(last) if isinstance(raw, list) else last
     if value is ...:
         del raw[last]
     else:
@@ -81,6 +121,21 @@ WRONG = [
     ('CLASSES', 'classes.txt', ['classes.txt', 'one name a line']),
     ('CLASSES', [1, 2], ['CLASSES', 'a list of class names']),
     ('PALETTE', [[0, 0, 300]] * 171, ['PALETTE', '0 to 255']),
+    ('model.decode_head.channels', 100_000, ['decode_head.channels 100000', 'up to 200,000,000']),
+    ('model.backbone.num_layers', [2, 2, 10 ** 6, 2], ['num_layers', 'from 1 to 128']),
+    ('model.backbone.num_layers', [32, 32, 33, 32], ['num_layers', 'up to 128 blocks in all']),
+    ('model.backbone.sr_ratios', [16, 4, 2, 1], ['sr_ratios', 'from 2 to 8 in stage 0']),
+    ('model.backbone.sr_ratios', [1, 4, 2, 1], ['sr_ratios', 'from 2 to 8 in stage 0']),
+    ('model.backbone.strides', [64, 2, 2, 2], ['strides', 'from 1 to 8']),
+    ('model.backbone.mlp_ratio', 1000, ['mlp_ratio', 'from 1 to 64']),
+    ('model.decode_head.num_classes', 256, ['num_classes is 256', 'from 1 to 255']),
+    ('model.test_cfg', {'mode': 'slide', 'crop_size': [8, 8], 'stride': [8, 8]}, ['crop_size', 'from 29']),
+    ('model.test_cfg', {'mode': 'slide', 'crop_size': [8192, 8192], 'stride': [4096, 4096]},
+     ['crop_size', 'up to 16,777,216 pixels']),
+    ('model.test_cfg', {'mode': 'slide', 'crop_size': [64, 64], 'stride': [1, 64]}, ['stride', 'at least [8, 8]']),
+    ('dataset.val.pipeline.0.img_scale', [20_000, 20_000], ['img_scale is [20000, 20000]', 'up to 16,777,216 pixels']),
+    ('dataset.val.pipeline.0.transforms.1', {'type': 'MMPad', 'size_divisor': 10 ** 6},
+     ['size_divisor', 'from 1 to 1024']),
 ]
 
 

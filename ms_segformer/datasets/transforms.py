@@ -12,11 +12,13 @@ Random draws happen in the original's order and with the original's calls, so a 
 `numpy.random.seed(seed)` there give the same crop, flip and colours.
 """
 import inspect
+import math
 import random
 
 import cv2
 import numpy as np
 
+from ..limits import DIVISOR, TRAINING_PIXELS
 from .errors import DatasetError
 
 TRANSFORMS = {}
@@ -121,7 +123,13 @@ def _pair(value, what):
         value = (value, value)
     if not isinstance(value, (list, tuple)) or len(value) != 2 or min(value) <= 0:
         raise DatasetError(f'{what} is a pair of positive numbers, got {value!r}')
+    _check_pixels(value[0] * value[1], f'{what} {value!r}')
     return int(value[0]), int(value[1])
+
+
+def _check_pixels(count, what):
+    if count > TRAINING_PIXELS:
+        raise DatasetError(f'{what} makes images of {int(count):,} pixels; accepted: up to {TRAINING_PIXELS:,}')
 
 
 def _scales(img_scale, what):
@@ -179,6 +187,9 @@ class MMResize:
             raise DatasetError(f'MMResize: multiscale_mode is "range" or "value", got {multiscale_mode!r}')
         if ratio_range and (self.img_scale is None or len(self.img_scale) != 1):
             raise DatasetError(f'MMResize: ratio_range needs exactly one img_scale, got {img_scale!r}')
+        if ratio_range:
+            _check_pixels(math.prod(self.img_scale[0]) * self.ratio_range[1] ** 2,
+                          f'MMResize: img_scale {img_scale!r} with ratio_range {ratio_range!r}')
         if interpolation not in _INTERPOLATIONS:
             raise DatasetError(f'MMResize: interpolation is one of {", ".join(_INTERPOLATIONS)}; got {interpolation!r}')
         self.interpolation = _INTERPOLATIONS[interpolation]
@@ -426,6 +437,8 @@ class MMPad:
             raise DatasetError(f'MMPad takes exactly one of size, size_divisor and pad_to_square; '
                                f'got size={size}, size_divisor={size_divisor}, pad_to_square={pad_to_square}')
         self.size = size and _pair(size, 'MMPad: size')
+        if size_divisor is not None and not 1 <= size_divisor <= DIVISOR:
+            raise DatasetError(f'MMPad: size_divisor is {size_divisor!r}; accepted: an integer from 1 to {DIVISOR}')
         self.size_divisor = size_divisor
         self.pad_to_square = pad_to_square
         values = pad_val if isinstance(pad_val, dict) else {} if pad_val is None else {'img': pad_val}

@@ -9,10 +9,9 @@ from modelscope.preprocessors.builder import PREPROCESSORS
 from modelscope.utils.constant import Fields, ModeKeys
 
 from ..config import read_configuration
+from ..limits import SMALLEST_SIDE
 from ..metainfo import PREPROCESSOR
 from .image import MAX_PIXELS, load_image
-
-SMALLEST_SIDE = 29  # pixels; the least that fills the first stage's 8×8 reduction of a map of a quarter of the size
 
 
 @PREPROCESSORS.register_module(group_key=Fields.cv, module_name=PREPROCESSOR, force=True)

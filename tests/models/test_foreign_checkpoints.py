@@ -188,7 +188,8 @@ def test_a_palette_that_is_none_is_left_out(tmp_path, tiny_model_dir, palette):
 @pytest.mark.parametrize('key, value, message', [
     ('backbone.layers.0.0.projection.weight', torch.ones(0, 3, 7, 7), 'weights of a convolution'),
     ('backbone.layers.0.0.projection.weight', torch.ones(100_000, 3, 1, 1), 'one width per head|goes? with'),
-    ('decode_head.fusion_conv.conv.weight', torch.ones(1 << 20, 1, 1, 1), 'does not go with'),
+    ('decode_head.fusion_conv.conv.weight', torch.ones(1 << 20, 1, 1, 1), 'up to 200,000,000'),
+    ('decode_head.fusion_conv.conv.weight', torch.ones(48, 1, 1, 1), 'does not go with'),
     ('backbone.layers.0.1.0.ffn.layers.0.weight', torch.ones(1, 8, 1, 1), 'mlp_ratio'),
 ])
 def test_a_model_is_not_built_before_its_shapes_agree(tmp_path, tiny_model_dir, key, value, message):
