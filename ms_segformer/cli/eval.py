@@ -74,19 +74,22 @@ def open_data(args, settings):
     """Return the data set of the command line, with the model's classes and test pipeline.
 
     Raises:
-        DatasetError: there is no such split, or its class list is not the model's.
+        DatasetError: there is no such split, or its class list or the ids in its label maps are not the model's.
     """
+    from ms_segformer.datasets import coco_stuff
     from ms_segformer.datasets.errors import DatasetError
-    from ms_segformer.datasets.layout import find_data_sources
+    from ms_segformer.datasets.layout import CONVERTED_SUFFIX, find_data_sources
     from ms_segformer.datasets.seg_dataset import SegDataset
     from ms_segformer.datasets.sources import read_classes
     from ms_segformer.trainers.evaluation import test_pipeline
     classes = list(settings.classes)
-    sections = find_data_sources(args.data, None if _names_classes(args.data) else classes)
+    named = _names_classes(args.data)
+    sections = find_data_sources(args.data, None if named else classes)
     if args.split not in sections:
         raise DatasetError(f'{args.data} has no split "{args.split}"; it has {", ".join(sections)}')
     section = dict(sections[args.split])
-    theirs = read_classes(section['classes']) if section.get('classes') else classes
+    converted = not named and section['label_suffix'] == CONVERTED_SUFFIX
+    theirs = list(coco_stuff.CLASSES) if converted else read_classes(section.get('classes') or classes)
     if list(theirs) != classes:
         raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({", ".join(theirs[:4])}, …), the '
                            f'model has {len(classes)} ({", ".join(classes[:4])}, …): a model is evaluated on data of '
@@ -96,7 +99,31 @@ def open_data(args, settings):
                          ignore_index=section.pop('ignore_index', 255))
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
+    _check_ids(dataset.source, args.data)
+    if not named and not converted:
+        _say_that_ids_are_taken_as_they_are(args.data, classes)
     return _First(dataset, args.limit) if args.limit else dataset
+
+
+def _check_ids(source, data):
+    """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
+    from ms_segformer.datasets.errors import DatasetError
+    found, first = source.ids_outside()
+    if found:
+        values, count = ', '.join(map(str, list(found)[:12])) + (', …' if len(found) > 12 else ''), len(source.CLASSES)
+        raise DatasetError(
+            f'the label maps of {data} do not fit the model: {first} and others hold the values {values}; its {count} '
+            f'classes are 0-{count - 1}, and 255 is "not labelled". A model is evaluated on data of its own classes. '
+            f'{source.hint(found)}')
+
+
+def _say_that_ids_are_taken_as_they_are(data, classes):
+    import logging
+    import os
+    logging.getLogger('ms_segformer').warning(
+        "%s names no classes: the values in its label maps are taken as the ids of the model's %d classes (0 %s, …). "
+        'If they mean others, write the names into %s, one a line', data, len(classes), classes[0],
+        os.path.join(data, 'classes.txt'))
 
 
 def _names_classes(data):

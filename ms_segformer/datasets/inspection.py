@@ -9,12 +9,13 @@ from .sources import IGNORE_INDEX, bad_values
 
 MISSING_IMAGE = 'missing image'
 MISSING_LABEL = 'missing label'
+ONE_NAME = 'several images of one name'
 UNREADABLE = 'unreadable'
 SIZE_MISMATCH = 'size mismatch'
 OUT_OF_RANGE = 'values out of range'
 NOTHING_LABELLED = 'nothing labelled'
 # The last one is legitimate, and worth knowing: such a pair teaches nothing.
-KINDS = (MISSING_IMAGE, MISSING_LABEL, UNREADABLE, SIZE_MISMATCH, OUT_OF_RANGE, NOTHING_LABELLED)
+KINDS = (MISSING_IMAGE, MISSING_LABEL, ONE_NAME, UNREADABLE, SIZE_MISMATCH, OUT_OF_RANGE, NOTHING_LABELLED)
 
 
 @dataclass
@@ -103,6 +104,8 @@ def inspect(source, jobs=None, description=''):
                         for path in source.pairing.missing_images]
     result.problems += [Problem(MISSING_LABEL, image, f'no label map {label}')
                         for image, label in source.pairing.missing_labels]
+    result.problems += [Problem(ONE_NAME, ' and '.join(images), 'take the same label map: only the first was looked at')
+                        for images in source.pairing.ambiguous]
     for part in map_in_processes(_inspect_some, source, range(len(source)), jobs, description):
         result.merge(part)
     result.problems.sort(key=lambda problem: (KINDS.index(problem.kind), problem.file))

@@ -99,6 +99,7 @@ def _find_splits(images, maps):
 
 def _prepare_split(split, images, maps, output, jobs):
     pairing = pair_files(os.fspath(images), os.fspath(maps), IMAGE_SUFFIXES, ['.png'])
+    pairing.require_distinct()
     folder = output / 'annotations' / f'{split}2017'
     for leftover in folder.glob(f'*{_UNFINISHED}'):  # of a run that was killed
         leftover.unlink()

@@ -285,6 +285,7 @@ class Pairing:
         images, labels: paths, one per pair; `labels` is empty for a source without labels.
         missing_images: entries of the split file (and the path looked for) that no image exists for.
         missing_labels: image paths without a label map, with the path looked for.
+        ambiguous: groups of images that one name, and so one label map, stands for; at most the first of them is used.
     """
 
     names: list = field(default_factory=list)
@@ -292,6 +293,14 @@ class Pairing:
     labels: list = field(default_factory=list)
     missing_images: list = field(default_factory=list)
     missing_labels: list = field(default_factory=list)
+    ambiguous: list = field(default_factory=list)
+
+    def require_distinct(self):
+        """Raise `DatasetError` where a name stands for more than one image."""
+        if self.ambiguous:
+            raise DatasetError(f'images that differ in their ending only take the same label map: '
+                               f'{_name_some([" and ".join(group) for group in self.ambiguous])}. Rename or remove all '
+                               'but one, or set img_suffix to the ending that counts')
 
 
 class _Folder:
@@ -370,17 +379,24 @@ def pair_files(img_root, label_root, img_suffix, label_suffix, split=None):
         A `Pairing`.
     """
     images, labels = _Folder(img_root), _Folder(label_root) if label_root else None
-    pairing = Pairing()
-    for name in _names(img_root, img_suffix, split):
-        image = next(filter(None, (images.find(name + suffix) for suffix in img_suffix)), None)
-        if image is None:
+    pairing, taken = Pairing(), {}  # label map, or image without one -> the image that takes it
+    for name, own in _names(img_root, img_suffix, split):
+        found = _images(images, name, own, img_suffix)
+        if not found:
             pairing.missing_images.append(os.path.join(img_root, name + img_suffix[0]))
             continue
+        image, label = found[0], None
         if labels:
             label = next(filter(None, (labels.find(name + suffix) for suffix in label_suffix)), None)
             if label is None:
                 pairing.missing_labels.append((image, os.path.join(label_root, name + label_suffix[0])))
                 continue
+        first = taken.setdefault(label or os.path.join(img_root, name), image)
+        if first != image or len(found) > 1:
+            pairing.ambiguous.append(tuple(dict.fromkeys([first, *found])))
+            if first != image:
+                continue
+        if label:
             pairing.labels.append(label)
         pairing.names.append(name)
         pairing.images.append(image)
@@ -388,11 +404,21 @@ def pair_files(img_root, label_root, img_suffix, label_suffix, split=None):
 
 
 def _names(img_root, img_suffix, split):
+    """(name without ending, name with the ending it was given with or None) of every sample."""
     if split is None:
-        stems = (_strip_suffix(name, img_suffix) for name in _walk(img_root))
-        return [stem for stem in stems if stem is not None]
+        names = ((_strip_suffix(name, img_suffix), name) for name in _walk(img_root))
+        return [(stem, name) for stem, name in names if stem is not None]
     entries = split if isinstance(split, (list, tuple)) else read_split(split)
-    return [_strip_suffix(entry, img_suffix) or entry for entry in entries]
+    stems = ((_strip_suffix(entry, img_suffix), entry) for entry in entries)
+    return [(entry, None) if stem is None else (stem, entry) for stem, entry in stems]
+
+
+def _images(folder, name, own, suffixes):
+    """The images that a name means: the one with the ending it was given with, else those with any of the endings."""
+    exact = own and folder.find(own)
+    if exact:
+        return [exact]
+    return list(dict.fromkeys(filter(None, (folder.find(name + suffix) for suffix in suffixes))))
 
 
 def _name_some(items):
@@ -423,14 +449,38 @@ class _Source:
         if bad:
             raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} '
                                f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
-                               f'255 is "not labelled". {self._hint(bad)}')
+                               f'255 is "not labelled". {self.hint(bad)}')
         return label
+
+    def ids_outside(self, most=64):
+        """Look at label maps spread evenly over the samples for values that are neither a class id nor 255.
+
+        Args:
+            most: label maps that are opened, at most.
+
+        Returns:
+            ({value: number of label maps that hold it}, path of the first such label map or None). One that cannot be
+            read counts as none: it is an error when its turn comes.
+        """
+        indices = sorted({len(self) * number // most for number in range(most)} if len(self) > most
+                         else range(len(self)))
+        found, first = {}, None
+        for index in indices:
+            try:
+                label = self.to_class_ids(self.read_raw_label(index))
+            except DatasetError:
+                continue
+            for value in bad_values(label, len(self.CLASSES)):
+                found[value] = found.get(value, 0) + 1
+                first = first or self.label_path(index)
+        return dict(sorted(found.items())), first
 
     def to_class_ids(self, label):
         """Return a label map as stored with `reduce_zero_label` applied and `ignore_index` turned into 255."""
         return label if self._table is None else cv2.LUT(label, self._table)
 
-    def _hint(self, bad):
+    def hint(self, bad):
+        """Return what to do about values of label maps that are no class ids."""
         if max(bad) == len(self.CLASSES) and not self.reduce_zero_label:
             return 'If 0 means background, set reduce_zero_label to true'
         if list(self.CLASSES) == list(coco_stuff.CLASSES) and max(bad) < coco_stuff.NUM_RAW_IDS:
@@ -503,6 +553,7 @@ class SegSourceRaw(_Source):
 
     def _check_pairing(self):
         pairing = self.pairing
+        pairing.require_distinct()
         if pairing.missing_images:
             raise DatasetError(f'{len(pairing.missing_images)} images that the split file {self.split} lists do not '
                                f'exist: {_name_some(pairing.missing_images)}. Correct the split file, img_root or '

@@ -156,3 +156,11 @@ def test_another_data_set_is_found_by_its_folders(shared, tmp_path, capsys):
     problems = json.loads(capsys.readouterr().out)['val']['problems']
     assert list(problems) == ['values out of range'] and 'holds 11 (' in problems['values out of range'][0]['detail']
     assert check(shared / 'data/camvid', '--classes', names, '--split', 'val', '--ignore-index', 11) == 0
+
+
+def test_images_that_share_a_label_map_are_named(folder, capsys):
+    Image.new('RGB', (24, 16)).save(folder / 'images/train/03.png')
+    assert check(folder) == 1
+    output = capsys.readouterr().out
+    assert 'several images of one name: 1' in output
+    assert f'{folder}/images/train/03.jpg and {folder}/images/train/03.png: take the same label map' in output

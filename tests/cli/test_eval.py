@@ -75,3 +75,44 @@ def test_what_cannot_be_evaluated_is_an_error(model, data, tmp_path):
     (tmp_path / 'other' / 'classes.txt').write_text('cat\ndog\n')
     with pytest.raises(DatasetError, match='have 2 classes .cat, dog, ….*the model has 171'):
         run('--model', model, '--data', tmp_path / 'other')
+
+
+def labelled(folder, data, *values):
+    """The pictures of `data` with label maps of nothing but some values, and no list of classes."""
+    shutil.copytree(data / 'images', folder / 'images')
+    (folder / 'labels' / 'val').mkdir(parents=True)
+    for name in ('a', 'b'):
+        label = np.resize(np.array(values, np.uint8), (60, 90))
+        cv2.imwrite(str(folder / 'labels' / 'val' / f'{name}.png'), label)
+    return folder
+
+
+def test_label_maps_of_another_list_are_refused_before_anything_is_evaluated(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr('ms_segformer.trainers.evaluation.evaluate', lambda *args, **more: pytest.fail('evaluates'))
+    raw = labelled(tmp_path / 'raw', data, 0, 5, 180, 255)
+    with pytest.raises(DatasetError) as caught:
+        run('--model', model, '--data', raw, '--limit', 1)
+    assert str(caught.value).startswith(
+        f'the label maps of {raw} do not fit the model: {raw}/labels/val/a.png and others hold the values 180; its 171 '
+        'classes are 0-170, and 255 is "not labelled".')
+    assert 'ms-segformer prepare coco-stuff' in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_training_ids_of_coco_stuff_are_no_ids_of_other_classes(model, data, tmp_path):
+    other = tmp_path / 'other'
+    shutil.copytree(model, other)
+    text = (other / 'configuration.json').read_text().replace('"person"', '"human"')
+    (other / 'configuration.json').write_text(text)
+    with pytest.raises(DatasetError, match='have 171 classes .person, .*the model has 171 .human,'):
+        run('--model', other, '--data', data)
+
+
+def test_ids_that_could_be_any_list_s_are_taken_and_this_is_said(model, data, tmp_path, caplog, capsys):
+    folder = labelled(tmp_path / 'other', data, 0, 1)
+    assert run('--model', model, '--data', folder) == 0
+    assert [record.getMessage() for record in caplog.records if 'names no classes' in record.getMessage()] == [
+        f"{folder} names no classes: the values in its label maps are taken as the ids of the model's 171 classes (0 "
+        f'person, …). If they mean others, write the names into {folder}/classes.txt, one a line']
+    caplog.clear()
+    run('--model', model, '--data', data)
+    assert not [record for record in caplog.records if 'names no classes' in record.getMessage()]

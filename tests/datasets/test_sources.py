@@ -264,3 +264,40 @@ def test_the_reference_sample_loads_whole(shared):
                              'label_root': cfg['label_root'], 'split': cfg['split']})
     for index in range(len(source)):
         np.testing.assert_array_equal(official.load_label(index), source.load_label(index))
+
+
+@pytest.mark.parametrize('split', [None, 'd.png\nd.jpg\na\n', 'a\nd\n'])
+def test_two_images_of_one_name_are_no_pairs(section, pairs, split):
+    Image.new('RGB', (40, 30)).save(pairs / 'images/d.png')
+    both = {**section, 'img_suffix': ['.jpg', '.png']}
+    if split is not None:
+        (pairs / 'train.txt').write_text(split)
+        both['split'] = str(pairs / 'train.txt')
+    with pytest.raises(DatasetError) as caught:
+        build_source(both)
+    first, second = sorted([str(pairs / 'images/d.jpg'), str(pairs / 'images/d.png')],
+                           reverse=split is not None and split.startswith('d.png'))
+    assert str(caught.value) == (
+        f'images that differ in their ending only take the same label map: {first} and {second}. Rename or remove all '
+        'but one, or set img_suffix to the ending that counts')
+    assert len(build_source(section)) == 5, 'with one ending there is no doubt'
+
+
+def test_a_split_file_that_names_endings_decides(section, pairs):
+    Image.new('RGB', (40, 30), 'red').save(pairs / 'images/d.png')
+    (pairs / 'train.txt').write_text('a.jpg\nd.png\nd.png\n')
+    source = build_source({**section, 'img_suffix': ['.jpg', '.png'], 'split': str(pairs / 'train.txt')})
+    assert [source.name(index) for index in range(len(source))] == ['a.jpg', 'd.png', 'd.png']
+
+
+def test_names_that_differ_in_case_do_not_share_a_label_map(section, pairs):
+    Image.new('RGB', (40, 30)).save(pairs / 'images/D.jpg')
+    with pytest.raises(DatasetError, match=r'take the same label map: \S*/images/D.jpg and \S*/images/d.jpg\.'):
+        build_source(section)
+
+
+def test_values_outside_the_classes_are_found_in_a_sample(section, pairs):
+    Image.fromarray(np.full((30, 40), 7, np.uint8)).save(pairs / 'labels/c.png')
+    (pairs / 'labels/b.png').write_bytes(b'')
+    assert build_source(section).ids_outside() == ({7: 1}, str(pairs / 'labels/c.png'))
+    assert build_source(section).ids_outside(most=1) == ({}, None)
