@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
+from campaigns.mutations import mutated
 from ms_segformer.cli import info
 from ms_segformer.config import read_configuration
 from ms_segformer.models.checkpoint import CheckpointError, load_state, read_checkpoint
@@ -62,26 +63,6 @@ def prepare(folder: Path) -> Common:
     describe_and_convert(paths[0], folder)
     return Common(folder, {path: read_checkpoint(path)[0] for path in paths},
                   Segformer(**read_configuration(TINY_MODEL).raw['model']))
-
-
-def mutated(content: bytes, random: np.random.Generator) -> bytes:
-    """One to eight changes of one kind."""
-    data, kind = bytearray(content), random.integers(5)
-    for _ in range(random.integers(1, 9)):
-        at = int(random.integers(max(len(data), 1)))
-        length = int(random.integers(1, 64))
-        if kind == 0 and data:
-            data[at] ^= 1 << int(random.integers(8))
-        elif kind == 1:
-            data[at:at + length] = random.bytes(length)
-        elif kind == 2:
-            del data[at:at + length]
-        elif kind == 3:
-            source = int(random.integers(max(len(data), 1)))
-            data[at:at] = data[source:source + length]
-        elif kind == 4:
-            return bytes(data[:at])
-    return bytes(data)
 
 
 COVERED = 'under old checksums'

@@ -1,10 +1,10 @@
 """Turns whatever a user calls an image into an H×W×3 uint8 RGB array, upright."""
 import base64
-import binascii
 import functools
 import io
 import os
 import stat
+import struct
 import threading
 import urllib.parse
 import urllib.request
@@ -78,13 +78,23 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
         with _damage_named('the PIL image'):
             return _from_pil(source, 'the PIL image', max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), f'the {len(source)} bytes given', max_pixels)
+        content = bytes(source)
+        return _decode(io.BytesIO(content), f'the {len(content)} bytes given', max_pixels)
     if isinstance(source, (str, os.PathLike)):
         return _from_location(os.fspath(source), max_pixels)
     if hasattr(source, 'read'):
-        return _decode(io.BytesIO(source.read()), getattr(source, 'name', 'the file object given'), max_pixels)
+        return _from_file_object(source, max_pixels)
     raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
                      'H×W×3')
+
+
+def _from_file_object(file, max_pixels: int) -> np.ndarray:
+    name = str(getattr(file, 'name', 'the file object given'))
+    with _damage_named(name):
+        content = file.read()
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise ImageError(f'{name}: reading it gives {type(content).__name__}; expected a file object opened in binary')
+    return _decode(io.BytesIO(content), name, max_pixels)
 
 
 def check_reading(channel_order: str, max_pixels: int) -> None:
@@ -122,7 +132,7 @@ def _from_location(location: str, max_pixels: int) -> np.ndarray:
     if scheme == 'data':
         try:
             content = base64.b64decode(location.split(',', 1)[1], validate=True)
-        except (IndexError, binascii.Error):
+        except (IndexError, ValueError):  # the latter also for letters beyond ASCII
             raise ImageError('a data URL that is not base64; expected data:image/…;base64,…') from None
         return _decode(io.BytesIO(content), 'the data URL', max_pixels)
     if scheme == 'file':
@@ -152,7 +162,7 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def _decode(file, name, max_pixels):
-    with _damage_named(name), _open(file) as image:
+    with _damage_named(name), _open(file, name, max_pixels) as image:
         return _from_pil(image, name, max_pixels)
 
 
@@ -187,10 +197,19 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(file):
-    """`PIL.Image.open` with this module's limit in place of Pillow's, which is one for the whole process."""
+def _open(file, name, max_pixels):
+    """`PIL.Image.open` with this module's limit in place of Pillow's, which is one for the whole process.
+
+    Pillow's is on for GIF alone: there the size of a frame, which may be filled at once, is not that of the image.
+    """
+    head = file.read(10)
+    file.seek(0)
+    own_limit = None
+    if head[:4] == b'GIF8' and len(head) == 10:
+        own_limit = max_pixels
+        _check_size(*(side or 1 for side in struct.unpack('<HH', head[6:])), 'GIF', name, max_pixels)
     with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, own_limit
         try:
             return Image.open(file, formats=_formats())
         finally:
@@ -198,9 +217,10 @@ def _open(file):
 
 
 def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    _check_size(image, name, max_pixels)
+    kind = 'progressive JPEG' if image.format == 'JPEG' and image.info.get('progressive') else image.format
+    _check_size(*image.size, kind, name, max_pixels)
     image.load()  # a TIFF is turned upright here, and its size changes
-    _check_size(image, name, max_pixels)
+    _check_size(*image.size, kind, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
     convert = _to_grey(image) if wide else _to_rgb
     stored, upright = _canvas(image.width, image.height, image.getexif().get(0x0112, 1))
@@ -209,16 +229,15 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     return upright
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    kind = 'progressive JPEG' if image.format == 'JPEG' and image.info.get('progressive') else image.format
+def _check_size(width: int, height: int, kind: str | None, name: str, max_pixels: int) -> None:
     limit, of_kind = max_pixels, ''
     if max_pixels == MAX_PIXELS and kind in BYTES_PER_PIXEL:
         limit, of_kind = MAX_PIXELS * 7 // BYTES_PER_PIXEL[kind], f', the limit for {kind}'
-    if image.width * image.height > limit:
-        raise ImageError(f'{name}: {image.width}×{image.height} pixels are more than {limit:,}{of_kind}; with '
-                         'max_pixels (--max-pixels) larger images are read')
-    if not image.width or not image.height:
-        raise DamagedImageError(f'{name}: {image.width}×{image.height} pixels, nothing to segment')
+    if width * height > limit:
+        raise ImageError(f'{name}: {width}×{height} pixels are more than {limit:,}{of_kind}; with max_pixels '
+                         '(--max-pixels) larger images are read')
+    if not width or not height:
+        raise DamagedImageError(f'{name}: {width}×{height} pixels, nothing to segment')
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

@@ -37,6 +37,8 @@ FORMS = {
     'data URL': lambda png, rgb: 'data:image/png;base64,' + base64.b64encode(png.read_bytes()).decode(),
     'bytes': lambda png, rgb: png.read_bytes(),
     'bytearray': lambda png, rgb: bytearray(png.read_bytes()),
+    'memoryview of every other byte': lambda png, rgb: memoryview(bytes(2) + bytes(
+        byte for pair in zip(png.read_bytes(), png.read_bytes(), strict=True) for byte in pair))[2::2],
     'BytesIO': lambda png, rgb: io.BytesIO(png.read_bytes()),
     'PIL opened': lambda png, rgb: Image.open(png),
     'PIL converted': lambda png, rgb: Image.open(png).convert('RGB'),
@@ -127,7 +129,8 @@ def test_awkward_files_are_read(oracle, name, like):
     (np.zeros((3, 10, 12), np.uint8), 'channels-first'), (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
     (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'), (np.full((4, 4), np.nan), 'NaN'),
     (np.full((4, 4), -1.0), 'normalised'), (np.full((4, 4), 300), '0–255'), (np.full((4, 4), 256.0), '0–255 or 0–1'),
-    (np.array([['a']]), 'numeric'), ({'text': 1}, 'under image or img'), ('data:image/png;base64,%', 'base64')])
+    (np.array([['a']]), 'numeric'), ({'text': 1}, 'under image or img'), ('data:image/png;base64,%', 'base64'),
+    ('data:image/png;base64,é', 'base64')])
 def test_what_is_no_image_is_a_clear_error(content, message):
     with pytest.raises(ImageError, match=message):
         load_image(content)
@@ -271,8 +274,7 @@ def test_files_that_take_more_memory_a_pixel_may_have_fewer(kind, options, side,
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, kind, **options)
     assert load_image(buffer.getvalue()).shape == rgb.shape
-    monkeypatch.setattr(ImageFile.ImageFile, 'width', side)
-    monkeypatch.setattr(ImageFile.ImageFile, 'height', side)
+    monkeypatch.setattr(ImageFile.ImageFile, 'size', (side, side))
     monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: fail(RuntimeError('decoded')))
     with pytest.raises(ImageError, match=f'{side}×{side} pixels are more than {limit}; with max_pixels'):
         load_image(buffer.getvalue())
@@ -293,6 +295,42 @@ def test_a_pil_image_that_cannot_be_decoded_is_an_image_error(raised, rgb, monke
     words = ' '.join(str(raised).split()) or type(raised).__name__
     with pytest.raises(DamagedImageError, match=f'^the PIL image: a truncated or damaged image .{words}.$'):
         load_image(image)
+
+
+@pytest.mark.parametrize('flags', [8, 12])  # what a frame leaves: the background, or what was there
+def test_a_frame_of_a_gif_that_is_larger_than_the_image_is_not_made(flags, rgb):
+    """Pillow fills it while it opens the file: 4 GiB here."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, 'GIF', interlace=False)
+    content = buffer.getvalue()
+    at = content.index(b',', 13 + 768)
+    frame = b'\x21\xf9\x04' + bytes([flags + 1, 0, 0, 0, 0]) + b',\0\0\0\0\xff\xff\xff\xff' + content[at + 9:]
+    with pytest.raises(ImageError, match='the .* bytes given: a truncated or damaged image .*4294836225 pixels'):
+        load_image(content[:at] + frame)
+
+
+def test_a_gif_whose_size_is_only_that_of_its_frame_is_read(rgb):
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, 'GIF', interlace=False)
+    content = buffer.getvalue()
+    assert load_image(content[:6] + bytes(4) + content[10:]).shape == rgb.shape
+
+
+class Gives:
+    def __init__(self, found):
+        self.found = found
+
+    def read(self):
+        return fail(self.found) if isinstance(self.found, Exception) else self.found
+
+
+@pytest.mark.parametrize('found, said', [
+    ('text', 'the file object given: reading it gives str; expected a file object opened in binary'),
+    (None, 'the file object given: reading it gives NoneType'), (RuntimeError('odd'), 'the file object given.*odd'),
+    (OSError(errno.EIO, 'Input/output error'), 'the file object given: cannot be read .Input/output error')])
+def test_a_file_object_that_does_not_give_bytes_is_an_image_error(found, said):
+    with pytest.raises(ImageError, match=said):
+        load_image(Gives(found))
 
 
 def test_what_would_wait_for_ever_is_not_opened(tmp_path):
