@@ -1,7 +1,51 @@
-"""The `${data_root}` of configurations: the folder that ModelScope downloaded a data set to."""
+"""Where the paths of a configuration lie: `${data_root}` is the folder that ModelScope downloaded a data set to.
+
+EasyCV's converter wrote the paths of the machine that trained instead, `./data/coco_stuff164k/train2017/`: what is not
+there is looked for below the data set's folder.
+"""
+import logging
+import os
+from pathlib import Path, PurePath
+from typing import Any
+
 from .errors import DatasetError
 
+logger = logging.getLogger('modelscope')
 DATA_ROOT = '${data_root}'
+PATHS = ('img_root', 'label_root', 'split', 'path')  # keys of a data_source
+
+
+def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) -> dict[str, Any]:
+    """Return a `data_source` section with the paths of a downloaded data set.
+
+    `${data_root}` is replaced; a relative path that does not exist is the longest end of it that exists below the data
+    set's folder, and one log line says so.
+
+    Args:
+        section: of the configuration.
+        split_config: as for `replace_data_root`.
+
+    Raises:
+        DatasetError: as `replace_data_root`.
+    """
+    section = replace_data_root(section, split_config)
+    root = Path(next(iter(split_config.values()))) if split_config else None
+    moved = {key: found for key in PATHS if root and (found := _below(root, section.get(key)))}
+    if moved:
+        from modelscope.utils.torch_utils import is_master
+        if is_master():
+            logger.info('not in %s, and taken from the data set in %s: %s', os.getcwd(), root,
+                        ', '.join(f'{section[key]} ({key})' for key in moved))
+    return {**section, **moved}
+
+
+def _below(root: Path, path: Any) -> str | None:
+    """The longest end of a relative path that exists below a folder; None where the path itself exists, or no end."""
+    if not isinstance(path, (str, os.PathLike)) or os.path.isabs(path) or os.path.exists(path):
+        return None
+    parts = [part for part in PurePath(path).parts if part != os.pardir]
+    ends = (os.path.join(root, *parts[start:]) for start in range(len(parts)))
+    return next(filter(os.path.exists, ends), None)
 
 
 def replace_data_root(value, split_config):

@@ -28,7 +28,7 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
             part of it counts; or `images` and `labels` without splits.
         classes: list of names or a text file with one per line, in place of the configuration's; for a folder, None:
             `classes.txt` in it, or COCO-Stuff's when the label maps end in `_labelTrainIds.png`.
-        data_root: folder that replaces `${data_root}` in a configuration.
+        data_root: folder that replaces `${data_root}` in a configuration, see `data_root.locate_source`.
         reduce_zero_label, ignore_index: for a folder: label 0, or another value, is "not labelled".
 
     Returns:
@@ -53,7 +53,7 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
 def _sections_of_configuration(path, data_root):
     from ms_segformer.config import decode_jsonplus
 
-    from .data_root import replace_data_root
+    from .data_root import locate_source
     dataset = _read_json(path).get('dataset') or {}
     sections = {split: dataset[split]['data_source'] for split in SPLITS
                 if isinstance(dataset.get(split), dict) and 'data_source' in dataset[split]}
@@ -61,7 +61,7 @@ def _sections_of_configuration(path, data_root):
         raise DatasetError(f'{path} names no data: it has no dataset.train.data_source or dataset.val.data_source')
     split_config = {'train': data_root} if data_root else None
     return {split: {'ignore_index': dataset[split].get('ignore_index', 255),
-                    **replace_data_root(decode_jsonplus(section), split_config)} for split, section in sections.items()}
+                    **locate_source(decode_jsonplus(section), split_config)} for split, section in sections.items()}
 
 
 def _read_json(path):

@@ -17,7 +17,7 @@ from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DAT
 from ms_segformer import bridge, metainfo
 from ms_segformer.config import decode_jsonplus
 
-from .data_root import replace_data_root
+from .data_root import locate_source
 from .errors import DatasetError
 from .sources import IGNORE_INDEX, SegSourcePairs, build_source
 from .transforms import Compose, sample_rng
@@ -35,7 +35,7 @@ class SegDataset(TorchCustomDataset):
         ignore_index: value in the label files for "not labelled" besides 255; samples carry 255 in its place.
         mode: `train`, `eval` or `inference`; kept for ModelScope, the pipeline decides what a sample holds.
         split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
-            folder replaces `${data_root}` in `data_source`. Other paths stay as they are.
+            folder replaces `${data_root}` in `data_source`, and a relative path that does not exist is found below it.
         datasets: table of pairs (`datasets.Dataset`, `MsDataset` over one, list) to read instead of `data_source`,
             whose classes, palette, `reduce_zero_label`, `to_float32` and column names still count.
         seed: first of the three numbers that a sample's random draws follow from.
@@ -197,7 +197,7 @@ def _source(data_source, split_config, datasets, ignore_index):
         kept = {key: section[key] for key in _TABLE_KEYS if key in section}
         return SegSourcePairs(datasets, section.get('classes'), ignore_index=ignore_index, **kept)
     if isinstance(data_source, dict):
-        data_source = {'ignore_index': ignore_index, **replace_data_root(decode_jsonplus(data_source), split_config)}
+        data_source = {'ignore_index': ignore_index, **locate_source(decode_jsonplus(data_source), split_config)}
     return build_source(data_source)
 
 

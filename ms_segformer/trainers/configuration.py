@@ -17,6 +17,7 @@ from modelscope.utils.torch_utils import is_master
 from ..class_file import ClassFileError, ConfiguredClassFile
 from ..config import decode_jsonplus
 from ..datasets.data_root import DATA_ROOT, replace_data_root
+from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError
 from ..datasets.layout import find_data_sources
 from ..metainfo import METRIC, TASK
@@ -32,7 +33,6 @@ PLACES = {  # of hooks that a configuration may name in train.hooks
 # How the name of a key ends that says where to write.
 _A_PATH = re.compile(r'(dir|path|file|folder|root)(_?name)?$|(^|_)(out|output|log|save_to)$')
 _BELOW_ANOTHER = ('output_sub_dir', 'save_file_name')  # of `save_dir`
-_SOURCE_PATHS = ('img_root', 'label_root', 'split', 'path')
 
 
 def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None) -> None:
@@ -400,7 +400,7 @@ def exported(raw, palette=None):
             for key in ('mode', 'preprocessor', 'split_config', 'datasets'):
                 section.pop(key, None)
             source = section.get('data_source') or {}
-            for key in _SOURCE_PATHS:
+            for key in SOURCE_PATHS:
                 if isinstance(source.get(key), str) and os.path.isabs(source[key]):
                     source.pop(key)
     train = result.get('train') or {}

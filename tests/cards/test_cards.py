@@ -111,6 +111,20 @@ def test_the_training_code_trains(python, hub, tmp_path, request, real):
     assert python.pip() == []
 
 
+def test_the_training_code_trains_on_a_configuration_as_easycv_s_converter_writes_it(python, hub, tmp_path):
+    """It names `./data/coco_stuff164k/…`, which is nowhere: the data are those that `MsDataset` brings."""
+    pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
+    add_coco_stuff(hub, make_pairs(tmp_path / 'pairs'))
+    files = training_files(published_files(), 1, (64, 48), (32, 32), data_root='./data/coco_stuff164k/')
+    assert files['configuration.json'].count(b'"./data/coco_stuff164k/') == 6
+    hub.add_model(MODEL_ID, files)
+    python.extra['TMPDIR'] = str(tmp_path)
+    done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_train.py', cwd=tmp_path)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if 'taken from the data set in' in line]
+    assert [name in line for line, name in zip(said, ('train2017', 'val2017'), strict=True)] == [True, True]
+    assert {'epoch_1.pth'} <= {path.name for path in tmp_path.glob('tmp*/*')} and python.pip() == []
+
+
 def test_the_fine_tuning_code_trains(python, hub, tmp_path):
     """Verbatim: 31 epochs with a learning rate of zero, starting from the published checkpoint."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')

@@ -40,13 +40,13 @@ def make_pairs(folder, count=4, size=(64, 48)):
     return folder
 
 
-def training_files(files, epochs=None, image_scale=None, crop=None):
+def training_files(files, epochs=None, image_scale=None, crop=None, data_root='${data_root}/'):
     """Return the files of a model repository with a configuration for training on `damo/coco_stuff164k`.
 
-    The paths start with `${data_root}`; the number of epochs and the sizes may be smaller than published.
+    The paths start with `data_root`; the number of epochs and the sizes may be smaller than published.
     """
     configuration = json.loads(files['configuration.json'])
-    text = json.dumps(configuration).replace('./data/coco_stuff164k/', '${data_root}/')
+    text = json.dumps(configuration).replace('./data/coco_stuff164k/', data_root)
     configuration = json.loads(text)
     if epochs:
         configuration['train']['max_epochs'] = epochs
