@@ -5,10 +5,12 @@ and what a training run of this package exports. `read_configuration` is the onl
 """
 import difflib
 import json
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,23 @@ from . import limits
 from .class_file import ClassFileError, ConfiguredClassFile, read_class_file
 from .metainfo import DEAD_PLUGIN, MODEL, PIPELINE, TASK, variant_of
 
+# What the sections of the network may say. Their unknown keys are refused, but for those of the whole model and of the
+# test mode, where converters leave more than is needed: a warning names these.
+MODEL_KEYS = ('type', 'pretrained', 'backbone', 'decode_head', 'neck', 'train_cfg', 'test_cfg', '__easycv_arch__',
+              'init_cfg')
+BACKBONE_KEYS = (
+    'type', 'in_channels', 'embed_dims', 'num_stages', 'num_layers', 'num_heads', 'patch_sizes', 'strides', 'sr_ratios',
+    'out_indices', 'mlp_ratio', 'qkv_bias', 'drop_rate', 'attn_drop_rate', 'drop_path_rate', 'act_cfg', 'norm_cfg',
+    'pretrained', 'init_cfg', 'with_cp')
+HEAD_KEYS = (
+    'type', 'in_channels', 'in_index', 'channels', 'num_classes', 'dropout_ratio', 'conv_cfg', 'norm_cfg', 'act_cfg',
+    'align_corners', 'loss_decode', 'ignore_index', 'input_transform', 'interpolate_mode', 'init_cfg', 'sampler',
+    'plain_projections')
+LOSS_KEYS = ('type', 'use_sigmoid', 'use_mask', 'loss_weight', 'class_weight', 'avg_non_ignore', 'reduction',
+             'loss_name')
+TEST_KEYS = ('mode', 'crop_size', 'stride')
 REPOSITORY = 'easycv'  # of DEAD_PLUGIN, in lower case: the name at the end of its URL
+logger = logging.getLogger('ms_segformer')
 
 
 class ConfigurationError(ValueError):
@@ -168,9 +186,9 @@ def read_configuration(source):
         path = path / 'configuration.json' if path.is_dir() else path
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such file; a model directory needs its configuration.json')
-        raw, name = _load_json(path), str(path)
+        raw, name = load_json(path), str(path)
     else:
-        raw, name = decode_jsonplus(_plain(source, 'configuration')), 'configuration'
+        raw, name = decode_jsonplus(plain(source, 'configuration')), 'configuration'
         path = None
     check_pipeline(raw, name)
     root = _Section(raw, name, '')
@@ -182,7 +200,7 @@ def read_configuration(source):
 
 def read_model_section(section, name='configuration'):
     """Read the `model` section of a configuration alone into `ModelSettings`."""
-    return _read_model(_Section(decode_jsonplus(_plain(section, name, 'model')), name, 'model'))
+    return _read_model(_Section(decode_jsonplus(plain(section, name, 'model')), name, 'model'))
 
 
 def check_pipeline(configuration: Any, name: str) -> None:
@@ -199,7 +217,7 @@ def check_pipeline(configuration: Any, name: str) -> None:
         return
     if any(map(is_dead_plugin, plugins_of(configuration))):
         raise ConfigurationError(
-            f'{name}: pipeline.type is {_short(type_in(configuration, "pipeline"))}; accepted: {PIPELINE!r}, the '
+            f'{name}: pipeline.type is {shown(type_in(configuration, "pipeline"))}; accepted: {PIPELINE!r}, the '
             f'pipeline of a SegFormer with the plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, '
             'which can no longer be installed. Correct the type, or remove "plugins" if the pipeline is not of EasyCV')
 
@@ -261,10 +279,10 @@ class _Section:
     def __init__(self, values, name, path):
         self.values, self.name, self.path = values, name, path
         if not isinstance(values, dict):
-            raise ConfigurationError(f'{name}: {path or "the file"} must be a mapping, found {_short(values)}')
+            raise ConfigurationError(f'{name}: {path or "the file"} must be a mapping, found {shown(values)}')
 
     def fail(self, key, found, accepted):
-        raise ConfigurationError(f'{self.name}: {self._key(key)} is {_short(found)}; accepted: {accepted}')
+        raise ConfigurationError(f'{self.name}: {self._key(key)} is {shown(found)}; accepted: {accepted}')
 
     def _key(self, key):
         return f'{self.path}.{key}' if self.path else key
@@ -274,7 +292,7 @@ class _Section:
 
     def section(self, key, default=None):
         if key not in self and default is None:
-            have = _short(', '.join(sorted(self.values)) or 'nothing', quoted=False)
+            have = shown(', '.join(sorted(self.values)) or 'nothing', quoted=False)
             raise ConfigurationError(f'{self.name}: the section {self._key(key)} is missing (found only: {have})')
         return _Section(self.get(key, default), self.name, self._key(key))
 
@@ -285,8 +303,13 @@ class _Section:
     def only(self, *accepted):
         for key in self.values:
             if key not in accepted:
-                raise ConfigurationError(f'{self.name}: unknown key {_short(self._key(key), quoted=False)}'
+                raise ConfigurationError(f'{self.name}: unknown key {shown(self._key(key), quoted=False)}'
                                          f'{nearest(key, accepted)}; accepted: {", ".join(sorted(accepted))}')
+
+    def known(self, *accepted):
+        for key in self.values:
+            if key not in accepted:
+                warn_once(f'{self.name}: {shown(self._key(key), quoted=False)} is not read{nearest(key, accepted)}')
 
     def one_of(self, key, accepted, default=None):
         value = self.get(key, default)
@@ -302,7 +325,7 @@ class _Section:
 
     def number(self, key, default, low, high, kind=float):
         value = self.get(key, default)
-        if not _is_number(value, kind) or not low <= value <= high:
+        if not is_number(value, kind) or not low <= value <= high:
             self.fail(key, value, f'{"an integer" if kind is int else "a number"} from {low} to {high}')
         return value
 
@@ -315,12 +338,12 @@ class _Section:
     def numbers(self, key, default, length, low, high, kind=int):
         value = self.get(key, default)
         if not isinstance(value, (list, tuple)) or len(value) != length or not all(
-                _is_number(x, kind) and low <= x <= high for x in value):
+                is_number(x, kind) and low <= x <= high for x in value):
             self.fail(key, value, f'{length} {"integers" if kind is int else "numbers"} from {low} to {high}')
         return tuple(value)
 
 
-def _is_number(value: Any, kind: type) -> bool:
+def is_number(value: Any, kind: type) -> bool:
     """Whether a value is an integer, or for `float` any number but NaN, which no comparison would refuse."""
     accepted = int if kind is int else (int, float)
     return isinstance(value, accepted) and not isinstance(value, bool) and value == value
@@ -332,7 +355,16 @@ def nearest(key: str, accepted: Iterable[str]) -> str:
     return f' (did you mean {found[0]}?)' if found else ''
 
 
+@lru_cache(maxsize=1024)
+def warn_once(message: str) -> None:
+    """Log a warning the first time it is given."""
+    logger.warning('%s', message)
+
+
 def _read_model(model):
+    model.known(*MODEL_KEYS)
+    if 'neck' in model:
+        model.fail('neck', model.get('neck'), 'null (SegFormer has none)')
     model.one_of('type', (MODEL,))
     arch = model.get('__easycv_arch__', {})
     if isinstance(arch, dict) and arch.get('type', 'EncoderDecoder') not in ('EncoderDecoder', 'MsSegformer'):
@@ -352,9 +384,7 @@ def _read_model(model):
 
 
 def _read_backbone(section):
-    section.only('type', 'in_channels', 'embed_dims', 'num_stages', 'num_layers', 'num_heads', 'patch_sizes', 'strides',
-                 'sr_ratios', 'out_indices', 'mlp_ratio', 'qkv_bias', 'drop_rate', 'attn_drop_rate', 'drop_path_rate',
-                 'act_cfg', 'norm_cfg', 'pretrained', 'init_cfg', 'with_cp')
+    section.only(*BACKBONE_KEYS)
     section.one_of('type', ('MixVisionTransformer',))
     section.one_of('num_stages', (4,), 4)
     section.exactly('out_indices', (0, 1, 2, 3))
@@ -390,9 +420,7 @@ def _check_stages(section: _Section, num_layers: tuple, strides: tuple, sr_ratio
 
 
 def _read_head(section, backbone):
-    section.only('type', 'in_channels', 'in_index', 'channels', 'num_classes', 'dropout_ratio', 'conv_cfg', 'norm_cfg',
-                 'act_cfg', 'align_corners', 'loss_decode', 'ignore_index', 'input_transform', 'interpolate_mode',
-                 'init_cfg', 'sampler', 'plain_projections')
+    section.only(*HEAD_KEYS)
     section.one_of('type', ('SegformerHead',))
     in_channels = section.get('in_channels', backbone.channels)
     if not isinstance(in_channels, (list, tuple)) or tuple(in_channels) != backbone.channels:
@@ -423,8 +451,7 @@ def _read_head(section, backbone):
 
 def _read_loss(head):
     section = head.section('loss_decode', {})
-    section.only('type', 'use_sigmoid', 'use_mask', 'loss_weight', 'class_weight', 'avg_non_ignore', 'reduction',
-                 'loss_name')
+    section.only(*LOSS_KEYS)
     section.one_of('type', ('CrossEntropyLoss',), 'CrossEntropyLoss')
     for key in ('use_sigmoid', 'use_mask'):
         section.one_of(key, (False,), False)
@@ -437,6 +464,7 @@ def _read_loss(head):
 
 
 def _read_test(section):
+    section.known(*TEST_KEYS)
     mode = section.one_of('mode', ('whole', 'slide'), 'whole')
     if mode == 'whole':
         return TestSettings()
@@ -551,14 +579,14 @@ def _read_palette(root, count):
     if palette is None:
         return None
     good = isinstance(palette, (list, tuple)) and len(palette) >= count and all(
-        isinstance(c, (list, tuple)) and len(c) == 3 and all(_is_number(x, int) and 0 <= x <= 255 for x in c)
+        isinstance(c, (list, tuple)) and len(c) == 3 and all(is_number(x, int) and 0 <= x <= 255 for x in c)
         for c in palette)
     if not good:
         root.fail('PALETTE', palette, f'{count} colours [R, G, B] of 0 to 255, one per class')
     return tuple(tuple(colour) for colour in palette[:count])
 
 
-def _load_json(path: Path) -> dict:
+def load_json(path: Path) -> dict:
     """The content of a configuration file, with tuples decoded."""
     try:
         with open(path, 'rb') as file:
@@ -569,14 +597,19 @@ def _load_json(path: Path) -> dict:
         raise ConfigurationError(f'{path} has more than {limits.CONFIGURATION_BYTES:,} bytes, which no configuration '
                                  'has')
     try:
-        content = json.loads(text.decode(), object_pairs_hook=_without_doubles)
+        text = text.decode()
+        if text.startswith('\ufeff'):
+            raise ValueError('it begins with a byte order mark; save it as UTF-8 without one')
+        content = json.loads(text, object_pairs_hook=_without_doubles)
     except RecursionError:
         raise ConfigurationError(f'{path}: {_TOO_DEEP}') from None
     except ConfigurationError as error:
         raise ConfigurationError(f'{path}: {error}') from None
     except ValueError as error:  # not JSON, not UTF-8, a number of thousands of digits
         raise ConfigurationError(f'{path}: not a JSON file ({error})') from None
-    return decode_jsonplus(_plain(content, str(path)))
+    if not isinstance(content, dict):
+        raise ConfigurationError(f'{path}: the file must be a mapping, found {shown(content)}')
+    return decode_jsonplus(plain(content, str(path)))
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict:
@@ -584,28 +617,29 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict:
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
-        raise ConfigurationError(f'the key {_short(double)} stands twice in one mapping; leave one of them')
+        raise ConfigurationError(f'the key {shown(double)} stands twice in one mapping; leave one of them')
     return content
 
 
 _TOO_DEEP = f'mappings and lists in one another are more than {limits.DEPTH} deep; accepted: up to {limits.DEPTH}'
 
 
-def _plain(value: Any, name: str, path: str = '', depth: int = 0) -> Any:
+def plain(value: Any, name: str, path: str = '', depth: int = 0) -> Any:
     """ModelScope's ConfigDict and friends to plain dicts and lists, whose keys are text and whose depth is limited."""
     if depth > limits.DEPTH:
         raise ConfigurationError(f'{name}: {_TOO_DEEP}')
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigurationError(f'{name}: {path or "the file"} has the key {_short(key)}; accepted: text')
-        return {key: _plain(item, name, f'{path}.{key}' if path else key, depth + 1) for key, item in value.items()}
+                raise ConfigurationError(f'{name}: the key {shown(key)}{path and f" in {path}"}; accepted: keys that '
+                                         'are text')
+        return {key: plain(item, name, f'{path}.{key}' if path else key, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)([_plain(item, name, f'{path}[{i}]', depth + 1) for i, item in enumerate(value)])
+        return type(value)([plain(item, name, f'{path}[{i}]', depth + 1) for i, item in enumerate(value)])
     return value
 
 
-def _short(value: Any, quoted: bool = True) -> str:
+def shown(value: Any, quoted: bool = True) -> str:
     """A value as it may stand in a message: on one line and not long."""
     if value is None:
         return 'missing'

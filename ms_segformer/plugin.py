@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 from .autoload import DISABLE_VARIABLE, activate, active, deactivate, disabled
 
@@ -296,11 +297,16 @@ def _read_segformer_configurations(config):
     """`pipeline`, `build_trainer`, `Model` and `Preprocessor.from_pretrained` all read through `Config.from_file`."""
     owner = _class(config, 'Config')
     original = _function(owner, 'from_file', 'filename')
-    from .config import check_pipeline
+    from .config import check_pipeline, load_json
 
     @_like(original)
     def from_file(filename, *args, **kwargs):
-        configuration = original(filename, *args, **kwargs)
+        try:
+            configuration = original(filename, *args, **kwargs)
+        except (ValueError, TypeError, RecursionError):
+            if str(filename).endswith('.json') and os.path.exists(filename):
+                load_json(Path(filename))  # says what is wrong with the file where it is no configuration of anybody's
+            raise
         check_pipeline(configuration, str(filename))
         if is_segformer(configuration):
             _serve(configuration)

@@ -134,6 +134,37 @@ WRONG = [
      ['crop_size', 'up to 16,777,216 pixels']),
     ('model.test_cfg', {'mode': 'slide', 'crop_size': [64, 64], 'stride': [1, 64]}, ['stride', 'at least [8, 8]']),
     ('dataset.val.pipeline.0.img_scale', [20_000, 20_000], ['img_scale is [20000, 20000]', 'up to 16,777,216 pixels']),
+    ('model.backbone.out_indices', 3, ['out_indices is 3', '[0, 1, 2, 3]']),
+    ('model.backbone.act_cfg', 'GELU', ['model.backbone.act_cfg must be a mapping', "'GELU'"]),
+    ('model.backbone.act_cfg', {'type': 'ReLU'}, ['model.backbone.act_cfg.type', "'GELU'"]),
+    ('model.backbone.norm_cfg', ['LN'], ['model.backbone.norm_cfg must be a mapping']),
+    ('model.backbone.num_stages', 4.0, ['num_stages is 4.0', 'accepted: 4']),
+    ('model.backbone.embed_dims', [32], ['embed_dims is [32]', 'an integer']),
+    ('model.backbone.embed_dims', True, ['embed_dims is True', 'an integer']),
+    ('model.backbone.embed_dims', 10 ** 20, ['embed_dims is 100000000000000000000', 'an integer']),
+    ('model.backbone.drop_rate', float('nan'), ['drop_rate is nan', 'a number from 0 to 1']),
+    ('model.backbone.embed_dims\x1b[2J\n', 3, ['unknown key', 'x1b[2J']),
+    ('model.backbone.embed_dinms', 32, ['did you mean embed_dims?']),
+    ('model.neck', {'type': 'FPN'}, ['model.neck', 'null']),
+    ('model.decode_head.in_index', 3, ['in_index is 3', '[0, 1, 2, 3]']),
+    ('model.decode_head.norm_cfg', None, ['norm_cfg', 'a mapping']),
+    ('model.decode_head.norm_cfg', 'BN', ['norm_cfg must be a mapping']),
+    ('model.decode_head.norm_cfg', {'type': 'BN', 'eps': 1e-3}, ['norm_cfg.eps is 0.001', '1e-05']),
+    ('model.decode_head.act_cfg', {'type': 'GELU'}, ['act_cfg.type', "'ReLU'"]),
+    ('model.decode_head.loss_decode', [1], ['loss_decode must be a mapping']),
+    ('model.decode_head.loss_decode.class_weigth', [1], ['unknown key', 'did you mean class_weight?']),
+    ('model.decode_head.loss_decode.class_weight', [float('nan')] * 172, ['class_weight', '172 numbers']),
+    ('model.decode_head.loss_decode.loss_weight', float('inf'), ['loss_weight is inf']),
+    ('dataset', 5, ['dataset must be a mapping']),
+    ('dataset.train', 'x', ['dataset.train must be a mapping']),
+    ('dataset.train.data_source', 5, ['dataset.train.data_source must be a mapping']),
+    ('dataset.val.pipeline.0.transforms', 3, ['transforms is 3', 'a list of transforms']),
+    ('dataset.val.pipeline.0.transforms.0', 'MMResize', ['transforms[0] must be a mapping']),
+    ('dataset.val.pipeline.0.img_scale', [512, float('nan')], ['img_scale', '2 integers']),
+    ('dataset.val.pipeline.0.transforms.2.mean', [1, 2, 10 ** 400], ['mean', '3 numbers']),
+    ('dataset.val.pipeline.0.transforms.2.std', [1, 2, float('inf')], ['std', '3 numbers']),
+    ('CLASSES', ['\ud800'] * 171, ['CLASSES', 'a list of class names']),
+    ('PALETTE', [[True, 0, 0]] * 171, ['PALETTE', '0 to 255']),
     ('dataset.val.pipeline.0.transforms.1', {'type': 'MMPad', 'size_divisor': 10 ** 6},
      ['size_divisor', 'from 1 to 1024']),
 ]
@@ -148,17 +179,59 @@ def test_errors_name_the_file_the_key_what_was_found_and_what_is_accepted(tmp_pa
         read_configuration(tmp_path)
     for words in [str(file), *said]:
         assert words in str(error.value)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
-def test_files_that_are_no_configuration(tmp_path):
+def test_a_directory_without_a_configuration(tmp_path):
     with pytest.raises(FileNotFoundError, match='configuration.json'):
         read_configuration(tmp_path)
-    (tmp_path / 'configuration.json').write_text('{"task": ')
-    with pytest.raises(ConfigurationError, match='not a JSON file'):
+
+
+@pytest.mark.parametrize('content, said', [
+    (b'{"task": ', 'not a JSON file'), (b'', 'not a JSON file'), (b'[]', 'must be a mapping'),
+    (b'{"a": "\xff"}', 'not a JSON file .*utf-8'), (b'\xff\xfe{\0}\0', 'not a JSON file .*utf-8'),
+    ('{"a": "ü"}'.encode('latin-1'), 'not a JSON file .*utf-8'),
+    (b'\xef\xbb\xbf{}', 'not a JSON file .*byte order mark'),
+    (b'{"a": ' * 100_000 + b'1' + b'}' * 100_000, 'more than 64 deep'), (b'[' * 100_000, 'more than 64 deep'),
+    (b'{"a": ' + b'[' * 900 + b']' * 900 + b'}', 'more than 64 deep'),
+    (b'{"a": ' + b'{"__class__": "tuple", "__value__": [' * 70 + b']}' * 70 + b'}', 'more than 64 deep'),
+    (b'{"a": ' + b'9' * 5000 + b'}', 'not a JSON file'), (b'{"model": {"a": 1, "b": 2, "a": 3}}', "'a' stands twice"),
+    (b'{"a": "' + b'x' * (17 << 20) + b'"}', '16,777,216 bytes'),
+], ids=lambda value: str(value[:12]))
+def test_files_that_are_no_configuration(tmp_path, content, said):
+    (tmp_path / 'configuration.json').write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f'^{tmp_path}/configuration.json.*{said}') as error:
         read_configuration(tmp_path)
-    (tmp_path / 'configuration.json').write_text('[]')
-    with pytest.raises(ConfigurationError, match='must be a mapping'):
+    assert str(error.value).isprintable()
+
+
+def test_a_directory_in_the_place_of_the_file(tmp_path):
+    (tmp_path / 'configuration.json').mkdir()
+    with pytest.raises(ConfigurationError, match=r'configuration.json cannot be read \(Is a directory\)'):
         read_configuration(tmp_path)
+
+
+@pytest.mark.parametrize('content, said', [
+    ({'model': {'backbone': {3: 1}}}, 'the key 3 in model.backbone; accepted: keys that are text'),
+    ({3: 1}, 'the key 3; accepted'), ([], 'must be a mapping'), (None, 'must be a mapping')])
+def test_content_that_is_no_configuration(content, said):
+    with pytest.raises(ConfigurationError, match=said):
+        read_configuration(content)
+
+
+def test_content_without_an_end():
+    content = {}
+    content['model'] = content
+    with pytest.raises(ConfigurationError, match='more than 64 deep'):
+        read_configuration(content)
+
+
+@pytest.mark.parametrize('content, said', [(b'[' * 100_000, 'more than 64 deep'), (b'{"a"', 'not a JSON file')])
+def test_a_file_that_modelscope_cannot_read_is_named(tmp_path, content, said):
+    from modelscope.pipelines import pipeline
+    (tmp_path / 'configuration.json').write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f'{tmp_path}/configuration.json: .*{said}'):
+        pipeline('image-segmentation', str(tmp_path))
 
 
 def test_classes_may_stand_in_a_file(tmp_path, raw):

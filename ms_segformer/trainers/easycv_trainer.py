@@ -31,8 +31,8 @@ from modelscope.utils.constant import ModeKeys
 from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
-from .. import plugin
-from ..config import encode_jsonplus, read_model_section
+from .. import plugin, schema
+from ..config import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
@@ -111,6 +111,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         if model is None and cfg_file is None:
             raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
                                 'weights, or cfg_file=<configuration.json> to train from scratch')
+        if cfg_file is not None:
+            schema.check_file(cfg_file)
         with plugin.serving():
             super().__init__(model=model, cfg_file=cfg_file, cfg_modify_fn=cfg_modify_fn, train_dataset=train_dataset,
                              eval_dataset=eval_dataset, seed=seed, device='cpu', **kwargs)
@@ -132,9 +134,13 @@ class EasyCVTrainer(EpochBasedTrainer):
     def get_or_download_model_dir(self, model, model_revision=None, third_party=None):
         """Return a local model directory without asking the hub whether it is the latest."""
         if os.path.exists(model):
-            return model if os.path.isdir(model) else os.path.dirname(model)
-        from modelscope.hub.snapshot_download import snapshot_download
-        return snapshot_download(model, revision=model_revision)
+            folder = model if os.path.isdir(model) else os.path.dirname(model)
+        else:
+            from modelscope.hub.snapshot_download import snapshot_download
+            folder = snapshot_download(model, revision=model_revision)
+        if self._cfg_file is None:
+            schema.check_file(os.path.join(folder, 'configuration.json'))
+        return folder
 
     def rebuild_config(self, cfg):
         """Apply `cfg_modify_fn` and `cfg_options`, then the class list and the data folder."""
@@ -142,9 +148,11 @@ class EasyCVTrainer(EpochBasedTrainer):
         cfg = super().rebuild_config(cfg)
         if cfg is None:
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
-        if self._cfg_options:
-            cfg.merge_from_dict({key: _like(value, cfg.safe_get(key)) for key, value in self._cfg_options.items()})
-        raw = cfg._cfg_dict.to_dict()
+        name = getattr(cfg, 'filename', None) or 'configuration'
+        raw = decode_jsonplus(plain(cfg._cfg_dict.to_dict(), name))
+        raw = schema.merged(raw, self._cfg_options or {})
+        raw = {key: value for key, value in raw.items() if value is not None}
+        schema.check_sections(raw, name)
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
@@ -152,7 +160,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
         configuration.limit_checkpoints(raw, self._keep_checkpoints)
-        read_model_section(raw['model'], getattr(cfg, 'filename', None) or 'configuration')
+        read_model_section(raw['model'], name)
         _check_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
 
@@ -734,17 +742,6 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _like(value, written):
-    """An option with lists and tuples where the configuration has them: ModelScope merges only like into like."""
-    if isinstance(value, dict) and isinstance(written, dict):
-        return {key: _like(item, written.get(key)) for key, item in value.items()}
-    if not isinstance(value, (list, tuple)) or not isinstance(written, (list, tuple)):
-        return value
-    by_type = {item.get('type'): item for item in written if isinstance(item, dict)}
-    return type(written)(_like(item, by_type.get(item.get('type')) if isinstance(item, dict) else None)
-                         for item in value)
 
 
 def _is_scalar(value):
