@@ -6,15 +6,15 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 
-class BuildWithConfigurations(build_py):
-    """Copies `configuration/<model name>/` into the built package, where `metainfo.configuration_dir` looks."""
+class BuildWithData(build_py):
+    """Copies `configuration/<model name>/` and a photograph into the built package, where `metainfo` looks for them."""
 
     def run(self):
         super().run()
         if self.editable_mode:
             return  # an editable install reads the folder at the top of the checkout
-        for source in sorted(Path('configuration').glob('*/*')):
-            target = Path(self.build_lib, 'ms_segformer', 'configuration', source.parent.name, source.name)
+        for source in (*sorted(Path('configuration').glob('*/*')), Path('assets', 'china.jpg')):
+            target = Path(self.build_lib, 'ms_segformer', source)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.copy_file(str(source), str(target))
 
@@ -24,5 +24,5 @@ kernel = Extension(
     extra_compile_args=[] if sys.platform == 'win32' else ['-O3', '-Wno-psabi'],
     optional=True)  # without a compiler postprocess.py does the same in torch, more slowly
 
-setup(cmdclass={'build_py': BuildWithConfigurations}, ext_modules=[kernel],
+setup(cmdclass={'build_py': BuildWithData}, ext_modules=[kernel],
       options={'bdist_wheel': {'py_limited_api': 'cp310'}})

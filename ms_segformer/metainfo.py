@@ -94,6 +94,12 @@ def configuration_dir():
     return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'
 
 
+def photographs() -> list[Path]:
+    """The photographs that ship with the package, as files."""
+    inside = Path(__file__).parent / 'assets'
+    return sorted((inside if inside.is_dir() else Path(__file__).parents[1] / 'assets').glob('china.jpg'))
+
+
 def demo_model_dir():
     """Directory of the demonstration model: a SegFormer-B0 for street scenes, see the README.md in it."""
     return Path(__file__).parent / 'demo_model'

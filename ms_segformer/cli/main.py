@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from ms_segformer.version import __version__
 
-COMMANDS = ('predict', 'train', 'eval', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
+COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
 # Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.
-QUIET = ('predict', 'eval', 'export', 'check-data', 'prepare', 'fetch', 'info')
+QUIET = ('predict', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info')
 
 
 def build_parser():

@@ -170,6 +170,25 @@ def test_pipeline(configuration, scales=(1.0,), flip=False):
     return pipeline
 
 
+def predictions(evaluator, dataset, indices, batch_size=1, workers=0):
+    """Predict label maps of some samples of a data set, in order.
+
+    Args:
+        evaluator: `Evaluator`.
+        dataset: a `SegDataset` with a test pipeline and labels.
+        indices: which samples, from 0.
+        batch_size, workers: of the loader.
+
+    Yields:
+        (index, prediction, label) of each sample; both are H×W uint8 at the image's own size.
+    """
+    from torch.utils.data import DataLoader
+
+    from ..datasets.seg_dataset import collate
+    for batch in DataLoader(dataset, batch_size, sampler=indices, num_workers=workers, collate_fn=collate):
+        yield from zip(batch['index'], evaluator.predict(batch), batch['label'], strict=True)
+
+
 def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, batch_size=1, workers=0, rank=0,
              world_size=1, progress=False):
     """Evaluate a model on a data set; under `torch.distributed` every process takes its share.
@@ -187,11 +206,9 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     Raises:
         ValueError: the data set is empty.
     """
-    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     from ..datasets.errors import DatasetError
-    from ..datasets.seg_dataset import collate
     from ..metrics.segmentation import ConfusionMatrix
     from .sampler import ShareSampler
     if len(dataset) == 0:
@@ -199,13 +216,11 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     started = time.monotonic()
     evaluator = Evaluator(model, device, test, dtype, network)
     confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
-    loader = DataLoader(dataset, batch_size, sampler=ShareSampler(len(dataset), rank, world_size), num_workers=workers,
-                        collate_fn=collate)
-    with tqdm(total=len(loader.sampler), unit='image', desc='evaluating', disable=not progress) as bar:
-        for batch in loader:
-            for prediction, label in zip(evaluator.predict(batch), batch['label'], strict=True):
-                confusion.update(prediction, label)
-            bar.update(len(batch['label']))
+    sampler = ShareSampler(len(dataset), rank, world_size)
+    with tqdm(total=len(sampler), unit='image', desc='evaluating', disable=not progress) as bar:
+        for _, prediction, label in predictions(evaluator, dataset, sampler, batch_size, workers):
+            confusion.update(prediction, label)
+            bar.update()
     confusion.all_reduce()
     return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
 

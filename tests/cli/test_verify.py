@@ -1,0 +1,175 @@
+"""`ms-segformer verify`."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ms_segformer.cli.main import main
+from ms_segformer.metainfo import VARIANTS, demo_model_dir
+from ms_segformer.verification import score
+
+IMAGES = 30
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Small pictures with label maps of COCO-Stuff classes."""
+    root = tmp_path_factory.mktemp('verify_data')
+    random = np.random.RandomState(0)
+    for folder in ('images/val', 'labels/val'):
+        (root / folder).mkdir(parents=True)
+    for i in range(IMAGES):
+        cv2.imwrite(str(root / 'images' / 'val' / f'{i}.jpg'), random.randint(0, 256, (60, 90, 3), np.uint8))
+        label = random.randint(0, 171, (60, 90), np.uint8)
+        cv2.imwrite(str(root / 'labels' / 'val' / f'{i}_labelTrainIds.png'), label)
+    return root
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model_dir, tmp_path_factory):
+    """The tiny model, tested at a small size."""
+    folder = tmp_path_factory.mktemp('model') / 'tiny'
+    shutil.copytree(tiny_model_dir, folder)
+    configuration = json.loads((folder / 'configuration.json').read_text())
+    for pipeline in (configuration.get('test_pipeline'), configuration['dataset']['val']['pipeline']):
+        if pipeline:
+            pipeline[0]['img_scale'] = [96, 64]
+    (folder / 'configuration.json').write_text(json.dumps(configuration))
+    return folder
+
+
+@pytest.fixture
+def verify(tmp_path, capsys):
+    """Runs the command; returns exit code, report and what was printed."""
+    def run(*words):
+        code = main(['verify', *map(str, words), '--device', 'cpu', '-o', str(tmp_path / 'report.json')])
+        printed = capsys.readouterr()
+        path = tmp_path / 'report.json'
+        return code, json.loads(path.read_text()) if path.exists() else None, printed
+    return run
+
+
+def outcomes(report):
+    return {check['name']: check['outcome'] for check in report['checks']}
+
+
+def evaluated(model, data, tmp_path, capsys):
+    """What `eval` says of the same."""
+    assert main(['eval', '--model', str(model), '--data', str(data), '--device', 'cpu', '--json',
+                 str(tmp_path / 'eval.json')]) == 0
+    capsys.readouterr()
+    return json.loads((tmp_path / 'eval.json').read_text())
+
+
+def test_a_directory_of_one_s_own(verify, model, data, tmp_path, capsys):
+    code, report, printed = verify(model, '--data', data)
+    assert code == 0 and set(outcomes(report).values()) == {'passed', 'skipped'}
+    assert {file['name'] for file in report['files']} == {'configuration.json', 'pytorch_model.pt'}
+    expected = evaluated(model, data, tmp_path, capsys)
+    assert report['score']['mIoU'] == pytest.approx(100 * expected['mIoU'], abs=1e-9)
+    assert report['score']['aAcc'] == pytest.approx(100 * expected['aAcc'], abs=1e-9)
+    assert report['score']['IoU']['person'] == pytest.approx(100 * expected['IoU.person'], abs=1e-9)
+    assert f"**mIoU {report['score']['mIoU']:.2f}, aAcc" in printed.out and '| strict load | ok |' in printed.out
+    assert not (tmp_path / 'report.json.progress').exists()
+
+
+def test_two_processes_count_the_same(verify, model, data):
+    assert verify(model, '--data', data)[1]['score'] == verify(model, '--data', data, '--processes', 2)[1]['score']
+
+
+def test_a_killed_run_goes_on(verify, model, data, tmp_path, capsys):
+    """SIGKILL while the mIoU is measured; the second run counts the rest only, and comes to the same."""
+    code = ('import sys\nfrom ms_segformer.verification import score\nscore.SECONDS = 0\n'
+            'from ms_segformer.cli.main import main\nsys.exit(main(sys.argv[1:]))')
+    words = ['verify', str(model), '--data', str(data), '--device', 'cpu', '-o', str(tmp_path / 'report.json')]
+    folder = tmp_path / 'report.json.progress'
+    process = subprocess.Popen([sys.executable, '-c', code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while process.poll() is None and not list(folder.glob('[!.]*.npz')):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with np.load(next(folder.glob('[!.]*.npz'))) as part:
+        counted = int(part['done'].sum())
+    assert 0 < counted < IMAGES
+    code, report, printed = verify(model, '--data', data)
+    assert code == 0 and f'{counted} of {IMAGES} images were counted by an earlier run' in printed.err
+    assert report['score']['mIoU'] == pytest.approx(100 * evaluated(model, data, tmp_path, capsys)['mIoU'], abs=1e-9)
+    assert not folder.exists()
+
+
+def test_other_weights_do_not_go_on_with_what_was_counted(model, data, tmp_path, verify, monkeypatch):
+    monkeypatch.setattr(score.Progress, 'remove', lambda self: None)
+    verify(model, '--data', data, '--limit', 3)
+    _, _, printed = verify(model, '--data', data, '--limit', 3)
+    assert '3 of 3 images were counted by an earlier run' in printed.err
+    other = tmp_path / 'other'
+    shutil.copytree(model, other)
+    configuration = json.loads((other / 'configuration.json').read_text())
+    for pipeline in (configuration.get('test_pipeline'), configuration['dataset']['val']['pipeline']):
+        if pipeline:
+            pipeline[0]['img_scale'] = [96, 32]
+    (other / 'configuration.json').write_text(json.dumps(configuration))
+    assert 'earlier run' not in verify(other, '--data', data, '--limit', 3)[2].err
+
+
+def test_the_demonstration_model_has_the_label_map_it_was_shipped_with(verify):
+    code, report, _ = verify('demo')
+    assert code == 0 and outcomes(report)['china.jpg, label map of another machine'] == 'passed'
+
+
+def test_another_label_map_than_the_report_s_fails(verify, tmp_path):
+    theirs = json.loads((demo_model_dir() / 'verify.json').read_text())
+    described = theirs['photographs']['china.jpg']
+    described.update(sha256='0', cells=['ff' * 32 if i % 2 else row for i, row in enumerate(described['cells'])])
+    (tmp_path / 'theirs.json').write_text(json.dumps(theirs))
+    code, report, printed = verify('demo', '--compare', tmp_path / 'theirs.json')
+    assert code == 1 and outcomes(report)['china.jpg, label map of another machine'] == 'failed'
+    assert 'FAILED' in printed.out
+
+
+def test_weights_that_do_not_fit_are_a_check_that_failed(verify, model, tmp_path):
+    broken = tmp_path / 'broken'
+    shutil.copytree(model, broken)
+    (broken / 'pytorch_model.pt').write_bytes(b'not a checkpoint')
+    code, report, _ = verify(broken)
+    assert code == 1 and outcomes(report) == {"files equal the hub's": 'skipped', 'strict load': 'failed'}
+
+
+@pytest.mark.parametrize('words, message', [
+    (['nowhere'], 'nowhere: no such directory'),
+    (['demo', '--revision', 'v1'], 'is a directory, which has no revision'),
+    (['demo', '--compare', __file__], 'is not a report of `ms-segformer verify`'),
+    (['demo', '--data', 'nowhere'], 'nowhere does not exist')])
+def test_what_cannot_be_checked(verify, words, message):
+    code, report, printed = verify(*words)
+    assert code == 1 and report is None and message in printed.err
+
+
+@pytest.mark.parametrize('name', sorted(VARIANTS))
+def test_every_published_id_from_the_hub(name, oracle, hub, python, tmp_path):
+    """The reference weights in the published form, downloaded by ModelScope's client."""
+    from exported import save_exported
+    from reference import recipe_weights, reference_shapes
+
+    from ms_segformer.metainfo import configuration_dir
+    variant = VARIANTS[name]
+    save_exported(tmp_path / 'pytorch_model.pt', recipe_weights(oracle, reference_shapes(oracle, name)))
+    configuration = configuration_dir() / variant.model_name / 'configuration.json'
+    hub.add_model(variant.hub_ids[0], {'configuration.json': configuration.read_bytes(),
+                                       'pytorch_model.pt': (tmp_path / 'pytorch_model.pt').read_bytes()})
+    photograph = shutil.copy(oracle.parent / 'data' / 'photos' / 'chelsea.png', tmp_path)
+    done = python.run('-m', 'ms_segformer.cli.main', 'verify', name, '--photograph', photograph, '-o',
+                      tmp_path / 'report.json', check=False, cwd=tmp_path, PYTHONPATH=os.pathsep.join(sys.path))
+    report = json.loads((tmp_path / 'report.json').read_text())
+    found = outcomes(report)
+    assert found["files equal the hub's"] == found['strict load'] == found['parameters'] == 'passed'
+    assert found['china.jpg, label maps of the engines'] == 'passed'
+    assert found["ModelScope's test photograph"] == 'failed'  # it is another photograph, and random weights
+    assert done.returncode == 1 and report['model']['revision'] == 'master' and report['model']['card'] == name
