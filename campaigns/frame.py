@@ -226,9 +226,7 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
     except campaign.errors as error:
         outcome = _clear(error)
     except Exception as error:
-        seen = list(noted)  # before the traceback, which is compiled to be printed
         traceback.print_exc()
-        noted[:] = seen
         outcome = 'anything else', f'{type(error).__name__}: {str(error)[:300]}'
     faulthandler.cancel_dump_traceback_later()
     seen, grown = list(noted), _memory('VmHWM') - before
@@ -253,7 +251,7 @@ def _clear(error: Exception) -> tuple[str, str]:
 def watch() -> list[str]:
     """Note from now on, in a list that is returned, what no case should do; an audit hook stays for the process.
 
-    Those are code that is run or compiled but for modules being imported, other programs, sockets, and imports of
+    Those are code that is run but for modules being imported, other programs, sockets, and imports of
     modules whose package is not loaded yet.
     """
     noted: list[str] = []
@@ -263,10 +261,8 @@ def watch() -> list[str]:
             noted.append(f'{event} {args[0]!r}'[:200])
         elif event == 'import' and args[0].partition('.')[0] not in sys.modules:
             noted.append(f'import {args[0]}')
-        elif event in ('exec', 'compile'):
-            file = args[0].co_filename if event == 'exec' else args[1]
-            if not str(file).startswith(SOURCES):
-                noted.append(f'{event} {file}')
+        elif event == 'exec' and not args[0].co_filename.startswith(SOURCES):
+            noted.append(f'exec {args[0].co_filename}')
 
     sys.addaudithook(hook)
     return noted

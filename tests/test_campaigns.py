@@ -30,7 +30,7 @@ FAULTS = {
     'a crash': (lambda: os.abort(), 'ended with -6'),
     'an end': (lambda: os._exit(0), 'ended with 0'),
     'a hang': (lambda: time.sleep(60), 'ended with 1; .* may take 1 s'),
-    'memory': (lambda: np.ones(200 << 20, np.uint8) and None, 'MiB more memory'),
+    'memory': (lambda: [np.ones(200 << 20, np.uint8)] and None, 'MiB more memory'),
     'a socket': (lambda: socket.socket(socket.AF_UNIX).connect_ex('/nowhere') and None, 'socket.connect'),
     'code': (lambda: exec('1'), 'exec <string>'),
     'a program': (lambda: subprocess.run(['true'], check=True) and None, 'subprocess.Popen'),
@@ -48,7 +48,7 @@ def run(case, tmp_path, capfd, **limits):
 @pytest.mark.parametrize('fault', FAULTS)
 def test_a_fault_is_counted_and_named_and_the_next_case_runs(fault, tmp_path, capfd):
     case, words = FAULTS[fault]
-    tally, out = run(case, tmp_path, capfd, seconds=1, mebibytes=100)
+    tally, out = run(case, tmp_path, capfd, seconds=1 if fault == 'a hang' else 60, mebibytes=100)
     assert tally.outcomes == {('a kind', 'anything else'): 3}
     assert len(re.findall(f'^case [012] .a kind.: .*{words}', out, re.MULTILINE)) == 3
 
@@ -75,7 +75,7 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
     assert len(set(found[0])) == 6 and found[0][3:] == found[1]
 
 
-@pytest.mark.parametrize('name, cases', [('checkpoint_fuzz', 5), ('image_fuzz', 20)])
+@pytest.mark.parametrize('name, cases', [('checkpoint_fuzz', 5), ('image_fuzz', 20), ('label_fuzz', 20)])
 def test_each_campaign_runs(name, cases):
     done = subprocess.run([sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)], cwd=ROOT,
                           capture_output=True, text=True)

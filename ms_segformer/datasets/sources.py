@@ -21,6 +21,8 @@ from ..class_file import ClassFileError, read_class_file
 from ..metainfo import IGNORE_INDEX
 from . import coco_stuff
 from .errors import DatasetError
+from .image_file import read_image
+from .label_file import as_label, decode_label, label_from_pillow, read_label
 
 SOURCES = {}
 MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
@@ -108,147 +110,6 @@ def make_palette(palette, classes):
         raise DatasetError(f'palette holds one (red, green, blue) of 0-255 for each of the {len(classes)} classes; '
                            f'got an array of shape {colours.shape}')
     return colours.astype(int).tolist()
-
-
-def read_image(path):
-    """Decode an image file.
-
-    Args:
-        path: file in any format the pipeline reads; EXIF orientation is applied.
-
-    Returns:
-        H×W×3 uint8 BGR array.
-
-    Raises:
-        DatasetError: no such file, no image, or a truncated one.
-    """
-    data = _read_bytes(path, 'image')
-    if _is_plain_jpeg(data) and _is_complete(data):
-        img = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if img is not None:
-            return img
-    return _decode_with_pillow(data, path)
-
-
-def _read_bytes(path, what):
-    try:
-        data = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
-        raise DatasetError(f'{what} {path} does not exist') from None
-    except OSError as error:
-        raise DatasetError(f'{what} {path} cannot be read: {error}') from error
-    if not data.size:
-        raise DatasetError(f'{what} {path} is an empty file; restore or remove it')
-    return data
-
-
-def _is_plain_jpeg(data):
-    """Return whether the file is a JPEG that is not CMYK, which OpenCV converts in its own way."""
-    header = data[:65536].tobytes()
-    if header[:3] != b'\xff\xd8\xff':
-        return False
-    position = 2
-    while position + 9 < len(header) and header[position] == 0xFF:
-        marker, length = header[position + 1], int.from_bytes(header[position + 2:position + 4], 'big')
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return header[position + 9] in (1, 3)  # number of components
-        position += 2 + length
-    return False
-
-
-def _is_complete(data):
-    """Return whether the end of a JPEG or PNG file is there: decoders fill in what is missing without a word."""
-    tail = data[-4096:].tobytes()
-    return b'\xff\xd9' in tail or b'IEND' in tail
-
-
-def _decode_with_pillow(data, path):
-    from ms_segformer.preprocessors.image import load_image
-    try:
-        return np.ascontiguousarray(load_image(data.tobytes())[..., ::-1])
-    except ValueError as error:
-        raise DatasetError(f'image {path} cannot be decoded: {error}; restore or remove it') from error
-
-
-def read_label(path):
-    """Decode a label map as it is stored: class ids, not colours.
-
-    Args:
-        path: PNG (grey of any depth, palette), or another file with one 8-bit channel; `.npy` and `.mat` (the key `S`
-            of COCO-Stuff 10k) too.
-
-    Returns:
-        H×W uint8 array.
-
-    Raises:
-        DatasetError: no such file, not decodable, coloured, or ids above 255.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix == '.mat':
-        return _as_label(_read_mat(path), path)
-    data = _read_bytes(path, 'label map')
-    if suffix == '.npy':
-        return _as_label(np.load(path, allow_pickle=False), path)
-    header = data[:32].tobytes()
-    if header[:4] == b'\x89PNG' and header[24:26] == b'\x08\x00' and _is_complete(data):  # 8 bits, grey
-        label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if label is not None:
-            return label
-    return _as_label(_label_with_pillow(data, path), path)
-
-
-def _read_mat(path):
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DatasetError(f'label map {path} is a .mat file, which takes scipy to read: pip install scipy') from error
-    if not os.path.isfile(path):
-        raise DatasetError(f'label map {path} does not exist')
-    return loadmat(path)['S']
-
-
-def _label_with_pillow(data, path):
-    import io
-
-    from PIL import Image
-    try:
-        with Image.open(io.BytesIO(data.tobytes())) as image:
-            return label_from_pillow(image, depth=int(data[24]) if image.format == 'PNG' else 8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f'label map {path} cannot be decoded: {error}; restore or remove it') from error
-
-
-def label_from_pillow(image, depth=8):
-    """Return the class ids of a Pillow image: palette indices, not colours.
-
-    Args:
-        image: `PIL.Image.Image` of mode L, P, 1 or I; RGB when its three channels are equal.
-        depth: bits per pixel of the grey PNG it comes from: Pillow stretches 2 and 4 bits to 0-255.
-    """
-    label = np.array(image)
-    if image.mode == 'L' and depth in (2, 4):
-        label //= 255 // (2 ** depth - 1)
-    return label
-
-
-def _as_label(label, where):
-    """Return an array as H×W uint8 class ids, or raise."""
-    label = np.asarray(label)
-    if label.ndim == 3 and label.shape[2] in (3, 4) and (label[..., :1] == label[..., 1:3]).all():
-        label = label[..., 0]
-    if label.ndim == 3 and label.shape[2] == 1:
-        label = label[..., 0]
-    elif label.ndim == 3 and label.shape[0] == 1 and label.shape[2] > 4:
-        label = label[0]
-    if label.ndim != 2:
-        raise DatasetError(f'label map {where} has the shape {label.shape}: it holds colours. A label map has one '
-                           'channel with the class id of each pixel; convert the colours to ids')
-    if label.dtype == bool or label.dtype == np.uint8:
-        return label.astype(np.uint8)
-    if label.size and (label.min() < 0 or label.max() > 255 or not np.equal(np.mod(label, 1), 0).all()):
-        raise DatasetError(f'label map {where} holds values from {label.min()} to {label.max()}; class ids are whole '
-                           f'numbers of 0-{MAX_CLASSES - 1}, and {IGNORE_INDEX} for "not labelled"')
-    return label.astype(np.uint8)
 
 
 _REDUCE = np.concatenate([[255], np.arange(254), [255]]).astype(np.uint8)
@@ -745,10 +606,10 @@ class SegSourcePairs(_Source):
         if isinstance(label, (str, os.PathLike)):
             return read_label(os.fspath(label))
         if isinstance(label, (bytes, bytearray)):
-            return _as_label(_label_with_pillow(np.frombuffer(label, np.uint8), self.label_path(index)), index)
+            return decode_label(np.frombuffer(label, np.uint8), self.label_path(index))
         if hasattr(label, 'mode') and hasattr(label, 'getbands'):
-            return _as_label(label_from_pillow(label), self.label_path(index))
-        return _as_label(label, self.label_path(index))
+            return as_label(label_from_pillow(label), self.label_path(index))
+        return as_label(label, self.label_path(index))
 
 
 def _plain_table(pairs):

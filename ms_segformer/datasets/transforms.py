@@ -601,7 +601,7 @@ class LoadImageFromFile:
     def __call__(self, results):
         """Set `img`, `ori_shape`, `img_shape`, `pad_shape`."""
         if 'img' not in results:
-            from .sources import read_image
+            from .image_file import read_image
             results['img'] = read_image(results['filename'])
             shape = results['img'].shape
             results.update(img_fields=['img'], ori_shape=shape, img_shape=shape, pad_shape=shape)
@@ -626,7 +626,8 @@ class LoadAnnotations:
     def __call__(self, results):
         """Set `gt_semantic_seg` and `seg_fields`."""
         if 'gt_semantic_seg' not in results:
-            from .sources import read_label, reduce_zero_label
+            from .label_file import read_label
+            from .sources import reduce_zero_label
             label = read_label(results['seg_filename'])
             results['gt_semantic_seg'] = reduce_zero_label(label) if self.reduce_zero_label else label
             results['seg_fields'] = ['gt_semantic_seg']

@@ -162,8 +162,21 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def _decode(file, name, max_pixels):
-    with _damage_named(name), _open(file, name, max_pixels) as image:
+    with open_image(file, name, max_pixels) as image:
         return _from_pil(image, name, max_pixels)
+
+
+@contextmanager
+def open_image(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Yield the PIL image of a file, not decoded yet; what goes wrong inside is an `ImageError` with the name.
+
+    The caller has to look at the size of the image before it is decoded.
+
+    Raises:
+        ImageError: no image of a kind in `FORMATS`, or a damaged one.
+    """
+    with _damage_named(name), _open(file, name, max_pixels) as image:
+        yield image
 
 
 @contextmanager

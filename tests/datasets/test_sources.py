@@ -1,6 +1,4 @@
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from PIL import Image
 from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
 from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.datasets.sources import SegSourcePairs, build_source, read_image, read_label, reduce_zero_label
+from ms_segformer.datasets.sources import SegSourcePairs, build_source, reduce_zero_label
 
 CLASSES = ['sky', 'ground', 'house']
 
@@ -125,57 +123,6 @@ def test_another_value_for_not_labelled_becomes_255(section, pairs):
 def test_reduce_zero_label_moves_ids_down():
     label = np.array([[0, 1, 2, 254, 255]], np.uint8)
     np.testing.assert_array_equal(reduce_zero_label(label), [[255, 0, 1, 253, 255]])
-
-
-def _png(width, depth, colour_type, row, palette=b''):
-    def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    header = struct.pack('>IIBBBBB', width, 1, depth, colour_type, 0, 0, 0)
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + (chunk(b'PLTE', palette) if palette else b'')
-            + chunk(b'IDAT', zlib.compress(b'\0' + row)) + chunk(b'IEND', b''))
-
-
-@pytest.mark.parametrize(('png', 'expected'), [
-    (_png(4, 8, 0, bytes([0, 1, 170, 255])), [0, 1, 170, 255]),
-    (_png(8, 1, 0, bytes([0b01100001])), [0, 1, 1, 0, 0, 0, 0, 1]),
-    (_png(4, 2, 0, bytes([0b00011011])), [0, 1, 2, 3]),
-    (_png(4, 4, 0, bytes([0x01, 0x2F])), [0, 1, 2, 15]),
-    (_png(4, 16, 0, bytes([0, 0, 0, 3, 0, 170, 0, 255])), [0, 3, 170, 255]),
-    (_png(3, 8, 3, bytes([0, 2, 1]), bytes([0, 0, 0, 128, 0, 0, 0, 128, 0])), [0, 2, 1]),
-    (_png(2, 8, 2, bytes([5, 5, 5, 7, 7, 7])), [5, 7]),
-], ids=['grey8', 'grey1', 'grey2', 'grey4', 'grey16', 'palette', 'equal RGB'])
-def test_label_maps_are_read_as_ids_whatever_their_png_type(tmp_path, png, expected):
-    (tmp_path / 'x.png').write_bytes(png)
-    np.testing.assert_array_equal(read_label(tmp_path / 'x.png'), [expected])
-
-
-@pytest.mark.parametrize(('png', 'message'), [
-    (_png(2, 8, 2, bytes([5, 6, 5, 7, 7, 7])), 'it holds colours'),
-    (_png(2, 16, 0, bytes([1, 0, 0, 0])), 'values from 0 to 256'),
-])
-def test_a_label_map_that_is_no_label_map_is_refused(tmp_path, png, message):
-    (tmp_path / 'x.png').write_bytes(png)
-    with pytest.raises(DatasetError, match=message):
-        read_label(tmp_path / 'x.png')
-
-
-def test_a_rotated_image_comes_upright(tmp_path):
-    picture = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / 'x.jpg', exif=exif)
-    assert read_image(tmp_path / 'x.jpg').shape == (30, 20, 3)
-
-
-@pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGBA', 'P'])
-def test_images_of_any_mode_give_three_channels(tmp_path, mode):
-    suffix = 'jpg' if mode in ('L', 'CMYK') else 'png'
-    picture = Image.fromarray(np.random.RandomState(0).randint(0, 256, (16, 24, 3), np.uint8)).convert(mode)
-    picture.save(tmp_path / f'x.{suffix}')
-    img = read_image(tmp_path / f'x.{suffix}')
-    assert img.shape == (16, 24, 3) and img.dtype == np.uint8
-    expected = np.asarray(Image.open(tmp_path / f'x.{suffix}').convert('RGB'))[..., ::-1]
-    np.testing.assert_array_equal(img, expected)
 
 
 def test_official_coco_stuff_maps_train_without_conversion(tmp_path, write_pair):

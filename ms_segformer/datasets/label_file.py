@@ -1,0 +1,157 @@
+"""Reads label maps: H×W uint8, the class id of each pixel."""
+import io
+import os
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..metainfo import IGNORE_INDEX
+from ..preprocessors.image import MAX_PIXELS, ImageError, open_image
+from .errors import DatasetError
+from .image_file import read_bytes
+from .mat_file import MatFileError, read_matrix
+
+LARGEST_ID = 254  # 255 is "not labelled"
+_REPAIR = 'restore or remove it'
+
+
+def read_label(path: str | os.PathLike) -> np.ndarray:
+    """Decode a label map as it is stored: class ids, not colours.
+
+    Args:
+        path: PNG (grey of any depth, palette), or another image with one 8-bit channel; `.npy`; `.mat` of version 5 to
+            7 (the matrix `S` of COCO-Stuff 10k).
+
+    Returns:
+        H×W uint8 array.
+
+    Raises:
+        DatasetError: no such file, not decodable, coloured, ids above 255, or more than 134 megapixels.
+    """
+    data = read_bytes(path, 'label map')
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == '.mat':
+        return as_label(_from_mat(data, path), path)
+    if suffix == '.npy':
+        return as_label(_from_npy(data, path), path)
+    return decode_label(data, path)
+
+
+def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
+    """Like `read_label`, for the content of an image file as uint8; `where` is its name in messages."""
+    header = data[:32].tobytes()
+    if header[:4] == b'\x89PNG':
+        if not _is_sound(memoryview(data)):
+            raise DatasetError(f'label map {where} is truncated or damaged (a checksum is wrong or missing); {_REPAIR}')
+        _check_size(*(int.from_bytes(header[at:at + 4], 'big') for at in (16, 20)), where)
+        if header[24:26] == b'\x08\x00':  # 8 bits, grey
+            label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+            if label is not None:
+                return label
+    try:
+        with open_image(io.BytesIO(data), f'label map {where}') as image:
+            _check_size(*image.size, where)
+            label = label_from_pillow(image, depth=header[24] if image.format == 'PNG' else 8)
+    except ImageError as error:
+        raise DatasetError(f'{error}; {_REPAIR}') from None
+    return as_label(label, where)
+
+
+def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
+    """Return the class ids of a Pillow image: palette indices, not colours.
+
+    Args:
+        image: of mode L, P, 1 or I; RGB when its three channels are equal.
+        depth: bits per pixel of the grey PNG it comes from: Pillow stretches 2 and 4 bits to 0-255.
+    """
+    label = np.array(image)
+    if image.mode == 'L' and depth in (2, 4):
+        label //= 255 // (2 ** depth - 1)
+    return label
+
+
+def as_label(label: Any, where: Any) -> np.ndarray:
+    """Return an array as H×W uint8 class ids, or raise.
+
+    Args:
+        label: H×W, or H×W×1, 1×H×W, H×W×3 or ×4 with equal channels; whole numbers of 0-255 in any numeric type.
+        where: its name in messages.
+
+    Raises:
+        DatasetError: it is anything else.
+    """
+    try:
+        label = np.asarray(label)
+    except ValueError as error:
+        raise DatasetError(f'label map {where} is no array: {error}') from None
+    if label.ndim == 3 and label.shape[2] in (3, 4) and all(
+            np.array_equal(label[..., 0], label[..., channel]) for channel in (1, 2)):
+        label = label[..., 0]
+    if label.ndim == 3 and label.shape[2] == 1:
+        label = label[..., 0]
+    elif label.ndim == 3 and label.shape[0] == 1 and label.shape[2] > 4:
+        label = label[0]
+    if label.ndim == 3:
+        raise DatasetError(f'label map {where} has the shape {label.shape}: it holds colours. A label map has one '
+                           'channel with the class id of each pixel; convert the colours to ids')
+    if label.ndim != 2 or label.dtype.kind not in 'buif':
+        raise DatasetError(f'label map {where} holds {label.dtype} of the shape {label.shape}; expected a class id for '
+                           'each pixel, H×W')
+    _check_size(*label.shape[::-1], where)
+    if label.dtype == bool or label.dtype == np.uint8:
+        return label.astype(np.uint8)
+    low, high = label.min(), label.max()
+    whole = low >= 0 and high <= 255  # not so when there are NaN
+    ids = label.astype(np.uint8) if whole else None
+    if not whole or (label.dtype.kind == 'f' and not np.array_equal(ids, label)):
+        raise DatasetError(f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
+                           f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"')
+    return ids
+
+
+def _check_size(width: int, height: int, where: Any) -> None:
+    if width * height > MAX_PIXELS:
+        raise DatasetError(f'label map {where} has {width}×{height} pixels; at most {MAX_PIXELS:,} are read')
+    if not width or not height:
+        raise DatasetError(f'label map {where} has {width}×{height} pixels, which is nothing; {_REPAIR}')
+
+
+def _is_sound(data: memoryview) -> bool:
+    """Whether the checksums of what counts in a PNG are right, and its end is there: decoders pass over both."""
+    at = 8
+    while at + 12 <= len(data):
+        length, name = int.from_bytes(data[at:at + 4], 'big'), bytes(data[at + 4:at + 8])
+        end = at + 8 + length
+        if end + 4 > len(data):
+            return False
+        if name[:1].isupper() and zlib.crc32(data[at + 4:end]) != int.from_bytes(data[end:end + 4], 'big'):
+            return False
+        if name == b'IEND':
+            return True
+        at = end + 4
+    return False
+
+
+def _from_mat(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    try:
+        return read_matrix(memoryview(data), 'S')
+    except MatFileError as error:
+        raise DatasetError(f'label map {path} cannot be read: {error}') from None
+
+
+def _from_npy(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """The array of an `.npy` file, over its content: a header that claims more takes no memory."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError('it holds Python objects')
+        return np.ndarray(shape, dtype, data, file.tell(), order='F' if fortran_order else 'C')
+    except Exception as error:  # of numpy's parser of the header, and of Python's, which it uses
+        reason = (' '.join(str(error).split()) or type(error).__name__)[:200]
+        raise DatasetError(f'label map {path} is not a whole .npy file of numbers ({reason}); {_REPAIR}') from None
