@@ -20,6 +20,9 @@ IGNORE_INDEX = 255
 DEMO = 'demo'
 DEMO_NOTE = ('the demonstration model: trained on street scenes only, see ms_segformer/demo_model/README.md; '
              'for the published models pass --model ID')
+ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
+PRECISIONS = ('float32', 'bf16')
+ONNX_OPSETS = range(16, 24)  # that the network can be written in
 NUM_OUTPUTS = 172  # of the published models; output 171 never gets a target and is VOID
 
 

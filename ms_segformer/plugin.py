@@ -34,7 +34,7 @@ from pathlib import Path
 from .autoload import DISABLE_VARIABLE, activate, active, deactivate, disabled
 
 __all__ = ['COMPONENTS', 'DISABLE_VARIABLE', 'HubUnreachable', 'activate', 'active', 'cached_copy', 'deactivate',
-           'disabled', 'is_segformer', 'problems', 'serves', 'serving']
+           'disabled', 'is_segformer', 'offline_copy', 'problems', 'serves', 'serving']
 
 TESTED = '1.40.2'
 
@@ -51,6 +51,7 @@ COMPONENTS = {
 }
 
 _HUB_ANSWER_SECONDS = 60  # how long one look at the hub is believed
+_LOOK_SECONDS = 8  # how long it may take
 
 _changes = {}  # name of a changed ModelScope module -> the changes made in it
 _problems = []  # what could not be changed, in words
@@ -480,11 +481,21 @@ def _offline(model_id, revision):
     Raises:
         HubUnreachable: the hub cannot be reached and the model is not in the cache.
     """
-    if not _published(model_id):
-        return False
-    why = _why_unreachable()
+    return _published(model_id) and offline_copy(model_id, revision) is not None
+
+
+def offline_copy(model_id, revision=None):
+    """Return the directory of a model's cached copy while the hub cannot be reached; None while it can.
+
+    Needs a ModelScope that brings `modelscope_hub` (1.38 and later); before that the answer is None.
+
+    Raises:
+        HubUnreachable: the hub cannot be reached and the model is not in the cache.
+    """
+    from importlib.util import find_spec
+    why = _why_unreachable() if find_spec('modelscope_hub') else None
     if why is None:
-        return False
+        return None
     folder = cached_copy(model_id, revision)
     if folder is None:
         raise HubUnreachable(
@@ -496,7 +507,7 @@ def _offline(model_id, revision):
         import logging
         logging.getLogger('ms_segformer').warning(
             '%s cannot be reached (%s); %s is taken from %s', _endpoint(), why, model_id, folder)
-    return True
+    return folder
 
 
 def _published(model_id):
@@ -509,17 +520,31 @@ def _why_unreachable():
 
     One HEAD request without retries, through the user's proxy settings; any HTTP answer counts as reachable.
     """
-    import requests
     endpoint = _endpoint()
     when, why = _hub_seen.get(endpoint, (None, None))
     if when is None or time.monotonic() - when > _HUB_ANSWER_SECONDS:
-        try:
-            requests.head(endpoint, timeout=(3, 5), allow_redirects=False).close()
-            why = None
-        except requests.RequestException as error:
-            why = type(error).__name__
+        why = _look_at(endpoint)
         _hub_seen[endpoint] = (time.monotonic(), why)
     return why
+
+
+def _look_at(endpoint):
+    """Why there is no answer, or None; in a thread, for no timeout of a request bounds how long its name is looked up.
+    """
+    import requests
+    found = []
+
+    def look():
+        try:
+            requests.head(endpoint, timeout=(3, 5), allow_redirects=False).close()
+            found.append(None)
+        except (requests.RequestException, OSError, ValueError) as error:
+            found.append(type(error).__name__)
+
+    thread = threading.Thread(target=look, name='ms-segformer-hub', daemon=True)
+    thread.start()
+    thread.join(_LOOK_SECONDS)
+    return found[0] if found else f'no answer within {_LOOK_SECONDS} seconds'
 
 
 def _endpoint():

@@ -4,6 +4,7 @@ With a published model and the 5,000 pairs of COCO-Stuff 164k val2017 this is th
 model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` shares the images between N processes and
 prints the same numbers.
 """
+from .arguments import MODES, add_engine_arguments, natural, one_of, output_file, positive_int, scale, side
 
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
 
@@ -15,59 +16,59 @@ def add_arguments(parser):
                         help='folder with images and label maps (images/val, annotations/val, …), or a configuration '
                              'that names them')
     parser.add_argument('--split', default='val', help='default: %(default)s')
-    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
-    parser.add_argument('--mode', choices=('whole', 'slide'), help="default: the model's test_cfg")
-    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help='window of --mode slide')
-    parser.add_argument('--stride', type=int, nargs=2, metavar=('H', 'W'), help='step of --mode slide')
-    parser.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='F',
+    parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
+    parser.add_argument('--mode', type=one_of(MODES), choices=MODES, help="default: the model's test_cfg")
+    parser.add_argument('--crop-size', type=side, nargs=2, metavar=('H', 'W'), help='window of --mode slide')
+    parser.add_argument('--stride', type=positive_int, nargs=2, metavar=('H', 'W'), help='step of --mode slide')
+    parser.add_argument('--scales', type=scale, nargs='+', default=[1.0], metavar='F',
                         help="average over these factors of the model's test size, e.g. 0.5 0.75 1 1.25 1.5 1.75")
     parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='default: %(default)s')
-    parser.add_argument('--workers', type=int, default=0, metavar='N', help='loading processes (default: %(default)s)')
-    parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
-    parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
-    parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
+    parser.add_argument('--batch-size', type=positive_int, default=1, metavar='N', help='default: %(default)s')
+    parser.add_argument('--workers', type=natural, default=0, metavar='N',
+                        help='loading processes (default: %(default)s)')
+    add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
-    parser.add_argument('--confusion', metavar='PNG', help='draw the confusion matrix into this file')
-    parser.add_argument('--json', metavar='FILE', help='write all values here ("-": to the terminal, instead of the '
-                        'table)')
+    parser.add_argument('--confusion', type=output_file, metavar='PNG',
+                        help='draw the confusion matrix into this file')
+    parser.add_argument('--json', type=output_file, metavar='FILE',
+                        help='write all values here ("-": to the terminal, instead of the table)')
 
 
 def run(args):
+    import os
     import sys
 
+    from ms_segformer.config import read_configuration
+
+    from .fetch import model_directory
+    if not os.path.exists(args.data):
+        raise FileNotFoundError(f'{args.data}: no such file or folder')
+    folder = model_directory(args.model)
+    settings = read_configuration(folder)
+    test = test_settings(args, settings)
     from ms_segformer.trainers import distributed
     from ms_segformer.trainers.evaluation import evaluate
     rank, world_size = distributed.start(device=args.device)
     device = distributed.choose_device(args.device, world_size)
-    model, settings = load(args.model)
     dataset = open_data(args, settings)
-    found = evaluate(model.to(device), dataset, device, test_settings(args, settings),
-                     network=_engine(args, model, device), batch_size=args.batch_size, workers=args.workers, rank=rank,
-                     world_size=world_size, progress=rank == 0 and sys.stderr.isatty())
+    model = load(folder, settings).to(device)
+    found = evaluate(model, dataset, device, test, network=_engine(args, model, device), batch_size=args.batch_size,
+                     workers=args.workers, rank=rank, world_size=world_size,
+                     progress=rank == 0 and sys.stderr.isatty())
     if rank == 0:
         report(args, found)
     return 0
 
 
-def load(name):
-    """Return the model of a directory, hub id or short name with its weights, and its configuration.
+def load(folder, settings):
+    """Return the model of a directory with its weights.
 
     Raises:
-        CheckpointError, ConfigurationError, FileNotFoundError, ConnectionError: it cannot be had.
+        CheckpointError: it cannot be had.
     """
-    import os
-
-    from ms_segformer.config import read_configuration
-    from ms_segformer.metainfo import find_model
     from ms_segformer.models.segformer import Segformer
-
-    from .fetch import fetch
-    folder = find_model(name)
-    folder = folder if os.path.isdir(folder) else fetch(folder)
-    settings = read_configuration(folder)
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
-    return Segformer._instantiate(model_dir=folder, **section), settings
+    return Segformer._instantiate(model_dir=folder, **section)
 
 
 def open_data(args, settings):
@@ -154,18 +155,23 @@ def test_settings(args, settings):
     """The `config.TestSettings` of the command line.
 
     Raises:
-        ValueError: `slide` without window and step.
+        ValueError: `slide` without window and step, or these without `slide`.
     """
     from ms_segformer.config import TestSettings
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
+        given = ' and '.join(name for name, value in (('--crop-size', args.crop_size), ('--stride', args.stride))
+                             if value)
+        if given:
+            raise ValueError(f'{given} without --mode slide, which alone has windows: add it, or leave {given} out')
         return TestSettings()
     crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
     if crop is None or stride is None:
         raise ValueError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
-    if stride[0] > crop[0] or stride[1] > crop[1] or min(*crop, *stride) < 1:
-        raise ValueError(f'--stride {tuple(stride)} has to be from 1 to --crop-size {tuple(crop)}')
+    if stride[0] > crop[0] or stride[1] > crop[1]:
+        raise ValueError(f'--stride {stride[0]} {stride[1]} is larger than --crop-size {crop[0]} {crop[1]}, which '
+                         'would leave gaps')
     return TestSettings('slide', tuple(crop), tuple(stride))
 
 

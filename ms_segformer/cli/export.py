@@ -1,26 +1,30 @@
 """`ms-segformer export MODEL -o OUT`: write a model as ONNX or OpenVINO IR."""
+from .arguments import one_of, opset, output_folder, positive_int, side
 
+FORMATS = ('onnx', 'openvino')
 HELP = 'write a model as ONNX or OpenVINO IR'
 
 
 def add_arguments(parser):
     parser.add_argument('model', help='model directory, hub id, b0 to b5, or demo')
-    parser.add_argument('-o', '--output', default='exported', metavar='DIR',
+    parser.add_argument('-o', '--output', type=output_folder, default='exported', metavar='DIR',
                         help='where to write (default: %(default)s)')
-    parser.add_argument('--format', choices=('onnx', 'openvino'), default='onnx', help='default: %(default)s')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+    parser.add_argument('--format', type=one_of(FORMATS), choices=FORMATS, default='onnx', help='default: %(default)s')
+    parser.add_argument('--size', type=side, nargs=2, metavar=('HEIGHT', 'WIDTH'),
                         help='the only input size the file takes (default: any)')
-    parser.add_argument('--batch', type=int, default=1, metavar='N', help='images in a batch, with --size (default: 1)')
-    parser.add_argument('--opset', type=int, default=17, help='ONNX operator set (default: %(default)s)')
+    parser.add_argument('--batch', type=positive_int, default=1, metavar='N',
+                        help='images in a batch, with --size (default: 1)')
+    parser.add_argument('--opset', type=opset, default=17, help='ONNX operator set (default: %(default)s)')
     parser.add_argument('--fp16', action='store_true', help='OpenVINO: store the weights in half precision')
 
 
 def run(args):
+    from .fetch import model_directory
+    folder = model_directory(args.model)
     from modelscope.models import Model
 
     from ms_segformer.exporters.segformer_exporter import SegformerExporter
-    from ms_segformer.metainfo import find_model
-    exporter = SegformerExporter(Model.from_pretrained(find_model(args.model)))
+    exporter = SegformerExporter(Model.from_pretrained(folder))
     shape = None if args.size is None else (args.batch, 3, *args.size)
     if args.format == 'onnx':
         files = exporter.export_onnx(args.output, opset=args.opset, shape=shape)

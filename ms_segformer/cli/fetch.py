@@ -1,4 +1,5 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
+from .arguments import output_folder
 
 HELP = 'download a published model, to use it without a network later'
 
@@ -7,7 +8,8 @@ def add_arguments(parser):
     parser.add_argument('model', help='b0 to b5, or a hub id such as '
                                       'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k')
     parser.add_argument('--revision', help='branch, tag or commit (default: master)')
-    parser.add_argument('--to', metavar='DIR', help='put the files here instead of in ModelScope\'s cache')
+    parser.add_argument('--to', type=output_folder, metavar='DIR',
+                        help="put the files here instead of in ModelScope's cache")
 
 
 def run(args):
@@ -23,8 +25,24 @@ def run(args):
     return 0
 
 
+def model_directory(name: str) -> str:
+    """The directory of a model that a command is given: a directory, a hub id, a short name; downloaded when missing.
+
+    Whether the hub answers is known within seconds; without it the cached copy serves.
+
+    Raises:
+        FileNotFoundError: the name is none of these.
+        ConnectionError: see `fetch`.
+    """
+    import os
+
+    from ms_segformer.metainfo import find_model
+    found = find_model(name)
+    return found if os.path.isdir(found) else fetch(found)
+
+
 def fetch(model_id, revision=None, folder=None):
-    """Download a model repository and return its directory.
+    """Download a model repository and return its directory; its cached copy while the hub is out of reach.
 
     Raises:
         ConnectionError: the hub cannot be reached, or has no such model; the message says what to try.
@@ -32,12 +50,15 @@ def fetch(model_id, revision=None, folder=None):
     from requests import RequestException
 
     from ms_segformer import plugin
-    plugin.activate()
+    copy = plugin.offline_copy(model_id, revision)
+    if copy and folder:
+        raise plugin.HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
+                                    f'lies in {copy}')
+    if copy:
+        return copy
     from modelscope.hub.snapshot_download import snapshot_download
     try:
         return snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {}))
-    except plugin.HubUnreachable:
-        raise
     except (RequestException, ConnectionError) as error:
         raise ConnectionError(
             f'{model_id} (revision {revision or "master"}) could not be downloaded: {error}. Check the id on '

@@ -1,11 +1,11 @@
 """The `ms-segformer` command. Each sub-command is a module of this package, imported in full only when it runs."""
-import argparse
 import importlib
 import logging
 import os
 import sys
 from contextlib import contextmanager
 
+from ms_segformer.cli.arguments import Parser
 from ms_segformer.version import __version__
 
 COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
@@ -14,8 +14,8 @@ QUIET = ('predict', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch'
 
 
 def build_parser():
-    """The command line as an `argparse` parser."""
-    parser = argparse.ArgumentParser(
+    """The command line as a parser."""
+    parser = Parser(
         prog='ms-segformer', description='SegFormer semantic segmentation for ModelScope: B0 to B5, COCO-Stuff 164k.')
     parser.add_argument('--version', action='version', version=f'ms-segformer {__version__}')
     parser.add_argument('-v', '--verbose', action='store_true', help="show ModelScope's messages, and tracebacks")

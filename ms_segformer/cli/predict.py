@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .arguments import MODES, add_engine_arguments, one_of, output_folder, positive_int
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,45 +27,33 @@ def add_arguments(parser):
                         'URLs')
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
                         help='model directory, hub id, b0 to b5, or demo: a small street-scene model in the package')
-    parser.add_argument('-o', '--output', default='outputs', metavar='DIR',
+    parser.add_argument('-o', '--output', type=output_folder, default='outputs', metavar='DIR',
                         help="where to write, in sub-folders like the images' own, with a manifest.jsonl of what is "
                         'what (default: %(default)s)')
-    parser.add_argument('--save', nargs='+', choices=OUTPUTS, default=list(OUTPUTS),
+    parser.add_argument('--save', nargs='+', type=one_of(OUTPUTS), choices=OUTPUTS, default=list(OUTPUTS),
                         help='what to write (default: all)')
     parser.add_argument('--overwrite', action='store_true', help='segment again what is finished, and replace files '
                         'that are in the way')
     parser.add_argument('--retry-failed', action='store_true', help='segment again what failed in an earlier run')
-    parser.add_argument('--device', default='gpu',
-                        help='cpu, gpu or cuda:0; without CUDA the CPU (default: %(default)s)')
-    parser.add_argument('--engine', default='auto', help='auto, torch, openvino or onnxruntime (default: %(default)s)')
-    parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
-    parser.add_argument('--mode', choices=('whole', 'slide'), help="one piece or overlapping windows (default: the "
-                        "configuration's)")
+    add_engine_arguments(parser)
+    parser.add_argument('--mode', type=one_of(MODES), choices=MODES, help="one piece or overlapping windows (default: "
+                        "the configuration's)")
     parser.add_argument('--full-size', action='store_true', help='do not scale the image to the network\'s usual size '
                         'first; with --mode slide for images of any size')
-    parser.add_argument('--max-pixels', type=int, metavar='N', help='refuse images with more pixels before they are '
-                        'decoded (default: 134217728)')
-    parser.add_argument('--batch-size', type=int, default=None, metavar='N', help='images worked on together')
+    parser.add_argument('--max-pixels', type=positive_int, metavar='N',
+                        help='refuse images with more pixels before they are decoded (default: 134217728)')
+    parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images worked on together')
 
 
 def run(args: Namespace) -> int:
-    from modelscope.pipelines import pipeline
-
-    from ms_segformer.config import read_configuration
-    from ms_segformer.metainfo import DEMO, DEMO_NOTE, TASK, find_model
-    from ms_segformer.preprocessors.image import MAX_PIXELS, check_reading
+    from ms_segformer.metainfo import DEMO, DEMO_NOTE
     from ms_segformer.results import Manifest, find_input, make_plan
-    args.max_pixels = MAX_PIXELS if args.max_pixels is None else args.max_pixels
-    check_reading('RGB', args.max_pixels)
     inputs = [find_input(location) for location in _expand(args.images)]
-    if args.model == DEMO:
-        print(f'note: {DEMO_NOTE}', file=sys.stderr)
-    model = find_model(args.model)
-    if os.path.isdir(model):
-        read_configuration(model)  # its errors are clearer than what ModelScope makes of a directory it does not know
     if all(each.missing for each in inputs):
         raise FileNotFoundError('\nerror: '.join(f'{each.name}: no such file' for each in inputs))
-    segmenter = pipeline(TASK, model, device=args.device, engine=args.engine, precision=args.precision)
+    if args.model == DEMO:
+        print(f'note: {DEMO_NOTE}', file=sys.stderr)
+    segmenter = _open(args)
     jobs = []
     with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:
         task = _describe(args, segmenter)
@@ -74,6 +64,18 @@ def run(args: Namespace) -> int:
         _segment(args, segmenter, manifest, task, jobs)
         manifest.compact(job.input.key for job in jobs)
     return _summarise(jobs)
+
+
+def _open(args: Namespace) -> 'SegformerPipeline':
+    from ms_segformer.config import read_configuration
+    from ms_segformer.metainfo import TASK
+
+    from .fetch import model_directory
+    folder = model_directory(args.model)
+    read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
+    from modelscope.pipelines import pipeline
+    device = {None: 'gpu', 'gpu': 'cuda'}.get(args.device, args.device)  # one that is asked for by name is missed
+    return pipeline(TASK, folder, device=device, engine=args.engine, precision=args.precision)
 
 
 def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':

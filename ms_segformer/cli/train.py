@@ -3,6 +3,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from .arguments import device
+
 ALL = 'all'
 KEPT = 3  # a checkpoint of B0 with its trainer state takes 45 MB, one of B5 a gigabyte
 HELP = 'train a model from a configuration, or fine-tune a model directory or hub id'
@@ -28,18 +30,22 @@ def add_arguments(parser):
     parser.add_argument('--keep-checkpoints', type=count, metavar='N', help='keep the N newest checkpoints and the '
                         f"best one, or all; default: what the configuration says, else {KEPT}")
     parser.add_argument('--seed', type=int, default=42, help='default: %(default)s')
-    parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
+    parser.add_argument('--device', type=device, help='cpu, gpu or cuda:N; default: a GPU where there is one')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='any other value of the configuration, e.g. train.lr_scheduler.warmup_iters=100 (values '
                              'are JSON or text)')
 
 
 def run(args):
+    arguments = trainer_arguments(args)
+    if 'model' in arguments:
+        from .fetch import model_directory
+        arguments['model'] = model_directory(arguments['model'])
     from modelscope.metainfo import Trainers
     from modelscope.trainers import build_trainer
 
     from ms_segformer.trainers import resuming
-    trainer = build_trainer(Trainers.easycv, trainer_arguments(args))
+    trainer = build_trainer(Trainers.easycv, arguments)
     trainer.train()
     if trainer.rank == 0:
         for folder in resuming.model_directories(trainer):

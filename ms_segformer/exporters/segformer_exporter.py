@@ -15,7 +15,8 @@ from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
 from ..files import atomic_write
-from ..metainfo import MODEL, TASK
+from ..limits import SMALLEST_SIDE
+from ..metainfo import MODEL, ONNX_OPSETS, TASK
 from ..runtime.onnx_graph import OPSET, write_onnx
 from ..runtime.silent_import import import_onnxruntime, import_openvino
 
@@ -35,7 +36,7 @@ class SegformerExporter(Exporter):
 
         Args:
             output_dir: folder; made when missing.
-            opset: ONNX operator set, 16 or later.
+            opset: ONNX operator set, one of `metainfo.ONNX_OPSETS`.
             shape: (N, 3, H, W), the only input the file then takes; None for any N, H and W.
             validate: run the file with ONNX Runtime, when that is installed, and compare with the model.
 
@@ -45,9 +46,9 @@ class SegformerExporter(Exporter):
         Raises:
             ExportError: operator set or shape cannot be exported, or the file gives other results.
         """
-        if opset < 16:
-            raise ExportError(f'opset {opset}: the network needs ONNX operator set 16 or later; leave it out for '
-                              f'{OPSET}')
+        if opset not in ONNX_OPSETS:
+            raise ExportError(f'opset {opset}: the network can be written in the ONNX operator sets {ONNX_OPSETS[0]} '
+                              f'to {ONNX_OPSETS[-1]}; leave it out for {OPSET}')
         path = Path(output_dir, 'model.onnx')
         model = self._prepared()
         with atomic_write(path) as temporary:
@@ -106,8 +107,9 @@ class SegformerExporter(Exporter):
 def _checked(shape):
     if shape is None:
         return None
-    if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
-        raise ExportError(f'shape {tuple(shape)}; expected (N, 3, H, W), or None for any N, H and W')
+    if len(shape) != 4 or shape[1] != 3 or shape[0] < 1 or min(shape[2:]) < SMALLEST_SIDE:
+        raise ExportError(f'shape {tuple(shape)}; expected (N, 3, H, W) with sides of at least {SMALLEST_SIDE} pixels, '
+                          'or None for any N, H and W')
     return tuple(shape)
 
 

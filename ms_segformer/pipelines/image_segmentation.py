@@ -14,11 +14,12 @@ from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 
 from ..config import read_configuration
+from ..limits import SMALLEST_SIDE
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
 from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
-from ..preprocessors.segformer import SMALLEST_SIDE, SegformerPreprocessor
+from ..preprocessors.segformer import SegformerPreprocessor
 from ..runtime import create_engine
 from ..slide import slide_segment
 

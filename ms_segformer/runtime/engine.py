@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 
-ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
-PRECISIONS = ('float32', 'bf16')
+from ..metainfo import ENGINES, PRECISIONS
+
 # Engines of a CPU by their speed there, fastest first; the package that each needs beside torch.
 CPU_ORDER = (('openvino', 'openvino'), ('torch', None))
 

@@ -369,32 +369,6 @@ def test_a_result_that_would_replace_an_image_is_refused_before_anything_runs(ph
     assert (tmp_path / 'a_labels.png').read_bytes() == before and not (tmp_path / 'manifest.jsonl').exists()
 
 
-@pytest.mark.parametrize('images, model, said', [
-    (['nowhere.jpg'], None, 'nowhere.jpg: no such file'),
-    (['*.nothing'], None, 'nothing matches'),
-    (['.'], None, 'no images in this folder'),
-    (['nowhere.jpg'], './no_model', 'no_model: no such directory'),
-    (['nowhere.jpg'], '.', 'configuration.json'),
-    (['nowhere.jpg', '--max-pixels', '0'], None, 'max_pixels is 0'),
-])
-def test_mistakes_are_one_line_and_exit_code_1(tmp_path, monkeypatch, small_model, predict, capsys, images, model,
-                                               said):
-    monkeypatch.chdir(tmp_path)
-    assert predict(*images, model=model or small_model) == 1
-    error = capsys.readouterr().err
-    assert said in error and 'Traceback' not in error and error.count('\n') == 1
-    assert not (tmp_path / 'out').exists()
-
-
-def test_an_output_that_is_a_file_is_refused(photos, predict, capsys):
-    assert predict(photos, out=photos / 'a.jpg') == 1
-    assert 'a.jpg: a file; results are written to a folder' in capsys.readouterr().err
-    Path('link').symlink_to('nowhere')
-    for out in (photos / 'a.jpg' / 'sub', 'link'):
-        assert predict(photos, out=out) == 1
-        assert f'{out}: the folder cannot be made' in capsys.readouterr().err
-
-
 def test_a_full_disk_ends_the_run_in_words_and_the_next_goes_on(photos, predict, capsys, monkeypatch):
     """`/dev/full` takes the place of the second image's file: the system itself says that there is no space."""
     assert predict(photos, out='unbroken') == 0

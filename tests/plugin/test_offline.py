@@ -1,4 +1,7 @@
 """A published id while the hub is out of reach: from the cache at once, or an error that says what to do."""
+import threading
+from types import SimpleNamespace
+
 import pytest
 from hub.fixtures import FOREIGN_ID, MODEL_ID
 
@@ -91,6 +94,16 @@ def test_other_models_wait_for_the_hub_as_ever(python, hub):
     ''')
     assert done.stdout.split() == ['NetworkError']
     assert hub.requests == []
+
+
+def test_a_look_at_the_hub_ends(monkeypatch):
+    """No timeout of a request bounds how long a name server thinks."""
+    from ms_segformer import plugin
+    answered, answer = threading.Event(), SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr('requests.head', lambda *_, **__: answered.wait(60) and answer)
+    monkeypatch.setattr(plugin, '_LOOK_SECONDS', 0.1)
+    assert plugin._look_at('http://slow.example') == 'no answer within 0.1 seconds'
+    answered.set()
 
 
 def test_an_answering_hub_is_asked_once_a_minute(python, hub):

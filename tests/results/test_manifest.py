@@ -14,6 +14,15 @@ def entry(name, error=None, **more):
             'model': {'name': 'b0', 'sha256': 'f'}, 'options': {'mode': 'whole'}, 'error': error, **more}
 
 
+def test_an_output_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'link').symlink_to('nowhere')
+    for name, said in (('file', 'a file; results are written to a folder'), ('file/sub', 'the folder cannot be made'),
+                       ('link', 'the folder cannot be made')):
+        with pytest.raises(ManifestError, match=f'{name}: {said}'), Manifest(tmp_path / name):
+            pass
+
+
 def test_the_last_line_of_an_image_counts(tmp_path):
     with Manifest(tmp_path / 'out') as manifest:
         for each in (entry('a', writing=True), entry('b', error='broken'), entry('a')):

@@ -1,0 +1,121 @@
+"""What options accept, as `type=` functions of argparse, and the parser that says a mistake in one line.
+
+A mistake on the command line is said at once: neither this module nor what it imports brings torch or ModelScope.
+"""
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from ms_segformer.limits import SMALLEST_SIDE
+from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
+
+MODES = ('whole', 'slide')
+LARGEST_SCALE = 10.0  # of `eval --scales`
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message.removeprefix("argument ")} (see {self.prog} --help)\n')
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`, `--engine` and `--precision`."""
+    engines = ('auto', *ENGINES)
+    parser.add_argument('--device', type=device, help='cpu, gpu or cuda:N; default: a GPU where there is one')
+    parser.add_argument('--engine', type=one_of(engines), choices=engines, default='auto', metavar='NAME',
+                        help=f'{", ".join(engines[:-1])} or {engines[-1]} (default: %(default)s)')
+    parser.add_argument('--precision', type=one_of(PRECISIONS), choices=PRECISIONS, default='float32',
+                        help='default: %(default)s')
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def side(text: str) -> int:
+    """A height or width in pixels that the network can take."""
+    return _whole(text, SMALLEST_SIDE, 'pixels, the least that the network takes')
+
+
+def opset(text: str) -> int:
+    """An ONNX operator set that the network can be written in."""
+    if not (text.isdecimal() and int(text) in ONNX_OPSETS):
+        raise argparse.ArgumentTypeError(f'{text!r} is not an operator set from {ONNX_OPSETS[0]} to {ONNX_OPSETS[-1]}')
+    return int(text)
+
+
+def scale(text: str) -> float:
+    """A factor above 0, of `LARGEST_SCALE` at most."""
+    return _number(text, lambda value: 0 < value <= LARGEST_SCALE, f'a factor above 0, {LARGEST_SCALE:g} at most')
+
+
+def percentage(text: str) -> float:
+    """A share in percent, 0 to 100, as a fraction, 0 to 1; a `%` may follow."""
+    return _number(text.removesuffix('%'), lambda value: 0 <= value <= 100, 'a share in percent, 0 to 100') / 100
+
+
+def device(text: str) -> str:
+    """A device as ModelScope names it: `cpu`, `gpu`, `cuda` or `cuda:N`."""
+    if not re.fullmatch(r'(cpu|gpu|cuda|xpu)(:\d+)?', text.lower()):
+        raise argparse.ArgumentTypeError(f'{text!r} is no device; accepted: cpu, gpu, cuda, or cuda:N for the GPU N')
+    return text.lower()
+
+
+def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
+    """What takes one of some names, and for another says which is near."""
+    def choose(text: str) -> str:
+        if text not in names:
+            import difflib
+            near = difflib.get_close_matches(text, names, 1)
+            meant = f'; did you mean {near[0]}?' if near else ''
+            raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(names)}{meant}')
+        return text
+    return choose
+
+
+def output_folder(text: str) -> str:
+    """A folder that is there or can be made."""
+    there = text
+    while there and not os.path.lexists(there):
+        there = os.path.dirname(there.rstrip(os.sep))
+    if there and not os.path.isdir(there):
+        raise argparse.ArgumentTypeError(f'{there} is not a folder; name a folder to write to')
+    return text
+
+
+def output_file(text: str) -> str:
+    """A file in a folder that is there; `-` stands for the terminal where a command has it."""
+    folder = os.path.dirname(text) or os.curdir
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f'{text} is a folder; name a file')
+    if not os.path.isdir(folder):
+        raise argparse.ArgumentTypeError(f'{text} cannot be written: there is no folder {folder}; make it first')
+    return text
+
+
+def _whole(text: str, least: int, what: str = '') -> int:
+    digits = text.removeprefix('-')
+    if not (digits.isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}{what and " "}{what}')
+    return int(text)
+
+
+def _number(text: str, accepted: Callable[[float], bool], expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not accepted(value):
+        raise argparse.ArgumentTypeError(f'{text!r} is not {expected}')
+    return value
