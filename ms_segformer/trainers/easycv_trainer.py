@@ -14,7 +14,6 @@ import errno
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -40,7 +39,7 @@ from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
-from . import configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
+from . import checks, configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
@@ -49,7 +48,6 @@ from .optimizer import build_optimizer
 from .sampler import EpochSampler, ShareSampler
 from .schedules import build_schedule, policy_name
 
-PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV, errno.EISDIR,
               errno.ENOTDIR, errno.EFBIG)
 REMEDIES = ('Lower train.optimizer.lr, set train.optimizer.options.grad_clip to {"max_norm": 1.0}, train in float32 if '
@@ -108,6 +106,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.evaluated_at = (None, None)
         self._resumed_moment = None
         self._prepared = False
+        checks.require_seed(seed)
         if model is None and cfg_file is None:
             raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
                                 'weights, or cfg_file=<configuration.json> to train from scratch')
@@ -123,7 +122,6 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._dist = self.world_size > 1
         self.bare_model = self.unwrap_module(self.model)
         self.bare_model.to(self.device)
-        self.precision = self._choose_precision()
         if self.train_dataset is not None and hasattr(self.train_dataset, 'set_seed'):
             self.train_dataset.set_seed(seed)
         if self._dist:  # the same start everywhere, other draws of dropout in every process
@@ -161,7 +159,13 @@ class EasyCVTrainer(EpochBasedTrainer):
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
         configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], name)
-        _check_writable(train['work_dir'])
+        checks.check_sections(raw, *self.optimizers)
+        for section in train['hooks']:
+            self._take_options(section)
+        self.precision = checks.precision(self._amp if self._amp is not None else train.get('amp'),
+                                          self._device_choice.type)
+        checks.require_decay(self._ema_decay if self._ema_decay is not None else train.get('ema'))
+        checks.require_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
 
     def _configured_start(self, load_from, written):
@@ -219,7 +223,6 @@ class EasyCVTrainer(EpochBasedTrainer):
         built = []
         for section in hook_cfg:
             if section.get('type') in hooks.DONE_BY_THE_TRAINER:
-                self._take_options(section)
                 continue
             hook = hooks.build_hook(section)
             self.register_hook(hook)
@@ -227,9 +230,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         return built
 
     def _take_options(self, section):
-        if section['type'] == 'EMAHook' and self._ema_decay is None:
+        if section.get('type') == 'EMAHook' and self._ema_decay is None:
             self._ema_decay = section.get('decay', 0.9998)
-        elif section['type'] in ('TorchAMPOptimizerHook', 'AMPFP16OptimizerHook') and self._amp is None:
+        elif section.get('type') in ('TorchAMPOptimizerHook', 'AMPFP16OptimizerHook') and self._amp is None:
             self._amp = 'fp16'
 
     def print_cfg(self):
@@ -459,16 +462,6 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def _autocast(self):
         return nullcontext() if self.precision is None else torch.autocast(self.device.type, self.precision)
-
-    def _choose_precision(self):
-        name = self._amp if self._amp is not None else self.cfg.safe_get('train.amp')
-        if not name:
-            return None
-        if name not in PRECISIONS:
-            raise TrainingError(f'train.amp is {name!r}; accepted: bf16, fp16, or null for float32')
-        if PRECISIONS[name] == torch.float16 and self.device.type == 'cpu':
-            raise TrainingError('train.amp is fp16, which needs a GPU; use bf16 or null on a CPU')
-        return PRECISIONS[name]
 
     def get_train_dataloader(self):
         """Return the loader of the training data; its order follows from the seed and the epoch alone."""
@@ -754,12 +747,3 @@ def _with_progress(loader):
         return loader
     from tqdm import tqdm
     return tqdm(loader, desc='evaluating', leave=False, dynamic_ncols=True)
-
-
-def _check_writable(folder):
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TrainingError(f'work_dir {folder} cannot be written ({error}); choose another with work_dir=…') from None

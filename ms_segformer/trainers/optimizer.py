@@ -10,11 +10,19 @@ The original dropped `custom_keys` without a word, so its head trained at a tent
 for. To train as it did, set `train.optimizer.paramwise_options` to null.
 """
 import inspect
+import math
 import re
+from typing import Any
 
 import torch
 
+from ..config import nearest
 from .errors import TrainingError
+
+# SparseAdam takes sparse gradients only, and LBFGS evaluates the loss itself.
+OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items()
+              if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+              and name not in ('SparseAdam', 'LBFGS')}
 
 
 def parameter_groups(model, lr, weight_decay, paramwise_options=None):
@@ -67,6 +75,28 @@ def _multiplied(name, lr, weight_decay, options):
     return lr, weight_decay
 
 
+def require_known_optimizer(name: Any) -> None:
+    """Refuse what is no optimizer.
+
+    Args:
+        name: of a class of `torch.optim`, or of an optimizer that EasyCV or mmcv registered, where they are installed.
+
+    Raises:
+        TrainingError: it is neither; the message has the nearest name.
+    """
+    if isinstance(name, str) and name in OPTIMIZERS:
+        return
+    from ..bridge import BridgeError, foreign
+    try:
+        cls = foreign('optimizer', name) if isinstance(name, str) else None
+        reason = 'this is not the name of an optimizer'
+    except BridgeError as error:
+        cls, reason = None, str(error)
+    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
+        raise TrainingError(f'train.optimizer.type is {name!r}{nearest(str(name), OPTIMIZERS)}; accepted: '
+                            f'{", ".join(sorted(OPTIMIZERS))}, or one of EasyCV or mmcv: {reason}')
+
+
 def build_optimizer(section, model, device_type='cpu'):
     """Build the optimizer of a `train.optimizer` section.
 
@@ -83,12 +113,14 @@ def build_optimizer(section, model, device_type='cpu'):
     name = options.pop('type', 'AdamW')
     options.pop('options', None)
     paramwise = options.pop('paramwise_options', None) or options.pop('paramwise_cfg', None)
-    if not isinstance(options.get('lr'), (int, float)):
-        raise TrainingError(f'train.optimizer.lr is {options.get("lr")!r}; expected a number')
+    rate = options.get('lr')
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < math.inf:
+        raise TrainingError(f'train.optimizer.lr is {rate!r}; expected a number of at least 0')
+    require_known_optimizer(name)
     groups = parameter_groups(model, options['lr'], options.get('weight_decay'), paramwise)
     if not groups:
         raise TrainingError('the model has no trainable parameter')
-    cls = getattr(torch.optim, name, None)
+    cls = OPTIMIZERS.get(name)
     if cls is None:
         from ..bridge import build_optimizer as build_foreign
         return build_foreign({'type': name, **options}, groups)
@@ -96,7 +128,7 @@ def build_optimizer(section, model, device_type='cpu'):
         options['fused'] = True
     try:
         return cls(groups, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TrainingError(f'train.optimizer: {name} does not take these arguments ({error})') from None
 
 

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from ..config import nearest
 from .errors import TrainingError
 
 WARMUPS = ('constant', 'linear', 'exp')
@@ -85,9 +87,42 @@ def build_schedule(section, total_iterations, total_epochs, iterations_per_epoch
     return Schedule(policy, total_epochs if by_epoch else total_iterations, by_epoch, **warmup)
 
 
+def require_known_policy(section: dict[str, Any]) -> None:
+    """Refuse a `train.lr_scheduler` section that names nothing to schedule by.
+
+    Known are the policies here, those of EasyCV and mmcv where they are installed, and with `type` torch's schedulers.
+
+    Raises:
+        TrainingError: the name is known nowhere (the message has the nearest one), or the policy does not take the
+            arguments.
+    """
+    if build_schedule(section, 1, 1) is not None:
+        return
+    name = section.get('policy', section.get('type'))
+    if section.get('policy') is None and not policy_name(section):
+        from modelscope.trainers.lrscheduler.builder import LR_SCHEDULER
+        known = LR_SCHEDULER.modules.get('default', {})
+        if name not in known:
+            raise TrainingError(f'train.lr_scheduler names no policy, and type is {name!r}{nearest(str(name), known)}; '
+                                f'accepted: policy with one of {", ".join(POLICIES)}, or a scheduler of torch as type')
+        return
+    from ..bridge import BridgeError, foreign
+    try:
+        foreign('lr_policy', section.get('policy') or policy_name(section))
+    except BridgeError as error:
+        raise TrainingError(f'train.lr_scheduler.policy is {name!r}{nearest(str(name).lower(), POLICIES)}; accepted: '
+                            f'{", ".join(POLICIES)}, or one of EasyCV or mmcv: {error}') from None
+
+
 def policy_name(section):
-    """Return the lower-case policy of a section that says `policy: poly` or `type: PolyLrUpdaterHook`, else ''."""
+    """Return the lower-case policy of a section that says `policy: poly` or `type: PolyLrUpdaterHook`, else ''.
+
+    Raises:
+        TrainingError: the policy is no text.
+    """
     name = section.get('policy')
+    if name is not None and not isinstance(name, str):
+        raise TrainingError(f'train.lr_scheduler.policy is {name!r}; expected a name, such as poly')
     if name is None:
         match = re.fullmatch(r'(\w+)LrUpdaterHook', str(section.get('type', '')))
         name = match[1] if match else ''

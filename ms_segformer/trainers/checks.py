@@ -1,0 +1,103 @@
+"""What training refuses before a model is loaded or anything is written: values that nothing else reads so early."""
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ..limits import SMALLEST_SIDE
+from .errors import TrainingError
+from .optimizer import require_known_optimizer
+from .schedules import require_known_policy
+
+PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
+LARGEST_SEED = 2 ** 32 - 1  # numpy's
+
+
+def require_seed(seed: Any) -> None:
+    """Refuse what numpy's and torch's generators do not both take."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise TrainingError(f'seed is {seed!r}; expected an integer from 0 to {LARGEST_SEED}')
+
+
+def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None) -> None:
+    """Refuse what a prepared configuration says of the run itself.
+
+    Args:
+        raw: the configuration as plain dicts and lists.
+        optimizer, scheduler: objects that are used in place of what the configuration says.
+
+    Raises:
+        TrainingError: NaN, an unknown optimizer or policy, or crops that are too small for the network.
+    """
+    train = raw.get('train') or {}
+    for path, value in _numbers(train, 'train'):
+        if math.isnan(value):
+            raise TrainingError(f'{path} is NaN; expected a number')
+    if optimizer is None:
+        require_known_optimizer((train.get('optimizer') or {}).get('type', 'AdamW'))
+    if scheduler is None and train.get('lr_scheduler'):
+        require_known_policy(train['lr_scheduler'])
+    pipeline = ((raw.get('dataset') or {}).get('train') or {}).get('pipeline') or []
+    for index, step in enumerate(pipeline):
+        if isinstance(step, dict) and step.get('type') == 'SegRandomCrop':
+            _require_large_enough(step.get('crop_size'), f'dataset.train.pipeline[{index}].crop_size')
+
+
+def precision(name: Any, device_type: str) -> torch.dtype | None:
+    """The type that a run computes in; None for float32.
+
+    Args:
+        name: `amp` or `train.amp`.
+        device_type: `cpu` or `cuda`.
+
+    Raises:
+        TrainingError: the name is none, or the device cannot do it.
+    """
+    if not name:
+        return None
+    if not isinstance(name, str) or name not in PRECISIONS:
+        raise TrainingError(f'train.amp is {name!r}; accepted: bf16, fp16, or null for float32')
+    if PRECISIONS[name] == torch.float16 and device_type == 'cpu':
+        raise TrainingError('train.amp is fp16, which needs a GPU; use bf16 or null on a CPU')
+    return PRECISIONS[name]
+
+
+def require_decay(decay: Any) -> None:
+    """Refuse what is no decay of the weights' moving average (`ema` or `train.ema`)."""
+    number = isinstance(decay, (int, float)) and not isinstance(decay, bool)
+    if decay not in (None, False, True) and not (number and 0 < decay < 1) or number and decay == 1:
+        raise TrainingError(f'train.ema is {decay!r}; expected a decay between 0 and 1, true for 0.9998, or null')
+
+
+def require_writable(folder: str) -> None:
+    """Make the work directory.
+
+    Raises:
+        TrainingError: it is a file, or cannot be written.
+    """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise TrainingError(f'work_dir {folder} is a file; choose a folder, which need not exist')
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(f'work_dir {folder} cannot be written ({error}); choose another with work_dir=…') from None
+
+
+def _require_large_enough(size: Any, path: str) -> None:
+    sides = list(size) if isinstance(size, (list, tuple)) else [size]
+    if any(isinstance(side, (int, float)) and side < SMALLEST_SIDE for side in sides):
+        raise TrainingError(f'{path} is {sides}; accepted: sides of at least {SMALLEST_SIDE} pixels, the least that '
+                            'the network takes')
+
+
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, item in items:
+        yield from _numbers(item, f'{path}.{key}')
