@@ -286,6 +286,9 @@ def _translate(state):
     for prefix in ('module.', 'model.'):
         if state and all(key.startswith(prefix) for key in state):
             state = {key[len(prefix):]: value for key, value in state.items()}
+    # Beside the averaged weights, mmcv's EMAHook keeps those that training goes on from, as ema_backbone_layers_0_….
+    kept_apart = {'ema_' + key.replace('.', '_') for key in state}
+    state = {key: value for key, value in state.items() if key not in kept_apart}
     if any(re.search(r'\bpatch_embed1\.', key) for key in state):
         return _join_attention(_rename(state, _NVLABS))
     if any('patch_embeddings.0.' in key or 'stages.0.patch_embeddings.' in key for key in state):
