@@ -31,3 +31,4 @@ DEPTH = 64  # of mappings and lists in one another; a published configuration ha
 LOSS_WEIGHT = 1e6  # of the loss, or of a class in it
 BATCH = 4096  # images in a batch of a process
 WORKERS = 256  # loading processes of a process
+LARGEST_SEED = 2 ** 32 - 1  # numpy's

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ms_segformer.limits import SMALLEST_SIDE
+from ms_segformer.limits import LARGEST_SEED, SMALLEST_SIDE
 from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
 MODES = ('whole', 'slide')
@@ -65,6 +65,18 @@ def percentage(text: str) -> float:
     return _number(text.removesuffix('%'), lambda value: 0 <= value <= 100, 'a share in percent, 0 to 100') / 100
 
 
+def learning_rate(text: str) -> float:
+    """A number of at least 0."""
+    return _number(text, lambda value: 0 <= value < math.inf, 'a learning rate: a number of at least 0')
+
+
+def seed(text: str) -> int:
+    """A whole number that numpy's and torch's generators take."""
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {LARGEST_SEED}')
+    return int(text)
+
+
 def device(text: str) -> str:
     """A device as ModelScope names it: `cpu`, `gpu`, `cuda` or `cuda:N`."""
     if not re.fullmatch(r'(cpu|gpu|cuda|xpu)(:\d+)?', text.lower()):
@@ -82,6 +94,14 @@ def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(names)}{meant}')
         return text
     return choose
+
+
+def input_folder(text: str) -> str:
+    """A folder that is there."""
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f'{text} is not a folder' if os.path.lexists(text) else
+                                         f'{text}: no such folder')
+    return text
 
 
 def output_folder(text: str) -> str:

@@ -1,5 +1,10 @@
 """`ms-segformer check-data CONFIG_OR_DIR`: find every unusable pair before training does."""
 
+import argparse
+import os
+
+from .arguments import input_folder, positive_int
+
 HELP = 'open every image and label map of a data set; report unusable files and count the classes'
 
 
@@ -11,15 +16,23 @@ def add_arguments(parser):
                         help='check only this split; may be repeated')
     parser.add_argument('--classes', metavar='FILE',
                         help='text file with one class name per line, in place of what the data say')
-    parser.add_argument('--data-root', metavar='DIR', help='folder that replaces ${data_root} in the configuration')
+    parser.add_argument('--data-root', type=input_folder, metavar='DIR',
+                        help='folder that replaces ${data_root} in the configuration')
     parser.add_argument('--reduce-zero-label', action='store_true',
                         help='for a folder: label 0 is "not labelled" and the others move down by one')
     parser.add_argument('--ignore-index', type=int, default=255, metavar='N',
                         help='for a folder: label value for "not labelled" besides 255')
-    parser.add_argument('--picture', metavar='PNG', help='draw the class histogram into this file')
+    parser.add_argument('--picture', type=picture, metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
     parser.add_argument('--all', action='store_true', help='name every file (otherwise 10 per kind of problem)')
-    parser.add_argument('-j', '--jobs', type=int, metavar='N', help='processes; default: one per core')
+    parser.add_argument('-j', '--jobs', type=positive_int, metavar='N', help='processes; default: one per core')
+
+
+def picture(text: str) -> str:
+    """A file to draw into; its folder need not exist."""
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f'{text} is a folder; name a file')
+    return text
 
 
 def run(args):

@@ -1,5 +1,7 @@
 """`ms-segformer prepare`: official COCO-Stuff label maps → training ids and split files; a small example."""
 
+from .arguments import output_folder, positive_int
+
 HELP = 'convert a data set into the layout that the published configurations train on, or make a small example of one'
 
 
@@ -11,13 +13,15 @@ def add_arguments(parser):
     coco.add_argument('--images', required=True, metavar='DIR', help='folder with train2017 and/or val2017')
     coco.add_argument('--stuffthingmaps', required=True, metavar='DIR', help='folder with the official label maps, '
                       'unpacked from stuffthingmaps_trainval2017.zip')
-    coco.add_argument('-o', '--output', required=True, metavar='DIR', help='folder to write to')
+    coco.add_argument('-o', '--output', type=output_folder, required=True, metavar='DIR',
+                      help='folder to write to')
     coco.add_argument('--no-links', action='store_true', help='do not link the image folders into the output folder')
-    coco.add_argument('-j', '--jobs', type=int, metavar='N', help='processes; default: one per core')
+    coco.add_argument('-j', '--jobs', type=positive_int, metavar='N', help='processes; default: one per core')
     example = kinds.add_parser('example', help='16 small pictures of circles, squares and triangles, to try training',
                                description='Writes images/{train,val}, annotations/{train,val} and classes.txt, '
                                            'always the same.')
-    example.add_argument('-o', '--output', required=True, metavar='DIR', help='a new or empty folder')
+    example.add_argument('-o', '--output', type=output_folder, required=True, metavar='DIR',
+                         help='a new or empty folder')
 
 
 def run(args):

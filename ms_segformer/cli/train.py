@@ -3,9 +3,10 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import device
+from .arguments import device, input_folder, learning_rate, output_folder, positive_int, seed
 
 ALL = 'all'
+CONFIGURATIONS = ('.json', '.py', '.yml', '.yaml')  # what ModelScope reads
 KEPT = 3  # a checkpoint of B0 with its trainer state takes 45 MB, one of B5 a gigabyte
 HELP = 'train a model from a configuration, or fine-tune a model directory or hub id'
 
@@ -14,14 +15,15 @@ def add_arguments(parser):
     parser.add_argument('start', metavar='CONFIG_OR_MODEL',
                         help='a configuration.json to train from scratch with; or a model directory, a hub id, or b0 '
                              'to b5, whose weights are the start')
-    parser.add_argument('--data', metavar='DIR', help='folder with images and label maps (images/train, '
-                        'annotations/train, images/val, …); default: what the configuration names')
+    parser.add_argument('--data', type=input_folder, metavar='DIR', help='folder with images and label maps '
+                        '(images/train, annotations/train, images/val, …); default: what the configuration names')
     parser.add_argument('--classes', metavar='FILE_OR_NAMES', help='class names by id, when they differ: a text file '
                         'with one a line, or names separated by commas')
-    parser.add_argument('--work-dir', default='work_dir', metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--epochs', type=int, metavar='N', help="default: the configuration's")
-    parser.add_argument('--batch-size', type=int, metavar='N', help='per process')
-    parser.add_argument('--lr', type=float, help='learning rate')
+    parser.add_argument('--work-dir', type=output_folder, default='work_dir', metavar='DIR',
+                        help='default: %(default)s')
+    parser.add_argument('--epochs', type=positive_int, metavar='N', help="default: the configuration's")
+    parser.add_argument('--batch-size', type=positive_int, metavar='N', help='per process')
+    parser.add_argument('--lr', type=learning_rate, help='learning rate')
     parser.add_argument('--amp', choices=('bf16', 'fp16'), help='train in mixed precision')
     parser.add_argument('--load-from', metavar='FILE', help='start from these weights (EasyCV, mmsegmentation, NVlabs '
                         'or Hugging Face)')
@@ -29,7 +31,7 @@ def add_arguments(parser):
                         'what earlier runs left there is moved to --work-dir/previous')
     parser.add_argument('--keep-checkpoints', type=count, metavar='N', help='keep the N newest checkpoints and the '
                         f"best one, or all; default: what the configuration says, else {KEPT}")
-    parser.add_argument('--seed', type=int, default=42, help='default: %(default)s')
+    parser.add_argument('--seed', type=seed, default=42, help='default: %(default)s')
     parser.add_argument('--device', type=device, help='cpu, gpu or cuda:N; default: a GPU where there is one')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='any other value of the configuration, e.g. train.lr_scheduler.warmup_iters=100 (values '
@@ -68,10 +70,15 @@ def trainer_arguments(args):
     if args.keep_checkpoints is not None:
         arguments['cfg_modify_fn'] = limit_to(None if args.keep_checkpoints == ALL else args.keep_checkpoints)
     if os.path.isfile(args.start):
+        if not args.start.endswith(CONFIGURATIONS):
+            raise ValueError(f'{args.start} is no configuration (*.json); to start from weights name their model '
+                             f'directory, or add --load-from {args.start}')
         arguments['cfg_file'] = args.start
     else:
         from ms_segformer.metainfo import find_model
         arguments['model'] = find_model(args.start)
+    if args.load_from is not None and not os.path.exists(args.load_from):
+        raise FileNotFoundError(f'{args.load_from}: no such file or model directory (--load-from)')
     given = {'data_root': args.data, 'classes': class_names(args.classes), 'max_epochs': args.epochs, 'amp': args.amp,
              'load_from': args.load_from, 'device': args.device}
     return {**arguments, **{key: value for key, value in given.items() if value is not None}}
@@ -94,21 +101,29 @@ def limit_to(number: int | None) -> Callable[[Any], Any]:
 
 
 def class_names(text):
-    """A file's path as it is; names separated by commas as a list."""
+    """A file's path as it is; names separated by commas as a list.
+
+    Raises:
+        DatasetError, FileNotFoundError: there is no such file, or it or the names cannot be used.
+    """
     import os
-    if text is None or os.path.isfile(text):
-        return text
-    if ',' not in text:
+    if text is None:
+        return None
+    if ',' not in text and not os.path.lexists(text):
         raise FileNotFoundError(f'{text}: no such file; give a text file with one class name a line, or the names '
                                 'separated by commas')
-    return [name.strip() for name in text.split(',') if name.strip()]
+    from ms_segformer.datasets.sources import read_classes
+    if os.path.lexists(text):
+        read_classes(text)
+        return text
+    return read_classes([name.strip() for name in text.split(',') if name.strip()])
 
 
 def parse_options(items):
     """`['a.b=3', 'c=text']` to `{'a.b': 3, 'c': 'text'}`.
 
     Raises:
-        ValueError: an item has no `=`.
+        ValueError: an item has no `=`, or is nested without end.
     """
     import json
     options = {}
@@ -120,4 +135,6 @@ def parse_options(items):
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
+        except RecursionError:
+            raise ValueError(f'--options {key}: lists and mappings in one another without end') from None
     return options

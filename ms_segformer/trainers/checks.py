@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from ..limits import SMALLEST_SIDE
+from ..limits import LARGEST_SEED, SMALLEST_SIDE
 from .errors import TrainingError
 from .optimizer import require_known_optimizer
 from .schedules import require_known_policy
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
-LARGEST_SEED = 2 ** 32 - 1  # numpy's
 
 
 def require_seed(seed: Any) -> None:

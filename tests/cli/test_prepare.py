@@ -164,7 +164,7 @@ def test_the_reference_pairs_come_out(shared, tmp_path):
 def test_a_file_in_the_output_s_place_is_left_alone(download, tmp_path):
     (tmp_path / 'file').write_text('mine')
     with pytest.raises(DatasetError, match=f'^{tmp_path}/file is a file; choose a folder to write to'):
-        prepare_coco(download, tmp_path / 'file')
+        preparation.prepare_coco_stuff(download / 'images', download / 'maps', tmp_path / 'file', jobs=1)
     assert (tmp_path / 'file').read_text() == 'mine'
 
 

@@ -16,11 +16,11 @@ def parse(*words):
 def test_the_command_line_becomes_the_trainer_s_arguments(tmp_path, tiny_model_dir):
     names = tmp_path / 'names.txt'
     names.write_text('a\nb\n')
-    args = parse(tiny_model_dir, '--data', 'D', '--classes', names, '--epochs', 3, '--lr', 0.01, '--batch-size', 4,
+    args = parse(tiny_model_dir, '--data', tmp_path, '--classes', names, '--epochs', 3, '--lr', 0.01, '--batch-size', 4,
                  '--amp', 'bf16', '--resume', '--options', 'train.ema=0.9', 'train.lr_scheduler.warmup=null',
                  'model.pretrained=mit.pth')
     assert train.trainer_arguments(args) == {
-        'model': str(tiny_model_dir), 'data_root': 'D', 'classes': str(names), 'max_epochs': 3, 'amp': 'bf16',
+        'model': str(tiny_model_dir), 'data_root': str(tmp_path), 'classes': str(names), 'max_epochs': 3, 'amp': 'bf16',
         'resume': True, 'seed': 42, 'work_dir': 'work_dir', 'keep_checkpoints': 3, 'cfg_options': {
             'train.ema': 0.9, 'train.lr_scheduler.warmup': None, 'model.pretrained': 'mit.pth',
             'train.dataloader.batch_size_per_gpu': 4, 'train.optimizer.lr': 0.01}}

@@ -1,0 +1,132 @@
+"""What is typed wrongly at `ms-segformer train`, `prepare` and `check-data`: the exit code, and the one line."""
+import json
+import re
+
+import pytest
+
+from ms_segformer.cli.main import main
+from ms_segformer.datasets.example import write_example
+from ms_segformer.models.segformer import Segformer
+
+INTEGER = 'is not a whole number of at least 1'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_example(tmp_path_factory.mktemp('data') / 'shapes')
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with a file `file` and a folder `folder` with another in it."""
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'file').write_text('mine')
+    (tmp_path / 'latin1.txt').write_bytes('Bär\n'.encode('latin-1'))
+    (tmp_path / 'twice.txt').write_text('a\nb\na\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said_by(words, capsys):
+    """(exit code, lines on the error stream that are no log lines) of a command line."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as done:
+        code = done.code
+    lines = capsys.readouterr().err.splitlines()
+    return code, [line for line in lines if not re.match(r'\d{4}-\d\d-\d\d |WARNING: |INFO: ', line)]
+
+
+def check(words, code, message, place, capsys):
+    before = sorted(path.relative_to(place) for path in place.rglob('*'))
+    found, lines = said_by(words, capsys)
+    assert (found, len(lines)) == (code, 1), lines
+    assert lines[0].startswith('error: ') and re.search(message, lines[0]), lines[0]
+    assert sorted(path.relative_to(place) for path in place.rglob('*')) == before, 'something was written'
+
+
+@pytest.mark.parametrize('words, message', [
+    ('--epochs 0', f"--epochs: '0' {INTEGER}"), ('--epochs -1', f"--epochs: '-1' {INTEGER}"),
+    ('--epochs 1.5', f"--epochs: '1.5' {INTEGER}"), ('--batch-size 0', f"--batch-size: '0' {INTEGER}"),
+    ('--lr nan', "--lr: 'nan' is not a learning rate: a number of at least 0"),
+    ('--lr -1', "--lr: '-1' is not a learning rate"), ('--lr inf', "--lr: 'inf' is not a learning rate"),
+    ('--seed -1', "--seed: '-1' is not a whole number from 0 to 4294967295"),
+    ('--seed 4294967296', "--seed: '4294967296' is not a whole number from 0"),
+    ('--amp int8', "--amp: invalid choice: 'int8'"), ('--keep-checkpoints 0', "'0' is neither a number of at least 1"),
+    ('--work-dir file', '--work-dir: file is not a folder; name a folder to write to'),
+    ('--work-dir file/below', '--work-dir: file is not a folder'), ('--data none', '--data: none: no such folder'),
+    ('--data file', '--data: file is not a folder'), ('--device tpu', "--device: 'tpu' is no device")])
+def test_usage_of_train(words, message, place, capsys):
+    check(['train', 'demo', *words.split()], 2, message, place, capsys)
+
+
+@pytest.mark.parametrize('words, message', [
+    ('prepare example -o file', '-o/--output: file is not a folder'),
+    ('prepare coco-stuff --images folder --stuffthingmaps folder -o file', '-o/--output: file is not a folder'),
+    ('prepare coco-stuff --images folder --stuffthingmaps folder -o out -j 0', f"-j/--jobs: '0' {INTEGER}"),
+    ('prepare', 'the following arguments are required: DATASET'), ('prepare examples -o out', "invalid choice: 'exam"),
+    ('check-data folder -j 0', f"-j/--jobs: '0' {INTEGER}"),
+    ('check-data folder --picture folder', '--picture: folder is a folder; name a file'),
+    ('check-data folder --data-root none', '--data-root: none: no such folder')])
+def test_usage_of_the_others(words, message, place, capsys):
+    check(words.split(), 2, message, place, capsys)
+
+
+@pytest.mark.parametrize('words, message', [
+    ('prepare example -o folder', 'folder holds something already; choose a folder that is empty or does not exist$'),
+    ('prepare coco-stuff --images none --stuffthingmaps folder -o out', 'none is not a folder; pass the unpacked'),
+    ('check-data none', 'none does not exist; give a configuration file'),
+    ('check-data folder', 'folder has no images with label maps in known places'),
+    ('train none', 'none: no such directory'), ('train demo --data folder', 'folder has no images with label maps'),
+    ('train demo --classes none.txt', 'none.txt: no such file; give a text file with one class name a line'),
+    ('train demo --classes folder', 'folder is not a regular file; class names stand in a text file'),
+    ('train demo --classes latin1.txt', 'latin1.txt is not UTF-8 text .*; save it as UTF-8$'),
+    ('train demo --classes twice.txt', r"classes holds \['a'\] more than once"),
+    ('train demo --classes a,b,a', r"classes holds \['a'\] more than once"),
+    ('train demo --classes ,', 'classes is a list of names or the path of a text file'),
+    ('train demo --load-from none.pth', 'none.pth: no such file or model directory'),
+    ('train demo --options train.ema', "--options takes KEY=VALUE, got 'train.ema'"),
+    ('train file', r'file is no configuration \(\*\.json\); to start from weights name their model directory, or add '
+     r'--load-from file$'),
+    (f'train demo --options train.ema={"[" * 200_000}', 'train.ema: lists and mappings in one another without end$')])
+def test_what_is_found_before_anything_is_read(words, message, place, capsys):
+    check(words.split(), 1, message, place, capsys)
+
+
+OPTIONS = [
+    ('train.optimizer.type=Adamm', r"train.optimizer.type is 'Adamm' \(did you mean Adam\?\)"),
+    ('train.optimizer.type=Optimizer', "train.optimizer.type is 'Optimizer'"),
+    ('train.optimizer.type=lr_scheduler', "train.optimizer.type is 'lr_scheduler'"),
+    ('train.lr_scheduler.policy=polly', r"train.lr_scheduler.policy is 'polly' \(did you mean poly\?\)"),
+    ('train.hooks=5', 'train.hooks is 5'), ('train.optimizer.lr=NaN', 'train.optimizer.lr is nan'),
+    ('train.optimizer.betas=[NaN,0.9]', 'train.optimizer.betas.0 is NaN; expected a number'),
+    ('train.max_epoch=3', r'train.max_epoch \(did you mean max_epochs\?\)'),
+    ('train.amp=fp16', 'train.amp is fp16, which needs a GPU'),
+    ('train.crop_size=[8,8]', 'unknown key train.crop_size'),
+    ('dataset.train.pipeline.1.crop_size=[8,8]',
+     r'pipeline\[1\].crop_size is \[8, 8\]; accepted: sides of at least 29')]
+
+
+@pytest.mark.parametrize('option, message', OPTIONS)
+def test_what_an_option_says(option, message, place, data, tiny_model_dir, capsys, monkeypatch):
+    monkeypatch.setattr(Segformer, '__init__', lambda *args, **more: pytest.fail('builds a model'))
+    check(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--options', option], 1, message, place, capsys)
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--amp', 'fp16'], 'train.amp is fp16, which needs a GPU; use bf16 or null on a CPU$'),
+    (['--options', 'train.max_epochs=0'], None), (['--classes', 'only,three,classes'], None)])
+def test_what_does_not_go_together(words, message, place, data, tiny_model_dir, capsys):
+    command = ['train', tiny_model_dir, '--data', data, '--device', 'cpu', *words]
+    if message is not None:
+        check(command, 1, message, place, capsys)
+        return
+    command += ['train.max_epochs=0'] if '--options' in words else ['--epochs', 1, '--options']
+    command += ['train.dataloader.workers_per_gpu=0', f'dataset.train.pipeline.0.img_scale={json.dumps([64, 48])}']
+    code, lines = said_by(command, capsys)
+    assert code == 1 and len(lines) == 1
+    if '--options' in words:
+        assert lines[0].startswith('error: there is nothing to train: max_epochs is 0.')
+    else:
+        assert re.match(r'error: label map .*\.png holds the values \[3\] .*; the 3 classes are 0-2 and 255', lines[0])
