@@ -6,6 +6,7 @@
 Both take `img`, N×3×H×W float32: the RGB image, scaled, minus the configuration's mean, over its std; and give
 `logits`, N×C×ceil(H/4)×ceil(W/4) float32. `postprocess.segment` says how label maps come from them.
 """
+import math
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
 from ..files import atomic_write
-from ..limits import SMALLEST_SIDE
+from ..limits import SMALLEST_SIDE, WHOLE_PIXELS
 from ..metainfo import MODEL, ONNX_OPSETS, TASK
 from ..runtime.onnx_graph import OPSET, write_onnx
 from ..runtime.silent_import import import_onnxruntime, import_openvino
@@ -110,6 +111,8 @@ def _checked(shape):
     if len(shape) != 4 or shape[1] != 3 or shape[0] < 1 or min(shape[2:]) < SMALLEST_SIDE:
         raise ExportError(f'shape {tuple(shape)}; expected (N, 3, H, W) with sides of at least {SMALLEST_SIDE} pixels, '
                           'or None for any N, H and W')
+    if math.prod(shape) > 3 * WHOLE_PIXELS:
+        raise ExportError(f'shape {tuple(shape)}; accepted: up to {WHOLE_PIXELS:,} pixels in a batch')
     return tuple(shape)
 
 

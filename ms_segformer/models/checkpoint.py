@@ -13,16 +13,16 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..config import warn_once
 from ..files import atomic_write
 from ..metainfo import variant_of
 from .pickle_interpreter import CheckpointError, SetAside, shown
-from .torch_file import read_torch_file, regular_file, write_torch_file
+from .torch_file import check_start, read_torch_file, regular_file, write_torch_file
 
 SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 PREFERRED = 'pytorch_model.pt'  # ModelScope's name for the weights of a model directory
@@ -64,7 +64,7 @@ def find_checkpoint(model_dir: str | Path) -> Path:
         return found[0]
     names = _some(path.name for path in found)
     if folder / PREFERRED in found:
-        _warn_once(f'{folder}: more than one checkpoint ({names}); {PREFERRED} is taken')
+        warn_once(f'{folder}: more than one checkpoint ({names}); {PREFERRED} is taken')
         return folder / PREFERRED
     if found:
         raise CheckpointError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the directory, '
@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         CheckpointError: the file is truncated or damaged, or is no checkpoint.
     """
     path = regular_file(path)
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    content, set_aside = (_read_safetensors(path), ()) if path.suffix == '.safetensors' else _read_torch(path)
     meta: dict = {}
     for wrapper in ('state_dict', 'model', 'module'):
         if isinstance(content.get(wrapper), dict):
@@ -95,6 +95,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         state = _translate(_tensors(content, path.stat().st_size))
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
+    if set_aside:
+        warn_once(f'{path}: set aside, for they are neither tensors nor plain values: {_some(set_aside)}')
     return state, {key: value for key, value in meta.items() if not isinstance(value, SetAside)}
 
 
@@ -178,9 +180,13 @@ def checkpoint_variant(state: dict[str, torch.Tensor]) -> str | None:
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError, safe_open
     try:
+        with open(path, 'rb') as file:
+            check_start(file.read(64))
         with safe_open(path, 'pt') as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
             digest = (file.metadata() or {}).get(DIGEST_KEY)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f'{path}: not a readable safetensors file ({error}); it may be truncated, fetch it '
                               'again') from None
@@ -200,24 +206,29 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_torch(path: Path) -> dict:
+def _read_torch(path: Path) -> tuple[dict, tuple[str, ...]]:
+    """The content of a file and the names that were set aside in it."""
     file = read_torch_file(path)
     if isinstance(file.content, SetAside):
         raise CheckpointError(f'{path}: a whole pickled object ({shown(file.content.name)}), whose weights are not to '
                               'be had without running its code. Where that code is, save its state_dict() instead')
     if not isinstance(file.content, dict):
         raise CheckpointError(f'{path}: holds a {type(file.content).__name__}; expected a state dict')
-    if file.set_aside:
-        _warn_once(f'{path}: set aside, for they are neither tensors nor plain values: {_some(file.set_aside)}')
-    return file.content
+    return file.content, file.set_aside
+
+
+_ODD_TENSORS = {  # part of the name of what makes it -> what it is
+    'sparse': 'a sparse tensor', 'qtensor': 'a quantised tensor', 'Complex': 'a complex tensor',
+    'meta_tensor': 'a tensor without numbers (of the device "meta")', 'tensor_v3': 'a tensor of 8-bit floats'}
 
 
 def _tensors(content: dict, size: int) -> dict[str, torch.Tensor]:
     """The tensors of a state dict from a file of `size` bytes; what else stands among them is left out."""
     for key, value in content.items():
         if isinstance(value, SetAside) and value.name.startswith('torch'):
-            raise CheckpointError(f'{shown(key)} is none of the dense tensors that weights are ({shown(value.name)}); '
-                                  'save the model in plain float32')
+            kind = next((words for part, words in _ODD_TENSORS.items() if part in value.name), shown(value.name))
+            raise CheckpointError(f'{shown(key)} is {kind}; weights are dense tensors of floating-point numbers: save '
+                                  'the model in plain float32')
     state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise CheckpointError(f'holds no tensors (top-level entries: {_some(content)}); expected a state dict')
@@ -243,11 +254,6 @@ def _check_values(state: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     if spoiled:
         raise CheckpointError(f'{source}: NaN or infinite weights in {_some(spoiled)}: damaged, or saved after the '
                               'training had diverged; take an earlier checkpoint')
-
-
-@lru_cache(maxsize=1024)
-def _warn_once(message: str) -> None:
-    logger.warning('%s', message)
 
 
 def _mismatch(source, state, expected, missing, unexpected, shapes):

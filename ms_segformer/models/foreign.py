@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..config import ConfigurationError
+from ..config import ConfigurationError, is_number, load_json, read_configuration
 from ..files import atomic_write
 from ..metainfo import MODEL, PIPELINE, TASK
 from .checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
@@ -41,20 +41,21 @@ def convert(source, target, classes=None):
     source, target = Path(source), Path(target)
     file = source if source.is_file() else _weights_of(source)
     state, meta = read_checkpoint(file)
-    described = json.loads((source / 'config.json').read_text()) if source.is_dir() else {}
     try:
+        described = load_json(source / 'config.json') if source.is_dir() else {}
         section = model_section(state, described)
         names = _class_names(classes, described, meta, section['decode_head']['num_classes'])
         palette = _palette(meta)
+        configuration = {
+            'task': TASK, 'framework': 'pytorch', 'model': section, 'pipeline': {'type': PIPELINE},
+            'dataset': {'val': {'type': 'SegDataset', 'data_source': {'type': 'SegSourceRaw', 'classes': names},
+                                'pipeline': _test_pipeline(source)}},
+            'CLASSES': names, **({'PALETTE': palette} if palette else {}),
+        }
+        read_configuration(configuration)
         model = _built(section, state, str(file))
     except (CheckpointError, ConfigurationError) as error:
         raise CheckpointError(f'{file}: {str(error).removeprefix(f"{file}: ")}') from None
-    configuration = {
-        'task': TASK, 'framework': 'pytorch', 'model': section, 'pipeline': {'type': PIPELINE},
-        'dataset': {'val': {'type': 'SegDataset', 'data_source': {'type': 'SegSourceRaw', 'classes': names},
-                            'pipeline': _test_pipeline(source)}},
-        'CLASSES': names, **({'PALETTE': palette} if palette else {}),
-    }
     content = json.dumps(configuration, indent=2, ensure_ascii=False).encode()  # complete before anything is written
     save_checkpoint(target / 'pytorch_model.pt', model, {'CLASSES': names})
     with atomic_write(target / 'configuration.json') as temporary:
@@ -97,15 +98,15 @@ def model_section(state, described=None):
     hidden = _convolution(state, 'backbone.layers.0.1.0.ffn.layers.0.weight').shape[0]
     depths = [_depth(state, i) for i in stages]
     reductions = [_reduction(state, i) for i in stages]
-    heads = list(described.get('num_attention_heads') or (1, 2, 5, 8))
-    if [dims[0] // heads[0] * count for count in heads] != dims:
+    heads = described.get('num_attention_heads') or [1, 2, 5, 8]
+    if not _are_counts(heads) or [dims[0] // heads[0] * count for count in heads] != dims:
         raise CheckpointError(f'stages of {dims} channels with {heads} heads: not of one width per head')
     return {
         'type': MODEL, 'pretrained': None,
         'backbone': {
             'type': 'MixVisionTransformer', 'embed_dims': dims[0] // heads[0], 'num_layers': depths, 'num_heads': heads,
             'patch_sizes': [projection.shape[-1] for projection in projections],
-            'strides': list(described.get('strides') or (4, 2, 2, 2)), 'sr_ratios': reductions,
+            'strides': described.get('strides') or [4, 2, 2, 2], 'sr_ratios': reductions,
             'mlp_ratio': hidden // dims[0], 'qkv_bias': 'backbone.layers.0.1.0.attn.attn.in_proj_bias' in state,
             'drop_path_rate': described.get('drop_path_rate', 0.1),
             # transformers leaves every norm at torch's default, whatever its layer_norm_eps says
@@ -118,6 +119,11 @@ def model_section(state, described=None):
             'loss_decode': {'type': 'CrossEntropyLoss'},
         },
     }
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) == 4 and all(
+        type(value) is int and value > 0 for value in values)
 
 
 def _convolution(state: dict[str, torch.Tensor], key: str) -> torch.Tensor:
@@ -159,7 +165,9 @@ def _of_meta(meta: dict[str, Any], key: str) -> list | tuple:
 
 def _class_names(classes: list | None, described: dict, meta: dict[str, Any], count: int) -> list[str]:
     labels = described.get('id2label')
-    names = classes or _of_meta(meta, 'CLASSES') or (labels and [labels[key] for key in sorted(labels, key=int)])
+    if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+        labels = {}
+    names = classes or _of_meta(meta, 'CLASSES') or [labels[key] for key in sorted(labels, key=int)]
     if not names:
         raise CheckpointError(f'has no class names; give the {count} names with classes=[…] (--classes FILE)')
     if len(names) not in (count, count - 1):
@@ -184,16 +192,23 @@ def _test_pipeline(source):
     """The test pipeline: that of `preprocessor_config.json`, else the short side to 512 as in the paper."""
     settings, scale, keep_ratio = {}, [2048, 512], True
     if (source / 'preprocessor_config.json').is_file():
-        settings = json.loads((source / 'preprocessor_config.json').read_text())
+        settings = load_json(source / 'preprocessor_config.json')
         size = settings.get('size', 512)
         size = size if isinstance(size, dict) else {'height': size, 'width': size}
         scale, keep_ratio = [size.get('width', 512), size.get('height', 512)], False
-    mean, std = ([255 * value for value in settings[key]] if key in settings else list(default)
+    mean, std = (_on_255(settings, key) if key in settings else list(default)
                  for key, default in (('image_mean', MEAN), ('image_std', STD)))
     return [{'type': 'MMMultiScaleFlipAug', 'img_scale': scale, 'flip': False, 'transforms': [
         {'type': 'MMResize', 'keep_ratio': keep_ratio},
         {'type': 'MMNormalize', 'mean': mean, 'std': std, 'to_rgb': True},
         {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}]
+
+
+def _on_255(settings: dict, key: str) -> list[float]:
+    values = settings[key]
+    if not isinstance(values, list) or not all(is_number(value, float) for value in values):
+        raise CheckpointError(f'preprocessor_config.json: {key} is {shown(values)}; expected three numbers')
+    return [255 * value for value in values]
 
 
 def _main():

@@ -57,11 +57,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
     try:
         with open(path, 'rb') as file:
             start = file.read(64)
-            if not start:
-                raise CheckpointError('the file is empty; fetch it again')
-            if start.startswith(b'version https://git-lfs'):
-                raise CheckpointError('a pointer of git-lfs, not the checkpoint itself; fetch that with '
-                                      '`git lfs pull`, or download it')
+            check_start(start)
             if start.startswith(b'PK\x03\x04'):
                 digest = _verify_seal(file)
                 return TorchFile(*_read_zip(file, size), digest)
@@ -80,16 +76,35 @@ def regular_file(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
-        CheckpointError: the path cannot be looked at.
+        CheckpointError: it is a folder, or cannot be looked at.
     """
     path = Path(path)
+    if '\0' in str(path):
+        raise FileNotFoundError(f'{str(path)!r}: no such checkpoint file; this can be no file name')
     try:
+        if path.is_dir():
+            raise CheckpointError(f'{path}: a folder; expected a checkpoint file')
         found = path.is_file()
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise CheckpointError(f'{path}: {error.strerror}') from None
     if not found:
         raise FileNotFoundError(f'{path}: no such checkpoint file')
     return path
+
+
+def check_start(start: bytes) -> None:
+    """Refuse what often lies in the place of a checkpoint, by the first 64 bytes of the file.
+
+    Raises:
+        CheckpointError: the file is empty, a Git LFS pointer or a web page.
+    """
+    if not start:
+        raise CheckpointError('the file is empty; fetch it again')
+    if start.startswith(b'version https://git-lfs'):
+        raise CheckpointError('a Git LFS pointer, not the file: run `git lfs pull`, or download the file')
+    if re.match(rb'\s*<[!?A-Za-z][^\0]{5}', start):
+        raise CheckpointError(f'a web page ({shown(start.lstrip()[:40].decode(errors="replace"))}), not a checkpoint; '
+                              'fetch it again')
 
 
 def write_torch_file(path: str | Path, content: Any) -> str:

@@ -85,6 +85,11 @@ def test_other_operator_sets_are_refused(exporter, opset, tmp_path):
         exporter.export_onnx(str(tmp_path), opset=opset)
 
 
+def test_a_shape_that_takes_gigabytes_is_refused(exporter, tmp_path):
+    with pytest.raises(ExportError, match='up to 16,777,216 pixels'):
+        exporter.export_onnx(str(tmp_path), shape=(1, 3, 100_000, 100_000))
+
+
 def test_command_line(kind, tiny_model_dir, tmp_path, capsys):
     from ms_segformer.cli import main
     folder = tmp_path / 'model'

@@ -119,7 +119,8 @@ def test_files_that_are_no_checkpoint_are_clear_errors(tmp_path, tiny_model_dir,
     name, content, message = list(bad_files(tmp_path, tiny_model_dir / 'pytorch_model.pt'))[case]
     path = tmp_path / f'bad{suffix}'
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=message if suffix == '.pt' else 'not a readable safetensors'):
+    message = message if suffix == '.pt' or not content else 'not a readable safetensors'
+    with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
     assert 'ran' not in capsys.readouterr().out
 
@@ -191,7 +192,7 @@ def test_weights_that_are_none_are_refused(tmp_path, tiny_model_dir, weights, ho
     ({3: torch.ones(1)}, 'no names but 3'),
     ({'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1), 'segformer.encoder.block.0.0.attention.self'
       '.query.weight': torch.ones(2, 2)}, 'query, key and value .* missing'),
-    ({'a': torch.ones(2, 2).to_sparse()}, 'none of the dense tensors'),
+    ({'a': torch.ones(2, 2).to_sparse()}, 'a sparse tensor'),
 ])
 def test_state_dicts_that_are_none_are_clear_errors(tmp_path, state, message):
     torch.save(state, tmp_path / 'odd.pt')
@@ -222,3 +223,28 @@ def test_paths_that_cannot_be_looked_at_are_named(tmp_path):
     (tmp_path / 'folder.pt').mkdir()
     with pytest.raises(CheckpointError, match='no checkpoint .* found only: folder.pt'):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', 'the file is empty'), (b'<!DOCTYPE html><html>', 'a web page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n',
+     'a Git LFS pointer, not the file: run `git lfs pull`')])
+@pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
+def test_what_was_saved_in_the_place_of_a_checkpoint_is_named(tmp_path, suffix, content, message):
+    (tmp_path / f'model{suffix}').write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'model{suffix}: {message}'):
+        read_checkpoint(tmp_path / f'model{suffix}')
+
+
+@pytest.mark.parametrize('change, said', [
+    (lambda value: value.flatten(1).to_sparse(), 'a sparse tensor'),
+    (lambda value: value.to(torch.complex64), 'a complex tensor'),
+    (lambda value: value.to('meta'), 'a tensor without numbers'),
+    (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), 'a quantised tensor'),
+])
+def test_tensors_that_are_no_weights_are_named(tmp_path, weights, caplog, change, said):
+    torch.save({**weights, 'decode_head.conv_seg.weight': change(weights['decode_head.conv_seg.weight'])},
+               tmp_path / 'odd.pt')
+    with pytest.raises(CheckpointError, match=f'odd.pt: decode_head.conv_seg.weight is {said}.*; .*float32'):
+        read_checkpoint(tmp_path / 'odd.pt')
+    assert not caplog.records  # the error says it all

@@ -198,3 +198,24 @@ def test_a_model_is_not_built_before_its_shapes_agree(tmp_path, tiny_model_dir, 
     with pytest.raises(CheckpointError, match=f'odd.pt: .*({message})'):
         convert(tmp_path / 'odd.pt', tmp_path / 'target', ['a'] * 172)
     assert not (tmp_path / 'target').exists()
+
+
+@pytest.mark.parametrize('described, preprocessing, message', [
+    ({'num_attention_heads': 5}, {}, '5 heads'), ({'num_attention_heads': [0, 1, 2, 3]}, {}, 'not of one width'),
+    ({'strides': 3}, {}, 'strides is 3'), ({'id2label': {'x': 'y'}}, {}, 'has no class names'),
+    ({'drop_path_rate': 'x'}, {}, 'drop_path_rate'), ([], {}, 'must be a mapping'),
+    ({'id2label': 172}, {}, 'has no class names'), ({}, {'size': 'large'}, 'img_scale'),
+    ({}, {'size': 10 ** 6}, 'img_scale'), ({}, {'image_mean': 'grey'}, 'image_mean is'), ({}, [], 'must be a mapping')])
+def test_what_a_directory_of_transformers_says_is_not_believed(
+        tmp_path, tiny_model_dir, described, preprocessing, message):
+    source = tmp_path / 'source'
+    source.mkdir()
+    state, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
+    torch.save(state, source / 'pytorch_model.bin')
+    labels = {str(i): str(i) for i in range(172)}
+    described = {'id2label': labels, **described} if isinstance(described, dict) else described
+    (source / 'config.json').write_text(json.dumps(described))
+    (source / 'preprocessor_config.json').write_text(json.dumps(preprocessing))
+    with pytest.raises(CheckpointError, match=message) as error:
+        convert(source, tmp_path / 'target')
+    assert str(error.value).isprintable() and not (tmp_path / 'target').exists()
