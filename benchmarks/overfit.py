@@ -76,13 +76,12 @@ def miou(model, data, split):
     import numpy as np
 
     from ms_segformer.cli import eval as command
-    from ms_segformer.config import read_configuration
-    from ms_segformer.trainers.evaluation import evaluate
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     args = parser.parse_args(['--model', model, '--data', data, '--split', split])
-    settings = read_configuration(model)
-    found = evaluate(command.load(model, settings), command.open_data(args, settings))
+    loaded, settings = command.load(model)
+    from ms_segformer.trainers.evaluation import evaluate
+    found = evaluate(loaded, command.open_data(args, settings))
     present = found.confusion.counts.sum(1) > 0
     return float(np.nanmean(found.confusion.compute()['IoU'][present]))
 

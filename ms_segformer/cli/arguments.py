@@ -23,12 +23,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'error: {message.removeprefix("argument ")} (see {self.prog} --help)\n')
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--device`, `--engine` and `--precision`."""
+def add_engine_arguments(parser: argparse.ArgumentParser, purpose: str = '') -> None:
+    """Add `--device`, `--engine` and `--precision`; the engine's help begins with its purpose."""
     engines = ('auto', *ENGINES)
     parser.add_argument('--device', type=device, help='cpu, gpu or cuda:N; default: a GPU where there is one')
     parser.add_argument('--engine', type=one_of(engines), choices=engines, default='auto', metavar='NAME',
-                        help=f'{", ".join(engines[:-1])} or {engines[-1]} (default: %(default)s)')
+                        help=f'{purpose}{", ".join(engines[:-1])} or {engines[-1]} (default: %(default)s)')
     parser.add_argument('--precision', type=one_of(PRECISIONS), choices=PRECISIONS, default='float32',
                         help='default: %(default)s')
 

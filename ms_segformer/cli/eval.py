@@ -51,7 +51,7 @@ def run(args):
     rank, world_size = distributed.start(device=args.device)
     device = distributed.choose_device(args.device, world_size)
     dataset = open_data(args, settings)
-    model = load(folder, settings).to(device)
+    model = load(folder)[0].to(device)
     found = evaluate(model, dataset, device, test, network=_engine(args, model, device), batch_size=args.batch_size,
                      workers=args.workers, rank=rank, world_size=world_size,
                      progress=rank == 0 and sys.stderr.isatty())
@@ -60,15 +60,17 @@ def run(args):
     return 0
 
 
-def load(folder, settings):
-    """Return the model of a directory with its weights.
+def load(folder):
+    """Return the model of a directory with its weights, and its configuration.
 
     Raises:
-        CheckpointError: it cannot be had.
+        CheckpointError, ConfigurationError: it cannot be had.
     """
+    from ms_segformer.config import read_configuration
     from ms_segformer.models.segformer import Segformer
+    settings = read_configuration(folder)
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
-    return Segformer._instantiate(model_dir=folder, **section)
+    return Segformer._instantiate(model_dir=folder, **section), settings
 
 
 def open_data(args, settings):

@@ -4,6 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import add_engine_arguments, natural, positive_int
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,15 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', metavar='DIR', help='images with label maps: measures the mIoU; what a stopped run '
                         'has measured is kept beside the report, and the next run goes on from it')
     parser.add_argument('--split', default='val', help='default: %(default)s')
-    parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
-    parser.add_argument('--processes', type=int, metavar='N', help='that measure the mIoU together (default: one for '
-                        'each GPU, or one)')
-    parser.add_argument('--workers', type=int, default=0, metavar='N', help='loading processes of each (default: '
+    parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
+    parser.add_argument('--processes', type=positive_int, metavar='N',
+                        help='that measure the mIoU together (default: one for each GPU, or one)')
+    parser.add_argument('--workers', type=natural, default=0, metavar='N', help='loading processes of each (default: '
                         '%(default)s)')
-    parser.add_argument('--device', help='cpu, gpu or cuda:0; default: a GPU where there is one')
-    parser.add_argument('--engine', default='auto', help='that measures the mIoU: auto, torch, openvino or '
-                        'onnxruntime (default: %(default)s)')
-    parser.add_argument('--precision', default='float32', choices=('float32', 'bf16'), help='default: %(default)s')
+    add_engine_arguments(parser, 'that measures the mIoU: ')
     parser.add_argument('--photograph', metavar='FILE_OR_URL', help="ModelScope's test photograph "
                         'image_segmentation.jpg; default: for a published model it is fetched')
     parser.add_argument('--compare', metavar='REPORT', help='a report from another machine: its label maps are '
