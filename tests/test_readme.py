@@ -243,12 +243,18 @@ def after_offline(sandbox, outputs):
     assert outputs[0].count('Works without a network now') == 2 and 'checkpoint loads: yes' in outputs[0]
 
 
+def after_check(sandbox, outputs):
+    assert '| strict load | ok |' in outputs[0] and '| china.jpg, label map of another machine | ok |' in outputs[0]
+    assert (sandbox.folder / 'verify.json').is_file()
+
+
 def after_training(sandbox, outputs):
-    for run in ('run', 'run2', 'run3'):
+    for run in ('run', 'run2', 'run3', 'shapes_run'):
         assert (sandbox.folder / run / 'output' / 'pytorch_model.pt').is_file(), run
     assert 0 <= float(outputs[0].split()[-1]) <= 1
-    assert (sandbox.folder / 'classes.png').is_file() and 'no problems' in outputs[1]
-    assert 'all pixels' in outputs[1] and 'all pixels' in outputs[3]
+    assert float(re.search(r'mIoU (\d+\.\d+) %', outputs[1])[1]) > 70, outputs[1]
+    assert (sandbox.folder / 'classes.png').is_file() and 'no problems' in outputs[2]
+    assert 'all pixels' in outputs[2] and 'all pixels' in outputs[4]
     prepared = {path.name for path in (sandbox.folder / 'coco_stuff164k').iterdir()}
     assert {'annotations', 'train.txt', 'val.txt', 'train2017', 'val2017'} <= prepared
 
@@ -256,7 +262,7 @@ def after_training(sandbox, outputs):
 AFTERWARDS = {'Two commands': after_demo, 'Install': after_install, "The model card's code": after_card,
               'The result': after_result, 'Command line': after_command_line,
               'Large images': after_large_images, 'Export': after_export, 'Without a network': after_offline,
-              'Training': after_training}
+              'Training': after_training, 'Check a model': after_check}
 
 
 def test_few_blocks_are_not_run_and_each_says_why():
