@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_engine_arguments, natural, positive_int
+from .arguments import add_engine_arguments, natural, one_of, output_file, positive_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', metavar='MODEL', help='b0 to b5 or a hub id, downloaded if it is not here yet; a '
                         'model directory; or demo')
     parser.add_argument('--revision', help='of a hub id: branch, tag or commit (default: master)')
-    parser.add_argument('--card', choices=CARDS, help='the published model that a directory holds; by default a '
-                        'directory has no published figures to compare with')
+    parser.add_argument('--card', type=one_of(CARDS), choices=CARDS, help='the published model that a directory '
+                        'holds; by default a directory has no published figures to compare with')
     parser.add_argument('--data', metavar='DIR', help='images with label maps: measures the mIoU; what a stopped run '
                         'has measured is kept beside the report, and the next run goes on from it')
     parser.add_argument('--split', default='val', help='default: %(default)s')
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'image_segmentation.jpg; default: for a published model it is fetched')
     parser.add_argument('--compare', metavar='REPORT', help='a report from another machine: its label maps are '
                         'compared with those made here')
-    parser.add_argument('-o', '--output', default='verify.json', metavar='FILE', help='the report (default: '
-                        '%(default)s)')
+    parser.add_argument('-o', '--output', type=output_file, default='verify.json', metavar='FILE',
+                        help='the report (default: %(default)s)')
     parser.set_defaults(scales=[1.0], flip=False)  # of `eval`, whose data set this is
 
 
