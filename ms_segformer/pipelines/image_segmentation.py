@@ -175,11 +175,12 @@ class SegformerPipeline(Pipeline):
         for index, image, future in items:
             try:
                 prepared[index] = future.result()
-            except (ValueError, OSError) as error:
+            except Exception as error:  # whatever a list holds, the rest of it has a result
+                reason = str(error) if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {error}'
                 name = (without_userinfo(os.fspath(image)) if isinstance(image, (str, os.PathLike))
                         else type(image).__name__)
-                logger.warning('image %d (%s) was left out: %s', index, name, error)
-                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': str(error), 'index': index,
+                logger.warning('image %d (%s) was left out: %s', index, name, reason)
+                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': reason, 'index': index,
                                   'damaged': isinstance(error, DamagedImageError)}
         results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
         return [results[index] for index, *_ in items]

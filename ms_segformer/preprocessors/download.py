@@ -83,6 +83,8 @@ def _request(url: str, known: dict | None) -> urllib.request.Request:
     """What asks for a URL as a user writes it: with spaces, other scripts, and a name and password before the host."""
     parts = urllib.parse.urlsplit(url)
     userinfo, _, host = parts.netloc.rpartition('@')
+    if parts.port == 0:  # asking raises ValueError where it is no number, or one that is taken modulo 65536 later
+        raise DownloadError('port 0 is no port')
     host = host if host.isascii() else host.encode('idna').decode()
     path, query = (urllib.parse.quote(os.fsencode(text), safe="%/:@!$&'()*+,;=?~") for text in parts[2:4])
     request = urllib.request.Request(urllib.parse.urlunsplit((parts.scheme, host, path, query, '')),

@@ -2,20 +2,27 @@
 import base64
 import functools
 import io
+import logging
 import os
 import stat
 import struct
+import sys
 import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .download import DownloadError, download, without_userinfo
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be larger, and would fill the memory
 # Files of these kinds take more memory for a pixel while they are decoded than the 7 bytes of the others, and may have
@@ -25,6 +32,7 @@ BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 # Pillow's decoders of these. Of the others some decode before the size is known (ICO, ICNS), one runs a program (EPS).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
+ANIMATED = ('PNG', 'GIF', 'WEBP', 'TIFF', 'AVIF')  # a JPEG may hold a preview or a gain map besides, which is no page
 
 _pillow_limit = threading.Lock()
 
@@ -53,8 +61,9 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
             - a path, an http(s) or file URL, or a `data:` URL; the content as bytes or as a binary file object;
             - a PIL image of any mode;
             - an array or CPU tensor H×W, H×W×1 (grey), H×W×2 (grey, alpha), H×W×3 or H×W×4 (alpha last). Integers
-              within 0–255 are taken as they are, uint16 with larger values as 0–65535. Floats within 0–1 are taken as
-              that range, other floats within 0–255 as that one. Booleans are black and white;
+              within 0–255 are taken as they are, uint16 with larger values as 0–65535 (as those of a grey image of 32
+              bits are); other integers are refused. Floats, bfloat16 among them, within 0–1 are taken as that range,
+              others within 0–255 as that one. Booleans are black and white;
             - a dict with one of these under `image` or `img`, as the rows of a data set have it.
         channel_order: `'RGB'`, or `'BGR'` for arrays from `cv2.imread`; only arrays are affected.
         max_pixels: a file or PIL image with more pixels is refused before it is decoded. The default also holds files
@@ -62,8 +71,8 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
             JPEG, 59 for WebP, 47 for JPEG 2000.
 
     Returns:
-        H×W×3 uint8 RGB. Transparency is dropped, EXIF orientation applied, 16 bits are reduced to 8; of an animation
-        the first frame is taken.
+        H×W×3 uint8 RGB. Transparency is dropped, EXIF orientation applied, 16 bits are reduced to 8; of an animation,
+        and of a file of several pages, the first is taken, and the log says so.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -72,7 +81,9 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
     check_reading(channel_order, max_pixels)
     if isinstance(source, dict):
         source = _from_row(source)
-    if isinstance(source, np.ndarray) or type(source).__module__.split('.')[0] == 'torch':
+    if 'torch' in sys.modules and isinstance(source, sys.modules['torch'].Tensor):
+        source = _array_of(source)
+    if isinstance(source, np.ndarray):
         return _from_array(np.asarray(source), channel_order)
     if isinstance(source, Image.Image):
         with _damage_named('the PIL image'):
@@ -122,8 +133,29 @@ def _from_row(row):
     raise ImageError(f'a dict with the keys {sorted(map(str, row))}; expected the image under image or img')
 
 
+def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
+    """What a dense tensor on the CPU holds; numpy has no bfloat16, which becomes float32."""
+    import torch
+    if tensor.device.type != 'cpu':
+        raise ImageError(f'a tensor on the device {tensor.device}; expected one on the CPU: pass tensor.cpu()')
+    if tensor.is_nested:
+        raise ImageError('a nested tensor; for several images pass a list: tensor.unbind()')
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ImageError(f'a {"quantised" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
+                         f'tensor.{"dequantize" if tensor.is_quantized else "to_dense"}()')
+    tensor = tensor.detach()
+    try:
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (RuntimeError, TypeError) as error:  # of float8, for one
+        raise ImageError(f'a tensor of {tensor.dtype} that numpy cannot hold ({_one_line(error)}); expected uint8, or '
+                         'floats within 0–255 or 0–1') from None
+
+
 def _from_location(location: str, max_pixels: int) -> np.ndarray:
-    scheme = urllib.parse.urlsplit(location).scheme.lower()
+    try:
+        scheme = urllib.parse.urlsplit(location).scheme.lower()
+    except ValueError as error:  # 'http://['
+        raise ImageError(f'{location}: neither a path nor a URL ({error})') from None
     if scheme in ('http', 'https'):
         try:
             return _decode(io.BytesIO(download(location).content), without_userinfo(location), max_pixels)
@@ -163,7 +195,23 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 def _decode(file, name, max_pixels):
     with open_image(file, name, max_pixels) as image:
+        if image.format in ANIMATED and _several_frames(image):
+            _say_that_the_first_is_taken(name)
         return _from_pil(image, name, max_pixels)
+
+
+def _several_frames(image: Image.Image) -> bool:
+    """Whether a file has frames or pages besides the first; False as well where the next one is damaged."""
+    try:
+        return bool(getattr(image, 'is_animated', False))
+    except Exception:  # each of Pillow's decoders has exceptions of its own
+        return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_that_the_first_is_taken(name: str) -> None:
+    """Once for each name."""
+    logger.warning('%s has several frames or pages; the first is taken', name)
 
 
 @contextmanager
@@ -199,8 +247,11 @@ def _damage_named(name: str) -> Iterator[None]:
 
 
 def _damaged(name: str, error: Exception) -> DamagedImageError:
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    return DamagedImageError(f'{name}: a truncated or damaged image ({reason})')
+    return DamagedImageError(f'{name}: a truncated or damaged image ({_one_line(error)})')
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 @functools.cache
@@ -224,7 +275,9 @@ def _open(file, name, max_pixels):
     with _pillow_limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, own_limit
         try:
-            return Image.open(file, formats=_formats())
+            image = Image.open(file, formats=_formats())
+            _several_frames(image)  # while the limit is on, for which Pillow goes back to the first frame of a GIF
+            return image
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -235,7 +288,7 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     image.load()  # a TIFF is turned upright here, and its size changes
     _check_size(*image.size, kind, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
-    convert = _to_grey(image) if wide else _to_rgb
+    convert = _to_grey(image, name) if wide else _to_rgb
     stored, upright = _canvas(image.width, image.height, image.getexif().get(0x0112, 1))
     for rows, band in _bands(image):
         stored[rows] = convert(band)
@@ -277,12 +330,13 @@ def _to_rgb(band: Image.Image) -> np.ndarray:
     return np.asarray(band if band.mode == 'RGB' else band.convert('RGB'))
 
 
-def _to_grey(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
+def _to_grey(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarray]:
     """What turns bands of a grey image of more than 8 bits into h×w×1 uint8: its range decides how."""
-    dtype = np.dtype(np.float32 if image.mode == 'F' else np.uint16)
-    ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in (np.asarray(band).astype(dtype),)]
+    ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in (np.asarray(band),)]
     low, high = np.min(ranges), np.max(ranges)  # NaN stays NaN
-    convert = _converter(dtype, low, high)
+    dtype = np.dtype(np.float32 if image.mode == 'F' else np.uint16)
+    kind = 'float' if image.mode == 'F' else '32-bit' if image.mode == 'I' else '16-bit'
+    convert = _converter(dtype, low, high, f'{name}: a grey {kind} image')
     return lambda band: convert(np.asarray(band).astype(dtype))[:, :, None]
 
 
@@ -311,16 +365,18 @@ def _to_uint8(array):
         return array.astype(np.uint8) * 255
     if array.dtype.kind not in 'iuf':
         raise ImageError(f'an array of {array.dtype}; expected uint8, or another numeric type within 0–255 or 0–1')
-    return _converter(array.dtype, array.min(), array.max())(array)
+    return _converter(array.dtype, array.min(), array.max(), f'an array of {array.dtype}')(array)
 
 
-def _converter(dtype: np.dtype, low, high) -> Callable[[np.ndarray], np.ndarray]:
+def _converter(dtype: np.dtype, low, high, what: str) -> Callable[[np.ndarray], np.ndarray]:
     """What turns numbers of a type and range into uint8; see `load_image`."""
     if dtype.kind == 'f' and not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError('an array with NaN or infinite values')
-    if low < 0 or high > (65535 if dtype == np.uint16 else 255):
-        raise ImageError(f'an array of {dtype} with values from {low:g} to {high:g}; expected 0–255'
-                         f'{" or 0–1" if dtype.kind == "f" else ""} (normalised tensors are not accepted)')
+        raise ImageError(f'{what} with NaN or infinite values')
+    wide = dtype.kind == 'u' and dtype.itemsize == 2
+    if low < 0 or high > (65535 if wide else 255):
+        raise ImageError(f'{what} with values from {low:g} to {high:g}; expected 0–255'
+                         f'{" or 0–1" if dtype.kind == "f" else " or 0–65535" if wide else ""}: scale them to that '
+                         'range first (normalised tensors are not accepted)')
     if dtype.kind == 'f':
         return lambda array: (array * (255.0 if high <= 1 else 1.0) + 0.5).astype(np.uint8)
     if high > 255:

@@ -1,4 +1,5 @@
 """The registered pipeline, from the file to masks, labels and scores, against the original."""
+import copy
 import io
 import json
 import shutil
@@ -187,6 +188,41 @@ def test_a_bad_item_is_reported_with_its_position_and_the_others_are_returned(ti
     assert results[1]['index'] == 1 and 'broken.jpg' in results[1]['error'] and results[1]['masks'] == []
     assert results[3]['index'] == 3 and 'nowhere.jpg' in results[3]['error']
     assert 'image 1' in caplog.text and 'image 3' in caplog.text
+
+
+class Odd:
+    """What a list may hold too: something that fails in a way of its own."""
+
+    name = 'odd'
+
+    def read(self):
+        raise LookupError('no content')
+
+    def __array__(self, *_, **__):
+        raise LookupError('no array')
+
+
+def test_a_list_of_anything_gives_a_result_or_an_error_for_each(tiny):
+    odd = [None, 3, 1.5, object(), Odd(), Odd, [], (), {}, {'image': None}, set(), b'', 'http://[', 'http://a b/', '',
+           '\0', 'data:x', 'file:///nowhere', np.zeros(0), np.array(None), np.zeros((3, 4), 'M8[s]'), torch.float32,
+           np.zeros((2, 2), object), np.ma.masked_array(np.zeros((4, 4), np.uint8)), torch.zeros(4, 4).to_sparse(),
+           torch.empty(4, 4, device='meta'), torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True),
+           io.StringIO('text'), Image.new('I', (3, 3), 10**6), Image.new('RGB', (0, 5)), random_images()[0]]
+    for results in (tiny(odd), tiny(odd, batch_size=7), list(tiny(iter(odd)))):
+        assert len(results) == len(odd)
+        for index, result in enumerate(results):
+            assert result['index'] == index and result['error'] if 'error' in result else 'seg_map' in result
+        assert ['seg_map' in result for result in results].count(True) == 3
+
+
+def test_a_foreign_exception_is_named_in_its_entry(tiny):
+    def fail(*_, **__):
+        raise LookupError('no content')
+
+    segmenter = copy.copy(tiny)
+    segmenter.preprocessor = fail
+    result, = segmenter([random_images()[0]])
+    assert result['error'] == 'LookupError: no content' and not result['damaged']
 
 
 def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):

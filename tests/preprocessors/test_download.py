@@ -55,6 +55,15 @@ class Handler(BaseHTTPRequestHandler):
     def broken_off(self):
         self.answer(('Content-Length', '100'))
 
+    def chunk_broken_off(self):
+        self.answer(('Transfer-Encoding', 'chunked'), content=b'100\r\ncontent')
+
+    def no_http(self):
+        self.wfile.write(b'SSH-2.0-OpenSSH_9.2\r\n')
+
+    def nothing(self):
+        pass
+
     def elsewhere(self):
         self.answer(('Location', '/plain'), code=302)
 
@@ -135,13 +144,17 @@ def test_urls_are_encoded_where_they_are_not(server, written, sent):
     assert Handler.asked == [f'/{sent}']
 
 
-@pytest.mark.parametrize('url', ['http://[', 'http://127.0.0.1:port/', 'http://' + '图' * 99 + '/'])
+@pytest.mark.parametrize('url', ['http://[', 'http://127.0.0.1:port/', 'http://127.0.0.1:99999/', 'http://a:0/',
+                                 'http://a b/c', 'http://', 'http://a..b/', 'http://127.0.0.1/\ud800',
+                                 'http://' + '图' * 99 + '/'])
 def test_a_url_that_is_none_is_a_download_error(url):
     with pytest.raises(DownloadError):
         download(url)
 
 
-@pytest.mark.parametrize('path, said', [('missing', '404'), ('broken-off', '93 bytes are missing')])
+@pytest.mark.parametrize('path, said', [
+    ('missing', '404'), ('broken-off', '93 bytes are missing'), ('chunk-broken-off', 'IncompleteRead'),
+    ('no-http', 'SSH-2.0'), ('nothing', 'closed connection')])
 def test_what_cannot_be_had_is_said(server, path, said):
     with pytest.raises(DownloadError, match=said):
         download(f'{server}/{path}')

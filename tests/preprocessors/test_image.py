@@ -16,7 +16,14 @@ from PIL import Image, ImageFile, ImageOps
 
 from ms_segformer.preprocessors import download
 from ms_segformer.preprocessors import image as image_module
-from ms_segformer.preprocessors.image import FORMATS, DamagedImageError, ImageError, image_files, load_image
+from ms_segformer.preprocessors.image import (
+    ANIMATED,
+    FORMATS,
+    DamagedImageError,
+    ImageError,
+    image_files,
+    load_image,
+)
 
 
 @pytest.fixture(scope='module')
@@ -54,6 +61,10 @@ FORMS = {
     'float64 0-1': lambda png, rgb: rgb / 255,
     'float16 0-255': lambda png, rgb: rgb.astype(np.float16),
     'tensor': lambda png, rgb: torch.from_numpy(rgb),
+    'tensor with gradients': lambda png, rgb: torch.from_numpy(rgb).float().requires_grad_(),
+    'float16 tensor': lambda png, rgb: torch.from_numpy(rgb).half(),
+    'bfloat16 tensor': lambda png, rgb: torch.from_numpy(rgb).bfloat16(),
+    'big-endian uint16': lambda png, rgb: rgb.astype('>u2') * 257,
 }
 
 
@@ -78,6 +89,7 @@ GREY = {
     'PIL L': Image.fromarray,
     'PIL LA': lambda grey: Image.merge('LA', [Image.fromarray(grey), Image.fromarray(grey // 2)]),
     'PIL I': lambda grey: Image.fromarray(grey.astype(np.int32)),
+    'PIL I of 16 bits': lambda grey: Image.fromarray(grey.astype(np.int32) * 257),
     'PIL I;16': lambda grey: Image.fromarray(grey.astype(np.uint16) * 257),
     'PIL F': lambda grey: Image.fromarray(grey.astype(np.float32)),
     'PIL F 0-1': lambda grey: Image.fromarray((grey / 255).astype(np.float32)),
@@ -129,6 +141,16 @@ def test_awkward_files_are_read(oracle, name, like):
     (np.zeros((3, 10, 12), np.uint8), 'channels-first'), (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
     (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'), (np.full((4, 4), np.nan), 'NaN'),
     (np.full((4, 4), -1.0), 'normalised'), (np.full((4, 4), 300), '0–255'), (np.full((4, 4), 256.0), '0–255 or 0–1'),
+    (np.full((4, 4), 300), 'int64 with values from 300 to 300; expected 0–255: scale them'),
+    (np.full((4, 4), 70_000, np.uint32), 'uint32 with values from 70000'), (np.full((4, 4), -1, np.int32), 'from -1'),
+    (torch.full((4, 4), 2**40), 'int64 with values'), (Image.new('I', (4, 4), 65_536), '0–255 or 0–65535: scale them'),
+    (Image.new('I', (4, 4), -1), 'the PIL image: a grey 32-bit image with values from -1 to -1'),
+    (torch.zeros(4, 4).to_sparse(), r'a sparse tensor.*tensor.to_dense\(\)'),
+    (torch.zeros(4, 4).to_sparse_csr(), 'a sparse tensor'), (torch.zeros(4, 4, device='meta'), r'meta.*tensor.cpu\(\)'),
+    (torch.quantize_per_tensor(torch.zeros(4, 4), 1, 0, torch.quint8), r'a quantised tensor.*tensor.dequantize\(\)'),
+    (torch.nested.nested_tensor([torch.zeros(4, 4)]), 'a nested tensor'),
+    (torch.zeros(4, 4, dtype=torch.cfloat), 'complex64'), ('http://[', 'neither a path nor a URL'),
+    ('http://127.0.0.1:99999/a.jpg', 'cannot be fetched .Port out of range'),
     (np.array([['a']]), 'numeric'), ({'text': 1}, 'under image or img'), ('data:image/png;base64,%', 'base64'),
     ('data:image/png;base64,é', 'base64')])
 def test_what_is_no_image_is_a_clear_error(content, message):
@@ -167,6 +189,40 @@ def test_a_damaged_image_of_any_kind_is_an_image_error(kind):
         except ImageError:
             damaged += 1
     assert damaged
+
+
+@pytest.mark.parametrize('value', [70_000, 2**31, 2**32 - 1])
+def test_a_tiff_of_32_bits_does_not_wrap(tmp_path, value):
+    """By hand: Pillow writes unsigned numbers as if they had a sign."""
+    tags = {256: 2, 257: 2, 258: 32, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: 16}  # 2×2 pixels, from byte 8 on
+    directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, tags[tag]) for tag in tags)
+    (tmp_path / 'a.tif').write_bytes(b'II*\0' + struct.pack('<I', 24) + struct.pack('<4I', 0, 1, 2, value) + directory
+                                     + bytes(4))
+    with pytest.raises(ImageError, match='a.tif: a grey 32-bit image with values from .* expected 0–255 or 0–65535'):
+        load_image(tmp_path / 'a.tif')
+
+
+@pytest.mark.parametrize('kind', ANIMATED)
+def test_of_several_frames_the_first_is_taken_and_that_is_said_once(tmp_path, rgb, kind, caplog):
+    if kind not in Image.SAVE_ALL:
+        pytest.skip(f'this Pillow does not write {kind} with several frames')
+    frames = [Image.fromarray(rgb), Image.new('RGB', rgb.shape[1::-1], 'red'), Image.new('RGB', rgb.shape[1::-1])]
+    frames[0].save(tmp_path / f'one.{kind}', kind)
+    frames[0].save(tmp_path / f'several.{kind}', kind, save_all=True, append_images=frames[1:])
+    for _ in range(2):
+        first = load_image(tmp_path / f'several.{kind}')
+    assert caplog.messages == [f'{tmp_path}/several.{kind} has several frames or pages; the first is taken']
+    assert np.abs(first - load_image(tmp_path / f'one.{kind}').astype(int)).mean() < 5
+    assert len(caplog.messages) == 1, 'of one frame nothing is said'
+
+
+def test_a_damaged_second_frame_does_not_matter(rgb):
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(rgb).quantize(9), Image.fromarray(rgb[::-1].copy()).quantize(9)]
+    frames[0].save(buffer, 'gif', save_all=True, append_images=frames[1:])
+    whole = load_image(buffer.getvalue())
+    for length in range(len(buffer.getvalue()) // 2 + 50, len(buffer.getvalue()), 7):
+        np.testing.assert_array_equal(load_image(buffer.getvalue()[:length]), whole)
 
 
 @pytest.mark.parametrize('kind', ['ICO', 'ICNS', 'TGA', 'EPS'])
