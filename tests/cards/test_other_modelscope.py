@@ -1,4 +1,4 @@
-"""The cards with other releases of ModelScope: `make test-low`, the lowest that is supported; `make test-new`, the newest.
+"""The cards with other releases of ModelScope: the lowest supported one (`make test-low`) and the newest (`test-new`).
 
 MS_SEGFORMER_OTHER_PYTHON names the interpreter of an environment with that release. Releases before 1.36 take no
 MODELSCOPE_ENDPOINT, so they find the hub as a proxy under the name of the real one.
@@ -17,7 +17,7 @@ RUN = ('import sys, argparse; from ms_segformer.cli import run; parser = argpars
        'run.add_arguments(parser); sys.exit(run.run(parser.parse_args(sys.argv[1:])))')
 
 pytestmark = pytest.mark.skipif(
-    not INTERPRETER, reason='MS_SEGFORMER_OTHER_PYTHON is not set: `make test-low` and `make test-new` make such environments')
+    not INTERPRETER, reason='MS_SEGFORMER_OTHER_PYTHON is not set: `make test-low` and `make test-new` do that')
 
 
 @pytest.fixture
