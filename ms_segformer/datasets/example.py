@@ -1,5 +1,7 @@
 """A small data set to try training with: circles, squares and triangles on noisy ground, always the same ones."""
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -35,7 +37,11 @@ def write_example(folder: str | os.PathLike) -> Path:
                 _write(folder / 'annotations' / split / f'{number:02}.png', label)
         (folder / 'classes.txt').write_text(''.join(f'{name}\n' for name in CLASSES), encoding='utf-8')
     except OSError as error:
-        raise DatasetError(f'{folder} cannot be written ({error}); choose another folder') from None
+        for name in ('images', 'annotations'):  # so that the folder is as it was
+            shutil.rmtree(folder / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (folder / 'classes.txt').unlink()
+        raise DatasetError(f'{folder} cannot be written ({error}); make room or choose another folder') from None
     return folder
 
 

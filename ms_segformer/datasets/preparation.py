@@ -164,7 +164,7 @@ def _write_png(target, label):
     os.makedirs(os.path.dirname(target), exist_ok=True)
     temporary = f'{target}.{os.getpid()}{_UNFINISHED}'
     try:
-        png.tofile(temporary)
+        Path(temporary).write_bytes(png.tobytes())  # numpy's tofile says nothing when the disk is full
         os.replace(temporary, target)
     finally:
         if os.path.exists(temporary):

@@ -8,6 +8,7 @@ Both take `img`, N×3×H×W float32: the RGB image, scaled, minus the configurat
 """
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ class SegformerExporter(Exporter):
         with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
             own = temporary.with_suffix('.bin')  # where save_model puts it
             try:
-                openvino.save_model(graph, os.fspath(temporary), compress_to_fp16=compress_to_fp16)
+                _save_openvino(openvino, graph, temporary, compress_to_fp16)
                 if validate and not compress_to_fp16:
                     self._compare(temporary, shape, _run_openvino)
                 os.replace(own, weights)
@@ -103,6 +104,15 @@ class SegformerExporter(Exporter):
         if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise ExportError(f'the exported network differs from the model by {difference:.2g} in its logits; nothing '
                               'was written. Please report it with the versions of torch and the runtime')
+
+
+def _save_openvino(openvino, graph, path: Path, compress_to_fp16: bool) -> None:
+    try:
+        openvino.save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
+    except RuntimeError as error:  # OpenVINO's form of an OSError, without its reason
+        free = shutil.disk_usage(path.parent).free
+        raise ExportError(f'OpenVINO could not write to {path.parent} ({str(error).splitlines()[0]}; {free >> 20} MiB '
+                          'free). Nothing was written; make room or choose another folder') from None
 
 
 def _checked(shape):

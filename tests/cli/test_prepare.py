@@ -14,7 +14,7 @@ from ms_segformer.cli import check_data, prepare
 from ms_segformer.datasets import preparation
 from ms_segformer.datasets.coco_stuff import RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.datasets.sources import read_label
+from ms_segformer.datasets.label_file import read_label
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,19 @@ def test_a_disk_that_cannot_be_written_ends_in_one_message(download, tmp_path, m
     monkeypatch.setattr(preparation, '_write_png', full)
     with pytest.raises(DatasetError, match='No space left on device.*What is finished is kept'):
         prepare_coco(download, tmp_path / 'out', '-j', 1)
+
+
+def test_a_label_map_that_the_disk_has_no_room_for_is_not_written(download, tmp_path):
+    """It used to stand there empty: numpy's `tofile` says nothing when its last bytes cannot be written."""
+    resource = pytest.importorskip('resource')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            preparation._write_png(str(tmp_path / 'a.png'), np.zeros((90, 90), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob('*.png*'))
 
 
 def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(download, tmp_path):

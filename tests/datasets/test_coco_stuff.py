@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ms_segformer.datasets import coco_stuff
-from ms_segformer.datasets.sources import read_label
+from ms_segformer.datasets.label_file import read_label
 
 
 def test_the_eleven_never_annotated_ids_are_left_out():

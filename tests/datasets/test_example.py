@@ -1,6 +1,10 @@
 """The small data set to try training with."""
+import errno
+import os
+
 import pytest
 
+from ms_segformer.datasets import example
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.example import CLASSES, SPLITS, write_example
 from ms_segformer.datasets.inspection import inspect
@@ -32,6 +36,22 @@ def test_nothing_that_is_there_is_touched(tmp_path):
         write_example(tmp_path / 'file')
     with pytest.raises(DatasetError, match=f'^{tmp_path} holds something already; choose a folder that is empty'):
         write_example(tmp_path)
-    with pytest.raises(DatasetError, match=r'cannot be written \(.*Not a directory.*\); choose another folder$'):
+    with pytest.raises(DatasetError, match=r'cannot be written \(.*Not a directory.*\); make room or choose'):
         write_example(tmp_path / 'file' / 'below')
     assert contents(tmp_path) == {'file': b'mine'}
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path, monkeypatch):
+    write = example.Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:10])
+        if path.name == '02.jpg':
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(example.Path, 'write_bytes', full)
+    with pytest.raises(DatasetError, match='a cannot be written .*No space left on device.*; make room'):
+        write_example(tmp_path / 'a')
+    assert contents(tmp_path) == {}
+    monkeypatch.undo()
+    assert write_example(tmp_path / 'a')

@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,20 @@ def test_a_file_with_other_results_is_not_written(exporter, kind, tmp_path, monk
     monkeypatch.setattr(segformer_exporter, runner, lambda path, image: right(path, image) + 1)
     with pytest.raises(ExportError, match='differs from the model by 1'):
         getattr(exporter, f'export_{kind}')(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_said_where_openvino_does_not_say_it(exporter, tmp_path, monkeypatch):
+    openvino = pytest.importorskip('openvino')
+
+    def full(graph, path, **_):
+        Path(path).write_bytes(b'half')
+        Path(path).with_suffix('.bin').write_bytes(b'half')
+        raise RuntimeError('basic_ios::clear: iostream error\n')
+
+    monkeypatch.setattr(openvino, 'save_model', full)
+    with pytest.raises(ExportError, match=f'^OpenVINO could not write to {tmp_path} .*iostream error; .* MiB free.*$'):
+        exporter.export_openvino(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
