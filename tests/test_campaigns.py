@@ -75,8 +75,12 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
     assert len(set(found[0])) == 6 and found[0][3:] == found[1]
 
 
-@pytest.mark.parametrize('name, cases', [('checkpoint_fuzz', 5), ('image_fuzz', 20), ('label_fuzz', 20), ('disk_full', 1)])
-def test_each_campaign_runs(name, cases):
+CASES = {'checkpoint_fuzz': 5, 'image_fuzz': 20, 'label_fuzz': 20, 'disk_full': 1}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_each_campaign_runs(name):
+    cases = CASES[name]
     done = subprocess.run([sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -39,7 +39,7 @@ from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
-from . import checks, configuration, distributed, hooks, resuming, run_state, starting_point, work_dir
+from . import checks, configuration, distributed, hooks, log_file, resuming, run_state, starting_point, work_dir
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
@@ -673,7 +673,8 @@ class EasyCVTrainer(EpochBasedTrainer):
     @contextmanager
     def _explained_failures(self):
         try:
-            yield
+            with log_file.unwritable_raises(self.logger, self.work_dir):
+                yield
         except KeyboardInterrupt:
             self.logger.warning(f'interrupted at epoch {self._epoch + 1}, iteration {self._inner_iter + 1}. '
                                 f'{self._safe()}')

@@ -1,6 +1,8 @@
 """A run killed at any moment and resumed ends with the weights of an unbroken run; failures say what is safe."""
+import contextlib
 import errno
 import json
+import logging
 import math
 import os
 import signal
@@ -124,6 +126,25 @@ def test_a_full_disk_stops_with_what_is_safe(options, monkeypatch):
     names = sorted(path.name for path in Path(trainer.work_dir).glob('*epoch*'))
     assert names == ['epoch_1.pth', 'epoch_1_trainer_state.pth']
     assert_same(weights(trainer.work_dir, 'output/pytorch_model.pt'), weights(trainer.work_dir, 'epoch_1.pth'))
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a file that is always full')
+def test_a_log_file_without_room_stops_in_words(options, capsys):
+    """`logging` prints a traceback for every line, and training went on."""
+    trainer = build_trainer('easycv', options)
+    handler = logging.FileHandler(f'{trainer.work_dir}/a.log', delay=True)
+    handler.stream = open('/dev/full', 'w')
+    trainer.logger.addHandler(handler)
+    try:
+        with pytest.raises(TrainingError, match=r'could not be written .*No space left on device.*a\.log.*Make room'):
+            trainer.train()
+        assert 'Logging error' not in capsys.readouterr().err
+        trainer.logger.info('after it')
+        assert 'Logging error' in capsys.readouterr().err, 'outside of a run logging does as ever'
+    finally:
+        trainer.logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.stream.close()
 
 
 def test_a_work_dir_that_cannot_be_written_is_refused_at_once(options, tmp_path):
