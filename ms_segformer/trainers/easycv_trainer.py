@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 from .. import plugin, schema
 from ..config import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
+from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
 from ..metainfo import TRAINER
@@ -472,8 +473,8 @@ class EasyCVTrainer(EpochBasedTrainer):
                                    options.pop('shuffle', True))
         options.pop('shuffle', None)
         # Its own generator: the global one must not depend on how often a loader was started.
-        return DataLoader(self.train_dataset, sampler=sampler, collate_fn=self.train_data_collator,
-                          generator=torch.Generator().manual_seed(self._seed), **options)
+        return Loader(self.train_dataset, sampler=sampler, collate_fn=self.train_data_collator,
+                      generator=torch.Generator().manual_seed(self._seed), **options)
 
     def get_eval_data_loader(self):
         """Return the loader of this process's share of the evaluation data."""
@@ -481,8 +482,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         for key in ('shuffle', 'persistent_workers'):
             options.pop(key, None)
         sampler = self._given_sampler('val') or ShareSampler(len(self.eval_dataset), self.rank, self.world_size)
-        return DataLoader(self.eval_dataset, sampler=sampler, collate_fn=self.eval_data_collator,
-                          generator=torch.Generator().manual_seed(self._seed), **options)
+        return Loader(self.eval_dataset, sampler=sampler, collate_fn=self.eval_data_collator,
+                      generator=torch.Generator().manual_seed(self._seed), **options)
 
     def _given_sampler(self, split):
         return self._samplers.get(split) if isinstance(self._samplers, dict) else self._samplers

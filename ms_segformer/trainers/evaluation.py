@@ -181,11 +181,13 @@ def predictions(evaluator, dataset, indices, batch_size=1, workers=0):
 
     Yields:
         (index, prediction, label) of each sample; both are H×W uint8 at the image's own size.
-    """
-    from torch.utils.data import DataLoader
 
+    Raises:
+        DatasetError: a pair cannot be used, whichever process noticed.
+    """
+    from ..datasets.loader import Loader
     from ..datasets.seg_dataset import collate
-    for batch in DataLoader(dataset, batch_size, sampler=indices, num_workers=workers, collate_fn=collate):
+    for batch in Loader(dataset, batch_size=batch_size, sampler=indices, num_workers=workers, collate_fn=collate):
         yield from zip(batch['index'], evaluator.predict(batch), batch['label'], strict=True)
 
 

@@ -1,5 +1,4 @@
 """What is typed wrongly at `ms-segformer train`, `prepare` and `check-data`: the exit code, and the one line."""
-import json
 import re
 
 import pytest
@@ -123,10 +122,34 @@ def test_what_does_not_go_together(words, message, place, data, tiny_model_dir, 
         check(command, 1, message, place, capsys)
         return
     command += ['train.max_epochs=0'] if '--options' in words else ['--epochs', 1, '--options']
-    command += ['train.dataloader.workers_per_gpu=0', f'dataset.train.pipeline.0.img_scale={json.dumps([64, 48])}']
+    command += ['train.dataloader.workers_per_gpu=0', 'dataset.train.pipeline.0.img_scale=[64,48]']
     code, lines = said_by(command, capsys)
     assert code == 1 and len(lines) == 1
     if '--options' in words:
         assert lines[0].startswith('error: there is nothing to train: max_epochs is 0.')
     else:
         assert re.match(r'error: label map .*\.png holds the values \[3\] .*; the 3 classes are 0-2 and 255', lines[0])
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_what_a_loading_process_meets_is_one_line_too(split, place, tiny_model_dir, capsys):
+    folder = write_example(place / 'shapes')
+    (folder / 'annotations' / split / '01.png').write_bytes(b'no picture')
+    code, lines = said_by([
+        'train', tiny_model_dir, '--data', folder, '--device', 'cpu', '--epochs', 1, '--options',
+        'train.dataloader.workers_per_gpu=1', 'evaluation.dataloader.workers_per_gpu=1',
+        'dataset.train.pipeline.0.img_scale=[64,48]', 'dataset.train.pipeline.1.crop_size=[32,32]',
+        'dataset.train.pipeline.5.size=[32,32]', 'dataset.val.pipeline.0.img_scale=[96,64]'], capsys)
+    assert code == 1 and len(lines) == 1, lines
+    assert re.match(f'error: label map {folder}/annotations/{split}/01.png.*; restore or remove it', lines[0])
+
+
+def test_what_a_loading_process_of_an_evaluation_meets_is_one_line_too(place, tiny_model_dir, capsys):
+    from modelscope.utils.config import Config
+    folder = write_example(place / 'shapes')
+    (folder / 'images' / 'val' / '02.jpg').write_bytes(b'no picture')
+    (folder / 'classes.txt').write_text('\n'.join(Config.from_file(str(tiny_model_dir / 'configuration.json')).CLASSES))
+    code, lines = said_by(['eval', '--model', tiny_model_dir, '--data', folder, '--workers', 1, '--device', 'cpu',
+                           '--engine', 'torch'], capsys)
+    assert code == 1 and len(lines) == 1, lines
+    assert re.match(f'error: image {folder}/images/val/02.jpg cannot be decoded.*; restore or remove it', lines[0])

@@ -1,0 +1,61 @@
+"""A `DataLoader` that hands on the errors of a data set as they are, also from its worker processes.
+
+torch's own makes a new exception of the worker's, whose message is a traceback of the worker with ours at its end.
+"""
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from .errors import DatasetError
+
+
+class Loader(DataLoader):
+    """Batches of a map-style data set; a `DatasetError` reaches the caller with the message it was raised with.
+
+    Args:
+        dataset: any map-style data set.
+        collate_fn: joins a list of samples into a batch.
+        options: those of torch's `DataLoader`.
+    """
+
+    def __init__(self, dataset: Dataset, collate_fn: Callable[[list], Any], **options: Any):
+        super().__init__(_ErrorsAsSamples(dataset), collate_fn=_ErrorsAsBatches(collate_fn), **options)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            if isinstance(batch, DatasetError):
+                raise batch
+            yield batch
+
+
+class _ErrorsAsSamples(Dataset):
+    """A data set whose samples may be its errors: what a worker returns is pickled as it is."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except DatasetError as error:
+            return error
+
+
+class _ErrorsAsBatches:
+    """A `collate_fn` that returns the first error among its samples, or its own."""
+
+    def __init__(self, collate: Callable[[list], Any]):
+        self.collate = collate
+
+    def __call__(self, samples: list) -> Any:
+        error = next((sample for sample in samples if isinstance(sample, DatasetError)), None)
+        if error is not None:
+            return error
+        try:
+            return self.collate(samples)
+        except DatasetError as error:
+            return error
