@@ -129,6 +129,8 @@ def _other_report(path: str | None) -> dict[str, Any]:
     try:
         photographs = json.loads(Path(path).read_text(encoding='utf-8'))['photographs']
         return {name: {**described, 'cells': list(described['cells'])} for name, described in photographs.items()}
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such file; --compare takes a report of `ms-segformer verify`') from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f'{path} is not a report of `ms-segformer verify`') from None
 

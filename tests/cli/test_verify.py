@@ -146,6 +146,7 @@ def test_weights_that_do_not_fit_are_a_check_that_failed(verify, model, tmp_path
     (['nowhere'], 'nowhere: no such directory'),
     (['demo', '--revision', 'v1'], 'is a directory, which has no revision'),
     (['demo', '--compare', __file__], 'is not a report of `ms-segformer verify`'),
+    (['demo', '--compare', 'nowhere.json'], 'nowhere.json: no such file; --compare takes a report'),
     (['demo', '--data', 'nowhere'], 'nowhere does not exist')])
 def test_what_cannot_be_checked(verify, words, message):
     code, report, printed = verify(*words)
