@@ -97,6 +97,12 @@ def configuration_dir():
     return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'
 
 
+def own_configuration(name: str) -> Path | None:
+    """This package's configuration of a published model, by `b0` … `b5` or a hub id; None for any other text."""
+    variant = VARIANTS.get(name.lower()) or variant_of_hub_id(name)
+    return variant and configuration_dir() / variant.model_name / 'configuration.json'
+
+
 def photographs() -> list[Path]:
     """The photographs that ship with the package, as files."""
     inside = Path(__file__).parent / 'assets'

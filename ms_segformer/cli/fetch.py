@@ -1,21 +1,30 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
+from ms_segformer.hub import HUGGING_FACE, fetch
+
 from .arguments import output_folder
 
-HELP = 'download a published model, to use it without a network later'
+HELP = 'download a published model, or weights to start training from, to use them without a network later'
 
 
 def add_arguments(parser):
-    parser.add_argument('model', help='b0 to b5, or a hub id such as '
-                                      'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k')
+    parser.add_argument('model', help='b0 to b5, a hub id such as '
+                                      'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k, or weights: a '
+                                      f'URL, or {HUGGING_FACE}OWNER/NAME of Hugging Face')
+    parser.add_argument('--imagenet', action='store_true', help="fetch the ImageNet weights that the model's "
+                        'configuration names (model.pretrained), which `train --from imagenet` starts from')
     parser.add_argument('--revision', help='branch, tag or commit (default: master)')
     parser.add_argument('--to', type=output_folder, metavar='DIR',
-                        help="put the files here instead of in ModelScope's cache")
+                        help='put the files here instead of in the cache')
 
 
 def run(args):
     import os
 
+    from ms_segformer.hub import weights
     from ms_segformer.metainfo import find_model
+    if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
+        print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
+        return 0
     model_id = find_model(args.model)
     if os.path.isdir(model_id):
         raise ValueError(f'{args.model} is a model directory on this machine already: {model_id}')
@@ -23,6 +32,20 @@ def run(args):
     print(folder)
     print(f"Works without a network now: pipeline('image-segmentation', {_usable_name(model_id, args, folder)!r})")
     return 0
+
+
+def _imagenet_weights(name: str) -> str:
+    """What the configuration of a model names as `model.pretrained`.
+
+    Raises:
+        ValueError: it names nothing.
+    """
+    from ms_segformer.config import read_configuration
+    from ms_segformer.metainfo import own_configuration
+    named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
+    if named is None:
+        raise ValueError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
+    return named
 
 
 def model_directory(name: str) -> str:
@@ -39,30 +62,6 @@ def model_directory(name: str) -> str:
     from ms_segformer.metainfo import find_model
     found = find_model(name)
     return found if os.path.isdir(found) else fetch(found)
-
-
-def fetch(model_id, revision=None, folder=None):
-    """Download a model repository and return its directory; its cached copy while the hub is out of reach.
-
-    Raises:
-        ConnectionError: the hub cannot be reached, or has no such model; the message says what to try.
-    """
-    from requests import RequestException
-
-    from ms_segformer import plugin
-    copy = plugin.offline_copy(model_id, revision)
-    if copy and folder:
-        raise plugin.HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
-                                    f'lies in {copy}')
-    if copy:
-        return copy
-    from modelscope.hub.snapshot_download import snapshot_download
-    try:
-        return snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {}))
-    except (RequestException, ConnectionError) as error:
-        raise ConnectionError(
-            f'{model_id} (revision {revision or "master"}) could not be downloaded: {error}. Check the id on '
-            f'modelscope.cn, the network, and the variables HTTPS_PROXY and MODELSCOPE_ENDPOINT.') from error
 
 
 def _usable_name(model_id, args, folder):

@@ -3,6 +3,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ms_segformer.hub import IMAGENET, SCRATCH, check_start
+
 from .arguments import device, input_folder, learning_rate, output_folder, positive_int, seed
 
 ALL = 'all'
@@ -25,8 +27,10 @@ def add_arguments(parser):
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='per process')
     parser.add_argument('--lr', type=learning_rate, help='learning rate')
     parser.add_argument('--amp', choices=('bf16', 'fp16'), help='train in mixed precision')
-    parser.add_argument('--load-from', metavar='FILE', help='start from these weights (EasyCV, mmsegmentation, NVlabs '
-                        'or Hugging Face)')
+    parser.add_argument('--from', '--load-from', dest='load_from', metavar='START', help="model (default): the model's "
+                        'weights; imagenet: the backbone that its configuration names (model.pretrained), fetched when '
+                        'it is not there; scratch: random weights; or a file or model directory (EasyCV, '
+                        'mmsegmentation, NVlabs, Hugging Face), a URL, a ModelScope id, or hf:OWNER/NAME')
     parser.add_argument('--resume', action='store_true', help='go on with the newest run in --work-dir; without it '
                         'what earlier runs left there is moved to --work-dir/previous')
     parser.add_argument('--keep-checkpoints', type=count, metavar='N', help='keep the N newest checkpoints and the '
@@ -75,13 +79,25 @@ def trainer_arguments(args):
                              f'directory, or add --load-from {args.start}')
         arguments['cfg_file'] = args.start
     else:
-        from ms_segformer.metainfo import find_model
-        arguments['model'] = find_model(args.start)
-    if args.load_from is not None and not os.path.exists(args.load_from):
-        raise FileNotFoundError(f'{args.load_from}: no such file or model directory (--load-from)')
+        arguments.update(named_model(args.start, args.load_from))
+    if args.load_from is not None:
+        check_start(args.load_from)
     given = {'data_root': args.data, 'classes': class_names(args.classes), 'max_epochs': args.epochs, 'amp': args.amp,
              'load_from': args.load_from, 'device': args.device}
     return {**arguments, **{key: value for key, value in given.items() if value is not None}}
+
+
+def named_model(name: str, start: str | None) -> dict[str, str]:
+    """The model of a command line; only the configuration of a published one whose weights are not asked for.
+
+    Args:
+        name: a model directory, a hub id, or `b0` to `b5`.
+        start: what training starts from, None for the model's weights.
+    """
+    from ms_segformer.metainfo import find_model, own_configuration
+    found = find_model(name)
+    configuration = own_configuration(found) if start in (IMAGENET, SCRATCH) else None
+    return {'model': found} if configuration is None else {'cfg_file': str(configuration)}
 
 
 def count(text: str) -> int | str:

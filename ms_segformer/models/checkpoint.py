@@ -3,7 +3,8 @@
 Dialects, told apart by their keys:
 
 - EasyCV and mmsegmentation, whole models: the names of this package; backbones alone: the same without `backbone.`.
-- NVlabs SegFormer: `patch_embed1.proj`, `block1.0.attn.q`, `linear_c4`, …
+- NVlabs SegFormer: `patch_embed1.proj`, `block1.0.attn.q`, `linear_c4`, …; below `encoder.` where
+  segmentation_models_pytorch wrote them (of its models the backbone alone: its head is another).
 - Hugging Face `transformers`: `encoder.patch_embeddings.0`, `encoder.block.0.0`, `linear_c.0`, …; and the names its
   version 5 uses in memory: `stages.0.blocks.0`, `linear_projections.0`, …
 
@@ -328,12 +329,13 @@ def _block(stage, block, part, leaf):
 
 _LEAF = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _NVLABS = (
-    (rf'(?:backbone\.)?patch_embed(\d)\.proj\.{_LEAF}',
+    (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.proj\.{_LEAF}',
      lambda m: f'backbone.layers.{_minus_one(m[1])}.0.projection.{m[2]}'),
-    (rf'(?:backbone\.)?patch_embed(\d)\.norm\.{_LEAF}',
+    (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.norm\.{_LEAF}',
      lambda m: f'backbone.layers.{_minus_one(m[1])}.0.norm.{m[2]}'),
-    (rf'(?:backbone\.)?block(\d)\.(\d+)\.(.+)\.{_LEAF}', lambda m: _block(_minus_one(m[1]), m[2], m[3], m[4])),
-    (rf'(?:backbone\.)?norm(\d)\.{_LEAF}', lambda m: f'backbone.layers.{_minus_one(m[1])}.2.{m[2]}'),
+    (rf'(?:backbone\.|encoder\.)?block(\d)\.(\d+)\.(.+)\.{_LEAF}',
+     lambda m: _block(_minus_one(m[1]), m[2], m[3], m[4])),
+    (rf'(?:backbone\.|encoder\.)?norm(\d)\.{_LEAF}', lambda m: f'backbone.layers.{_minus_one(m[1])}.2.{m[2]}'),
     (rf'decode_head\.linear_c(\d)\.proj\.{_LEAF}',
      lambda m: f'decode_head.convs.{_minus_one(m[1])}.conv.{m[2]}'),
     (rf'decode_head\.linear_fuse\.(conv|bn)\.{_LEAF}', lambda m: f'decode_head.fusion_conv.{m[1]}.{m[2]}'),

@@ -14,6 +14,7 @@ import torch
 
 from ..config import ConfigurationError, is_number, load_json, read_configuration
 from ..files import atomic_write
+from ..hub import WEIGHTS_OF_TRANSFORMERS as WEIGHTS
 from ..metainfo import MODEL, PIPELINE, TASK
 from .checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
 from .pickle_interpreter import shown
@@ -21,7 +22,6 @@ from .pickle_interpreter import shown
 MAX_DEPTH = 128  # blocks of a stage; B5 has 40
 MAX_NAME = 200  # characters of a class
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 
 
 def convert(source, target, classes=None):

@@ -4,16 +4,23 @@ import hashlib
 import http.client
 import os
 import socket
+import sys
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+
+from ..files import atomic_write
 
 TIMEOUT_SECONDS = 30  # without a byte
 DEADLINE_SECONDS = 300  # for the whole transfer, redirects included: a server that drips could hold a reader for ever
+FILE_DEADLINE_SECONDS = 4 * 3600  # for a file that the user waits for, over a slow line
 MAX_BYTES = 2**28
 CHUNK = 2**20
 
@@ -68,6 +75,51 @@ def download(url: str, known: dict | None = None) -> Download | None:
     return None if same else Download(content, version)
 
 
+def download_file(url: str, path: str | os.PathLike, max_bytes: int,
+                  check: Callable[[Path], None] | None = None) -> int:
+    """Fetch what a URL names into a file, which is there whole or not at all. A terminal sees the progress.
+
+    Args:
+        url: as for `download`.
+        path: of the file; its folder is made.
+        max_bytes: a larger one is refused.
+        check: is called with the path of the complete file before it takes its place; raises `DownloadError`.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        DownloadError: as for `download`, and when the file cannot be written.
+    """
+    deadline = _Deadline(FILE_DEADLINE_SECONDS)
+    try:
+        with atomic_write(path) as temporary:
+            with deadline, _opener(deadline).open(_request(url, None), timeout=TIMEOUT_SECONDS) as answer:
+                with open(temporary, 'wb') as file, _progress(os.path.basename(path), answer.length) as advance:
+                    for chunk in _chunks(answer, max_bytes):
+                        file.write(chunk)
+                        advance(len(chunk))
+                    size = file.tell()
+                deadline.check()
+            if check is not None:
+                check(temporary)
+            return size
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        deadline.check()
+        raise DownloadError(str(error)) from None
+
+
+@contextmanager
+def _progress(name: str, size: int | None) -> Iterator[Callable[[int], object]]:
+    """Yield what is told how many bytes came; it draws a bar where the standard error stream is a terminal."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+    with tqdm(total=size, desc=name, unit='B', unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+        yield bar.update
+
+
 def without_userinfo(url: str) -> str:
     """An http or https URL as it may be shown and kept: without a user's name and password. Else what was given."""
     try:
@@ -100,14 +152,18 @@ def _request(url: str, known: dict | None) -> urllib.request.Request:
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
-    content = bytearray()
+    return b''.join(_chunks(answer, MAX_BYTES))
+
+
+def _chunks(answer: http.client.HTTPResponse, max_bytes: int) -> Iterator[bytes]:
+    total = 0
     while chunk := answer.read(CHUNK):
-        content += chunk
-        if len(content) > MAX_BYTES:
-            raise DownloadError(f'larger than {MAX_BYTES >> 20} MiB; fetch it yourself and pass the path')
+        total += len(chunk)
+        if total > max_bytes:
+            raise DownloadError(f'larger than {max_bytes >> 20} MiB; fetch it yourself and pass the path')
+        yield chunk
     if answer.length:  # of the announced bytes these never came
         raise DownloadError(f'broken off, {answer.length} bytes are missing')
-    return bytes(content)
 
 
 def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:

@@ -111,3 +111,19 @@ def decided_by_first(decide: Callable[[], Result]) -> Result:
     if result[1] is not None:
         raise result[1]
     return result[0]
+
+
+def first_on_each_machine(act: Callable[[], Any]) -> None:
+    """Call a function in one process of every machine, and raise its error in every process.
+
+    All have come here when it is done.
+    """
+    error = None
+    if local_rank() == 0:
+        try:
+            act()
+        except Exception as raised:
+            error = raised
+    for raised in from_every_process(error):
+        if raised is not None:
+            raise raised

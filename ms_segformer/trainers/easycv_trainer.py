@@ -30,7 +30,7 @@ from modelscope.utils.constant import ModeKeys
 from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
-from .. import plugin, schema
+from .. import hub, plugin, schema
 from ..config import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.loader import Loader
@@ -68,7 +68,8 @@ class EasyCVTrainer(EpochBasedTrainer):
             samples; by default what the configuration's `dataset` section describes.
         cfg_modify_fn: function that takes the configuration and returns the changed one.
         cfg_options: `{'train.max_epochs': 3, …}`, merged into the configuration after `cfg_modify_fn`.
-        load_from: weights to start from, in place of the model's: file (any dialect) or model directory.
+        load_from: what to start from, in place of the model's weights: `imagenet`, `scratch`, a file (any dialect), a
+            model directory, a URL or an id, see `starting_point`; also `load_from` in the configuration.
         checkpoint_path: same as `resume`, for the path of a checkpoint of this trainer.
         resume: True goes on with the newest run in `work_dir`, from its newest whole checkpoint, if there is one; or
             the path of a checkpoint or of another run's folder.
@@ -153,6 +154,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         raw = {key: value for key, value in raw.items() if value is not None}
         schema.check_sections(raw, name)
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
+        if isinstance(self._load_from, (str, os.PathLike)):
+            raw['load_from'] = os.fspath(self._load_from)  # into the configuration of this run
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
         train = raw.setdefault('train', {})
@@ -172,8 +175,10 @@ class EasyCVTrainer(EpochBasedTrainer):
     def _configured_start(self, load_from, written):
         """The configuration's `load_from`, unless it only records where the weights of the model directory came from.
 
-        EasyCV leaves it in the configuration that it exports beside the trained weights.
+        EasyCV leaves it, a path or a URL, in the configuration that it exports beside the trained weights.
         """
+        if load_from in hub.STARTS:
+            return load_from
         named = self.input_model_id is not None and starting_point.has_checkpoint(self.model_dir)
         if load_from and load_from == written and named:
             starting_point.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is '

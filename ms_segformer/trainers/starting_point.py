@@ -1,15 +1,23 @@
-"""The weights a training run starts from.
+"""The weights a training run starts from: `load_from`, on the command line `--from`.
 
-In this order: `load_from` (a checkpoint of any dialect, or a model directory); the checkpoint of the model directory
-that was named; `model.pretrained` of the configuration (ImageNet weights of the backbone, a path or a URL), which is
-fetched only when nothing else is there; random weights.
+| `load_from` | start |
+|-|-|
+| not given, or `model` | the checkpoint of the model that was named; without one what `model.pretrained` names |
+| `imagenet` | the backbone of what the configuration's `model.pretrained` names; the head starts anew |
+| `scratch` | random weights |
+| a file, a model directory, a URL, a ModelScope id, `hf:OWNER/NAME` | these, a whole model or a backbone |
+
+A URL or an id is fetched because `load_from` says so, never otherwise.
 """
 import logging
 import os
 from pathlib import Path
-from urllib.parse import urlparse
 
+import torch
+
+from .. import hub
 from ..models.checkpoint import CheckpointError, find_checkpoint, load_state, read_checkpoint
+from . import distributed
 from .errors import TrainingError
 
 logger = logging.getLogger('modelscope')
@@ -17,38 +25,51 @@ IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
 def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False):
-    """Load the starting point into a model.
+    """Load the starting point into a model. Every process of a distributed run has to call it.
 
     Args:
         model: a `Segformer`.
         model_dir: model directory, or None.
-        load_from: checkpoint file or model directory, or None.
+        load_from: see the module; None is `model`.
         pretrained: the configuration's `model.pretrained`: URL, path, or None/False.
         new_classes: the classifier may have another number of outputs than the checkpoint's.
         whole: a `load_from` with the backbone's weights only is an error.
 
     Returns:
-        Path or URL of what was loaded; None when the weights stay random.
+        Path of what was loaded; None when the weights stay random.
 
     Raises:
         TrainingError, CheckpointError, FileNotFoundError: what was named cannot be had or does not fit.
     """
-    if load_from:
-        path = Path(load_from)
-        path = find_checkpoint(path) if path.is_dir() else path
+    if load_from is not None and not isinstance(load_from, (str, os.PathLike)):
+        raise TrainingError(f'load_from is {load_from!r}; expected {", ".join(hub.STARTS)}, a path, a URL or an id')
+    pretrained = pretrained if isinstance(pretrained, str) and pretrained else None
+    if load_from == hub.SCRATCH:
+        logger.info('start: random weights')
+        return None
+    if load_from == hub.IMAGENET:
+        return _load_imagenet(model, pretrained)
+    if load_from and load_from != hub.MODEL:
+        path = _file(load_from)
         _load_file(model, path, new_classes, whole)
         return str(path)
     if model_dir is not None and has_checkpoint(model_dir):
         path = find_checkpoint(model_dir)
         _load_file(model, path, new_classes)
         return str(path)
-    if pretrained and isinstance(pretrained, str):
-        path = _fetch(pretrained) if urlparse(pretrained).scheme in ('http', 'https') else Path(pretrained)
-        _load_file(model, path, new_classes)
-        return str(pretrained)
-    logger.warning('training starts from random weights: there is neither a model directory with a checkpoint, nor '
-                   'load_from, nor model.pretrained in the configuration')
-    return None
+    if load_from == hub.MODEL:
+        raise TrainingError('load_from is "model", and there are no weights of a model: name a model directory or a '
+                            f'hub id, or start from {hub.IMAGENET}, {hub.SCRATCH} or a checkpoint')
+    if pretrained is None:
+        logger.warning('training starts from random weights: there is neither a model directory with a checkpoint, '
+                       'nor load_from, nor model.pretrained in the configuration')
+        return None
+    if not os.path.exists(pretrained):
+        raise TrainingError(f'what to start from is not said, and model.pretrained, {pretrained}, is not on this '
+                            f'machine: choose load_from="{hub.IMAGENET}" (--from {hub.IMAGENET}), which fetches it, '
+                            f'"{hub.SCRATCH}" for random weights, or a file')
+    _load_file(model, _file(pretrained), new_classes)
+    return pretrained
 
 
 def has_checkpoint(model_dir):
@@ -62,38 +83,52 @@ def has_checkpoint(model_dir):
     return True
 
 
+def _file(source: str | os.PathLike) -> Path:
+    """The checkpoint file that a path, a URL or an id means; fetched once a machine."""
+    try:
+        distributed.first_on_each_machine(lambda: hub.weights(source))
+        path = hub.weights(source)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TrainingError(str(error)) from None
+    if not path.is_dir():
+        return path
+    theirs = [path / name for name in hub.WEIGHTS_OF_TRANSFORMERS if (path / name).is_file()]
+    return theirs[0] if theirs and (path / 'config.json').is_file() else find_checkpoint(path)
+
+
+def _load_imagenet(model: torch.nn.Module, pretrained: str | None) -> str:
+    if pretrained is None:
+        raise TrainingError('load_from is "imagenet", and the configuration\'s model.pretrained names nothing; set it '
+                            'to a URL or a path (--options model.pretrained=…), or name the file itself as load_from')
+    path = _file(pretrained)
+    content, _ = read_checkpoint(path)
+    _load_backbone(model, content, path)
+    return str(path)
+
+
 def _load_file(model, path, new_classes, whole=False):
     content, _ = read_checkpoint(path)
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
         load_state(model, state, str(path), strict=True, new_classifier=new_classes)
         logger.info('start: %s', path)
-        return
-    if whole:
+    elif whole:
         raise CheckpointError(f'{path}: no weights of a whole model (none of the head, decode_head.*)')
+    else:
+        _load_backbone(model, content, path)
+
+
+def _load_backbone(model: torch.nn.Module, content: dict[str, torch.Tensor], path: Path) -> None:
+    """Load the tensors of the backbone, all of them, and none else."""
     expected = {key for key in model.state_dict() if key.startswith('backbone.')}
-    missing = sorted(expected - set(state))
+    missing = sorted(expected - set(content))
     if missing:
         raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone: {len(missing)} of '
                               f'{len(expected)} backbone keys are missing ({", ".join(missing[:5])} …)')
-    load_state(model, state, str(path), strict=False, new_classifier=new_classes)
-    unused = sorted(set(content) - expected)
-    logger.info('start: the backbone of %s; the head starts anew%s', path,
-                f'; not used: {", ".join(unused)}' if unused else '')
-
-
-def _fetch(url):
-    import torch
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / os.path.basename(urlparse(url).path)
-    if target.is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise TrainingError(
-            f'the ImageNet weights {url} could not be fetched ({error}). Without a network: download the file '
-            f'elsewhere and put it at {target}, or set model.pretrained to its path; or start from a model '
-            'directory (model=DIR) or a checkpoint (load_from=FILE); or set model.pretrained to null to start from '
-            'random weights') from None
-    return target
+    load_state(model, {key: content[key] for key in content if key in expected}, str(path), strict=False)
+    dropped = sorted(set(content) - expected)
+    logger.info('start: the backbone of %s, %d tensors; the head starts anew%s', path, len(expected),
+                f'; dropped: {", ".join(dropped[:5])}{f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""}'
+                if dropped else '')

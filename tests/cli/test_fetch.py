@@ -1,6 +1,8 @@
 """`ms-segformer fetch`: a model is there for later, or the message says what to try."""
+from pathlib import Path
+
 import pytest
-from hub.fixtures import MODEL_ID
+from hub.fixtures import MODEL_ID, published_files
 
 from ms_segformer.metainfo import demo_model_dir, find_model
 
@@ -47,3 +49,19 @@ def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, mes
         hub.stop()
     done = python.run('-c', FETCH, name, check=False)
     assert done.returncode and message in done.stderr and 'MODELSCOPE_ENDPOINT' in done.stderr
+
+
+def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path):
+    import json
+    content = published_files()
+    configuration = json.loads(content['configuration.json'])
+    configuration['model']['pretrained'] = f'{hub.url}/pretrain/mit.pth'
+    hub.add_model('me/mine', {**content, 'configuration.json': json.dumps(configuration).encode()})
+    hub.add_file('/pretrain/mit.pth', b'weights')
+    first = python.run('-c', FETCH, 'me/mine', '--imagenet', '--to', tmp_path / 'here').stdout.split()[-1]
+    assert first == str(tmp_path / 'here' / 'mit.pth')
+    second = python.run('-c', FETCH, f'{hub.url}/pretrain/mit.pth', MS_SEGFORMER_CACHE=tmp_path / 'cache')
+    path = Path(second.stdout.split()[-1])
+    assert path.parent == tmp_path / 'cache' / 'weights' and path.read_bytes() == b'weights'
+    done = python.run('-c', FETCH, 'demo', '--imagenet', check=False)
+    assert 'the configuration of demo names no ImageNet weights' in done.stderr

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ms_segformer.cli import train
+from ms_segformer.metainfo import own_configuration
 
 
 def parse(*words):
@@ -28,6 +29,21 @@ def test_the_command_line_becomes_the_trainer_s_arguments(tmp_path, tiny_model_d
     assert configuration['cfg_file'].endswith('configuration.json') and 'model' not in configuration
     assert train.trainer_arguments(parse('b0'))['model'].startswith('damo/cv_segformer-b0')
     assert train.trainer_arguments(parse('b0', '--classes', 'sky, road'))['classes'] == ['sky', 'road']
+
+
+def test_the_start_is_chosen_and_a_published_configuration_needs_no_hub_where_its_weights_are_not_asked_for(
+        tmp_path, tiny_model_dir):
+    for start in ('imagenet', 'scratch'):
+        for name in ('b0', 'iic/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'):
+            chosen = train.trainer_arguments(parse(name, '--from', start))
+            assert chosen['cfg_file'] == str(own_configuration('b0')) and 'model' not in chosen
+            assert chosen['load_from'] == start
+        assert train.trainer_arguments(parse(tiny_model_dir, '--from', start))['model'] == str(tiny_model_dir)
+    for start in ('model', 'https://host/mit.pth', str(tiny_model_dir)):
+        chosen = train.trainer_arguments(parse('b0', '--from', start))
+        assert chosen['model'].startswith('damo/') and chosen['load_from'] == start
+    with pytest.raises(FileNotFoundError, match='imagnet: no such file or model directory'):
+        train.trainer_arguments(parse('b0', '--from', 'imagnet'))
 
 
 @pytest.mark.parametrize('words, kept, best_and', [

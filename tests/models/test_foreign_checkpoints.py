@@ -9,7 +9,6 @@ from ms_segformer.models.checkpoint import CheckpointError, read_checkpoint
 from ms_segformer.models.foreign import convert
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.trainers import starting_point
-from ms_segformer.trainers.errors import TrainingError
 
 SIZE = {'hidden_sizes': [8, 16, 40, 64], 'depths': [1, 2, 1, 1], 'decoder_hidden_size': 24, 'num_labels': 7}
 
@@ -137,24 +136,6 @@ def test_what_fits_nowhere_is_refused(model, tmp_path):
         starting_point.load(model, load_from=tmp_path / 'resnet.pth')
     with pytest.raises(FileNotFoundError, match='nowhere'):
         starting_point.load(model, load_from=tmp_path / 'nowhere.pth')
-
-
-def test_an_url_that_cannot_be_fetched_names_the_local_alternatives(model, tmp_path, monkeypatch):
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    url = 'http://127.0.0.1:9/mit_b0.pth'
-    expected = 'put it at .*checkpoints/mit_b0.pth, or set model.pretrained.*load_from=FILE'
-    with pytest.raises(TrainingError, match=expected):
-        starting_point.load(model, pretrained=url)
-    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), tmp_path / 'hub' / 'checkpoints' / 'mit_b0.pth')
-    assert starting_point.load(model, pretrained=url) == url  # where the message said
-
-
-def test_the_url_is_not_asked_for_when_there_are_weights(model, tmp_path, tiny_model_dir):
-    torch.save(model.state_dict(), tmp_path / 'pytorch_model.pt')
-    loaded = starting_point.load(model, model_dir=tmp_path, pretrained='http://127.0.0.1:9/mit_b0.pth')
-    assert loaded == str(tmp_path / 'pytorch_model.pt')
-    assert starting_point.load(model) is None
 
 
 ODD_META = {

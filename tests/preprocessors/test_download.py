@@ -193,3 +193,18 @@ def test_a_content_without_end_is_left_at_the_limit(server, monkeypatch):
     monkeypatch.setattr(module, 'MAX_BYTES', 5)
     with pytest.raises(DownloadError, match='larger than'):
         download(f'{server}/plain')
+
+
+def test_a_file_is_there_whole_and_checked_or_not_at_all(server, tmp_path):
+    def check(path):
+        assert path.read_bytes() == b'content' and not (tmp_path / 'a' / 'file').exists()
+
+    assert module.download_file(f'{server}/elsewhere', tmp_path / 'a' / 'file', 7, check) == 7
+    assert (tmp_path / 'a' / 'file').read_bytes() == b'content'
+    for path, limit, said in (('plain', 6, 'larger than'), ('broken-off', 99, '93 bytes are missing'),
+                              ('missing', 99, '404')):
+        with pytest.raises(DownloadError, match=said):
+            module.download_file(f'{server}/{path}', tmp_path / 'b' / 'file', limit)
+    with pytest.raises(DownloadError, match='unknown url type|no host|unknown'):
+        module.download_file('nothing', tmp_path / 'b' / 'file', 9)
+    assert not list((tmp_path / 'b').iterdir())
