@@ -80,7 +80,6 @@ def model(name):
 
 def _directory(folder):
     from ms_segformer.config import read_configuration
-    from ms_segformer.metainfo import VARIANTS
     files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
                       if path.is_file() and not path.name.startswith('.'))
     about = {'directory': str(folder), 'files': files or 'none'}
@@ -88,10 +87,7 @@ def _directory(folder):
         settings = read_configuration(folder)
     except (ValueError, OSError) as error:
         return {**about, 'configuration': str(error), 'checkpoint loads': False}
-    variant = VARIANTS.get(settings.model.variant)
-    about['variant'] = variant.name.upper() if variant else 'none of B0 to B5'
-    if variant:
-        about['published'] = _published(variant)
+    about['variant'] = settings.model.variant.upper() if settings.model.variant else 'none of B0 to B5'
     about['classes'] = f'{len(settings.classes)} names, {settings.model.head.num_classes} outputs'
     return {**about, **_network(folder, settings)}
 

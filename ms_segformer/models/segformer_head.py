@@ -166,7 +166,10 @@ class SegformerHead(nn.Module):
 
 
 def weights_version(module):
-    """A value that changes whenever a parameter or buffer of the module is replaced or written to."""
+    """A value that changes when a parameter or buffer of the module is replaced or written to.
+
+    PyTorch counts the writes; those through `.data` and `.numpy()` it does not.
+    """
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
                  for part in module.modules() for tensors in (part._parameters, part._buffers)
                  for tensor in tensors.values() if tensor is not None)

@@ -1,4 +1,6 @@
 """The `image-segmentation` pipeline: photographs in, masks with labels and scores out."""
+import difflib
+import inspect
 import logging
 import os
 import threading
@@ -10,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from modelscope.models import Model
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 
@@ -24,6 +27,10 @@ from ..runtime import create_engine
 from ..slide import slide_segment
 
 logger = logging.getLogger(__name__)
+
+# What ModelScope's constructors take besides what their signatures say.
+MODELSCOPE_ARGUMENTS = ('type', 'framework', 'task', 'compile', 'compile_options', 'ignore_file_pattern', 'third_party',
+                        'use_hf', 'llm_framework', 'external_engine_for_llm')
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,14 @@ class SegformerPipeline(Pipeline):
     Args:
         model: model directory, or a `Segformer`.
         preprocessor: replaces the one the configuration describes.
-        device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used.
+        device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used, and a warning
+            is logged where a device other than the default `'gpu'` was asked for.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those
             installed whose float32 label maps are the same; see `runtime.create_engine`.
         precision: `'float32'` or `'bf16'`.
+
+    Raises:
+        TypeError: an argument that neither this class nor ModelScope has.
 
     Calling it:
 
@@ -62,10 +73,16 @@ class SegformerPipeline(Pipeline):
     def __init__(self, model, preprocessor=None, device='gpu', engine='auto', precision='float32', **kwargs):
         model_dir = model if isinstance(model, (str, os.PathLike)) else model.model_dir
         self.settings = read_configuration(model_dir)
+        _refuse_unknown(kwargs, 'the pipeline', 'preprocessor', 'device', 'engine', 'precision', *MODELSCOPE_ARGUMENTS,
+                        *_parameters(Pipeline.__init__), *_parameters(Model.from_pretrained),
+                        *self.settings.raw.get('pipeline', {}), *self.settings.raw['model'])
         super().__init__(model=model, preprocessor=preprocessor or SegformerPreprocessor(
             settings=self.settings.preprocess), device=device, **kwargs)
         # On a CPU a batch takes as long per image, and one by one no result can depend on its company.
         self._share_runs = self.device.type != 'cpu'
+        if self.device.type == 'cpu' and device not in ('cpu', 'gpu'):
+            logger.warning("device %r was asked for, but torch %s sees no CUDA device; the CPU is used (device='cpu' "
+                           'says so without this warning)', device, torch.__version__)
         self._engine_request = engine, precision
         self._engine = None
         self._engine_lock = threading.Lock()
@@ -115,7 +132,9 @@ class SegformerPipeline(Pipeline):
             FileNotFoundError, ImageError: a single image cannot be read.
             postprocess.LogitsError: the model's logits hold NaN or infinity.
             ValueError: an argument is not accepted.
+            TypeError: there is no such argument.
         """
+        _refuse_unknown(kwargs, 'a call of the pipeline', *_parameters(SegformerPipeline.__call__))
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
@@ -238,6 +257,18 @@ class SegformerPipeline(Pipeline):
         labels = [self.settings.classes[i] for i in found.class_ids]
         return {'masks': masks(found) if with_masks else [], 'labels': labels, 'scores': list(found.scores),
                 'seg_map': found.seg_map}
+
+
+def _parameters(function):
+    return [name for name in inspect.signature(function).parameters if name not in ('self', 'input', 'kwargs')]
+
+
+def _refuse_unknown(arguments, what, *known):
+    """Raise `TypeError` for the first keyword argument that is none of those known."""
+    for name in arguments:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TypeError(f'{what} takes no argument {name!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def _pair(name, value, least):

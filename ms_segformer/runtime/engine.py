@@ -63,7 +63,9 @@ def create_engine(model, name='auto', precision='float32', device='cpu'):
 
     Args:
         model: a `Segformer` with its weights loaded; it is put in evaluation mode. Weights that change later change
-            the engine's results at the next batch.
+            the engine's results at the next batch, if PyTorch counts the change: `load_state_dict`, a step of an
+            optimizer, writing in place (under `torch.no_grad()`), and a parameter or its `.data` replaced by another
+            tensor. Values written through `.data` or `.numpy()` are not counted, and results may be those of before.
         name: one of `ENGINES`, or 'auto': the fastest installed one for the device.
         precision: 'float32' reproduces the plain network's label maps; 'bf16' is faster where the processor has it and
             may change pixels near a boundary.

@@ -47,6 +47,12 @@ def test_a_directory_is_described(tiny_model_dir):
     assert about['engine']
 
 
+def test_published_figures_are_those_of_the_six_ids_alone():
+    about = info.model('demo')
+    assert about['variant'] == 'B0' and about['checkpoint loads'] is True and 'published' not in about
+    assert '35.91' not in str(about) and '35.91' in info.model('b0')['published']
+
+
 @pytest.mark.parametrize('damage, key, text', [
     ({'pytorch_model.pt': b'not a checkpoint'}, 'why not', 'pytorch_model.pt'),
     ({'pytorch_model.pt': None}, 'why not', 'no checkpoint'),

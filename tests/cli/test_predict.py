@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -145,6 +146,13 @@ def test_equal_names_of_two_runs_do_not_collide(photos, predict, tmp_path, monke
     after = tree(tmp_path / 'out')
     assert after['photos/a_labels.png'] == before['photos/a_labels.png']
     assert sorted(after) == ['manifest.jsonl', 'photos/a.jpg_labels.png', 'photos/a_labels.png']
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
+@pytest.mark.parametrize('device, said', [([], False), (['--device', 'gpu'], True), (['--device', 'cpu'], False)])
+def test_a_gpu_that_is_asked_for_and_missing_is_said(photos, predict, caplog, device, said):
+    assert predict(photos / 'a.jpg', *device) == 0
+    assert ('sees no CUDA device; the CPU is used' in caplog.text) is said
 
 
 def test_a_bad_image_fails_alone(photos, predict, tmp_path, capsys):

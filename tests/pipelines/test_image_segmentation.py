@@ -234,6 +234,33 @@ def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
         pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='tpu')
 
 
+def test_unknown_arguments_are_refused_with_the_nearest_name(tiny, tiny_model_dir):
+    image = random_images()[0]
+    for name, near in (('batchsize', "; did you mean 'batch_size'"), ('croop_size', "; did you mean 'crop_size'"),
+                       ('xyz', '$')):
+        with pytest.raises(TypeError, match=f"a call of the pipeline takes no argument '{name}'{near}"):
+            tiny(image, **{name: 2})
+    for name, near in (('engin', "; did you mean 'engine'"), ('precison', "; did you mean 'precision'"), ('xyz', '$')):
+        with pytest.raises(TypeError, match=f"the pipeline takes no argument '{name}'{near}"):
+            open_pipeline(tiny_model_dir, **{name: 'torch'})
+
+
+def test_modelscope_s_own_arguments_are_taken(tiny_model_dir):
+    """What its `pipeline` and its server pass, and what a model object brings from its configuration."""
+    from modelscope.models import Model
+    open_pipeline(tiny_model_dir, external_engine_for_llm=True, llm_framework=None, auto_collate=False)
+    open_pipeline(tiny_model_dir, trust_remote_code=True, model_revision='master', compile=False, compile_options={})
+    model = Model.from_pretrained(str(tiny_model_dir))
+    assert pipeline(Tasks.image_segmentation, model, device='cpu').model is model
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
+@pytest.mark.parametrize('device, said', [('cpu', False), ('gpu', False), ('cuda', True), ('gpu:1', True)])
+def test_a_gpu_that_is_asked_for_and_missing_is_said(tiny_model_dir, device, said, caplog):
+    pipeline(Tasks.image_segmentation, str(tiny_model_dir), device=device)
+    assert (f"device '{device}' was asked for, but torch" in caplog.text) is said
+
+
 @pytest.mark.parametrize('device', ['cpu', 'gpu', 'cuda:0'])
 def test_devices_are_named_as_in_modelscope(tiny_model_dir, device):
     segmenter = pipeline(Tasks.image_segmentation, str(tiny_model_dir), device=device)

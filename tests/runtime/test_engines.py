@@ -88,6 +88,31 @@ def test_other_batches_are_refused(name, model, batch):
         created(model, name)(batch)
 
 
+CHANGES = {  # ways to add 1 to a parameter of the classifier
+    'in place': lambda layer: layer.bias.add_(1),
+    'detached': lambda layer: layer.bias.detach().add_(1),
+    'in inference mode': torch.inference_mode()(lambda layer: layer.bias.add_(1)),
+    'other data': lambda layer: setattr(layer.bias, 'data', layer.bias + 1),
+    'another parameter': lambda layer: setattr(layer, 'bias', torch.nn.Parameter(layer.bias + 1)),
+    'a state dict': lambda layer: layer.load_state_dict({**layer.state_dict(), 'bias': layer.bias + 1}),
+    'a step': lambda layer: step(layer.bias)}
+
+
+def step(parameter):
+    parameter.grad = -torch.ones_like(parameter)
+    torch.optim.SGD([parameter], lr=1).step()
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_every_change_of_a_weight_that_is_promised_to_count_does(model, change):
+    """Those that the docstring of `create_engine` names."""
+    run, batch = created(model, 'torch'), images(1, 64, 64)
+    before = run(batch)
+    with torch.no_grad():
+        CHANGES[change](model.decode_head.conv_seg)
+    torch.testing.assert_close(run(batch), before + 1)
+
+
 def test_follows_changes_of_the_weights(name, model):
     run = created(model, name)
     batch = images(1, 64, 64)
