@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -282,7 +282,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.TRAIN
         with plugin.serving():
             self._prepare_training()
-            with resuming.alone(self), self._explained_failures():
+            with resuming.alone(self), closing(self._progress), self._explained_failures():
                 self._begin(checkpoint_path, load_all_state)
                 self._warn_of_short_run()
                 self.train_loop(self.train_dataloader)
@@ -334,7 +334,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         if decay:
             self.ema = WeightAverage(self.bare_model, decay if isinstance(decay, float) else 0.9998)
         self.register_optimizers_hook()
-        self.register_hook(hooks.ProgressHook())
+        self._progress = hooks.ProgressHook()
+        self.register_hook(self._progress)
         self.register_processors()
         self._prepared = True
 

@@ -14,7 +14,10 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -363,12 +366,14 @@ class TextLoggerHook(text_logger_hook.TextLoggerHook):
 
 
 class ProgressHook(Hook):
-    """A progress bar over the whole run with ETA, loss, learning rate and the share of time spent waiting for data.
+    """One live line: `epoch 1/30, iteration 12/4000, loss 1.2345, 3.2 images/s, 0:12:40 left`.
 
-    Shown when the standard error stream is a terminal; log files and pipes get `TextLoggerHook`'s lines only.
+    Shown when the standard error stream is a terminal; log files and pipes get `TextLoggerHook`'s lines only. The rate
+    is the mean of the last dozen iterations, of all processes together; the time left is without evaluations.
     """
 
     PRIORITY = Priority.LOWEST
+    SMOOTHING = 0.15  # share of the newest iteration in the mean
 
     def __init__(self, show=None):
         self.show = show
@@ -376,24 +381,53 @@ class ProgressHook(Hook):
 
     def before_run(self, trainer):
         show = sys.stderr.isatty() if self.show is None else self.show
-        if show and is_master():
-            from tqdm import tqdm
-            self.bar = tqdm(total=trainer.max_iters, initial=trainer.iter, unit='it', dynamic_ncols=True)
+        if not (show and is_master()):
+            return
+        from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
+        self._seconds = self._since = None
+        self._opened = ExitStack()  # log lines go above the live one
+        self._opened.enter_context(logging_redirect_tqdm([trainer.logger]))
+        self.bar = self._opened.enter_context(tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format='{desc}',
+                                                   dynamic_ncols=True))
+        self.bar.set_description_str(self._where(trainer, trainer.inner_iter))
+
+    def before_train_epoch(self, trainer):
+        self._since = time.monotonic()
+
+    def before_val(self, trainer):
+        self._paused = time.monotonic()
+
+    def after_val(self, trainer):
+        if self.bar is not None and self._since is not None:
+            self._since += time.monotonic() - self._paused
 
     def after_train_iter(self, trainer):
         if self.bar is None:
             return
-        history = trainer.log_buffer.val_history
-        loss, waited = ((history.get(key) or [math.nan])[-1] for key in ('loss', 'data_load_time'))
-        self.bar.set_description(f'epoch {trainer.epoch + 1}/{trainer.max_epochs}', refresh=False)
-        self.bar.set_postfix_str(f'loss {loss:.4f}, lr {trainer.optimizer.param_groups[0]["lr"]:.2e}, '
-                                 f'data {waited:.3f} s', refresh=False)
+        now = time.monotonic()
+        took, self._since = max(now - self._since, 1e-9), now
+        before = took if self._seconds is None else self._seconds
+        self._seconds = before + self.SMOOTHING * (took - before)
+        loss = (trainer.log_buffer.val_history.get('loss') or [math.nan])[-1]
+        rate = trainer.train_dataloader.batch_size * trainer.world_size / self._seconds
+        left = timedelta(seconds=round(self._seconds * (trainer.max_iters - trainer.iter - 1)))
+        self.bar.set_description_str(f'{self._where(trainer, trainer.inner_iter + 1)}, loss {loss:.4f}, '
+                                     f'{rate:.1f} images/s, {left} left', refresh=False)
         self.bar.update(1)
 
+    @staticmethod
+    def _where(trainer: Any, done: int) -> str:
+        return (f'epoch {trainer.epoch + 1}/{trainer.max_epochs}, '
+                f'iteration {done}/{trainer.iters_per_train_epoch}')
+
     def after_run(self, trainer):
+        self.close()
+
+    def close(self) -> None:
+        """Leave the line as it stands: what is written next begins below it."""
         if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+            self.bar = self._opened.close()
 
 
 def publish(model_file, output_dir):

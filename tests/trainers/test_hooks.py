@@ -1,5 +1,9 @@
-"""Where the checkpoint hooks write, and how many of them there may be."""
+"""Where the checkpoint hooks write, and how many of them there may be; the live line."""
+import io
+import logging
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from modelscope.trainers import build_trainer
@@ -75,3 +79,53 @@ def test_the_name_of_a_class_leads_nowhere(options):
         'train.checkpoint.best': {'metric_key': f'IoU.{names[2]}'}}})
     trainer.train()
     assert list(Path(trainer.work_dir).glob('best_epoch1_IoU.*up*.pth'))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_where_the_run_is(options, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr('sys.stderr', terminal)
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 2})
+    handlers = list(trainer.logger.handlers)
+    trainer.train()
+    lines = [line for line in re.split(r'[\r\n]+', terminal.getvalue()) if line.startswith('epoch ')]
+    assert lines[0].strip() == 'epoch 1/2, iteration 0/4'
+    assert re.match(r'epoch 2/2, iteration 4/4, loss \d\.\d{4}, \d+\.\d images/s, 0:00:00 left', lines[-1])
+    assert trainer.logger.handlers == handlers
+
+
+def test_a_run_that_fails_ends_the_live_line(options, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr('sys.stderr', terminal)
+    trainer = build_trainer('easycv', {**options, 'max_epochs': 2})
+    monkeypatch.setattr(trainer, 'require_finite_weights', lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert re.search(r'epoch 1/2, iteration 4/4, .* left *\n[^e]*$', terminal.getvalue())
+
+
+def test_the_rate_is_without_evaluations_and_a_mean(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(hooks.time, 'monotonic', lambda: now[0])
+    trainer = SimpleNamespace(
+        epoch=0, max_epochs=2, iter=0, inner_iter=0, max_iters=100, iters_per_train_epoch=50, world_size=2,
+        train_dataloader=SimpleNamespace(batch_size=3), logger=logging.getLogger('nobody'),
+        log_buffer=SimpleNamespace(val_history={'loss': [0.5]}))
+    hook = hooks.ProgressHook(show=True)
+    hook.before_run(trainer)
+    hook.before_train_epoch(trainer)
+    for took in (2, 2, 4):
+        hook.before_val(trainer)
+        now[0] += 1000
+        hook.after_val(trainer)
+        now[0] += took
+        hook.after_train_iter(trainer)
+        trainer.iter += 1
+        trainer.inner_iter += 1
+    assert hook.bar.desc == 'epoch 1/2, iteration 3/50, loss 0.5000, 2.6 images/s, 0:03:43 left'
+    hook.close()
+    hook.close()
