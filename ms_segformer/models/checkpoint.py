@@ -8,6 +8,8 @@ Dialects, told apart by their keys:
 - Hugging Face `transformers`: `encoder.patch_embeddings.0`, `encoder.block.0.0`, `linear_c.0`, …; and the names its
   version 5 uses in memory: `stages.0.blocks.0`, `linear_projections.0`, …
 
+Where in a file they stand, and what stands before their names (`module.`), does not matter: see `weights_in_file`.
+
 What is read of a file, and what is not, stands in `torch_file` and `pickle_interpreter`: nothing in it is run.
 """
 import hashlib
@@ -24,6 +26,7 @@ from ..files import atomic_write
 from ..metainfo import variant_of
 from .pickle_interpreter import CheckpointError, SetAside, shown
 from .torch_file import check_start, read_torch_file, regular_file, write_torch_file
+from .weights_in_file import find_weights, without_average, without_prefix
 
 SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 PREFERRED = 'pytorch_model.pt'  # ModelScope's name for the weights of a model directory
@@ -87,18 +90,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     """
     path = regular_file(path)
     content, set_aside = (_read_safetensors(path), ()) if path.suffix == '.safetensors' else _read_torch(path)
-    meta: dict = {}
-    for wrapper in ('state_dict', 'model', 'module'):
-        if isinstance(content.get(wrapper), dict):
-            meta = content['meta'] if isinstance(content.get('meta'), dict) else meta
-            content = content[wrapper]
     try:
-        state = _translate(_tensors(content, path.stat().st_size))
+        found = find_weights(content)
+        state, average = without_average(without_prefix(_tensors(found.content, path.stat().st_size)))
+        state = _translate(state)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
     if set_aside:
         warn_once(f'{path}: set aside, for they are neither tensors nor plain values: {_some(set_aside)}')
-    return state, {key: value for key, value in meta.items() if not isinstance(value, SetAside)}
+    if found.left_out or average:
+        warn_once(f'{path}: left out, as other copies of the weights: {_some([*found.left_out, *average])}')
+    return state, {key: value for key, value in found.meta.items() if not isinstance(value, SetAside)}
 
 
 def load_checkpoint(model, path, strict=True, new_classifier=False):
@@ -290,12 +292,6 @@ def _some(items: Any) -> str:
 # --- Foreign names -----------------------------------------------------------------------------------------------
 
 def _translate(state):
-    for prefix in ('module.', 'model.'):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix):]: value for key, value in state.items()}
-    # Beside the averaged weights, mmcv's EMAHook keeps those that training goes on from, as ema_backbone_layers_0_….
-    kept_apart = {'ema_' + key.replace('.', '_') for key in state}
-    state = {key: value for key, value in state.items() if key not in kept_apart}
     if any(re.search(r'\bpatch_embed1\.', key) for key in state):
         return _join_attention(_rename(state, _NVLABS))
     if any('patch_embeddings.0.' in key or 'stages.0.patch_embeddings.' in key for key in state):
