@@ -49,15 +49,20 @@ def main(argv=None):
 
 @contextmanager
 def _held_back_messages(wanted):
-    """ModelScope decides at its import, by an environment variable, how much it says."""
-    before = os.environ.get('MODELSCOPE_LOG_LEVEL')
-    if wanted and before is None:
-        os.environ['MODELSCOPE_LOG_LEVEL'] = str(logging.ERROR)
+    """A filter, not a level: ModelScope takes its level from the environment when imported, and keeps setting it."""
+    logger = logging.getLogger('modelscope')
+    wanted = wanted and 'MODELSCOPE_LOG_LEVEL' not in os.environ  # a user's own choice
+    if wanted:
+        logger.addFilter(_is_an_error)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop('MODELSCOPE_LOG_LEVEL', None)
+        if wanted:
+            logger.removeFilter(_is_an_error)
+
+
+def _is_an_error(record):
+    return record.levelno >= logging.ERROR
 
 
 def _module(command):

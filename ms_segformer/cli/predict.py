@@ -4,12 +4,13 @@ import itertools
 import logging
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .arguments import MODES, add_engine_arguments, one_of, output_folder, positive_int
+from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left'
 
 
 def add_arguments(parser):
@@ -43,15 +45,19 @@ def add_arguments(parser):
     parser.add_argument('--max-pixels', type=positive_int, metavar='N',
                         help='refuse images with more pixels before they are decoded (default: 134217728)')
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images worked on together')
+    parser.add_argument('--min-share', type=percentage, default='0.1', metavar='PERCENT',
+                        help='list no class on the terminal that covers less of the image, in percent (default: '
+                        '%(default)s); the files have all')
+    parser.add_argument('-q', '--quiet', action='store_true', help='say errors and warnings only')
 
 
 def run(args: Namespace) -> int:
     from ms_segformer.metainfo import DEMO, DEMO_NOTE
     from ms_segformer.results import Manifest, find_input, make_plan
-    inputs = [find_input(location) for location in _expand(args.images)]
+    inputs = [find_input(location) for location in _expand(args.images, args.quiet)]
     if all(each.missing for each in inputs):
         raise FileNotFoundError('\nerror: '.join(f'{each.name}: no such file' for each in inputs))
-    if args.model == DEMO:
+    if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = _open(args)
     jobs = []
@@ -61,9 +67,14 @@ def run(args: Namespace) -> int:
         manifest.remove_leftovers(itertools.chain(
             (output for entry in manifest.entries.values() for output in entry['outputs']),
             (output for job in jobs for output in job.outputs.values())))
+        start = time.monotonic()
         _segment(args, segmenter, manifest, task, jobs)
+        seconds = time.monotonic() - start
         manifest.compact(job.input.key for job in jobs)
-    return _summarise(jobs)
+    _say_failures(jobs)
+    if not args.quiet:
+        _summarise(jobs, seconds)
+    return 1 if any(job.state.startswith('failed') for job in jobs) else 0
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
@@ -104,16 +115,16 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
                         with_masks=False, max_pixels=args.max_pixels,
                         with_image=any('overlay' in job.outputs for job in todo))
     with _without_warnings('ms_segformer.pipelines'), tqdm(
-            zip(todo, sources, results, strict=True), total=len(todo), unit='image',
-            disable=len(todo) < 2 or not sys.stderr.isatty()) as progress:
+            zip(todo, sources, results, strict=True), total=len(todo), unit=' images', bar_format=PROGRESS,
+            disable=args.quiet or len(todo) < 2 or not sys.stderr.isatty()) as progress:
         for job, source, result in progress:
             if getattr(source, 'unchanged', False):
                 job.pass_over(manifest.entries[job.input.key])
                 continue
             rows = _keep(writer, manifest, task, job, getattr(source, 'version', job.input.version), result)
-            if rows is not None:
+            if rows is not None and not args.quiet:
                 with tqdm.external_write_mode():
-                    _report(job, writer.folder, rows)
+                    _report(job, writer.folder, rows, args.min_share)
 
 
 def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None,
@@ -178,10 +189,14 @@ def _without_warnings(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _report(job: 'Job', folder: 'Path', rows: list[dict]) -> None:
+def _report(job: 'Job', folder: 'Path', rows: list[dict], least: float) -> None:
+    """Say which classes cover at least some share of an image, 0 to 1, and where its files are."""
     _say(job.input.name)
-    for row in rows:
+    large = [row for row in rows if row['share'] >= least]
+    for row in large:
         _say(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
+    if len(large) < len(rows):
+        _say(f'  and {len(rows) - len(large)} of less than {100 * least:g} % (--min-share)')
     _say('  -> ' + ', '.join(str(folder / output) for output in job.outputs.values()))
     sys.stdout.flush()
 
@@ -193,25 +208,28 @@ def _say(text: str, stream=None) -> None:
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=stream)
 
 
-def _summarise(jobs: list['Job']) -> int:
-    """Say what failed and how many images have a result; returns the exit code."""
+def _say_failures(jobs: list['Job']) -> None:
     for job in jobs:
         if job.error:
             before = ' (in an earlier run; --retry-failed tries again)' if job.state == 'failed before' else ''
             _say(f'error: {job.error}{before}', sys.stderr)
+
+
+def _summarise(jobs: list['Job'], seconds: float) -> None:
+    """Say how many images have a result, and how fast."""
     done, skipped, failed = (sum(job.state.startswith(state) for job in jobs)
                              for state in ('done', 'skipped', 'failed'))
     if len(jobs) > 1 or skipped:
         _say(f'{done} of {len(jobs)} images segmented'
-             + (f', {skipped} skipped, which an earlier run has finished' if skipped else '')
-             + (f', {failed} failed' if failed else ''), sys.stderr)
-    return 1 if failed else 0
+             + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
+             + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
+             + (f'; {failed} failed' if failed else ''), sys.stderr)
 
 
-def _expand(items: Iterable[str]) -> list[str]:
+def _expand(items: Iterable[str], quiet: bool = False) -> list[str]:
     """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given.
 
-    Results of earlier runs that lie in a folder or match a pattern are not images to segment.
+    Results of earlier runs that lie in a folder or match a pattern are not images to segment, which is said.
     """
     import glob
 
@@ -233,6 +251,6 @@ def _expand(items: Iterable[str]) -> list[str]:
         if not inside:
             raise nothing if not seen else ImageError(f'{item}: holds nothing but results of earlier runs')
         found.update(dict.fromkeys(inside))
-    if left_out:
+    if left_out and not quiet:
         print(f'note: {left_out} results of earlier runs are not taken for images', file=sys.stderr)
     return list(found)

@@ -1,9 +1,12 @@
 """The network in PyTorch, as it is or compiled."""
 import copy
+import logging
 
 import torch
 
 from .engine import Engine
+
+logger = logging.getLogger(__name__)
 
 
 class TorchEngine(Engine):
@@ -26,6 +29,7 @@ class TorchEngine(Engine):
         self.model = model
         self._logits = model.logits
         if compiled:
+            logger.warning('torch.compile is at work on the network; that may take minutes')
             self._logits = torch.compile(model.logits, dynamic=True)
             self(torch.zeros(1, 3, 64, 64))  # what cannot be compiled shows here, not at the first photograph
 

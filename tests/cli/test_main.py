@@ -2,11 +2,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ms_segformer.cli.main import COMMANDS, main
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ('torch', 'numpy', 'cv2', 'PIL', 'modelscope', 'tqdm')
 
 
@@ -35,7 +37,14 @@ def test_wrong_usage_is_exit_code_2(capsys):
         assert done.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
 
 
-def test_the_environment_is_left_as_it_was(monkeypatch):
-    monkeypatch.delenv('MODELSCOPE_LOG_LEVEL', raising=False)
-    assert main(['info', 'b9']) == 1
-    assert 'MODELSCOPE_LOG_LEVEL' not in os.environ
+def test_modelscope_is_heard_again_after_a_quiet_command(tmp_path):
+    """Which imported it, in a process of its own; a Ctrl-C or an error ends the command as well."""
+    code = ('import os\nfrom ms_segformer.cli.main import main\nbefore = dict(os.environ)\n'
+            'assert main(["export", "demo", "-o", "out", "--format", "openvino", "--size", "64", "64"]) in (0, 1)\n'
+            'assert dict(os.environ) == before\n'
+            'from modelscope.utils.logger import get_logger\nget_logger().info("heard again")')
+    environment = {name: value for name, value in os.environ.items() if name != 'MODELSCOPE_LOG_LEVEL'}
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True,
+                          cwd=tmp_path, env={**environment, 'PYTHONPATH': str(ROOT)})
+    said = done.stderr.splitlines()
+    assert 'heard again' in said[-1] and not [line for line in said[:-1] if ' - INFO - ' in line]

@@ -45,6 +45,8 @@ USAGE = {  # command line: what is said
     (*PREDICT, '--mode', 'tile'): "--mode: 'tile' is not one of whole, slide",
     (*PREDICT, '--save', 'label'): "--save: 'label' is not one of labels, overlay, json; did you mean labels?",
     (*PREDICT, '--max-pixels', '0'): "--max-pixels: '0' is not a whole number of at least 1",
+    (*PREDICT, '--min-share', '200'): "--min-share: '200' is not a share in percent, 0 to 100",
+    (*PREDICT, '--min-share', 'few'): "--min-share: 'few' is not a share in percent, 0 to 100",
     (*PREDICT, '--batch-size', '0'): "--batch-size: '0' is not a whole number of at least 1",
     (*PREDICT, '--batch-size', 'two'): "--batch-size: 'two' is not a whole number of at least 1",
     (*PREDICT, '-o', 'a-file'): '-o/--output: a-file is not a folder; name a folder to write to',

@@ -2,6 +2,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -113,6 +114,42 @@ def test_label_map_overlay_and_json_agree(photos, predict, tmp_path, capsys):
     assert all(row['label'] in printed for row in content['segments'])
 
 
+def listed(printed):
+    """(share in percent, class) of the lines that name one."""
+    return [(float(share), label) for share, label in re.findall(r'^ +([\d.]+)%  (.*?) +score', printed, re.M)]
+
+
+def test_small_shares_are_not_listed_and_are_in_the_files(photos, predict, capsys):
+    assert predict(photos / 'a.jpg', '--min-share', '0', save=('json',)) == 0
+    everything = listed(capsys.readouterr().out)
+    content = Path('out/photos/a.json').read_bytes()
+    assert len(everything) == len(json.loads(content)['segments']) > 3 and everything[-1][0] < 2
+    assert predict(photos / 'a.jpg', '--min-share', '2%', '--overwrite', save=('json',)) == 0
+    printed = capsys.readouterr().out
+    large = [each for each in everything if each[0] >= 2]
+    assert listed(printed) == large
+    assert f'and {len(everything) - len(large)} of less than 2 % (--min-share)' in printed
+    assert Path('out/photos/a.json').read_bytes() == content
+
+
+def test_quiet_says_errors_and_warnings_only(photos, predict, capsys, caplog):
+    assert predict(photos, '--quiet') == 0
+    assert predict(photos, '.', '-q') == 0, 'results are in the folder, and images are skipped'
+    assert capsys.readouterr() == ('', '') and caplog.text == ''
+    (photos / 'broken.jpg').write_bytes(b'nothing')
+    assert predict(photos, '-q') == 1
+    out, said = capsys.readouterr()
+    assert out == '' and said.startswith('error: ') and 'broken.jpg' in said and said.count('\n') == 1
+
+
+def test_progress_on_a_terminal_tells_images_per_second(photos, predict, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stderr.isatty', lambda: True, raising=False)
+    assert predict(photos) == 0
+    assert re.search(r'\| 4/4 images, +\d+\.\d+ images/s, 00:00 left', capsys.readouterr().err)
+    assert predict(photos, '--overwrite', '--quiet') == 0
+    assert capsys.readouterr().err == ''
+
+
 def test_the_tree_of_the_images_is_kept(photos, predict, tmp_path, monkeypatch):
     elsewhere = tmp_path / 'elsewhere' / 'deep'
     photograph(elsewhere / 'a.jpg')
@@ -160,7 +197,7 @@ def test_a_bad_image_fails_alone(photos, predict, tmp_path, capsys):
     assert predict(photos / 'a.jpg', photos / 'broken.jpg', 'nowhere.jpg', save=None) == 1
     said = capsys.readouterr().err
     assert 'broken.jpg: not an image' in said and 'nowhere.jpg: no such file' in said
-    assert '1 of 3 images segmented, 2 failed' in said
+    assert re.search(r'1 of 3 images segmented in \d+\.\d s, \d+\.\d images/s; 2 failed$', said.strip())
     assert sorted(tree('out')) == ['manifest.jsonl', *sorted(f'photos/a{suffix}' for suffix in SUFFIXES)]
     assert 'not an image' in entries()['broken.jpg']['error'] and entries()['broken.jpg']['outputs'] == {}
 
@@ -170,7 +207,7 @@ def test_finished_images_are_skipped_and_changed_ones_done_again(photos, predict
     first = tree('out')
     written = segmented(monkeypatch)
     assert predict(photos) == 0 and written == []
-    assert '0 of 4 images segmented, 4 skipped' in capsys.readouterr().err
+    assert '0 of 4 images segmented; 4 skipped' in capsys.readouterr().err
     assert tree('out') == first
     photograph(photos / 'a.jpg', 11)  # changed
     (Path('out') / 'photos' / 'b_labels.png').unlink()  # lost
@@ -398,7 +435,7 @@ def test_a_file_that_cannot_be_written_is_that_images_error(photos, predict, tmp
     (tmp_path / 'out' / 'photos' / 'more').write_text('no folder')
     assert predict(photos) == 1
     said = capsys.readouterr().err
-    assert '2 of 5 images segmented, 3 failed' in said and said.count('cannot be written') == 2
+    assert '2 of 5 images segmented' in said and '; 3 failed' in said and said.count('cannot be written') == 2
     assert '261 bytes, 255 at most' in said
     assert (tmp_path / 'out' / 'photos' / 'more').read_text() == 'no folder'
     (tmp_path / 'out' / 'photos' / 'more').unlink()

@@ -103,6 +103,15 @@ def step(parameter):
     torch.optim.SGD([parameter], lr=1).step()
 
 
+def test_compiling_is_said(model, monkeypatch, caplog):
+    said = []
+    monkeypatch.setattr(torch, 'compile', lambda function, **_: said.extend(caplog.messages) or function)
+    created(model, 'torch')
+    assert caplog.messages == []
+    created(model, 'torch-compile')
+    assert said == ['torch.compile is at work on the network; that may take minutes'] == caplog.messages
+
+
 @pytest.mark.parametrize('change', CHANGES)
 def test_every_change_of_a_weight_that_is_promised_to_count_does(model, change):
     """Those that the docstring of `create_engine` names."""
