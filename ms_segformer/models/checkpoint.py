@@ -37,7 +37,7 @@ DIGEST_KEY = 'ms-segformer sha256'  # in the metadata of the safetensors files t
 logger = logging.getLogger(__name__)
 
 __all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoint', 'load_checkpoint', 'load_state',
-           'read_checkpoint', 'save_checkpoint']
+           'read_checkpoint', 'read_optimizer', 'save_checkpoint']
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,27 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     if found.left_out or average:
         warn_once(f'{path}: left out, as other copies of the weights: {_some([*found.left_out, *average])}')
     return state, {key: value for key, value in found.meta.items() if not isinstance(value, SetAside)}
+
+
+def read_optimizer(path: str | Path) -> dict[str, Any] | None:
+    """Read what mmcv saves of one optimizer beside the weights, in the form of `Optimizer.state_dict()`.
+
+    Returns:
+        `{'state': {number: {name: value}}, 'param_groups': [{'params': [number, …], …}, …]}`, or None when the file has
+        nothing of this form.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `read_checkpoint`.
+    """
+    content = {} if Path(path).suffix == '.safetensors' else _read_torch(regular_file(path))[0]
+    found = content.get('optimizer')
+    if not isinstance(found, dict) or not isinstance(found.get('state'), dict):
+        return None
+    groups = found.get('param_groups')
+    good = isinstance(groups, list) and all(isinstance(group, dict) and isinstance(group.get('params'), list) and
+                                            all(isinstance(number, int) for number in group['params'])
+                                            for group in groups)
+    return found if good else None
 
 
 def load_checkpoint(model, path, strict=True, new_classifier=False):

@@ -40,7 +40,18 @@ from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
-from . import checks, configuration, distributed, hooks, log_file, resuming, run_state, starting_point, work_dir
+from . import (
+    checks,
+    configuration,
+    continuing,
+    distributed,
+    hooks,
+    log_file,
+    resuming,
+    run_state,
+    starting_point,
+    work_dir,
+)
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
@@ -270,8 +281,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Train to the last epoch.
 
         Args:
-            checkpoint_path: go on from this checkpoint of this trainer. A file with no trainer state beside it, such as
-                a published `pytorch_model.pt`, is the starting point for a new run.
+            checkpoint_path: go on from this checkpoint of this trainer. A file with no trainer state beside it, of
+                EasyCV or mmcv, is gone on from when its `meta` names an epoch, as far as it reaches (see `continuing`);
+                one without is the starting point for a new run.
             load_all_state: False starts a new run from the weights of any checkpoint.
 
         Raises:
@@ -288,13 +300,18 @@ class EasyCVTrainer(EpochBasedTrainer):
                 self.train_loop(self.train_dataloader)
 
     def _begin(self, checkpoint_path: str | Path | None, load_all_state: bool) -> None:
-        if checkpoint_path is not None and not (load_all_state and resuming.is_resumable(checkpoint_path)):
-            self.logger.info(f'{checkpoint_path}: its weights are the start of a new run')
-            self.load_weights(checkpoint_path)
-            self.starting_point = str(checkpoint_path)
-            resuming.begin(self, None)
-        else:
+        if checkpoint_path is None or (load_all_state and resuming.is_resumable(checkpoint_path)):
             resuming.begin(self, checkpoint_path if checkpoint_path is not None else self._resume)
+            return
+        progress = continuing.progress_of(checkpoint_path, self._max_epochs) if load_all_state else None
+        self.load_weights(checkpoint_path)
+        self.starting_point = str(checkpoint_path)
+        resuming.begin(self, None)
+        if progress is not None:
+            continuing.go_on(self, checkpoint_path, progress)
+        else:
+            why = ', for its meta names no epoch' if load_all_state else ''
+            self.logger.info(f'{checkpoint_path}: its weights are the start of a new run{why}')
 
     def _check_training_data(self):
         if self.train_dataset is None:

@@ -5,10 +5,12 @@ damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k and the fine-tun
 by character. Their hub is the loopback hub; the image they name by an https URL comes from it too, as a proxy, with a
 certificate made for that host. The models have the published form and another size (143,508 parameters).
 """
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from exported import save_exported
 from hub.cards import CARDS, IMAGE_HOST, IMAGE_PATH, expected_labels, labels_in, photograph
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
@@ -50,8 +52,6 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
 
 def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, tmp_path):
     """The network of the card's size, its weights made up, as EasyCV exports it, under the published configuration."""
-    import torch
-
     from ms_segformer.config import read_configuration
     from ms_segformer.metainfo import VARIANTS, configuration_dir
     from ms_segformer.models.segformer import Segformer
@@ -125,20 +125,27 @@ def test_the_training_code_trains_on_a_configuration_as_easycv_s_converter_write
     assert {'epoch_1.pth'} <= {path.name for path in tmp_path.glob('tmp*/*')} and python.pip() == []
 
 
-def test_the_fine_tuning_code_trains(python, hub, tmp_path):
-    """Verbatim: 31 epochs with a learning rate of zero, starting from the published checkpoint."""
+@pytest.mark.parametrize('meta, epochs', [({}, 31), ({'epoch': 30, 'iter': 221790}, 1)], ids=['no epoch', 'epoch 30'])
+def test_the_fine_tuning_code_trains(python, hub, tmp_path, meta, epochs):
+    """Verbatim, at a learning rate of zero: 31 epochs, of which 30 are done where the published checkpoint says so."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
+    from ms_segformer.models.checkpoint import read_checkpoint
     add_coco_stuff(hub, make_pairs(tmp_path / 'pairs', count=2))
-    hub.add_model(MODEL_ID, training_files(published_files(), image_scale=(64, 48), crop=(32, 32)))
+    published, _ = read_checkpoint(Path(__file__).parents[1] / 'data' / 'tiny_model' / 'pytorch_model.pt')
+    torch.save({'meta': meta, 'state_dict': published}, tmp_path / 'published.pt')
+    files = {**published_files(), 'pytorch_model.pt': (tmp_path / 'published.pt').read_bytes()}
+    hub.add_model(MODEL_ID, training_files(files, image_scale=(64, 48), crop=(32, 32)))
     python.extra['TMPDIR'] = str(tmp_path)
     done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_finetune.py')
     assert 'pytorch_model.pt' in done.stdout
-    last, = tmp_path.glob('tmp*/epoch_31.pth')
-    from ms_segformer.models.checkpoint import read_checkpoint
-    published, _ = read_checkpoint(Path(__file__).parents[1] / 'data' / 'tiny_model' / 'pytorch_model.pt')
-    trained, _ = read_checkpoint(last)
+    log, = tmp_path.glob('tmp*/*.log.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({line['epoch'] for line in lines if line['mode'] == 'train'}) == epochs
+    assert [line for line in lines if line['mode'] == 'eval' and 'evaluation/mIoU' in line and line['epoch'] == 31]
+    trained, _ = read_checkpoint(log.parent / 'epoch_31.pth')
     parameters = [name for name in published if 'running' not in name and 'num_batches' not in name]
     assert all((published[name] == trained[name]).all() for name in parameters), 'a rate of zero moves no weight'
+    assert ('training goes on with epoch 31 of 31' in done.stderr + done.stdout) == (epochs == 1)
     assert python.pip() == []
 
 
