@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 OUT ?= outputs
 IMAGE ?= assets/china.jpg
 MODEL ?= demo
+CAMPAIGN_SECONDS ?= 600
+CAMPAIGN_SEED ?= 1
 
 .PHONY: demo test test-low test-new easycv sanitize lint clean
 
@@ -39,6 +41,10 @@ easycv:
 # The C kernel's tests and fuzz under AddressSanitizer and UBSan (gcc).
 sanitize: $(VENV)/.ready-test
 	tools/sanitize.sh $(BIN)/python
+
+# Thousands of damaged files, kills, full disks and crowds, each in bounds: ten minutes, a table at the end (Linux).
+campaign: $(VENV)/.ready-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m campaigns --seed $(CAMPAIGN_SEED) --seconds $(CAMPAIGN_SECONDS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from exported import save_exported
+from models.test_torch_file import foreign, save
 
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
 from campaigns.mutations import mutated
@@ -33,11 +35,6 @@ from ms_segformer.models.checkpoint import CheckpointError, load_state, read_che
 from ms_segformer.models.foreign import convert
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.models.torch_file import write_torch_file
-
-sys.path.insert(0, str(ROOT / 'tests'))
-
-from exported import save_exported  # noqa: E402
-from models.test_torch_file import foreign, save  # noqa: E402
 
 
 @dataclasses.dataclass

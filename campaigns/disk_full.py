@@ -12,6 +12,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -23,17 +24,14 @@ from pathlib import Path
 import numpy as np
 from modelscope.utils.config import Config
 from PIL import Image
+from tiny_run import CLASSES, make_data, shrink
 
 from campaigns import kill_training
 from campaigns.commands import TRACES, Ended, run, tree
-from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
+from campaigns.frame import TINY_MODEL, Campaign, Run, main
 from ms_segformer.config import encode_jsonplus
 from ms_segformer.files import TEMPORARY
 from ms_segformer.models.torch_file import read_torch_file
-
-sys.path.insert(0, str(ROOT / 'tests' / 'trainers'))
-
-from tiny_run import CLASSES, make_data, shrink  # noqa: E402
 
 DISK = 24 << 20
 NOTES = re.compile(r'\d{4}-\d\d-\d\d [\d:,]+ - modelscope - (INFO|WARNING) - |note: |WARNING: .* dropped |'
@@ -76,7 +74,7 @@ class Common:
 
 
 def prepare(folder: Path) -> Common:
-    """Make images, data and models on the ordinary disk, and run every scenario there once, unbroken."""
+    """Make images, data and models on the ordinary disk."""
     os.environ['MS_SEGFORMER_CACHE'] = str(folder / 'cache')
     (folder / 'disk').mkdir()
     model, photos, data, maps = small_model(folder / 'model'), folder / 'photos', folder / 'data', folder / 'maps'
@@ -100,17 +98,19 @@ def prepare(folder: Path) -> Common:
         arguments = ['export', str(TINY_MODEL), '-o', 'exported', '--format', form]
         scenarios[f'export, {form}'] = Scenario(arguments, arguments)
         scenarios[f'export, {form}, over an earlier one'] = Scenario(arguments, arguments)
-    for name, scenario in scenarios.items():
-        unbroken(folder, name, scenario, scenarios)
     return Common(folder, scenarios)
 
 
-def unbroken(folder: Path, name: str, scenario: Scenario, others: dict[str, Scenario]) -> None:
-    """Fill in what a scenario begins with and leaves."""
+def unbroken(name: str, common: Common) -> Scenario:
+    """A scenario with what it begins with and leaves: it is run on the ordinary disk once."""
+    folder, scenario, kept = common.folder, common.scenarios[name], common.folder / f'unbroken {name}'
+    if kept.exists():
+        scenario.before, scenario.left, scenario.size = pickle.loads(kept.read_bytes())
+        return scenario
     place = folder / 'unbroken'
     place.mkdir()
     if 'resumed' in name:
-        check(run(others['train'].arguments, place, folder / 'log'), 0)
+        check(run(common.scenarios['train'].arguments, place, folder / 'log'), 0)
     elif 'earlier one' in name:
         check(run([*scenario.arguments, '--size', '64', '64'], place, folder / 'log'), 0)
     elif 'earlier results' in name:
@@ -121,6 +121,8 @@ def unbroken(folder: Path, name: str, scenario: Scenario, others: dict[str, Scen
     scenario.left = scenario.look(place)
     scenario.size = max(1 << 16, sum(map(len, tree(place).values())) - sum(map(len, scenario.before.values())))
     shutil.rmtree(place)
+    kept.write_bytes(pickle.dumps((scenario.before, scenario.left, scenario.size)))
+    return scenario
 
 
 def small_model(folder: Path) -> Path:
@@ -155,9 +157,9 @@ def make(random: np.random.Generator, common: Common) -> tuple[str, Run]:
     """A scenario, with some room."""
     names = list(common.scenarios)
     name = names[random.integers(len(names))]
-    size = common.scenarios[name].size
-    free = int(random.integers(0, 9000)) if random.random() < 0.25 else int(random.uniform(0, 1.1) * size)
-    return name, lambda: one(common.scenarios[name], common.folder, free)
+    scenario = unbroken(name, common)
+    free = int(random.integers(0, 9000)) if random.random() < 0.25 else int(random.uniform(0, 1.1) * scenario.size)
+    return name, lambda: one(scenario, common.folder, free)
 
 
 def one(scenario: Scenario, folder: Path, free: int) -> str:

@@ -142,10 +142,11 @@ def run(campaign: Campaign, folder: Path, seed: int, first: int, cases: int, sec
 
     Args:
         folder: where files may be made.
-        seconds: no new case after this time.
+        seconds: no new case after this time, of which `prepare` takes its part.
     """
     tally, number, end = Tally(), first, time.monotonic() + seconds
     common = campaign.prepare(folder)
+    end = max(end, time.monotonic() + campaign.seconds / 2)  # at least one, however long that has taken
     while number < first + cases and time.monotonic() < end:
         stop = min(number + campaign.batch, first + cases)
         number = _batch(campaign, common, seed, number, stop, end, tally)
@@ -216,9 +217,9 @@ def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float
 def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | None]:
     """Run a case under the limits; returns its outcome and words for it."""
     if campaign.headroom:
-        resource.setrlimit(resource.RLIMIT_AS, ((_memory('VmSize') + HEADROOM) << 20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, ((memory('VmSize') + HEADROOM) << 20, resource.RLIM_INFINITY))
     _forget_peak()
-    before = _memory('VmRSS')
+    before = memory('VmRSS')
     noted.clear()
     faulthandler.dump_traceback_later(campaign.seconds, exit=True)
     try:
@@ -229,7 +230,7 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
         traceback.print_exc()
         outcome = 'anything else', f'{type(error).__name__}: {str(error)[:300]}'
     faulthandler.cancel_dump_traceback_later()
-    seen, grown = list(noted), _memory('VmHWM') - before
+    seen, grown = list(noted), memory('VmHWM') - before
     if campaign.headroom:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     if seen:
@@ -277,7 +278,7 @@ def _forget_peak() -> None:
         pass
 
 
-def _memory(field: str) -> int:
+def memory(field: str) -> int:
     """A line of /proc/self/status in MiB."""
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) >> 10 for line in file if line.startswith(f'{field}:'))

@@ -1,6 +1,6 @@
 """Kills `ms-segformer predict` at random moments and looks whether a second run leaves what an unbroken one leaves.
 
-    python campaigns/kill_predict.py --seed 0 --times 50
+    python -m campaigns.kill_predict --seed 1 --cases 50
 
 Each time a process segments 12 images with the tiny model of the tests (one image is broken, two share a name) and gets
 SIGKILL. Then a second process is given the same command. The moment is drawn evenly, in half of the runs from the
@@ -8,7 +8,6 @@ duration of an unbroken run, most of which is its start, in the others from its 
 manifest. Every other time the folder holds the results of an earlier run, since which half of the images have changed.
 The processes are forked from one that has imported torch and ModelScope, which saves each of them four seconds.
 """
-import argparse
 import json
 import os
 import random
@@ -23,18 +22,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-MODEL = ROOT / 'tests' / 'data' / 'tiny_model'
+from campaigns import frame
+from campaigns.frame import TINY_MODEL
+
 NAMES = ('a.jpg', 'a.png', 'b.png', 'broken.jpg', 'c.jpg', 'deep/er/a.png', 'deep/b.jpg', 'deep/large.jpg', 'e.png',
          'f.png', 'g.jpg', '图.png')
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--times', type=int, default=50)
-    args = parser.parse_args()
+    args = frame.arguments(__doc__, cases=50).parse_args()
     import modelscope.pipelines  # noqa: F401
     import torch
 
@@ -58,16 +54,22 @@ def main():
             assert finish(process) == 1, 'the broken image'
             durations[start] = time.monotonic() - began, time.monotonic() - writing
             unbroken[start] = tree(start)
-        counts = Counter()
-        for number in range(args.times):
+        counts, tally, begun = Counter(), frame.Tally(), time.monotonic()
+        for number in range(args.first + args.cases):
+            if time.monotonic() - begun > args.seconds:
+                break
             start, whole = ('fresh', 'changed')[number % 2], number % 4 < 2
             moment = chance.uniform(0, durations[start][0 if whole else 1])
+            if number < args.first:
+                continue
             found = one(start, whole, moment, unbroken[start])
             counts.update(found)
+            bad = [what for what in found if what in BAD]
+            tally.add(f'{start} folder', 'anything else' if bad else 'results', None if bad else f'killed {found[1]}')
             print(f'{number:4} {start:8} {moment:6.2f} s of {"the whole" if whole else "its writing"}: '
                   f'{", ".join(found)}', file=sys.stderr, flush=True)
-    report(args, durations, counts)
-    return 1 if any(counts[what] for what in BAD) else 0
+    report(durations, counts)
+    return frame.finish('predict, killed', tally, args, time.monotonic() - begun)
 
 
 BAD = ('half-written file', 'other tree', 'temporary file after the second run', 'other exit code')
@@ -159,7 +161,7 @@ def predict_later(out):
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         from ms_segformer.cli.main import main as command
-        code = command(['predict', 'photos', '--model', str(MODEL), '-o', out, '--device', 'cpu'])
+        code = command(['predict', 'photos', '--model', str(TINY_MODEL), '-o', out, '--device', 'cpu'])
     finally:
         os._exit(code)
 
@@ -174,15 +176,15 @@ def tree(folder):
             if path.is_file()}
 
 
-def report(args, durations, counts):
-    print(f'`python campaigns/kill_predict.py --seed {args.seed} --times {args.times}`: 12 images, unbroken run '
-          + ', '.join(f'{whole:.2f} s, {writing:.2f} s of it writing ({start})'
-                      for start, (whole, writing) in durations.items()) + '\n')
+def report(durations, counts):
+    print('12 images, unbroken run ' + ', '.join(f'{whole:.2f} s, {writing:.2f} s of it writing ({start})'
+                                               for start, (whole, writing) in durations.items()) + '\n')
     print('| seen | times |\n|-|-|')
     order = ('killed', 'ended before', 'before anything was written', 'among the files', 'after the last file',
              'announced last', 'temporary file left by the kill', *BAD)
     for what in order:
         print(f'| {what} | {counts[what]} |')
+    print()
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Trainings killed at random moments: each has to resume to what an unbroken run leaves, bit for bit.
 
-    python campaigns/kill_training.py --seed 1 --times 100
+    python -m campaigns.kill_training --seed 1 --cases 100
 
 A run of a few seconds of the tiny model: a checkpoint every epoch and every 3 iterations, the 2 newest of each kept, an
 evaluation every epoch, the best checkpoint kept; in every other run an average of the weights (EMA). It is killed
@@ -21,38 +21,32 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from modelscope.trainers import build_trainer
+from tiny_run import CLASSES, make_data, shrink
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'tests' / 'trainers'))
-
-from tiny_run import CLASSES, make_data, shrink  # noqa: E402
-
-from ms_segformer.models.torch_file import read_torch_file  # noqa: E402
-from ms_segformer.trainers import hooks, run_state, work_dir  # noqa: E402
-from ms_segformer.trainers.easycv_trainer import EasyCVTrainer  # noqa: E402
+from campaigns import frame
+from ms_segformer.models.torch_file import read_torch_file
+from ms_segformer.trainers import hooks, run_state, work_dir
+from ms_segformer.trainers.easycv_trainer import EasyCVTrainer
 
 PHASES = ('construction', 'training', 'writing a checkpoint', 'publishing', 'evaluating', 'removing old ones')
 phase = mmap.mmap(-1, 1)  # what the child is doing, seen by the parent
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--times', type=int, default=100)
+    parser = frame.arguments(__doc__, cases=100)
     parser.add_argument('--epochs', type=int, default=12)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix='kill-training-') as folder:
-        return campaign(Path(folder), args, random.Random(args.seed))
+        return campaign(Path(folder), args)
 
 
-def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int:
+def campaign(folder: Path, args: argparse.Namespace) -> int:
     data = make_data(folder / 'data')
     unbroken = {}
     for ema in (False, True):
@@ -63,8 +57,11 @@ def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int
             raise SystemExit((folder / f'unbroken_{ema}.txt').read_text())
     seconds = ', '.join(f'{duration:.1f} s' for _, duration in unbroken.values())
     print(f'unbroken: {seconds}; {len(unbroken[False][0])} files', flush=True)
-    tally, faults = Counter(), []
-    for number in range(args.times):
+    tally, begun = frame.Tally(), time.monotonic()
+    for number in range(args.first, args.first + args.cases):
+        if time.monotonic() - begun > args.seconds:
+            break
+        draw = random.Random(f'{args.seed} {number}')
         ema = bool(number % 2)
         expected, duration = unbroken[ema]
         target = folder / f'run_{number}'
@@ -74,13 +71,12 @@ def campaign(folder: Path, args: argparse.Namespace, draw: random.Random) -> int
             found = killed_and_resumed(data, target, ema, args.epochs, duration, draw, 1 + (number % 3 == 2))
         differences = [found] if isinstance(found, str) and found not in PHASES else compare(expected, contents(target))
         where = found if found in PHASES else 'resuming'
-        tally[where, ema, not differences] += 1
+        kind = f'killed while {where}{", with EMA" if ema else ""}'
+        tally.add(kind, 'anything else' if differences else 'results')
         if differences:
-            faults.append(f'run {number} (EMA {ema}, killed while {where}): {"; ".join(differences[:5])}')
-            print(faults[-1], flush=True)
+            print(f'case {number} ({kind}): {"; ".join(differences[:5])}', flush=True)
         shutil.rmtree(target, ignore_errors=True)
-    report(tally, faults, args)
-    return 1 if faults else 0
+    return frame.finish('training, killed', tally, args, time.monotonic() - begun)
 
 
 def killed_and_resumed(data: Path, target: Path, ema: bool, epochs: int, duration: float, draw: random.Random,
@@ -135,7 +131,7 @@ def train(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> Non
         return cfg
 
     build_trainer('easycv', {
-        'model': str(ROOT / 'tests' / 'data' / 'tiny_model'), 'data_root': str(data), 'classes': CLASSES, 'seed': 3,
+        'model': str(frame.TINY_MODEL), 'data_root': str(data), 'classes': CLASSES, 'seed': 3,
         'max_epochs': epochs, 'device': 'cpu', 'work_dir': str(target), 'cfg_modify_fn': modify, 'resume': resume,
         'ema': 0.9 if ema else None,
         'callbacks': [hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)]}).train()
@@ -190,18 +186,6 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, float) and math.isnan(left):
         return isinstance(right, float) and math.isnan(right)
     return left == right
-
-
-def report(tally: Counter, faults: list[str], args: argparse.Namespace) -> None:
-    print(f'\nseed {args.seed}, {args.times} killed runs\n\n| killed while | runs | of these with EMA | equal to the '
-          'unbroken run | anything else |\n|-|-|-|-|-|')
-    for name in (*PHASES, 'resuming'):
-        runs = {key: count for key, count in tally.items() if key[0] == name}
-        if runs:
-            print(f'| {name} | {sum(runs.values())} | {sum(count for key, count in runs.items() if key[1])} | '
-                  f'{sum(count for key, count in runs.items() if key[2])} | '
-                  f'{sum(count for key, count in runs.items() if not key[2])} |')
-    print(f'| all | {args.times} | {args.times // 2} | {args.times - len(faults)} | {len(faults)} |')
 
 
 if __name__ == '__main__':

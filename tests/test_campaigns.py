@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from campaigns import __main__ as campaigns
 from campaigns import frame
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,8 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
     assert len(set(found[0])) == 6 and found[0][3:] == found[1]
 
 
-CASES = {'checkpoint_fuzz': 5, 'image_fuzz': 20, 'label_fuzz': 20, 'disk_full': 1}
+CASES = {'checkpoint_fuzz': 5, 'image_fuzz': 20, 'label_fuzz': 20, 'disk_full': 1, 'concurrency': 1, 'memory': 1,
+         'kernel_fuzz': 5, 'kill_predict': 1, 'kill_training': 1}
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -85,3 +87,7 @@ def test_each_campaign_runs(name):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf'^\| all \| {cases} \| \d+ \| \d+ \| 0 \|$', done.stdout, re.MULTILINE)
+
+
+def test_what_all_of_them_run_is_all_of_them():
+    assert set(campaigns.SHARES) == set(CASES)

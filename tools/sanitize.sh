@@ -28,4 +28,4 @@ export LD_PRELOAD=$(gcc -print-file-name=libasan.so) PYTHONPATH=$PWD OMP_NUM_THR
 export ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
 # What the sanitizers say goes to file descriptor 2, which pytest would keep to itself.
 "$python" -m pytest -q -p no:cacheprovider --capture=sys tests/test_postprocess.py tests/test_slide.py
-"$python" campaigns/kernel_fuzz.py --seed "${FUZZ_SEED:-0}" --seconds "${FUZZ_SECONDS:-60}"
+"$python" -m campaigns.kernel_fuzz --seed "${FUZZ_SEED:-0}" --seconds "${FUZZ_SECONDS:-60}"
