@@ -32,3 +32,20 @@ LOSS_WEIGHT = 1e6  # of the loss, or of a class in it
 BATCH = 4096  # images in a batch of a process
 WORKERS = 256  # loading processes of a process
 LARGEST_SEED = 2 ** 32 - 1  # numpy's
+
+
+def check_windows(crop: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Raise `ValueError` unless an image can go through the network in windows of a size, every so many pixels.
+
+    Args:
+        crop, stride: (height, width) in pixels of the windows and of the steps between them.
+    """
+    window, step = f'windows of {crop[0]}×{crop[1]} pixels (crop size)', f'a stride of {stride[0]}×{stride[1]}'
+    if min(crop) < SMALLEST_SIDE or crop[0] * crop[1] > WHOLE_PIXELS:
+        raise ValueError(f'{window}; accepted: sides of at least {SMALLEST_SIDE}, and {WHOLE_PIXELS:,} pixels at most')
+    if any(step > size for step, size in zip(stride, crop, strict=True)):
+        raise ValueError(f'{window} with {step}, which would leave gaps; accepted: a stride of at most the window')
+    if any(step * OVERLAP < size for step, size in zip(stride, crop, strict=True)):
+        raise ValueError(f'{window} with {step}, for which each pixel would be computed up to '
+                         f'{-(-crop[0] // stride[0]) * -(-crop[1] // stride[1]):,} times; accepted: a stride of at '
+                         f'least 1/{OVERLAP} of the window')

@@ -157,9 +157,10 @@ def test_settings(args, settings):
     """The `config.TestSettings` of the command line.
 
     Raises:
-        ValueError: `slide` without window and step, or these without `slide`.
+        ValueError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
     from ms_segformer.config import TestSettings
+    from ms_segformer.limits import check_windows
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
@@ -171,9 +172,7 @@ def test_settings(args, settings):
     crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
     if crop is None or stride is None:
         raise ValueError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
-    if stride[0] > crop[0] or stride[1] > crop[1]:
-        raise ValueError(f'--stride {stride[0]} {stride[1]} is larger than --crop-size {crop[0]} {crop[1]}, which '
-                         'would leave gaps')
+    check_windows(crop, stride)
     return TestSettings('slide', tuple(crop), tuple(stride))
 
 

@@ -17,7 +17,7 @@ from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 
 from ..config import read_configuration
-from ..limits import SMALLEST_SIDE
+from ..limits import check_windows
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
 from ..preprocessors.download import Interruption, without_userinfo
@@ -112,8 +112,8 @@ class SegformerPipeline(Pipeline):
                 default: the configuration's `test_cfg`.
             crop_size, stride: (height, width) in pixels of the windows and of their steps; default: the
                 configuration's, else windows of its short side and steps of two thirds of that.
-            resize: False segments the image at its own size; with `mode='slide'` that bounds the memory for images of
-                any size, see `ms_segformer.slide`.
+            resize: False segments the image at its own size: in one piece up to `limits.WHOLE_PIXELS`, and with
+                `mode='slide'`, which bounds the memory, images of any size; see `ms_segformer.slide`.
             with_masks: False leaves `masks` empty (a mask takes a byte per pixel); `seg_map` holds the same.
             max_pixels: larger files are refused before they are decoded; default: `preprocessors.image.MAX_PIXELS`.
             with_image: True adds `image`, the picture that was segmented: H×W×3 uint8 RGB, upright. A URL is fetched
@@ -163,11 +163,13 @@ class SegformerPipeline(Pipeline):
             raise ValueError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
         if mode == 'whole':
             return mode, None, None
-        side = min(self.settings.preprocess.scale)
-        crop_size = _pair('crop_size', crop_size or test.crop_size or side, SMALLEST_SIDE)
-        stride = _pair('stride', stride or test.stride or tuple(max(1, size * 2 // 3) for size in crop_size), 1)
-        if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
-            raise ValueError(f'stride {stride} is larger than crop_size {crop_size}, which would leave gaps')
+        if crop_size is None:
+            crop_size = test.crop_size or min(self.settings.preprocess.scale)
+        crop_size = _pair('crop_size', crop_size)
+        if stride is None:
+            stride = test.stride or tuple(max(1, size * 2 // 3) for size in crop_size)
+        stride = _pair('stride', stride)
+        check_windows(crop_size, stride)
         return mode, crop_size, stride
 
     def _stream(self, images, batch_size, options):
@@ -271,11 +273,11 @@ def _refuse_unknown(arguments, what, *known):
             raise TypeError(f'{what} takes no argument {name!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
-def _pair(name, value, least):
+def _pair(name, value):
     """One number for both sides, or (height, width)."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
-        raise ValueError(f'{name} is {value!r}; accepted: (height, width) in pixels, at least {least} each')
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise ValueError(f'{name} is {value!r}; accepted: (height, width) in pixels')
     return pair
 
 

@@ -9,9 +9,9 @@ from modelscope.preprocessors.builder import PREPROCESSORS
 from modelscope.utils.constant import Fields, ModeKeys
 
 from ..config import read_configuration
-from ..limits import SMALLEST_SIDE
+from ..limits import SMALLEST_SIDE, WHOLE_PIXELS
 from ..metainfo import PREPROCESSOR
-from .image import MAX_PIXELS, load_image
+from .image import MAX_PIXELS, ImageError, load_image
 
 
 @PREPROCESSORS.register_module(group_key=Fields.cv, module_name=PREPROCESSOR, force=True)
@@ -38,8 +38,16 @@ class SegformerPreprocessor(Preprocessor):
         Returns:
             A dict: `img`, a 1×3×H×W float32 tensor in channels-last memory; `ori_shape` (h, w) of the upright image;
             `img_shape` (h, w) after resizing, the valid area; `pad_shape` (h, w) = (H, W); `filename`, or None.
+
+        Raises:
+            ImageError: it cannot be read, or has more than `limits.WHOLE_PIXELS` at its own size.
         """
         inputs = self.load(image, channel_order, resize, max_pixels)
+        height, width = inputs['pad_shape']
+        if height * width > WHOLE_PIXELS:
+            raise ImageError(f'{inputs["filename"] or "the image"}: {width}×{height} pixels are more than '
+                             f"{WHOLE_PIXELS:,}, the most that go through the network in one piece; use mode='slide' "
+                             '(--mode slide), or leave resize=False (--full-size) out')
         inputs['img'] = self.window(inputs.pop('image'), 0, inputs['pad_shape'][0], 0, inputs['pad_shape'][1])
         return inputs
 

@@ -91,7 +91,13 @@ REFUSED = {
     (*EVAL, '--mode', 'slide', '--crop-size', '64', '64'):
         "--mode slide needs --crop-size H W and --stride H W: the model's test_cfg has none",
     (*EVAL, '--mode', 'slide', '--crop-size', '32', '32', '--stride', '33', '9'):
-        '--stride 33 9 is larger than --crop-size 32 32, which would leave gaps',
+        'windows of 32×32 pixels (crop size) with a stride of 33×9, which would leave gaps; accepted: a stride of at '
+        'most the window',
+    (*EVAL, '--mode', 'slide', '--crop-size', '512', '512', '--stride', '1', '1'):
+        'windows of 512×512 pixels (crop size) with a stride of 1×1, for which each pixel would be computed up to '
+        '262,144 times; accepted: a stride of at least 1/8 of the window',
+    (*EVAL, '--mode', 'slide', '--crop-size', '9999', '9999', '--stride', '9999', '9999'):
+        'windows of 9999×9999 pixels (crop size); accepted: sides of at least 29, and 16,777,216 pixels at most',
 }
 
 

@@ -356,10 +356,22 @@ def test_a_model_that_diverged_is_an_error_that_names_it(engine, tiny_model_dir,
 @pytest.mark.parametrize('options, said', [
     ({'mode': 'tile'}, "'whole' or 'slide'"), ({'mode': 'slide', 'crop_size': 8}, 'at least 29'),
     ({'mode': 'slide', 'crop_size': (64, 64, 3)}, 'crop_size'),
-    ({'mode': 'slide', 'crop_size': 64, 'stride': 65}, 'gaps')])
+    ({'mode': 'slide', 'crop_size': 64, 'stride': 65}, 'gaps'), ({'mode': 'slide', 'stride': 0}, 'stride is 0'),
+    ({'mode': 'slide', 'crop_size': 64.5}, 'crop_size is 64.5'),
+    ({'mode': 'slide', 'crop_size': 512, 'stride': 1}, 'up to 262,144 times; accepted: .* at least 1/8 of the window'),
+    ({'mode': 'slide', 'crop_size': 9999, 'stride': 9999}, '16,777,216 pixels at most')])
 def test_nonsense_windows_are_refused(tiny, options, said):
     with pytest.raises(ValueError, match=said):
         tiny(random_images()[0], **options)
+
+
+def test_what_is_too_large_for_one_piece_is_refused_before_it_is_made_a_tensor(tiny, monkeypatch):
+    image = np.zeros((4097, 4096, 3), np.uint8)
+    monkeypatch.setattr(tiny.preprocessor, 'window', lambda *_: pytest.fail('a tensor was made'))
+    with pytest.raises(ImageError, match="the image: 4096×4097 pixels are more than 16,777,216.*mode='slide'"):
+        tiny(image, resize=False)
+    result, = tiny([image], resize=False)
+    assert 'in one piece' in result['error']
 
 
 @pytest.mark.parametrize('mode', ['whole', 'slide'])
