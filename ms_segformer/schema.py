@@ -107,7 +107,7 @@ SHARE = number(0, 1)
 # --- the table -------------------------------------------------------------------------------------------------------
 
 _SOURCE = dict.fromkeys(('type', 'path', 'img_root', 'label_root', 'split', 'classes', 'img_suffix', 'label_suffix',
-                         'reduce_zero_label', 'palette', 'ignore_index', 'to_float32', 'num_processes',
+                         'reduce_zero_label', 'raw_ids', 'palette', 'ignore_index', 'to_float32', 'num_processes',
                          'cache_at_init', 'cache_on_the_fly', 'image_column', 'label_column'), ANY)
 _DATASET = Section({
     'type': TEXT, 'data_source': Section(_SOURCE, 'accept'), 'pipeline': ANY, 'mode': ANY, 'split_config': ANY,

@@ -81,9 +81,9 @@ def open_data(args, settings):
     """
     from ms_segformer.datasets import coco_stuff
     from ms_segformer.datasets.errors import DatasetError
-    from ms_segformer.datasets.layout import CONVERTED_SUFFIX, find_data_sources
+    from ms_segformer.datasets.layout import find_data_sources
     from ms_segformer.datasets.seg_dataset import SegDataset
-    from ms_segformer.datasets.sources import read_classes
+    from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes
     from ms_segformer.trainers.evaluation import test_pipeline
     classes = list(settings.classes)
     named = _names_classes(args.data)
@@ -103,7 +103,7 @@ def open_data(args, settings):
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
     _check_ids(dataset.source, args.data)
-    if not named and not converted:
+    if not named and not converted and not dataset.source.official:
         _say_that_ids_are_taken_as_they_are(args.data, classes)
     return _First(dataset, args.limit) if args.limit else dataset
 

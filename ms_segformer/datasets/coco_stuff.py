@@ -107,6 +107,22 @@ def _nearest_free(colour, taken, step=16):
 DISTINCT_PALETTE = distinct_palette(PALETTE)
 
 
+def shown_ids(label):
+    """Say which ids a label map is seen to hold: some ids are in official maps only, others never.
+
+    Args:
+        label: H×W uint8 array.
+
+    Returns:
+        (official, train): a value of 172-181, which no training id is, or None; and one of `ABSENT_RAW_IDS`, which no
+        official map holds, or None. Most maps hold neither and may be of both kinds.
+    """
+    present = np.bincount(label.ravel(), minlength=256) > 0
+    found = ([value for value in ids if present[value]]
+             for ids in (range(len(CLASSES) + 1, NUM_RAW_IDS), ABSENT_RAW_IDS))
+    return tuple(max(values, default=None) for values in found)
+
+
 def raw_label_to_train(label):
     """Map an official label map to training ids.
 

@@ -3,11 +3,10 @@ import os
 from pathlib import Path
 
 from .errors import DatasetError
-from .sources import read_classes
+from .sources import CONVERTED_SUFFIX, read_classes
 
 SPLITS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-CONVERTED_SUFFIX = '_labelTrainIds.png'
 
 # Folders, relative to the data root, where the images and the label maps of a split are looked for.
 _IMAGE_FOLDERS = ('{split}2017', 'images/{split}2017', 'images/{split}', '{split}/images', 'img_dir/{split}',

@@ -16,9 +16,8 @@ from ms_segformer.files import atomic_write
 from .coco_stuff import raw_label_to_train
 from .errors import DatasetError
 from .label_file import read_label
-from .layout import CONVERTED_SUFFIX
 from .parallel import map_in_processes
-from .sources import pair_files
+from .sources import CONVERTED_SUFFIX, pair_files
 
 IMAGE_SUFFIXES = ['.jpg', '.jpeg']
 _UNFINISHED = '.unfinished'

@@ -37,7 +37,7 @@ class SegDataset(TorchCustomDataset):
         split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
             folder replaces `${data_root}` in `data_source`, and a relative path that does not exist is found below it.
         datasets: table of pairs (`datasets.Dataset`, `MsDataset` over one, list) to read instead of `data_source`,
-            whose classes, palette, `reduce_zero_label`, `to_float32` and column names still count.
+            whose classes, palette, `reduce_zero_label`, `raw_ids`, `to_float32` and column names still count.
         seed: first of the three numbers that a sample's random draws follow from.
         fallback: callable from a transform's name to its class, for names unknown here; None: EasyCV's transforms,
             where it is installed.
@@ -185,7 +185,7 @@ def raise_construction_error(dataset):
         raise dataset.error
 
 
-_TABLE_KEYS = ('palette', 'reduce_zero_label', 'to_float32', 'image_column', 'label_column')
+_TABLE_KEYS = ('palette', 'reduce_zero_label', 'raw_ids', 'to_float32', 'image_column', 'label_column')
 
 
 def _source(data_source, split_config, datasets, ignore_index):

@@ -10,6 +10,7 @@ Nothing is skipped or replaced: a file that is missing, unreadable, of another s
 outside the classes raises `DatasetError` with its name.
 """
 import inspect
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,11 @@ from .errors import DatasetError
 from .image_file import read_image
 from .label_file import as_label, decode_label, label_from_pillow, read_label
 
+logger = logging.getLogger('modelscope')
 SOURCES = {}
 MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
+CONVERTED_SUFFIX = '_labelTrainIds.png'  # of COCO-Stuff's label maps with training ids
+_LOOKED_AT = 128  # label maps, at most, before their ids count as unknown
 _NAMED = 5  # files that an error message names before it only counts
 
 VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
@@ -282,13 +286,24 @@ def _images(folder, name, own, suffixes):
     return list(dict.fromkeys(filter(None, (folder.find(name + suffix) for suffix in suffixes))))
 
 
+def _tell(log, *message):
+    """Log in one of several processes."""
+    from modelscope.utils.torch_utils import is_master
+    if is_master():
+        log(*message)
+
+
 def _name_some(items):
     shown = ', '.join(map(str, items[:_NAMED]))
     return shown + (f' and {len(items) - _NAMED} more' if len(items) > _NAMED else '')
 
 
 class _Source:
-    """What all sources share: classes, colours, and loading a pair with its checks."""
+    """What all sources share: classes, colours, and loading a pair with its checks.
+
+    Attributes:
+        official: the label maps hold COCO-Stuff's official ids (0-181), which are turned into training ids.
+    """
 
     def __init__(self, classes, palette, reduce_zero_label, ignore_index, to_float32):
         self.CLASSES = read_classes(classes)
@@ -297,6 +312,66 @@ class _Source:
         self.ignore_index = ignore_index
         self._table = _label_table(reduce_zero_label, ignore_index)
         self.to_float32 = to_float32
+        self.official = self._by_look = False
+
+    @property
+    def _is_coco_stuff(self):
+        return list(self.CLASSES) == list(coco_stuff.CLASSES)
+
+    def _settle_ids(self, raw_ids, doubtful=False):
+        """Find out whether the label maps hold COCO-Stuff's official ids; `doubtful`: refuse what does not show it."""
+        if raw_ids and not self._is_coco_stuff:
+            raise DatasetError(f'raw_ids is for the {len(coco_stuff.CLASSES)} classes of COCO-Stuff 164k; these are '
+                               f'{len(self.CLASSES)} others. Leave it out')
+        if raw_ids is not None:
+            self.official = bool(raw_ids)
+        elif self._is_coco_stuff and self.has_labels and len(self):
+            self._look_at_ids(doubtful)
+
+    def _look_at_ids(self, doubtful):
+        """Decide by the first of the label maps, evenly spread, that shows which ids it holds."""
+        for index in self._spread(_LOOKED_AT):
+            try:
+                official, train = coco_stuff.shown_ids(self._stored_label(index))
+            except DatasetError:  # an error when its turn comes
+                continue
+            if official and train:
+                raise DatasetError(self._mixed(index, train, official))
+            if official:
+                self.official = self._by_look = True
+                _tell(logger.info, 'label map %s holds %d: the label maps are the official ones of COCO-Stuff (ids '
+                      '0-181); they are turned into training ids', self.label_path(index), official)
+            if official or train:
+                return
+        unknown = (f'nothing in label map {self.label_path(0)} and others shows whether they hold training ids (0-170) '
+                   'or the official ids of COCO-Stuff (0-181)')
+        if doubtful:
+            raise DatasetError(f'{unknown}; set raw_ids to false or true in the data_source section, or convert them '
+                               'with "ms-segformer prepare coco-stuff"')
+        _tell(logger.warning, '%s; they are taken for training ids. Convert official ones with "ms-segformer prepare '
+              'coco-stuff", or set raw_ids to true in the data_source section', unknown)
+
+    def _mixed(self, index, train, official):
+        return (f'label map {self.label_path(index)} holds {train}, which no official label map of COCO-Stuff does, '
+                f'and {official or "others"} of the data set hold ids that only those do. Convert the official ones '
+                'with "ms-segformer prepare coco-stuff" and do not mix the two')
+
+    def _spread(self, most):
+        """Numbers of samples spread evenly over all of them."""
+        return sorted({len(self) * number // most for number in range(most)} if len(self) > most
+                      else range(len(self)))
+
+    def read_raw_label(self, index):
+        """Return the H×W uint8 label map as it is stored; COCO-Stuff's official ids are turned into training ids."""
+        label = self._stored_label(index)
+        if not self.official:
+            return label
+        if self._by_look and (train := coco_stuff.shown_ids(label)[1]) is not None:
+            raise DatasetError(self._mixed(index, train, None))
+        try:
+            return coco_stuff.raw_label_to_train(label)
+        except ValueError as error:
+            raise DatasetError(f'label map {self.label_path(index)}: {error}') from error
 
     def load_label(self, index):
         """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labelled.
@@ -323,10 +398,8 @@ class _Source:
             ({value: number of label maps that hold it}, path of the first such label map or None). One that cannot be
             read counts as none: it is an error when its turn comes.
         """
-        indices = sorted({len(self) * number // most for number in range(most)} if len(self) > most
-                         else range(len(self)))
         found, first = {}, None
-        for index in indices:
+        for index in self._spread(most):
             try:
                 label = self.to_class_ids(self.read_raw_label(index))
             except DatasetError:
@@ -382,6 +455,11 @@ class SegSourceRaw(_Source):
         classes: list of names, or a text file with one per line; the class id is the position.
         img_suffix, label_suffix: file name ending or list of endings; case does not matter.
         reduce_zero_label: label 0 becomes "not labelled" and the others move down by one.
+        raw_ids: for the classes of COCO-Stuff 164k: whether the label maps hold its official ids (0-181) in place of
+            training ids (0-170). None: those named `_labelTrainIds.png` do not; of others as many as it takes, evenly
+            spread, are looked at: 172-181 are official, 11, 25, 28, 29, 44, 65, 67, 68, 70, 82 and 90 are in no
+            official map. What the first of them shows holds for all, and one that contradicts it is an error when it
+            is read. Where none shows it, they are training ids, with a warning.
         palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
         ignore_index: value in the files for "not labelled" besides 255 (counted after `reduce_zero_label`); samples
             carry 255 in its place, the one value that padding, loss and metric ignore.
@@ -396,15 +474,29 @@ class SegSourceRaw(_Source):
 
     def __init__(self, img_root, label_root=None, split=None, classes=None, img_suffix='.jpg', label_suffix='.png',
                  reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX, to_float32=True,
-                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, raw_ids=None, check=True):
         super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
         self.img_root, self.label_root, self.split = os.fspath(img_root), label_root and os.fspath(label_root), split
         self.img_suffix = _suffixes(img_suffix, 'img_suffix')
         self.label_suffix = _suffixes(label_suffix, 'label_suffix')
         self._check_folders()
         self.pairing = pair_files(self.img_root, self.label_root, self.img_suffix, self.label_suffix, split)
+        renamed = self._take_official_names()
         if check:
             self._check_pairing()
+        converted = any('labelTrainIds' in suffix for suffix in self.label_suffix)
+        self._settle_ids(False if converted and raw_ids is None else raw_ids, doubtful=renamed)
+
+    def _take_official_names(self):
+        """Use `<id>.png`, the names of the official label maps, where all of them are there and no converted one is."""
+        if not self._is_coco_stuff or self.label_suffix != [CONVERTED_SUFFIX] or self.pairing.labels:
+            return False
+        pairing = pair_files(self.img_root, self.label_root, self.img_suffix, ['.png'], self.split)
+        if not pairing.labels or pairing.missing_labels:
+            return False
+        self.pairing, self.label_suffix = pairing, ['.png']
+        _tell(logger.info, 'no *%s in %s: its *.png are taken', CONVERTED_SUFFIX, self.label_root)
+        return True
 
     def _check_folders(self):
         for what, folder in (('img_root', self.img_root), ('label_root', self.label_root)):
@@ -451,8 +543,7 @@ class SegSourceRaw(_Source):
         """Return the H×W×3 uint8 BGR image."""
         return read_image(self.image_path(index))
 
-    def read_raw_label(self, index):
-        """Return the H×W uint8 label map as it is stored."""
+    def _stored_label(self, index):
         return read_label(self.label_path(index))
 
 
@@ -460,30 +551,21 @@ class SegSourceRaw(_Source):
 class SegSourceCocoStuff164k(SegSourceRaw):
     """COCO-Stuff 164k with its official label maps or with converted ones.
 
-    Without `classes`, the label maps are the official ones (`stuffthingmaps`, ids 0-181 and 255) and are turned into
-    training ids while loading. With `classes`, they are taken as they are, as in EasyCV: set `label_suffix` to
-    `_labelTrainIds.png` for maps that `ms-segformer prepare coco-stuff` wrote.
+    Without `classes`, the label maps are the official ones (`stuffthingmaps`, ids 0-181 and 255), unless `label_suffix`
+    is `_labelTrainIds.png`, and are turned into training ids while loading.
 
     Args: as for `SegSourceRaw`.
     """
 
     def __init__(self, img_root, label_root=None, split=None, classes=None, img_suffix='.jpg', label_suffix='.png',
                  reduce_zero_label=False, palette=None, ignore_index=IGNORE_INDEX, to_float32=True,
-                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, check=True):
+                 num_processes=None, cache_at_init=False, cache_on_the_fly=False, raw_ids=None, check=True):
         converted = any('labelTrainIds' in suffix for suffix in _suffixes(label_suffix, 'label_suffix'))
-        self._official = classes is None and not converted
+        if raw_ids is None and classes is None:
+            raw_ids = not converted
         super().__init__(img_root, label_root, split, list(coco_stuff.CLASSES) if classes is None else classes,
-                         img_suffix, label_suffix, reduce_zero_label, palette, ignore_index, to_float32, check=check)
-
-    def read_raw_label(self, index):
-        """Return the H×W uint8 label map, official ids turned into training ids."""
-        label = super().read_raw_label(index)
-        if not self._official:
-            return label
-        try:
-            return coco_stuff.raw_label_to_train(label)
-        except ValueError as error:
-            raise DatasetError(f'label map {self.label_path(index)}: {error}') from error
+                         img_suffix, label_suffix, reduce_zero_label, palette, ignore_index, to_float32,
+                         raw_ids=raw_ids, check=check)
 
 
 @_register
@@ -546,18 +628,19 @@ class SegSourcePairs(_Source):
     Args:
         pairs: sequence of (image, label) or of dicts. An image is whatever `load_image` takes (PIL image, path, bytes,
             RGB array …); a label map is a PIL image, an H×W integer array, a path or bytes.
-        classes, palette, reduce_zero_label, ignore_index, to_float32: as for `SegSourceRaw`.
+        classes, palette, reduce_zero_label, ignore_index, to_float32, raw_ids: as for `SegSourceRaw`.
         image_column, label_column: keys of the dicts; None: the first of the usual names that is there.
     """
 
     def __init__(self, pairs, classes, palette=None, reduce_zero_label=False, ignore_index=IGNORE_INDEX,
-                 to_float32=True, image_column=None, label_column=None):
+                 to_float32=True, image_column=None, label_column=None, raw_ids=None):
         super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
         self._pairs = _plain_table(pairs)
         if not len(self._pairs):
             raise DatasetError('the data set has no samples')
         self._image_key, self._label_key = _keys(self._pairs[0], image_column, label_column)
         self._last = (None, None)
+        self._settle_ids(raw_ids)
 
     def __len__(self):
         return len(self._pairs)
@@ -598,8 +681,7 @@ class SegSourcePairs(_Source):
         except (ValueError, OSError) as error:
             raise DatasetError(f'image of sample {index} cannot be decoded: {error}') from error
 
-    def read_raw_label(self, index):
-        """Return the H×W uint8 label map as it is stored."""
+    def _stored_label(self, index):
         label = self._row(index)[self._label_key]
         if isinstance(label, dict):
             label = label.get('bytes') or label.get('path')

@@ -58,6 +58,8 @@ def _places(raw: dict, count: int, own: bool, other_data: bool) -> Iterator[Plac
         for place, value in _values((raw.get('dataset') or {}).get(split), ('dataset', split)):
             if place[2:] == ('data_source', 'palette') and value is not None and not (own and _length(value) == count):
                 yield place
+            elif place[2:] == ('data_source', 'raw_ids') and value and not own:
+                yield place
             elif other_data and not own and (place[2:] == ('data_source', 'reduce_zero_label') and value
                                              or place[2:] == ('ignore_index',) and _is_a_class(value, count)):
                 yield place

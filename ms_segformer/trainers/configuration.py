@@ -371,7 +371,7 @@ def _use_data_root(raw, data_root, classes):
             dataset[split] = None if split == 'val' else section
             continue
         kept = {key: value for key, value in (section.get('data_source') or {}).items()
-                if key in ('palette', 'reduce_zero_label')}
+                if key in ('palette', 'reduce_zero_label', 'raw_ids')}
         section['data_source'] = {**source, **kept}
     return True
 

@@ -2,6 +2,7 @@
 import argparse
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -87,13 +88,27 @@ def labelled(folder, data, *values):
 
 def test_label_maps_of_another_list_are_refused_before_anything_is_evaluated(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr('ms_segformer.trainers.evaluation.evaluate', lambda *args, **more: pytest.fail('evaluates'))
-    raw = labelled(tmp_path / 'raw', data, 0, 5, 180, 255)
+    other = labelled(tmp_path / 'other', data, 0, 5, 200, 255)
     with pytest.raises(DatasetError) as caught:
-        run('--model', model, '--data', raw, '--limit', 1)
+        run('--model', model, '--data', other, '--limit', 1)
     assert str(caught.value).startswith(
-        f'the label maps of {raw} do not fit the model: {raw}/labels/val/a.png and others hold the values 180; its 171 '
-        'classes are 0-170, and 255 is "not labelled".')
-    assert 'ms-segformer prepare coco-stuff' in str(caught.value) and '\n' not in str(caught.value)
+        f'the label maps of {other} do not fit the model: {other}/labels/val/a.png and others hold the values 200; its '
+        '171 classes are 0-170, and 255 is "not labelled".')
+    assert '\n' not in str(caught.value)
+
+
+def test_official_label_maps_give_the_score_of_the_converted_ones(model, data, tmp_path, caplog):
+    official = labelled(tmp_path / 'official', data, 0, 12, 180, 255)
+    converted = labelled(tmp_path / 'converted', data, 0, 11, 169, 255)
+    scores = []
+    for folder in (official, converted):
+        run('--model', model, '--data', folder, '--json', f'{folder}.json')
+        values = json.loads(Path(f'{folder}.json').read_text())
+        scores.append((values['images'], values['mIoU'], values['aAcc']))
+    assert scores[0] == scores[1] and scores[0][0] == 2
+    said = [record.getMessage() for record in caplog.records]
+    assert sum('the official ones of COCO-Stuff' in message for message in said) == 1
+    assert sum('names no classes' in message for message in said) == 1, 'of the converted ones, whose names say nothing'
 
 
 def test_training_ids_of_coco_stuff_are_no_ids_of_other_classes(model, data, tmp_path):
