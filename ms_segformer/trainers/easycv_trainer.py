@@ -351,6 +351,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if decay:
             self.ema = WeightAverage(self.bare_model, decay if isinstance(decay, float) else 0.9998)
         self.register_optimizers_hook()
+        self._say_how_it_normalises()
         self._progress = hooks.ProgressHook()
         self.register_hook(self._progress)
         self.register_processors()
@@ -371,8 +372,6 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.bare_model.settings.head.norm == 'SyncBN' and on_gpu:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
             self.bare_model = model
-        elif self.bare_model.settings.head.norm == 'SyncBN' and is_master():
-            self.logger.warning('SyncBN needs GPUs; on CPUs every process normalises by its own batch')
         ids = [self.device.index] if on_gpu else None
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
@@ -391,6 +390,19 @@ class EasyCVTrainer(EpochBasedTrainer):
         accepted = {key: options[key] for key in ('cumulative_iters', 'grad_clip', 'loss_keys') if key in options}
         self.register_hook(hooks.OptimizerHook(scaler=self.scaler, **accepted))
         self._register_schedule(scheduler)
+
+    def _say_how_it_normalises(self) -> None:
+        """Log, once, where batch norm does not see the images of a step together, as the published recipe's does."""
+        hook = next(hook for hook in self.hooks if isinstance(hook, hooks.OptimizerHook))
+        synchronised = any(isinstance(module, torch.nn.SyncBatchNorm) for module in self.bare_model.modules())
+        together = self.train_dataloader.batch_size * (self.world_size if synchronised else 1)
+        images = self.train_dataloader.batch_size * self.world_size * hook.cumulative_iters
+        if together == images or not is_master():
+            return
+        whose = 'of those of the first process' if self._dist and not synchronised else 'of each of them'
+        self.logger.info(f'a step takes {images} images, and batch norm normalises {together} at a time; its running '
+                         f'statistics are made {whose}. Normalised together they are on GPUs with '
+                         'model.decode_head.norm_cfg.type=SyncBN, or in one batch on one device')
 
     def _register_schedule(self, scheduler):
         section = _plain(self.cfg.train.get('lr_scheduler') or {'policy': 'fixed', 'by_epoch': False})
