@@ -9,7 +9,8 @@ from tiny_run import CLASSES
 
 IMAGES = 8  # of the data here and of those of the original's run
 EQUAL = {'evaluation.period': None, 'model.backbone.drop_path_rate': 0.0, 'model.decode_head.dropout_ratio': 0.0,
-         'train.dataloader': {'batch_size_per_gpu': 1, 'workers_per_gpu': 0}, 'train.lr_scheduler': {'_delete_': True, 'policy': 'fixed'}}
+         'train.dataloader': {'batch_size_per_gpu': 1, 'workers_per_gpu': 0},
+         'train.lr_scheduler': {'_delete_': True, 'policy': 'fixed'}}
 
 
 @pytest.fixture
