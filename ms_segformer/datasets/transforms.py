@@ -121,7 +121,8 @@ def _pair(value, what):
     """Return (a, b) as two integers from one number or a sequence of two."""
     if isinstance(value, (int, np.integer)):
         value = (value, value)
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or min(value) <= 0:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(
+            isinstance(side, (int, float, np.number)) and 0 < side < math.inf for side in value):
         raise DatasetError(f'{what} is a pair of positive numbers, got {value!r}')
     _check_pixels(value[0] * value[1], f'{what} {value!r}')
     return int(value[0]), int(value[1])

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..datasets.errors import DatasetError
+from ..datasets.sources import make_palette
 from ..limits import LARGEST_SEED, SMALLEST_SIDE
 from .errors import TrainingError
 from .optimizer import require_known_optimizer
@@ -30,6 +32,7 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None) -> N
 
     Raises:
         TrainingError: NaN, an unknown optimizer or policy, or crops that are too small for the network.
+        DatasetError: a pipeline that is no list, or a palette that is none for the classes.
     """
     train = raw.get('train') or {}
     for path, value in _numbers(train, 'train'):
@@ -39,10 +42,23 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None) -> N
         require_known_optimizer((train.get('optimizer') or {}).get('type', 'AdamW'))
     if scheduler is None and train.get('lr_scheduler'):
         require_known_policy(train['lr_scheduler'])
-    pipeline = ((raw.get('dataset') or {}).get('train') or {}).get('pipeline') or []
-    for index, step in enumerate(pipeline):
+    if raw.get('PALETTE') is not None:
+        _require_palette(raw['PALETTE'], raw['CLASSES'])
+    for index, step in enumerate(_pipeline(raw, 'train')):
         if isinstance(step, dict) and step.get('type') == 'SegRandomCrop':
             _require_large_enough(step.get('crop_size'), f'dataset.train.pipeline[{index}].crop_size')
+
+
+def _pipeline(raw: dict, split: str) -> list:
+    section = (raw.get('dataset') or {}).get(split) or {}
+    pipeline = section.get('pipeline') or []
+    if not isinstance(pipeline, (list, tuple)):
+        raise DatasetError(f'dataset.{split}.pipeline is {pipeline!r}; expected a list of transforms')
+    return list(pipeline)
+
+
+def _require_palette(palette: Any, classes: list[str]) -> None:
+    make_palette(palette[:len(classes)] if isinstance(palette, (list, tuple)) else palette, classes)
 
 
 def precision(name: Any, device_type: str) -> torch.dtype | None:

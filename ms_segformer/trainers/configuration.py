@@ -113,7 +113,9 @@ def _use_classes(raw, classes):
     for evaluator in _evaluators(raw):
         evaluator['classes'] = list(classes)
     raw['CLASSES'] = list(classes)
-    head = raw['model']['decode_head']
+    head = (raw.get('model') or {}).get('decode_head')
+    if not isinstance(head, dict):
+        raise TrainingError(f'model.decode_head is {head!r}; expected a mapping, see a published configuration')
     changed = known is not None and known != classes
     if changed or head.get('num_classes') not in (len(classes), len(classes) + 1):
         head['num_classes'] = len(classes)
@@ -129,10 +131,10 @@ def _names(classes):
             raise DatasetError(f'{classes.configuration}: classes are {classes.name!r}; expected a list of names, or a '
                                'text file with one name a line (relative to the configuration; a file elsewhere can be '
                                f'given in code, classes=…): {error}') from None
-    if isinstance(classes, (str, os.PathLike)):
-        from ..datasets.sources import read_classes
-        return list(read_classes(classes))
-    return None if classes is None else [str(name) for name in classes]
+    if classes is None or isinstance(classes, (list, tuple)):
+        return classes and [str(name) for name in classes]
+    from ..datasets.sources import read_classes
+    return read_classes(classes)
 
 
 def _data_source(raw, split):
@@ -141,8 +143,7 @@ def _data_source(raw, split):
 
 
 def _evaluators(raw):
-    metrics = (raw.get('evaluation') or {}).get('metrics') or []
-    metrics = [metrics] if isinstance(metrics, dict) else metrics
+    metrics = _as_list((raw.get('evaluation') or {}).get('metrics'))
     return [evaluator for metric in metrics if isinstance(metric, dict)
             for evaluator in _as_list(metric.get('evaluators')) if isinstance(evaluator, dict)]
 
@@ -366,9 +367,11 @@ def _use_data_root(raw, data_root, classes):
     found = find_data_sources(data_root, classes)
     found = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}
     for split, source in found.items():
-        section = dataset.setdefault(split, {'type': 'SegDataset', 'ignore_index': 255})
+        if split == 'val' and dataset.get('val', {}) is None:
+            continue  # null: not to be evaluated
+        section = dataset.get(split) or {'type': 'SegDataset', 'ignore_index': 255}
+        dataset[split] = section if source is not None or split == 'train' else None
         if source is None:
-            dataset[split] = None if split == 'val' else section
             continue
         kept = {key: value for key, value in (section.get('data_source') or {}).items()
                 if key in ('palette', 'reduce_zero_label', 'raw_ids')}

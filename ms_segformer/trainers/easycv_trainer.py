@@ -112,6 +112,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._resume = checkpoint_path if checkpoint_path is not None else resume
         self._amp, self._ema_decay = 'fp16' if use_fp16 and amp is None else amp, ema
         self._work_dir, self._keep_checkpoints = work_dir, keep_checkpoints
+        self._eval_data_given = eval_dataset is not None
         self._cfg_file = cfg_file
         self.run = self.resumed_from = None
         self.ema = self.scaler = self.optimizer = self.lr_scheduler = None
@@ -169,6 +170,8 @@ class EasyCVTrainer(EpochBasedTrainer):
             raw['load_from'] = os.fspath(self._load_from)  # into the configuration of this run
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
+        if not self._eval_data_given and (raw.get('dataset') or {}).get('val') is None:
+            self._leave_out_evaluations(raw['evaluation'])
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
@@ -182,6 +185,12 @@ class EasyCVTrainer(EpochBasedTrainer):
         checks.require_decay(self._ema_decay if self._ema_decay is not None else train.get('ema'))
         checks.require_writable(train['work_dir'])
         return type(cfg)(raw, filename=getattr(cfg, '_filename', None))
+
+    @staticmethod
+    def _leave_out_evaluations(section: dict) -> None:
+        if section.get('period') is not None:
+            section['period'] = None
+            configuration.logger.info('there is no evaluation data: this run is trained without evaluations')
 
     def _configured_start(self, load_from, written):
         """The configuration's `load_from`, unless it only records where the weights of the model directory came from.
@@ -357,8 +366,15 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.register_processors()
         self._prepared = True
 
+    def _build_metrics(self) -> list[Any]:
+        try:
+            return [build_metric(metric) for metric in self.metrics]
+        except (KeyError, TypeError) as error:
+            raise TrainingError(f'evaluation.metrics is {self.metrics}, which cannot be built ({error}); expected '
+                                '{"type": "EasyCVMetric", "evaluators": […]} or a metric of ModelScope') from None
+
     def _check_best_key(self) -> None:
-        metrics = [build_metric(metric) for metric in self.metrics] if self.eval_dataset is not None else []
+        metrics = self._build_metrics() if self.eval_dataset is not None else []
         if not metrics or not all(isinstance(metric, EasyCVMetric) for metric in metrics):
             return  # what another's metric reports is known after the first evaluation
         known = [name for metric in metrics for name in metric.evaluate()]
@@ -417,7 +433,10 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.register_hook(build_lr_hook({'policy': policy_name(section), **section}))
         else:
             options = section.pop('options', {})
-            self.lr_scheduler = scheduler or self.build_lr_scheduler(section, {'optimizer': self.optimizer})
+            try:
+                self.lr_scheduler = scheduler or self.build_lr_scheduler(section, {'optimizer': self.optimizer})
+            except TypeError as error:
+                raise TrainingError(f'train.lr_scheduler does not take these arguments: {section} ({error})') from None
             self.register_hook(LrSchedulerHook(**options))
 
     def _warn_of_short_run(self):
@@ -481,6 +500,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             model.require_backward_grad_sync = self.completes_a_step()
         tensors = {key: value.to(self.device, non_blocking=True) for key, value in inputs.items()
                    if isinstance(value, torch.Tensor)}
+        if 'img' not in tensors:
+            raise TrainingError('the training samples have no img; end dataset.train.pipeline with DefaultFormatBundle '
+                                'and Collect, whose keys are ["img", "gt_semantic_seg"]')
         with self._autocast():
             self.train_outputs = model(**tensors)
         logged = {key: value for key, value in self.train_outputs.items() if key != 'loss' and _is_scalar(value)}
@@ -627,6 +649,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         """
         if self.eval_dataset is None:
             self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
+        if self.eval_dataset is None:
+            raise TrainingError('there is no evaluation data: pass eval_dataset, or a configuration with dataset.val')
         if len(self.eval_dataset) == 0:
             raise TrainingError('the evaluation split is empty. Check dataset.val (img_root, img_suffix, split)')
         model = self.model_to_save
@@ -638,7 +662,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.EVAL
         self.eval_dataloader = self.get_eval_data_loader()
         with plugin.serving(), self._explained_failures():
-            metrics = [build_metric(metric) for metric in self.metrics]
+            metrics = self._build_metrics()
             self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn, model)
         return self._metric_values
 
@@ -743,20 +767,22 @@ def _build_dataset(datasets, cfg, split, mode):
     if datasets is None:
         if not section:
             return None
-        return SegDataset(**_arguments(section, mode))
+        return SegDataset(**_arguments(section, split, mode))
     raise_construction_error(datasets)
     if isinstance(datasets, SegDataset):
         return datasets
     if isinstance(datasets, torch.utils.data.Dataset) and not _is_table(datasets):
         return datasets
-    return SegDataset(datasets=datasets, **_arguments(section, mode))
+    return SegDataset(datasets=datasets, **_arguments(section, split, mode))
 
 
 def _is_table(datasets):
     return type(datasets).__module__.split('.')[0] == 'datasets'
 
 
-def _arguments(section, mode):
+def _arguments(section, split, mode):
+    if not section.get('pipeline'):
+        raise DatasetError(f'dataset.{split} has no pipeline: a list of transforms, as in the published configurations')
     arguments = {key: value for key, value in section.items() if key not in ('type', 'mode', 'preprocessor')}
     if isinstance(arguments.get('data_source'), dict) and list(arguments['data_source']) == ['classes']:
         arguments['data_source'] = {'classes': arguments['data_source']['classes']}

@@ -76,6 +76,8 @@ class OptimizerHook(optimizer_base.OptimizerHook):
     def __init__(self, cumulative_iters=1, grad_clip=None, scaler=None, **kwargs):
         super().__init__(cumulative_iters=cumulative_iters, grad_clip=grad_clip, **kwargs)
         self.scaler = scaler
+        if grad_clip is not None:
+            _check_clipping(grad_clip)
 
     def before_run(self, trainer):
         trainer.cumulative_iters = self.cumulative_iters
@@ -104,6 +106,18 @@ class OptimizerHook(optimizer_base.OptimizerHook):
         trainer.optimizer.zero_grad(set_to_none=True)
         if trainer.ema is not None:
             trainer.ema.update(trainer.bare_model)
+
+
+def _check_clipping(options: dict[str, Any]) -> None:
+    """Refuse now what `clip_grad_norm_` would refuse after the first backward pass."""
+    try:
+        torch.nn.utils.clip_grad_norm_([], **options)
+        fits = isinstance(options['max_norm'], (int, float)) and options['max_norm'] > 0
+    except (TypeError, ValueError, KeyError):
+        fits = False
+    if not fits:
+        raise TrainingError(f'train.optimizer.options.grad_clip is {options}; expected max_norm, a number above 0, and '
+                            'other arguments of torch.nn.utils.clip_grad_norm_')
 
 
 class EvaluationHook(evaluation_hook.EvaluationHook):
@@ -477,7 +491,9 @@ def build_hook(section):
         if name in {value for key, value in vars(Hooks).items() if not key.startswith('_')} | set(_registered()):
             from modelscope.utils.registry import build_from_cfg
             return build_from_cfg({'type': name, **options}, builder.HOOKS)
-    except TypeError as error:
+    except TrainingError:
+        raise
+    except (TypeError, ValueError, AssertionError) as error:
         raise TrainingError(f'hook {name} does not take these arguments: {options} ({error})') from None
     from ..bridge import BridgeError
     from ..bridge import build_hook as build_foreign

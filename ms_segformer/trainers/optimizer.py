@@ -61,7 +61,7 @@ def _multiplied(name, lr, weight_decay, options):
             chosen.append(custom[key])
             break
     for pattern, multipliers in options.items():
-        if pattern not in ('custom_keys', 'bias_lr_mult', 'norm_decay_mult') and re.search(pattern, name):
+        if pattern not in ('custom_keys', 'bias_lr_mult', 'norm_decay_mult') and _matches(pattern, name):
             chosen.append(multipliers)
     for multipliers in chosen:
         for key, factor in multipliers.items():
@@ -73,6 +73,14 @@ def _multiplied(name, lr, weight_decay, options):
                 raise TrainingError(f'train.optimizer.paramwise_options: unknown multiplier "{key}"; known: lr_mult, '
                                     'decay_mult')
     return lr, weight_decay
+
+
+def _matches(pattern, name):
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise TrainingError(f'train.optimizer.paramwise_options: {pattern!r} is no regular expression ({error})'
+                            ) from None
 
 
 def require_known_optimizer(name: Any) -> None:

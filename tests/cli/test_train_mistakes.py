@@ -102,6 +102,10 @@ OPTIONS = [
     ('train.optimizer.betas=[NaN,0.9]', 'train.optimizer.betas.0 is NaN; expected a number'),
     ('train.max_epoch=3', r'train.max_epoch \(did you mean max_epochs\?\)'),
     ('train.amp=fp16', 'train.amp is fp16, which needs a GPU'),
+    ('dataset.train.pipeline=5', 'dataset.train.pipeline is 5; expected a list of transforms'),
+    ('classes=5', 'classes is a list of names or the path of a text file.*; got 5'), ('CLASSES=5', 'list of names'),
+    ('PALETTE=5', 'palette holds one .red, green, blue. of 0-255 for each of the 4 classes'),
+    ('model.decode_head=null', 'model.decode_head is None; expected a mapping'),
     ('train.crop_size=[8,8]', 'unknown key train.crop_size'),
     ('dataset.train.pipeline.1.crop_size=[8,8]',
      r'pipeline\[1\].crop_size is \[8, 8\]; accepted: sides of at least 29')]
@@ -111,6 +115,33 @@ OPTIONS = [
 def test_what_an_option_says(option, message, place, data, tiny_model_dir, capsys, monkeypatch):
     monkeypatch.setattr(Segformer, '__init__', lambda *args, **more: pytest.fail('builds a model'))
     check(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--options', option], 1, message, place, capsys)
+
+
+@pytest.mark.parametrize('option, message', [
+    ('train.optimizer.paramwise_options={"(":{"lr_mult":1}}', r"'\(' is no regular expression"),
+    ('train.optimizer.options.grad_clip={"max":5}', r"grad_clip is \{'max': 5\}; expected max_norm, a number above 0"),
+    ('train.optimizer.options.grad_clip={"max_norm":"x"}', 'expected max_norm, a number above 0'),
+    ('train.optimizer.betas=[2,3]', 'AdamW does not take these arguments .Invalid beta parameter'),
+    ('train.lr_scheduler={"_delete_":true,"type":"StepLR"}', "train.lr_scheduler does not take .*'step_size'"),
+    ('train.hooks=[{"type":"EvaluationHook","interval":-1}]', "EvaluationHook does not take .*'interval': -1"),
+    ('evaluation.metrics=5', 'evaluation.metrics is 5, which cannot be built'),
+    ('evaluation.metrics={"type":"Nope"}', 'evaluation.metrics is .*Nope.* cannot be built .*EasyCVMetric'),
+    ('dataset.train.pipeline=[]', 'dataset.train has no pipeline: a list of transforms'),
+    ('dataset.train=null', 'dataset.train has no pipeline: a list of transforms'),
+    ('dataset.train.pipeline=[{"type":"MMRandomFlip"}]', 'the training samples have no img; end dataset.train'),
+    ('dataset.train.pipeline.1.crop_size=[NaN,64]', 'crop_size is a pair of positive numbers, got .nan, 64')])
+def test_what_is_found_while_a_run_is_made(option, message, place, data, tiny_model_dir, capsys):
+    code, lines = said_by(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--epochs', 1, '--options',
+                           'train.dataloader.workers_per_gpu=0', option], capsys)
+    assert code == 1 and len(lines) == 1 and lines[0].startswith('error: ') and re.search(message, lines[0]), lines
+    assert not list(place.rglob('*.pth'))
+
+
+def test_null_as_evaluation_data_means_none(place, data, tiny_model_dir, capsys):
+    assert main(['train', str(tiny_model_dir), '--data', str(data), '--device', 'cpu', '--epochs', '1', '--options',
+                 'dataset.val=null', 'train.dataloader.workers_per_gpu=0', 'dataset.train.pipeline.0.img_scale=[64,48]',
+                 'dataset.train.pipeline.1.crop_size=[32,32]', 'dataset.train.pipeline.5.size=[32,32]']) == 0
+    assert capsys.readouterr().out.splitlines() == ['trained model: work_dir/output']
 
 
 @pytest.mark.parametrize('words, message', [

@@ -86,3 +86,16 @@ def test_optimizers_are_optimizers():
     assert {'AdamW', 'SGD', 'RMSprop'} <= set(OPTIMIZERS) and not {'Optimizer', 'lr_scheduler'} & set(OPTIMIZERS)
     for decay in (None, True, False, 0.5, 0.9998):
         require_decay(decay)
+
+
+def test_data_without_a_validation_split_is_trained_on(options, tiny_data, tmp_path, messages):
+    for kind in ('images', 'annotations'):
+        (tmp_path / 'data' / kind).mkdir(parents=True)
+        (tmp_path / 'data' / kind / 'train').symlink_to(tiny_data / kind / 'train')
+    trainer = build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'data'), 'max_epochs': 1})
+    trainer.train()
+    assert (tmp_path / 'run' / 'output' / 'pytorch_model.pt').is_file() and trainer.metric_values is None
+    assert [line for line in messages if 'evaluation' in line] == [
+        'there is no evaluation data: this run is trained without evaluations']
+    with pytest.raises(TrainingError, match='there is no evaluation data: pass eval_dataset, or a configuration with'):
+        trainer.evaluate()
