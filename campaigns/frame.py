@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -38,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 TINY_MODEL = ROOT / 'tests' / 'data' / 'tiny_model'
 COLUMNS = ('results', 'clear errors', 'anything else')
 EXITED = 70  # exit code of a child process after a fault of the campaign itself
-LONGEST_MESSAGE = 4000  # characters of a clear error
+PATIENCE = 6  # a machine may be that busy with other things
+LONGEST_MESSAGE = 8000  # characters of a clear error
 HEADROOM = 4096  # MiB of addresses beyond those in use: what asks for more gets a MemoryError, and the machine lives
 FORBIDDEN = ('os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'subprocess.Popen', 'pickle.find_class',
              'socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto', 'webbrowser.open')
@@ -58,7 +60,7 @@ class Campaign:
         make: called with a generator and that; returns the kind of the case and what runs it.
         errors: exceptions that are clear errors when their message is one line.
         cases: how many there are by default.
-        seconds: a case may take.
+        seconds: of the processor's time that a case may take, and six times that on the clock.
         mebibytes: a case may add to the memory of its process.
         batch: cases that one process runs.
         watched: whether code, sockets, processes and imports count; False where a case needs them.
@@ -202,6 +204,8 @@ def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float
     """Run cases in this process, telling of each before and after."""
     warnings.simplefilter('ignore')
     faulthandler.enable()
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    faulthandler.register(signal.SIGPROF, chain=True)  # says where it is, then the process ends
     noted = []
     if campaign.watched:
         logging.disable()
@@ -221,7 +225,8 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
     _forget_peak()
     before = memory('VmRSS')
     noted.clear()
-    faulthandler.dump_traceback_later(campaign.seconds, exit=True)
+    faulthandler.dump_traceback_later(PATIENCE * campaign.seconds, exit=True)
+    signal.setitimer(signal.ITIMER_PROF, campaign.seconds)
     try:
         outcome = 'results', case()
     except campaign.errors as error:
@@ -229,6 +234,7 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
     except Exception as error:
         traceback.print_exc()
         outcome = 'anything else', f'{type(error).__name__}: {str(error)[:300]}'
+    signal.setitimer(signal.ITIMER_PROF, 0)
     faulthandler.cancel_dump_traceback_later()
     seen, grown = list(noted), memory('VmHWM') - before
     if campaign.headroom:

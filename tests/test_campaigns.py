@@ -24,13 +24,19 @@ def fail(error):
     raise error
 
 
+def loop():
+    while True:
+        pass
+
+
 FAULTS = {
     'another exception': (lambda: fail(KeyError('x')), 'KeyError'),
     'an error of many lines': (lambda: fail(ClearError('one\ntwo')), 'not one line'),
     'an error without words': (lambda: fail(ClearError('')), 'not one line'),
     'a crash': (lambda: os.abort(), 'ended with -6'),
     'an end': (lambda: os._exit(0), 'ended with 0'),
-    'a hang': (lambda: time.sleep(60), 'ended with 1; .* may take 1 s'),
+    'a hang': (lambda: time.sleep(60), 'ended with 1; .* may take 0.3 s'),
+    'a loop': (loop, 'ended with -27; .* may take 0.3 s'),
     'memory': (lambda: [np.ones(200 << 20, np.uint8)] and None, 'MiB more memory'),
     'a socket': (lambda: socket.socket(socket.AF_UNIX).connect_ex('/nowhere') and None, 'socket.connect'),
     'code': (lambda: exec('1'), 'exec <string>'),
@@ -49,7 +55,7 @@ def run(case, tmp_path, capfd, **limits):
 @pytest.mark.parametrize('fault', FAULTS)
 def test_a_fault_is_counted_and_named_and_the_next_case_runs(fault, tmp_path, capfd):
     case, words = FAULTS[fault]
-    tally, out = run(case, tmp_path, capfd, seconds=1 if fault == 'a hang' else 60, mebibytes=100)
+    tally, out = run(case, tmp_path, capfd, seconds=0.3 if fault in ('a hang', 'a loop') else 60, mebibytes=100)
     assert tally.outcomes == {('a kind', 'anything else'): 3}
     assert len(re.findall(f'^case [012] .a kind.: .*{words}', out, re.MULTILINE)) == 3
 

@@ -11,7 +11,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -28,6 +28,7 @@ MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be 
 # Files of these kinds take more memory for a pixel while they are decoded than the 7 bytes of the others, and may have
 # accordingly fewer pixels when `max_pixels` is the default.
 BYTES_PER_PIXEL = {'AVIF': 10, 'progressive JPEG': 12, 'WEBP': 16, 'JPEG2000': 20}
+LARGE_TIFF = 2**26  # pixels from which on Pillow may warn of it, or refuse it, when it is decoded
 BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 # Pillow's decoders of these. Of the others some decode before the size is known (ICO, ICNS), one runs a program (EPS).
@@ -272,12 +273,19 @@ def _open(file, name, max_pixels):
     if head[:4] == b'GIF8' and len(head) == 10:
         own_limit = max_pixels
         _check_size(*(side or 1 for side in struct.unpack('<HH', head[6:])), 'GIF', name, max_pixels)
+    with _pillows_limit(own_limit):
+        image = Image.open(file, formats=_formats())
+        _several_frames(image)  # while the limit is on, for which Pillow goes back to the first frame of a GIF
+        return image
+
+
+@contextmanager
+def _pillows_limit(pixels: int | None) -> Iterator[None]:
+    """Inside it Pillow's limit, which is one for the whole process, is another; one thread at a time."""
     with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, own_limit
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
         try:
-            image = Image.open(file, formats=_formats())
-            _several_frames(image)  # while the limit is on, for which Pillow goes back to the first frame of a GIF
-            return image
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -285,7 +293,9 @@ def _open(file, name, max_pixels):
 def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     kind = 'progressive JPEG' if image.format == 'JPEG' and image.info.get('progressive') else image.format
     _check_size(*image.size, kind, name, max_pixels)
-    image.load()  # a TIFF is turned upright here, and its size changes
+    large_tiff = kind == 'TIFF' and image.width * image.height > LARGE_TIFF
+    with _pillows_limit(max_pixels) if large_tiff else nullcontext():
+        image.load()  # a TIFF is turned upright here, and its size changes
     _check_size(*image.size, kind, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
     convert = _to_grey(image, name) if wide else _to_rgb

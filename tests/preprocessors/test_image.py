@@ -353,6 +353,17 @@ def test_a_pil_image_that_cannot_be_decoded_is_an_image_error(raised, rgb, monke
         load_image(image)
 
 
+@pytest.mark.parametrize('pillows', [100, 200])  # a warning above it, an error above twice as much
+@pytest.mark.filterwarnings('error')
+def test_pillow_has_no_say_in_the_size_of_a_tiff(pillows, rgb, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, 'TIFF', compression='tiff_lzw')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', pillows)
+    monkeypatch.setattr(image_module, 'LARGE_TIFF', 100)
+    np.testing.assert_array_equal(load_image(buffer.getvalue()), rgb)
+    assert Image.MAX_IMAGE_PIXELS == pillows
+
+
 @pytest.mark.parametrize('flags', [8, 12])  # what a frame leaves: the background, or what was there
 def test_a_frame_of_a_gif_that_is_larger_than_the_image_is_not_made(flags, rgb):
     """Pillow fills it while it opens the file: 4 GiB here."""
