@@ -79,7 +79,7 @@ def ours(data, folder, args):
         while True:
             yield from trainer.train_dataloader
     stream = batches()
-    return lambda: trainer._train_iteration(next(stream))
+    return lambda: trainer.train_iteration(next(stream))
 
 
 def theirs(data, args):

@@ -33,6 +33,11 @@ def add_arguments(parser):
                         'mmsegmentation, NVlabs, Hugging Face), a URL, a ModelScope id, or hf:OWNER/NAME')
     parser.add_argument('--resume', action='store_true', help='go on with the newest run in --work-dir; without it '
                         'what earlier runs left there is moved to --work-dir/previous')
+    parser.add_argument('--dry-run', action='store_true', help='train nothing: print the length of the run, its '
+                        'learning rates, and time and memory by a few steps; without data they are of noise')
+    parser.add_argument('--images', type=positive_int, metavar='N', help='with --dry-run: number of training images, '
+                        "where they are not here; default: COCO-Stuff 164k's for its classes")
+    parser.add_argument('--processes', type=positive_int, metavar='N', help='with --dry-run: plan for N processes')
     parser.add_argument('--keep-checkpoints', type=count, metavar='N', help='keep the N newest checkpoints and the '
                         f"best one, or all; default: what the configuration says, else {KEPT}")
     parser.add_argument('--seed', type=seed, default=42, help='default: %(default)s')
@@ -43,6 +48,11 @@ def add_arguments(parser):
 
 
 def run(args):
+    if args.dry_run:
+        return dry_run(args)
+    for option in ('images', 'processes'):
+        if getattr(args, option) is not None:
+            raise ValueError(f'--{option} is for --dry-run')
     arguments = trainer_arguments(args)
     if 'model' in arguments:
         from .fetch import model_directory
@@ -59,6 +69,22 @@ def run(args):
         if trainer.metric_values:
             print(', '.join(f'{key} {100 * trainer.metric_values[key]:.2f} %' for key in ('mIoU', 'mAcc', 'aAcc')
                             if key in trainer.metric_values))
+    return 0
+
+
+def dry_run(args):
+    """Print what a run would be; see `trainers.dry_run`."""
+    if args.load_from is not None:
+        check_start(args.load_from)
+    arguments = trainer_arguments(argparse.Namespace(**{**vars(args), 'load_from': SCRATCH}))
+    if 'model' in arguments:
+        from .fetch import model_directory
+        arguments['model'] = model_directory(arguments['model'])
+    from ms_segformer.trainers import distributed
+    from ms_segformer.trainers.dry_run import dry_run as plan
+    planned = plan(arguments, args.images, args.processes)
+    if distributed.is_first():
+        print('\n'.join(planned.lines()))
     return 0
 
 

@@ -78,6 +78,11 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return not several() or dist.get_rank() == 0
+
+
 def wait() -> None:
     """Return when all processes have come here."""
     if several():

@@ -299,14 +299,23 @@ class EasyCVTrainer(EpochBasedTrainer):
             TrainingError: there is nothing to train on or to resume from, the loss or the weights are not finite, a
                 checkpoint cannot be written, a loader's process died; the message says which checkpoint is safe.
         """
-        self._check_training_data()
-        self._mode = ModeKeys.TRAIN
+        self.prepare()
         with plugin.serving():
-            self._prepare_training()
             with resuming.alone(self), closing(self._progress), self._explained_failures():
                 self._begin(checkpoint_path, load_all_state)
                 self._warn_of_short_run()
                 self.train_loop(self.train_dataloader)
+
+    def prepare(self) -> None:
+        """Make everything that training needs besides its starting point and its folders: loader, optimizer, hooks.
+
+        Raises:
+            TrainingError: there is nothing to train on, or a setting cannot be used.
+        """
+        self._check_training_data()
+        self._mode = ModeKeys.TRAIN
+        with plugin.serving():
+            self._prepare_training()
 
     def _begin(self, checkpoint_path: str | Path | None, load_all_state: bool) -> None:
         if checkpoint_path is None or (load_all_state and resuming.is_resumable(checkpoint_path)):
@@ -413,7 +422,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         synchronised = any(isinstance(module, torch.nn.SyncBatchNorm) for module in self.bare_model.modules())
         together = self.train_dataloader.batch_size * (self.world_size if synchronised else 1)
         images = self.train_dataloader.batch_size * self.world_size * hook.cumulative_iters
-        if together == images or not is_master():
+        planned_only = self._dist != (self.world_size > 1)  # for processes that are not there
+        if together == images or planned_only or not is_master():
             return
         whose = 'of those of the first process' if self._dist and not synchronised else 'of each of them'
         self.logger.info(f'a step takes {images} images, and batch norm normalises {together} at a time; its running '
@@ -470,7 +480,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if start < per_epoch:
             for number, batch in zip(range(start, per_epoch), data_loader):  # noqa: B905 the shorter one ends the epoch
                 self._inner_iter = number
-                self._train_iteration(batch)
+                self.train_iteration(batch)
             if self._iter == before:
                 raise TrainingError(f'the training data gave no batch in epoch {self._epoch + 1}. {self._safe()}')
         self.invoke_hook('after_train_epoch')
@@ -478,7 +488,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._epoch += 1
         self._resumed_moment = None
 
-    def _train_iteration(self, batch):
+    def train_iteration(self, batch):
+        """Train on one batch, with what the hooks do around it."""
         self._resumed_moment = None
         self.data_batch = batch
         self.invoke_hook('before_train_iter')
@@ -512,6 +523,16 @@ class EasyCVTrainer(EpochBasedTrainer):
         if not math.isfinite(values[-1]):
             raise TrainingError(self._not_finite(values[-1], inputs))
         self.log_buffer.update(dict(zip(logged, values, strict=True)))
+
+    @contextmanager
+    def only_hooks(self, *kinds: type):
+        """Inside it no other hooks run than these kinds."""
+        hooks_before = self._hooks
+        self._hooks = [hook for hook in hooks_before if isinstance(hook, kinds)]
+        try:
+            yield
+        finally:
+            self._hooks = hooks_before
 
     def completes_a_step(self):
         """Whether the optimizer steps after the current iteration (gradients may be accumulated)."""

@@ -46,6 +46,20 @@ def test_the_start_is_chosen_and_a_published_configuration_needs_no_hub_where_it
         train.trainer_arguments(parse('b0', '--from', 'imagnet'))
 
 
+def test_a_dry_run_prints_the_plan_and_leaves_no_folder(tiny_model_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train.run(parse(tiny_model_dir, '--dry-run', '--images', 20, '--epochs', 2, '--device', 'cpu', '--from',
+                           'imagenet', '--options', 'train.dataloader.workers_per_gpu=0')) == 0
+    printed = capsys.readouterr().out
+    assert 'images            20 (not here' in printed and 'epochs            2 of 10 iterations, 20 in all' in printed
+    assert list(tmp_path.iterdir()) == []
+    for option in ('--images', '--processes'):
+        with pytest.raises(ValueError, match=f'{option} is for --dry-run'):
+            train.run(parse(tiny_model_dir, option, 3))
+    with pytest.raises(FileNotFoundError, match='imagnet: no such file'):
+        train.run(parse(tiny_model_dir, '--dry-run', '--from', 'imagnet'))
+
+
 @pytest.mark.parametrize('words, kept, best_and', [
     ([], 7, 3), (['--keep-checkpoints', 5], 5, 5), (['--keep-checkpoints', 'all'], None, 3)])
 def test_checkpoints_are_kept_as_asked_for(words, kept, best_and):

@@ -1,0 +1,87 @@
+"""The plan of a run: what it says is what the run then does, and nothing of the run is written."""
+import json
+from pathlib import Path
+
+import pytest
+from modelscope.trainers import build_trainer
+from tiny_run import shrink
+
+from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.trainers import dry_run as module
+from ms_segformer.trainers.dry_run import dry_run
+from ms_segformer.trainers.errors import TrainingError
+
+
+def smaller(cfg):
+    """Small crops for the published class list, as published otherwise."""
+    crop = {'SegRandomCrop': {'crop_size': [32, 64]}, 'MMPad': {'size': [32, 64]}}
+    for step in cfg.dataset.train.pipeline:
+        step.update(crop.get(step['type'], {}))
+    cfg.train.dataloader = {'batch_size_per_gpu': 2, 'workers_per_gpu': 0}
+    return cfg
+
+
+@pytest.fixture
+def published(tiny_model_dir, tmp_path):
+    """Arguments for a run of the published length; its data are nowhere."""
+    return {'model': str(tiny_model_dir), 'work_dir': str(tmp_path / 'run'), 'device': 'cpu', 'cfg_modify_fn': smaller,
+            'max_epochs': 30, 'cfg_options': {'train.lr_scheduler.warmup': 'linear', 'train.optimizer.lr': 6e-5}}
+
+
+def test_the_plan_is_what_the_run_does(options, tmp_path):
+    def modify(cfg):
+        cfg = shrink(cfg)
+        cfg.train.lr_scheduler.update(warmup='linear', warmup_iters=3, warmup_ratio=0.01)
+        cfg.evaluation.period = None
+        return cfg
+
+    options = {**options, 'cfg_modify_fn': modify, 'cfg_options': {'train.optimizer.options.cumulative_iters': 2}}
+    plan = dry_run(options)
+    assert not (tmp_path / 'run').exists()
+    trainer = build_trainer('easycv', options)
+    trainer.train()
+    lines = [json.loads(line) for path in Path(options['work_dir']).glob('*.log.json')
+             for line in path.read_text().splitlines()]
+    rates = [line['lr'] for line in lines if line['mode'] == 'train']
+    assert (plan.images, plan.made_up, plan.processes, plan.batch, plan.accumulated) == (8, False, 1, 2, 2)
+    assert (plan.per_epoch, plan.epochs, plan.iterations) == (4, 3, len(rates))
+    points = {name: (iteration, found[0]) for name, iteration, found in plan.rates}
+    assert points == {name: (at, pytest.approx(rates[at], rel=1e-3)) for name, at in {
+        'start': 0, 'after the warm-up': 3, '25 %': 3, '50 %': 6, '75 %': 9, 'end': 11}.items()}
+    assert all(high == pytest.approx(10 * low) for _, _, (low, high) in plan.rates), "the head's is ten times as high"
+    assert plan.seconds > 0 and plan.memory > 10 * 2 ** 20
+
+
+def test_the_published_run_is_printed_without_its_data(published, tmp_path, monkeypatch):
+    sizes = []
+    measure = module._measure
+    monkeypatch.setattr(module, '_measure', lambda trainer: sizes.append(
+        trainer.train_dataset[0]['img'].shape[1:]) or measure(trainer))
+    plan = dry_run(published, processes=8)
+    assert (plan.images, plan.made_up, plan.iterations) == (118_287, True, 30 * 7_393)
+    assert sizes == [(32, 64)] and not (tmp_path / 'run').exists()
+    text = '\n'.join(plan.lines())
+    for said in ('118,287 (not here', '16 images: 8 × 2', '30 of 7,393 iterations, 221,790 in all',
+                 'start              iteration         1: 6.000e-11',
+                 '50 %               iteration   110,896: 3.000e-05',
+                 'an iteration on cpu of its own for each process', 'GiB of each process'):
+        assert said in text
+    assert dry_run(published, images=10).per_epoch == 5
+
+
+def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published, tmp_path):
+    with pytest.raises(DatasetError):
+        dry_run({**published, 'data_root': str(tmp_path)})
+    with pytest.raises(TrainingError, match='their number is not known: say where they are .--data. or how many'):
+        dry_run({**published, 'classes': ['a', 'b']})
+
+
+def test_no_weights_are_asked_for(published, monkeypatch):
+    monkeypatch.setattr(module.hub, 'weights', lambda source: pytest.fail(f'{source} is fetched'))
+    plan = dry_run({**published, 'load_from': 'https://host/mit.pth'}, images=4)
+    assert plan.iterations == 60
+
+
+@pytest.mark.parametrize('seconds, said', [(20, '20 s'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')])
+def test_durations(seconds, said):
+    assert module._duration(seconds) == said
