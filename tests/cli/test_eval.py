@@ -87,7 +87,7 @@ def labelled(folder, data, *values):
 
 
 def test_label_maps_of_another_list_are_refused_before_anything_is_evaluated(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr('ms_segformer.trainers.evaluation.evaluate', lambda *args, **more: pytest.fail('evaluates'))
+    monkeypatch.setattr(command, 'load', lambda *args: pytest.fail('loads the model'))
     other = labelled(tmp_path / 'other', data, 0, 5, 200, 255)
     with pytest.raises(DatasetError) as caught:
         run('--model', model, '--data', other, '--limit', 1)
