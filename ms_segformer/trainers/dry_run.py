@@ -60,13 +60,19 @@ class Plan:
         """Iterations of the whole run."""
         return self.per_epoch * self.epochs
 
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer."""
+        return -(-self.iterations // self.accumulated)
+
     def lines(self) -> Iterator[str]:
         """The plan as text."""
         yield f'images            {self.images:,}' + (' (not here: steps measured with random ones)' if self.made_up
                                                        else '')
         yield (f'step              {self.processes * self.batch * self.accumulated} images: {self.processes} × '
                f'{self.batch} (processes × batch)' + (f' × {self.accumulated} accumulated' * (self.accumulated > 1)))
-        yield f'epochs            {self.epochs} of {self.per_epoch:,} iterations, {self.iterations:,} in all'
+        steps = f', {self.steps:,} steps' if self.accumulated > 1 else ''
+        yield f'epochs            {self.epochs} of {self.per_epoch:,} iterations, {self.iterations:,} in all{steps}'
         for name, iteration, rates in self.rates:
             yield (f'learning rate     {name:<18} iteration {iteration + 1:>9,}: '
                    + ', '.join(f'{rate:.3e}' for rate in rates))

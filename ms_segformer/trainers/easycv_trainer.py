@@ -303,7 +303,6 @@ class EasyCVTrainer(EpochBasedTrainer):
         with plugin.serving():
             with resuming.alone(self), closing(self._progress), self._explained_failures():
                 self._begin(checkpoint_path, load_all_state)
-                self._warn_of_short_run()
                 self.train_loop(self.train_dataloader)
 
     def prepare(self) -> None:
@@ -369,6 +368,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if decay:
             self.ema = WeightAverage(self.bare_model, decay if isinstance(decay, float) else 0.9998)
         self.register_optimizers_hook()
+        self._warn_of_short_run()
         self._say_how_it_normalises()
         self._progress = hooks.ProgressHook()
         self.register_hook(self._progress)

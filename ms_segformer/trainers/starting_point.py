@@ -25,7 +25,7 @@ IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
 def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False):
-    """Load the starting point into a model. Every process of a distributed run has to call it.
+    """Load the starting point into a model. Every process of a distributed run has to call it where it is fetched.
 
     Args:
         model: a `Segformer`.
@@ -86,7 +86,8 @@ def has_checkpoint(model_dir):
 def _file(source: str | os.PathLike) -> Path:
     """The checkpoint file that a path, a URL or an id means; fetched once a machine."""
     try:
-        distributed.first_on_each_machine(lambda: hub.weights(source))
+        if not os.path.exists(source):
+            distributed.first_on_each_machine(lambda: hub.weights(source))
         path = hub.weights(source)
     except FileNotFoundError:
         raise

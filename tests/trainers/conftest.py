@@ -1,6 +1,7 @@
 """A data set small enough to train on in a test."""
 import json
 import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,23 @@ def runs(tmp_path_factory):
     yield made
     made.server.stdin.close()
     made.server.wait(10)
+
+
+@pytest.fixture
+def two():
+    """The environments of two processes, as torchrun makes them."""
+    return environments_of(2)
+
+
+@pytest.fixture
+def eight():
+    """The environments of eight processes, as torchrun makes them."""
+    return environments_of(8)
+
+
+def environments_of(count):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(count), 'MASTER_ADDR': '127.0.0.1',
+             'MASTER_PORT': str(port)} for rank in range(count)]

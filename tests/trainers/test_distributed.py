@@ -1,23 +1,12 @@
 """Two processes on a CPU, started with the variables that torchrun sets."""
 import json
 import os
-import socket
 
 import pytest
 import torch
 from tiny_run import CLASSES
 
 from ms_segformer.trainers.sampler import EpochSampler, ShareSampler
-
-
-@pytest.fixture
-def two():
-    """The environments of two processes."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1',
-             'MASTER_PORT': str(port)} for rank in range(2)]
 
 
 @pytest.fixture

@@ -69,6 +69,23 @@ def test_the_published_run_is_printed_without_its_data(published, tmp_path, monk
     assert dry_run(published, images=10).per_epoch == 5
 
 
+def test_the_published_recipe_s_equivalents_for_one_device_take_its_steps_at_its_rates(published):
+    recipe = dry_run(published, processes=8)
+    options = {'one batch': {'train.dataloader.batch_size_per_gpu': 16}, 'accumulated': {
+        'train.optimizer.options.cumulative_iters': 8, 'train.lr_scheduler.warmup_iters': 8 * 1500}}
+    for name, changes in options.items():
+        plan = dry_run({**published, 'cfg_options': {**published['cfg_options'], **changes}})
+        assert plan.batch * plan.accumulated == 16 == recipe.processes * recipe.batch
+        assert plan.steps == recipe.steps == 221_790, name
+        for (point, _, rates), (same, _, expected) in list(zip(plan.rates, recipe.rates, strict=True))[1:-1]:
+            assert point == same and rates == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_run_that_is_shorter_than_its_warm_up_is_warned_about(published, messages):
+    dry_run(published, images=4)
+    assert [message for message in messages if 'this run has 60 iterations, fewer than its warm-up of 1500' in message]
+
+
 def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published, tmp_path):
     with pytest.raises(DatasetError):
         dry_run({**published, 'data_root': str(tmp_path)})

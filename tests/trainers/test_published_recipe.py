@@ -1,7 +1,6 @@
 """The published recipe's 8 processes with 2 images each, on a CPU: its steps, its rates, and one process's weights."""
 import json
 import math
-import socket
 
 import pytest
 import torch
@@ -11,16 +10,6 @@ IMAGES = 8  # of the data here and of those of the original's run
 EQUAL = {'evaluation.period': None, 'model.backbone.drop_path_rate': 0.0, 'model.decode_head.dropout_ratio': 0.0,
          'train.dataloader': {'batch_size_per_gpu': 1, 'workers_per_gpu': 0},
          'train.lr_scheduler': {'_delete_': True, 'policy': 'fixed'}}
-
-
-@pytest.fixture
-def eight():
-    """The environments of eight processes."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '8', 'MASTER_ADDR': '127.0.0.1',
-             'MASTER_PORT': str(port)} for rank in range(8)]
 
 
 @pytest.fixture

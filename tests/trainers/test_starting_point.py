@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tiny_run import shrink
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from hub.fixtures import Python  # noqa: E402
 from hub.server import Hub  # noqa: E402
 
 from ms_segformer.models.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
@@ -131,6 +132,34 @@ def test_ids_of_both_hubs_are_fetched(model, backbone, weights, server, tmp_path
         (folder / name).write_bytes((tmp_path / 'mit.safetensors').read_bytes())
     monkeypatch.setattr(starting_point.hub, 'fetch', lambda model_id: str(folder) if model_id == 'nvidia/mit-b0' else 0)
     assert starting_point.load(model, load_from='nvidia/mit-b0') == str(folder / 'model.safetensors')
+
+
+def test_two_processes_fetch_once_and_both_end_where_it_cannot_be_had(tiny_data, tiny_model_dir, tmp_path, backbone,
+                                                                      server, runs, two):
+    server.add_file('/mit.pth', content_of(DIALECTS['NVlabs'](backbone)))
+    settings = {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': ['sky', 'grass', 'disc'],
+                'device': 'cpu', 'work_dir': str(tmp_path / 'run'), 'evaluate_only': True}
+    two = [{**one, 'MS_SEGFORMER_CACHE': str(tmp_path / 'cache'), 'no_proxy': '127.0.0.1'} for one in two]
+    codes, output = runs({**settings, 'load_from': f'{server.url}/mit.pth'}, two)
+    assert codes == [0, 0] and len(server.asked('/mit.pth')) == 1, output
+    codes, output = runs({**settings, 'load_from': f'{server.url}/nothing.pth'}, two)
+    assert codes == [1, 1] and 'nothing.pth cannot be had: HTTP Error 404' in output
+
+
+def test_an_id_of_modelscope_s_hub_is_fetched_by_its_client(backbone, server, tmp_path, tiny_model_dir):
+    save_file(DIALECTS['Hugging Face'](backbone), tmp_path / 'mit.safetensors')
+    server.add_model('nvidia/mit-b0', {'config.json': b'{}', 'configuration.json': b'{}',
+                                       'model.safetensors': (tmp_path / 'mit.safetensors').read_bytes()})
+    python = Python(tmp_path, server)
+    loaded = python.result(f'''
+        import json
+        from ms_segformer.models.segformer import Segformer
+        from ms_segformer.trainers import starting_point
+        model = Segformer.from_pretrained({str(tiny_model_dir)!r})
+        print(json.dumps(starting_point.load(model, load_from='nvidia/mit-b0')))
+    ''')
+    assert loaded.startswith(str(python.cache)) and loaded.endswith('model.safetensors')
+    assert server.asked('mit-b0.*model.safetensors')
 
 
 def test_nothing_is_fetched_unasked(model, server, weights, tmp_path):
