@@ -600,7 +600,7 @@ def load_json(path: Path) -> dict:
         text = text.decode()
         if text.startswith('\ufeff'):
             raise ValueError('it begins with a byte order mark; save it as UTF-8 without one')
-        content = json.loads(text, object_pairs_hook=_without_doubles)
+        content = json.loads(text, object_pairs_hook=_mapping, parse_constant=_refuse_constant)
     except RecursionError:
         raise ConfigurationError(f'{path}: {_TOO_DEEP}') from None
     except ConfigurationError as error:
@@ -612,13 +612,21 @@ def load_json(path: Path) -> dict:
     return decode_jsonplus(plain(content, str(path)))
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict:
+def _mapping(pairs: list[tuple[str, Any]]) -> dict:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         double = next(key for key in keys if keys.count(key) > 1)
         raise ConfigurationError(f'the key {shown(double)} stands twice in one mapping; leave one of them')
+    # ModelScope would make objects of some other classes, and fail with most.
+    if '__class__' in content and not (content['__class__'] == 'tuple' and isinstance(content.get('__value__'), list)):
+        raise ConfigurationError(f'{shown(content)} stands for an object; accepted are tuples, {{"__class__": "tuple", '
+                                 '"__value__": […]}')
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'{name} is no number in JSON')
 
 
 _TOO_DEEP = f'mappings and lists in one another are more than {limits.DEPTH} deep; accepted: up to {limits.DEPTH}'

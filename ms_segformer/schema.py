@@ -24,15 +24,17 @@ from .config import (
     MODEL_KEYS,
     TEST_KEYS,
     ConfigurationError,
+    check_pipeline,
     decode_jsonplus,
     is_number,
     load_json,
     nearest,
     plain,
     shown,
+    type_in,
     warn_once,
 )
-from .metainfo import IGNORE_INDEX
+from .metainfo import IGNORE_INDEX, MODEL
 
 OPTIONS = 'cfg_options (--options)'
 
@@ -90,9 +92,19 @@ def either(*kinds: Kind) -> Kind:
     return Kind(' or '.join(kind.words for kind in kinds), lambda value: any(kind.accepts(value) for kind in kinds))
 
 
-def several(kind: Kind) -> Kind:
-    return Kind(f'a list, each {kind.words}',
-                lambda value: isinstance(value, (list, tuple)) and all(map(kind.accepts, value)))
+def several(kind: Kind, count: int | None = None) -> Kind:
+    return Kind(f'a list of {count} values, each {kind.words}' if count else f'a list, each {kind.words}',
+                lambda value: isinstance(value, (list, tuple)) and count in (None, len(value))
+                and all(map(kind.accepts, value)))
+
+
+def wrong_value(values: dict, kinds: dict[str, Kind]) -> str | None:
+    """What is wrong with the first of some arguments that is not of its kind, in words; null is always right."""
+    for key, kind in kinds.items():
+        value = values.get(key)
+        if value is not None and not kind.accepts(value):
+            return f'{key} is {shown(value)}; accepted: {kind.words}'
+    return None
 
 
 ANY = Kind('anything', lambda value: True)
@@ -106,11 +118,17 @@ SHARE = number(0, 1)
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
-_SOURCE = dict.fromkeys(('type', 'path', 'img_root', 'label_root', 'split', 'classes', 'img_suffix', 'label_suffix',
-                         'reduce_zero_label', 'raw_ids', 'palette', 'ignore_index', 'to_float32', 'num_processes',
-                         'cache_at_init', 'cache_on_the_fly', 'image_column', 'label_column'), ANY)
+_PATH = Kind('a path', lambda value: isinstance(value, (str, os.PathLike)) and '\0' not in os.fspath(value))
+_TEXTS = either(TEXT, several(TEXT))
+_NAMES = either(_PATH, several(either(TEXT, number(-1e9, 1e9))))
+SOURCE = {
+    'type': TEXT, 'path': _PATH, 'img_root': _PATH, 'label_root': _PATH, 'split': either(_PATH, several(TEXT)),
+    'classes': _NAMES, 'img_suffix': _TEXTS, 'label_suffix': _TEXTS, 'reduce_zero_label': FLAG, 'raw_ids': FLAG,
+    'palette': several(several(integer(0, 255), 3)), 'ignore_index': integer(0, IGNORE_INDEX), 'to_float32': FLAG,
+    'num_processes': integer(0, limits.WORKERS), 'cache_at_init': FLAG, 'cache_on_the_fly': FLAG, 'image_column': TEXT,
+    'label_column': TEXT}
 _DATASET = Section({
-    'type': TEXT, 'data_source': Section(_SOURCE, 'accept'), 'pipeline': ANY, 'mode': ANY, 'split_config': ANY,
+    'type': TEXT, 'data_source': Section(SOURCE, 'accept'), 'pipeline': ANY, 'mode': ANY, 'split_config': ANY,
     'ignore_index': integer(0, IGNORE_INDEX), 'preprocessor': ANY, 'seed': COUNT, 'profiling': ANY}, 'accept')
 _LOADER = Section({
     'batch_size_per_gpu': integer(1, limits.BATCH), 'workers_per_gpu': integer(0, limits.WORKERS), 'shuffle': FLAG,
@@ -163,8 +181,10 @@ _TRAIN = Section({
     'logging': Section({'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
                         'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}),
     'amp': either(TEXT, FLAG), 'ema': either(SHARE, FLAG), 'loss_at_logits_size': FLAG})
+_METRIC = Kind('a name, or a mapping with its type',
+               lambda value: isinstance(value, str) or isinstance(value, dict) and isinstance(value.get('type'), str))
 _EVALUATION = Section({
-    'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT,
+    'dataloader': _LOADER, 'metrics': either(_METRIC, several(_METRIC)), 'val_iters_per_epoch': COUNT,
     'period': Section({**_EVERY, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)})})
 # Types and ranges of the model are `config`'s to read.
 _NORM = Section(dict.fromkeys(('type', 'requires_grad', 'eps', 'momentum'), ANY), 'accept')
@@ -176,8 +196,8 @@ _MODEL = Section({
                             'loss_decode': Section(dict.fromkeys(LOSS_KEYS, ANY), 'accept')}, 'accept'),
     'test_cfg': Section(dict.fromkeys(TEST_KEYS, ANY), 'accept')}, 'accept')
 SCHEMA = Section({
-    **dict.fromkeys(('task', 'framework', 'plugins', 'preprocessor', 'pipeline', 'CLASSES', 'PALETTE', 'classes',
-                     'data_root', 'load_from', 'test_pipeline'), ANY),
+    **dict.fromkeys(('task', 'framework', 'plugins', 'preprocessor', 'pipeline', 'test_pipeline'), ANY),
+    'CLASSES': _NAMES, 'classes': _NAMES, 'PALETTE': SOURCE['palette'], 'data_root': _PATH, 'load_from': _PATH,
     'model': _MODEL, 'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'), 'train': _TRAIN,
     'evaluation': _EVALUATION}, 'accept')
 
@@ -300,10 +320,16 @@ def check_file(path: str | os.PathLike) -> None:
     """Refuse a configuration file that ModelScope's trainer would trip over before it asks this package.
 
     Raises:
-        ConfigurationError: it is not JSON, or a section is no mapping.
+        ConfigurationError: it is not JSON, a section is no mapping, or the model is no SegFormer: for another one of
+            EasyCV's ModelScope would run pip.
     """
-    if os.fspath(path).endswith('.json'):
-        _check_shape(load_json(Path(path)), os.fspath(path))
+    if not os.fspath(path).endswith('.json'):
+        return
+    raw = load_json(Path(path))
+    _check_shape(raw, os.fspath(path))
+    if type_in(raw, 'model') != MODEL:
+        _refuse(os.fspath(path), 'model.type', type_in(raw, 'model'), repr(MODEL))
+    check_pipeline(raw, os.fspath(path))
 
 
 def _check_shape(raw: dict, name: str) -> None:

@@ -57,6 +57,7 @@ def run(args):
     if 'model' in arguments:
         from .fetch import model_directory
         arguments['model'] = model_directory(arguments['model'])
+    check_configuration(arguments)
     from modelscope.metainfo import Trainers
     from modelscope.trainers import build_trainer
 
@@ -80,12 +81,21 @@ def dry_run(args):
     if 'model' in arguments:
         from .fetch import model_directory
         arguments['model'] = model_directory(arguments['model'])
+    check_configuration(arguments)
     from ms_segformer.trainers import distributed
     from ms_segformer.trainers.dry_run import dry_run as plan
     planned = plan(arguments, args.images, args.processes)
     if distributed.is_first():
         print('\n'.join(planned.lines()))
     return 0
+
+
+def check_configuration(arguments: dict[str, Any]) -> None:
+    """Refuse a configuration that is no SegFormer's before ModelScope runs pip for the plugin that it names."""
+    import os
+
+    from ms_segformer.schema import check_file
+    check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 
 
 def trainer_arguments(args):

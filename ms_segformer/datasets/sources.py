@@ -19,7 +19,9 @@ import cv2
 import numpy as np
 
 from ..class_file import ClassFileError, read_class_file
+from ..config import shown
 from ..metainfo import IGNORE_INDEX
+from ..schema import SOURCE, wrong_value
 from . import coco_stuff
 from .errors import DatasetError
 from .image_file import read_image
@@ -57,14 +59,18 @@ def build_source(cfg, check=True):
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise DatasetError('data_source is a dict with the key "type", e.g. {"type": "SegSourceRaw", "img_root": …}; '
                            f'got {cfg!r}')
-    cls = SOURCES.get(cfg['type'])
+    cls = SOURCES.get(cfg['type']) if isinstance(cfg['type'], str) else None
     if cls is None:
-        raise DatasetError(f'unknown data source "{cfg["type"]}"; known are: {", ".join(sorted(SOURCES))}')
+        raise DatasetError(f'unknown data source "{shown(cfg["type"], quoted=False)}"; known are: '
+                           f'{", ".join(sorted(SOURCES))}')
     arguments = {key: value for key, value in cfg.items() if key != 'type'}
     names = list(inspect.signature(cls).parameters)
     unknown = sorted(set(arguments) - set(names))
     if unknown:
         raise DatasetError(f'{cfg["type"]} does not take {unknown}; its arguments are: {", ".join(names)}')
+    wrong = wrong_value(arguments, SOURCE)
+    if wrong:
+        raise DatasetError(f'{cfg["type"]}: {wrong}')
     return cls(**arguments, **({} if check else {'check': False}))
 
 

@@ -18,7 +18,9 @@ import random
 import cv2
 import numpy as np
 
+from ..config import shown
 from ..limits import DIVISOR, TRAINING_PIXELS
+from ..schema import FLAG, TEXT, Kind, either, integer, number, several, wrong_value
 from .errors import DatasetError
 
 TRANSFORMS = {}
@@ -53,9 +55,14 @@ def build(cfg, fallback=None):
     if isinstance(cls, str):
         cls = TRANSFORMS.get(cls) or (fallback(cls) if fallback else None)
     if cls is None:
-        raise DatasetError(f'unknown transform "{cfg["type"]}". Known are: {", ".join(sorted(TRANSFORMS))}. '
-                           'Correct the name in the pipeline of the configuration')
+        raise DatasetError(f'unknown transform "{shown(cfg["type"], quoted=False)}". Known are: '
+                           f'{", ".join(sorted(TRANSFORMS))}. Correct the name in the pipeline of the configuration')
+    if not callable(cls):
+        raise DatasetError(f'the type of a transform is its name or its class, got {shown(cls)}')
     _check_arguments(cls, arguments)
+    wrong = wrong_value(arguments, _ARGUMENTS) if cls in _OWN else None
+    if wrong:
+        raise DatasetError(f'{cls.__name__}: {wrong}')
     if cls is MMMultiScaleFlipAug:
         arguments['fallback'] = fallback
     return cls(**arguments)
@@ -87,6 +94,8 @@ class Compose:
     """
 
     def __init__(self, cfgs, fallback=None):
+        if not isinstance(cfgs, (list, tuple)):
+            raise DatasetError(f'a pipeline is a list of transforms, got {shown(cfgs)}')
         self.transforms = [build(cfg, fallback) for cfg in cfgs]
 
     def __call__(self, results):
@@ -438,8 +447,6 @@ class MMPad:
             raise DatasetError(f'MMPad takes exactly one of size, size_divisor and pad_to_square; '
                                f'got size={size}, size_divisor={size_divisor}, pad_to_square={pad_to_square}')
         self.size = size and _pair(size, 'MMPad: size')
-        if size_divisor is not None and not 1 <= size_divisor <= DIVISOR:
-            raise DatasetError(f'MMPad: size_divisor is {size_divisor!r}; accepted: an integer from 1 to {DIVISOR}')
         self.size_divisor = size_divisor
         self.pad_to_square = pad_to_square
         values = pad_val if isinstance(pad_val, dict) else {} if pad_val is None else {'img': pad_val}
@@ -636,3 +643,22 @@ class LoadAnnotations:
 
 
 _OWN = frozenset(TRANSFORMS.values())
+_PIXELS = number(1, TRAINING_PIXELS)
+_PAIR = Kind('a pair of positive numbers of pixels', several(_PIXELS, 2).accepts)
+_RANGE = several(number(0, 1e6), 2)
+_SHARES = Kind('a probability from 0 to 1, or a list of them', either(number(0, 1), several(number(0, 1))).accepts)
+_DELTA = number(0, 1e6)
+_COLOURS = Kind('numbers, one per channel', lambda value: isinstance(value, np.ndarray) or several(
+    number(-1e6, 1e6)).accepts(value))
+_ARGUMENTS = {  # of all transforms; what is left out is checked by the transform alone, or has no effect
+    'img_scale': either(_PAIR, several(_PAIR)), 'ratio_range': _RANGE, 'keep_ratio': FLAG, 'multiscale_mode': TEXT,
+    'interpolation': TEXT, 'crop_size': either(_PIXELS, _PAIR), 'cat_max_ratio': number(0, 1),
+    'ignore_index': integer(0, 255), 'flip_ratio': _SHARES, 'direction': either(TEXT, several(TEXT)),
+    'brightness_delta': _DELTA, 'contrast_range': _RANGE, 'saturation_range': _RANGE, 'hue_delta': number(0, 360),
+    'mean': _COLOURS, 'std': _COLOURS, 'to_rgb': FLAG, 'size': either(_PIXELS, _PAIR),
+    'size_divisor': integer(1, DIVISOR), 'pad_to_square': FLAG,
+    'pad_val': either(number(-1e6, 1e6), Kind('a mapping of numbers', lambda value: isinstance(value, dict) and all(
+        map(number(-1e6, 1e6).accepts, value.values())))),
+    'keys': several(TEXT), 'meta_keys': several(TEXT), 'flip': FLAG, 'flip_direction': either(TEXT, several(TEXT)),
+    'scale_factor': either(number(1e-3, 1e3), several(number(1e-3, 1e3))), 'to_float32': FLAG,
+    'reduce_zero_label': FLAG}
