@@ -52,15 +52,15 @@ def read_class_file(path: str | os.PathLike, inside: Sequence[str | os.PathLike]
     if not _can_be_a_name(path):
         raise FileNotFoundError(f'{str(path)!r}: no such file; this can be no file name')
     if inside and not any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) for folder in inside):
-        raise ClassFileError(f'{path} lies outside {inside[0]}; copy the file there')
+        raise ClassFileError(f'{_shown(path)} lies outside {inside[0]}; copy the file there')
     try:
         return [line.strip() for line in _content(path).decode('utf-8-sig').splitlines() if line.strip()]
     except FileNotFoundError:
-        raise FileNotFoundError(f'{path}: no such file') from None
+        raise FileNotFoundError(f'{_shown(path)}: no such file') from None
     except UnicodeDecodeError as error:
-        raise ClassFileError(f'{path} is not UTF-8 text ({error}); save it as UTF-8') from None
+        raise ClassFileError(f'{_shown(path)} is not UTF-8 text ({error}); save it as UTF-8') from None
     except OSError as error:
-        raise ClassFileError(f'{path} cannot be read ({error.strerror or error})') from None
+        raise ClassFileError(f'{_shown(path)} cannot be read ({error.strerror or error})') from None
 
 
 def _can_be_a_name(path: Path) -> bool:
@@ -68,6 +68,11 @@ def _can_be_a_name(path: Path) -> bool:
         return b'\0' not in os.fsencode(path)
     except UnicodeEncodeError:  # a lone surrogate, which JSON can write
         return False
+
+
+def _shown(path: Path) -> str:
+    """A path as it may stand in a message: on one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def _content(path: Path) -> bytes:
@@ -78,10 +83,10 @@ def _content(path: Path) -> bytes:
         _check(os.fstat(file.fileno()), path)
         content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
-        raise ClassFileError(f'{path} has more than {LIMIT:,} bytes, which no list of class names has')
+        raise ClassFileError(f'{_shown(path)} has more than {LIMIT:,} bytes, which no list of class names has')
     return content
 
 
 def _check(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ClassFileError(f'{path} is not a regular file; class names stand in a text file, one a line')
+        raise ClassFileError(f'{_shown(path)} is not a regular file; class names stand in a text file, one a line')

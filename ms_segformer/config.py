@@ -193,6 +193,7 @@ def read_configuration(source):
     check_pipeline(raw, name)
     root = _Section(raw, name, '')
     root.one_of('task', (TASK,), default=TASK)
+    root.one_of('framework', ('pytorch',), default='pytorch')
     model = _read_model(root.section('model'))
     classes = _read_classes(root, path, model.head.num_classes)
     return Settings(model, _read_preprocess(root, model.test), classes, _read_palette(root, len(classes)), raw, name)

@@ -161,10 +161,19 @@ def _optimizer(section: dict) -> dict | None:
     cls = getattr(torch.optim, name, None) if isinstance(name, str) else None
     if not inspect.isclass(cls) or not issubclass(cls, torch.optim.Optimizer):
         return None
-    arguments = [key for key in inspect.signature(cls).parameters if key != 'params']
-    return {**dict.fromkeys(arguments, ANY), 'type': TEXT, 'lr': FACTOR, 'weight_decay': FACTOR,
+    arguments = {key: _like_default(parameter.default) for key, parameter in inspect.signature(cls).parameters.items()
+                 if key != 'params'}
+    return {**arguments, 'type': TEXT, 'lr': FACTOR, 'weight_decay': FACTOR,
             'options': Section({'cumulative_iters': COUNT, 'grad_clip': MAPPING, 'loss_keys': ANY}),
             'paramwise_options': Section(_paramwise), 'paramwise_cfg': Section(_paramwise)}
+
+
+def _like_default(default: Any) -> Kind:
+    """The kind of an argument of torch's optimizers, which trip over other kinds in their own ways."""
+    amount = number(-1e9, 1e9)
+    if isinstance(default, tuple):
+        return several(Kind(amount.words, lambda value: value is None or amount.accepts(value)), len(default))
+    return FLAG if isinstance(default, bool) else amount if isinstance(default, (int, float)) else either(FLAG, amount)
 
 
 def _paramwise(section: dict) -> dict:
@@ -185,7 +194,7 @@ _METRIC = Kind('a name, or a mapping with its type',
                lambda value: isinstance(value, str) or isinstance(value, dict) and isinstance(value.get('type'), str))
 _EVALUATION = Section({
     'dataloader': _LOADER, 'metrics': either(_METRIC, several(_METRIC)), 'val_iters_per_epoch': COUNT,
-    'period': Section({**_EVERY, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)})})
+    'period': Section({'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)})})
 # Types and ranges of the model are `config`'s to read.
 _NORM = Section(dict.fromkeys(('type', 'requires_grad', 'eps', 'momentum'), ANY), 'accept')
 _ACTIVATION = Section({'type': ANY}, 'accept')
@@ -196,7 +205,8 @@ _MODEL = Section({
                             'loss_decode': Section(dict.fromkeys(LOSS_KEYS, ANY), 'accept')}, 'accept'),
     'test_cfg': Section(dict.fromkeys(TEST_KEYS, ANY), 'accept')}, 'accept')
 SCHEMA = Section({
-    **dict.fromkeys(('task', 'framework', 'plugins', 'preprocessor', 'pipeline', 'test_pipeline'), ANY),
+    'task': TEXT, 'framework': TEXT, 'plugins': ANY, 'preprocessor': MAPPING, 'test_pipeline': ANY,
+    'pipeline': Section({'type': TEXT}, 'accept'),
     'CLASSES': _NAMES, 'classes': _NAMES, 'PALETTE': SOURCE['palette'], 'data_root': _PATH, 'load_from': _PATH,
     'model': _MODEL, 'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'), 'train': _TRAIN,
     'evaluation': _EVALUATION}, 'accept')
@@ -313,6 +323,7 @@ def check_sections(raw: dict, name: str) -> None:
     Raises:
         ConfigurationError: a value of another type or out of range, or a section that is no mapping.
     """
+    _check_shape(raw, name)
     _check(SCHEMA, raw, name, '')
 
 
@@ -334,8 +345,8 @@ def check_file(path: str | os.PathLike) -> None:
 
 def _check_shape(raw: dict, name: str) -> None:
     for section in ('model', 'dataset', 'train', 'evaluation'):
-        if section in raw and not isinstance(raw[section], dict):
-            _refuse(name, section, raw[section], MAPPING.words)
+        if (section in raw or section == 'model') and not isinstance(raw.get(section), dict):
+            _refuse(name, section, raw.get(section), MAPPING.words)
     hooks = raw.get('train', {}).get('hooks', [])
     if not _are_typed(hooks):
         _refuse(name, 'train.hooks', hooks, 'a list of mappings, each with its type')
@@ -370,4 +381,5 @@ def _check_section(section: Section, values: dict, name: str, path: str) -> None
 
 
 def _refuse(name: str, path: str, value: Any, accepted: str) -> None:
-    raise ConfigurationError(f'{name}: {path} is {"null" if value is None else shown(value)}; accepted: {accepted}')
+    found = 'missing or null' if value is None else shown(value)
+    raise ConfigurationError(f'{name}: {path} is {found}; accepted: {accepted}')

@@ -83,7 +83,7 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
 
 
 CASES = {'checkpoint_fuzz': 5, 'image_fuzz': 20, 'label_fuzz': 20, 'disk_full': 1, 'concurrency': 1, 'memory': 1,
-         'kernel_fuzz': 5, 'kill_predict': 1, 'kill_training': 1}
+         'configuration_fuzz': 20, 'kernel_fuzz': 5, 'kill_predict': 1, 'kill_training': 1}
 
 
 @pytest.mark.parametrize('name', CASES)

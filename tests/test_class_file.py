@@ -137,6 +137,13 @@ def test_a_configuration_names_regular_files_of_its_directory_only(tmp_path, mod
         read_configuration(folder)
 
 
+@pytest.mark.parametrize('name', ['no\nsuch', 'a\x1b[2J'])
+def test_a_name_that_cannot_be_printed_is_told_on_one_line(model, name):
+    with pytest.raises(ConfigurationError, match='no such file') as error:
+        read_configuration(model(name))
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize('name', ['classes.txt', 'below/classes.txt', './below/../classes.txt', 'link.txt'])
 def test_files_and_links_inside_the_directory_are_read(tmp_path, model, name):
     folder = model(name)

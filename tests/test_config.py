@@ -119,6 +119,7 @@ WRONG = [
     ('dataset.val.pipeline', [], ['dataset.val.pipeline', 'a list of transforms']),
     ('dataset.val.pipeline', [{'type': 'MMNormalise'}], ["'MMNormalise'", 'MMNormalize']),
     ('task', 'image-classification', ['task', "'image-segmentation'"]),
+    ('framework', 'tensorflow', ['framework', "'pytorch'"]),
     ('CLASSES', 'classes.txt', ['classes.txt', 'one name a line']),
     ('CLASSES', [1, 2], ['CLASSES', 'a list of class names']),
     ('PALETTE', [[0, 0, 300]] * 171, ['PALETTE', '0 to 255']),

@@ -132,7 +132,8 @@ def test_options_that_fit_nowhere(raw, options, said):
     ('train.dataloader.samples', 3, 'unknown key train.dataloader.samples'),
     ('train.max_epochs', 2.5, 'an integer'), ('train.max_epochs', True, 'an integer'),
     ('train.optimizer.lr', float('nan'), 'a number from 0'), ('train.optimizer.lr', '1e-3', 'a number from 0'),
-    ('train.optimizer', 'AdamW', 'a mapping'),
+    ('train.optimizer', 'AdamW', 'a mapping'), ('train.optimizer.betas', 3, 'a list of 2 values'),
+    ('train.optimizer.eps', '1', 'a number'), ('train.optimizer.amsgrad', 3, 'true or false'),
     ('train.optimizer.paramwise_options', {'custom_keys': {'head': {'lr_mul': 1}}}, 'did you mean lr_mult'),
     ('train.lr_scheduler.power', float('inf'), 'a number'), ('train.lr_scheduler.policy', 3, 'text'),
     ('train.lr_scheduler.warmup_iters', 1.5, 'an integer'),
@@ -166,11 +167,13 @@ def test_keys_of_a_file_that_are_not_read_are_warned_of_once(raw, warned):
 
 
 @pytest.mark.parametrize('content, said', [
-    ({'train': 5}, 'train is 5'), ({'train': None}, 'train is null'), ({'train': {'hooks': 5}}, 'train.hooks is 5'),
+    ({'model': None}, 'model is missing or null'), ({'train': 5}, 'train is 5'),
+    ({'train': None}, 'train is missing or null'), ({'train': {'hooks': 5}}, 'train.hooks is 5'),
+    ({'model': {'type': 'Detector'}}, "model.type is 'Detector'; accepted: 'Segformer'"), ({}, 'model.type is missing'),
     ([], 'the file must be a mapping')])
 def test_a_file_that_modelscope_s_trainer_would_trip_over(tmp_path, content, said):
     file = tmp_path / 'configuration.json'
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps({'model': {}, **content} if content != [] else content))
     with pytest.raises(ConfigurationError, match=f'{file}: {said}'):
         schema.check_file(file)
 

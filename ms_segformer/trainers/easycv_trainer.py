@@ -172,6 +172,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
         if not self._eval_data_given and (raw.get('dataset') or {}).get('val') is None:
             self._leave_out_evaluations(raw['evaluation'])
+        schema.check_sections(raw, name)  # with the hooks where they belong
         train = raw.setdefault('train', {})
         train['work_dir'] = str(self._work_dir or train.get('work_dir') or './work_dir')
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
@@ -511,9 +512,10 @@ class EasyCVTrainer(EpochBasedTrainer):
             model.require_backward_grad_sync = self.completes_a_step()
         tensors = {key: value.to(self.device, non_blocking=True) for key, value in inputs.items()
                    if isinstance(value, torch.Tensor)}
-        if 'img' not in tensors:
-            raise TrainingError('the training samples have no img; end dataset.train.pipeline with DefaultFormatBundle '
-                                'and Collect, whose keys are ["img", "gt_semantic_seg"]')
+        missing = [key for key in ('img', 'gt_semantic_seg') if key not in tensors]
+        if missing:
+            raise TrainingError(f'the training samples have no {" and no ".join(missing)}; end dataset.train.pipeline '
+                                'with DefaultFormatBundle and Collect, whose keys are ["img", "gt_semantic_seg"]')
         with self._autocast():
             self.train_outputs = model(**tensors)
         logged = {key: value for key, value in self.train_outputs.items() if key != 'loss' and _is_scalar(value)}
