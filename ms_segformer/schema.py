@@ -120,7 +120,8 @@ SHARE = number(0, 1)
 
 _PATH = Kind('a path', lambda value: isinstance(value, (str, os.PathLike)) and '\0' not in os.fspath(value))
 _TEXTS = either(TEXT, several(TEXT))
-_NAMES = either(_PATH, several(either(TEXT, number(-1e9, 1e9))))
+_NAMES = Kind('a list of names, or the path of a text file',
+              either(_PATH, several(either(TEXT, number(-1e9, 1e9)))).accepts)
 SOURCE = {
     'type': TEXT, 'path': _PATH, 'img_root': _PATH, 'label_root': _PATH, 'split': either(_PATH, several(TEXT)),
     'classes': _NAMES, 'img_suffix': _TEXTS, 'label_suffix': _TEXTS, 'reduce_zero_label': FLAG, 'raw_ids': FLAG,
@@ -170,7 +171,7 @@ def _optimizer(section: dict) -> dict | None:
 
 def _like_default(default: Any) -> Kind:
     """The kind of an argument of torch's optimizers, which trip over other kinds in their own ways."""
-    amount = number(-1e9, 1e9)
+    amount = Kind('a number', number(-1e9, 1e9).accepts)
     if isinstance(default, tuple):
         return several(Kind(amount.words, lambda value: value is None or amount.accepts(value)), len(default))
     return FLAG if isinstance(default, bool) else amount if isinstance(default, (int, float)) else either(FLAG, amount)
@@ -190,10 +191,8 @@ _TRAIN = Section({
     'logging': Section({'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
                         'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}),
     'amp': either(TEXT, FLAG), 'ema': either(SHARE, FLAG), 'loss_at_logits_size': FLAG})
-_METRIC = Kind('a name, or a mapping with its type',
-               lambda value: isinstance(value, str) or isinstance(value, dict) and isinstance(value.get('type'), str))
 _EVALUATION = Section({
-    'dataloader': _LOADER, 'metrics': either(_METRIC, several(_METRIC)), 'val_iters_per_epoch': COUNT,
+    'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT,
     'period': Section({'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)})})
 # Types and ranges of the model are `config`'s to read.
 _NORM = Section(dict.fromkeys(('type', 'requires_grad', 'eps', 'momentum'), ANY), 'accept')
@@ -207,7 +206,7 @@ _MODEL = Section({
 SCHEMA = Section({
     'task': TEXT, 'framework': TEXT, 'plugins': ANY, 'preprocessor': MAPPING, 'test_pipeline': ANY,
     'pipeline': Section({'type': TEXT}, 'accept'),
-    'CLASSES': _NAMES, 'classes': _NAMES, 'PALETTE': SOURCE['palette'], 'data_root': _PATH, 'load_from': _PATH,
+    **dict.fromkeys(('CLASSES', 'PALETTE', 'classes'), ANY), 'data_root': _PATH, 'load_from': _PATH,
     'model': _MODEL, 'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'), 'train': _TRAIN,
     'evaluation': _EVALUATION}, 'accept')
 

@@ -643,8 +643,8 @@ class LoadAnnotations:
 
 
 _OWN = frozenset(TRANSFORMS.values())
-_PIXELS = number(1, TRAINING_PIXELS)
-_PAIR = Kind('a pair of positive numbers of pixels', several(_PIXELS, 2).accepts)
+_PIXELS = Kind('a number of pixels', number(1, TRAINING_PIXELS).accepts)
+_PAIR = Kind('a pair of positive numbers', several(_PIXELS, 2).accepts)
 _RANGE = several(number(0, 1e6), 2)
 _SHARES = Kind('a probability from 0 to 1, or a list of them', either(number(0, 1), several(number(0, 1))).accepts)
 _DELTA = number(0, 1e6)

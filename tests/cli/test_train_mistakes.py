@@ -99,7 +99,8 @@ OPTIONS = [
     ('train.optimizer.type=lr_scheduler', "train.optimizer.type is 'lr_scheduler'"),
     ('train.lr_scheduler.policy=polly', r"train.lr_scheduler.policy is 'polly' \(did you mean poly\?\)"),
     ('train.hooks=5', 'train.hooks is 5'), ('train.optimizer.lr=NaN', 'train.optimizer.lr is nan'),
-    ('train.optimizer.betas=[NaN,0.9]', 'train.optimizer.betas.0 is NaN; expected a number'),
+    ('train.optimizer.betas=[NaN,0.9]',
+     'train.optimizer.betas is .nan, 0.9.; accepted: a list of 2 values, each a number'),
     ('train.max_epoch=3', r'train.max_epoch \(did you mean max_epochs\?\)'),
     ('train.amp=fp16', 'train.amp is fp16, which needs a GPU'),
     ('dataset.train.pipeline=5', 'dataset.train.pipeline is 5; expected a list of transforms'),
@@ -123,13 +124,15 @@ def test_what_an_option_says(option, message, place, data, tiny_model_dir, capsy
     ('train.optimizer.options.grad_clip={"max_norm":"x"}', 'expected max_norm, a number above 0'),
     ('train.optimizer.betas=[2,3]', 'AdamW does not take these arguments .Invalid beta parameter'),
     ('train.lr_scheduler={"_delete_":true,"type":"StepLR"}', "train.lr_scheduler does not take .*'step_size'"),
-    ('train.hooks=[{"type":"EvaluationHook","interval":-1}]', "EvaluationHook does not take .*'interval': -1"),
+    ('train.hooks=[{"type":"EvaluationHook","interval":-1}]',
+     'evaluation.period.interval is -1; accepted: an integer from 1'),
     ('evaluation.metrics=5', 'evaluation.metrics is 5, which cannot be built'),
     ('evaluation.metrics={"type":"Nope"}', 'evaluation.metrics is .*Nope.* cannot be built .*EasyCVMetric'),
     ('dataset.train.pipeline=[]', 'dataset.train has no pipeline: a list of transforms'),
     ('dataset.train=null', 'dataset.train has no pipeline: a list of transforms'),
-    ('dataset.train.pipeline=[{"type":"MMRandomFlip"}]', 'the training samples have no img; end dataset.train'),
-    ('dataset.train.pipeline.1.crop_size=[NaN,64]', 'crop_size is a pair of positive numbers, got .nan, 64')])
+    ('dataset.train.pipeline=[{"type":"MMRandomFlip"}]',
+     'the training samples have no img and no gt_semantic_seg; end dataset'),
+    ('dataset.train.pipeline.1.crop_size=[NaN,64]', 'crop_size is .nan, 64.; accepted: .* a pair of positive numbers')])
 def test_what_is_found_while_a_run_is_made(option, message, place, data, tiny_model_dir, capsys):
     code, lines = said_by(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--epochs', 1, '--options',
                            'train.dataloader.workers_per_gpu=0', option], capsys)
