@@ -1,7 +1,7 @@
 """Where the paths of a configuration lie: `${data_root}` is the folder that ModelScope downloaded a data set to.
 
 EasyCV's converter wrote the paths of the machine that trained instead, `./data/coco_stuff164k/train2017/`: what is not
-there is looked for below the data set's folder.
+there is looked for below the data set's folder. An archive with one folder, and everything in it, is that folder.
 """
 import logging
 import os
@@ -28,8 +28,8 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
     Raises:
         DatasetError: as `replace_data_root`.
     """
-    section = replace_data_root(section, split_config)
-    root = Path(next(iter(split_config.values()))) if split_config else None
+    root = _root(section, split_config) if split_config else None
+    section = replace_data_root(section, root and {'train': str(root)})
     moved = {key: found for key in PATHS if root and (found := _below(root, section.get(key)))}
     if moved:
         from modelscope.utils.torch_utils import is_master
@@ -37,6 +37,16 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
             logger.info('not in %s, and taken from the data set in %s: %s', os.getcwd(), root,
                         ', '.join(f'{section[key]} ({key})' for key in moved))
     return {**section, **moved}
+
+
+def _root(section: dict[str, Any], split_config: dict[str, str]) -> Path:
+    """The data set's folder, or the only folder in it where nothing is found without."""
+    root = Path(next(iter(split_config.values())))
+    paths = [path for path in map(section.get, PATHS) if isinstance(path, str) and DATA_ROOT in path]
+    if not paths or not root.is_dir() or any(os.path.exists(replace_data_root(path, split_config)) for path in paths):
+        return root
+    inside = [path for path in root.iterdir() if not path.name.startswith(('.', '__MACOSX'))]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else root
 
 
 def _below(root: Path, path: Any) -> str | None:

@@ -78,6 +78,11 @@ class SegDataset(TorchCustomDataset):
     def __len__(self):
         return len(self.source)
 
+    def require_labels(self):
+        """Raise `DatasetError` where samples have no label maps: they can neither be trained on nor evaluated."""
+        if not getattr(self.source, 'has_labels', True):
+            raise DatasetError(self.source.without_labels())
+
     @property
     def CLASSES(self):
         """Names of the classes, by id."""

@@ -533,6 +533,10 @@ class SegSourceRaw(_Source):
         """Whether samples carry a label map."""
         return self.label_root is not None
 
+    def without_labels(self):
+        """Return what to do about samples without label maps."""
+        return f'the images in {self.img_root} have no label maps; set label_root in the data_source section'
+
     def name(self, index):
         """Return the image's name relative to `img_root`."""
         return os.path.relpath(self.pairing.images[index], self.img_root)
@@ -628,6 +632,11 @@ IMAGE_COLUMNS = ('img', 'image', 'image:FILE', 'pixel_values')
 LABEL_COLUMNS = ('label', 'gt_semantic_seg', 'annotation', 'mask', 'segmentation_mask', 'label:FILE', 'seg_map')
 
 
+NOT_A_TABLE = ('Name the column of the label maps with label_column in the data_source section. Files in folders '
+               '(train2017, annotations, …) make no such table: give the folder itself, data_root=…, in place of the '
+               'data sets (of a data set on the hub the one that dataset_snapshot_download returns)')
+
+
 class SegSourcePairs(_Source):
     """Pairs from a table in memory: a `datasets.Dataset`, an `MsDataset` over one, or a list.
 
@@ -645,6 +654,8 @@ class SegSourcePairs(_Source):
         if not len(self._pairs):
             raise DatasetError('the data set has no samples')
         self._image_key, self._label_key = _keys(self._pairs[0], image_column, label_column)
+        if self.has_labels and isinstance(self._pairs[0][self._label_key], (int, float)):
+            raise DatasetError(f'the column "{self._label_key}" holds numbers, not label maps. {NOT_A_TABLE}')
         self._last = (None, None)
         self._settle_ids(raw_ids)
 
@@ -661,6 +672,12 @@ class SegSourcePairs(_Source):
     def has_labels(self):
         """Whether samples carry a label map."""
         return self._label_key is not None
+
+    def without_labels(self):
+        """Return what to do about samples without label maps."""
+        first = self._row(0)
+        columns = ', '.join(map(str, first)) if isinstance(first, dict) else 'the image'
+        return f'the table holds no label maps (its columns: {columns}). {NOT_A_TABLE}'
 
     def name(self, index):
         """Return a name for messages: the file's where it is known, `sample N` otherwise."""

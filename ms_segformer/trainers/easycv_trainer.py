@@ -231,7 +231,10 @@ class EasyCVTrainer(EpochBasedTrainer):
         if mode != ModeKeys.TRAIN and datasets is None and not self._evaluates():
             return None
         try:
-            return _build_dataset(datasets, model_cfg, split, mode)
+            dataset = _build_dataset(datasets, model_cfg, split, mode)
+            if isinstance(dataset, SegDataset):
+                dataset.require_labels()
+            return dataset
         except DatasetError as error:
             if mode == ModeKeys.TRAIN:
                 raise

@@ -35,3 +35,16 @@ def test_a_data_set_finds_its_files_there(pairs, tmp_path, monkeypatch):
     section = {'type': 'SegSourceRaw', 'classes': ['sky', 'ground', 'house'], 'img_root': './data/images',
                'label_root': './data/labels'}
     assert len(SegDataset(section, split_config={'train': str(pairs)})) == 5
+
+
+@pytest.mark.parametrize('entries, moved', [
+    (['coco/train2017'], True), (['coco/train2017', '.mark', '__MACOSX/x'], True),
+    (['coco/train2017', 'train.txt'], False),
+    (['train2017', 'coco/train2017'], False), (['train2017'], False), ([], False)])
+def test_an_archive_with_one_folder_is_that_folder(tmp_path, entries, moved):
+    for entry in entries:
+        (tmp_path / entry).mkdir(parents=True)
+    found = locate_source({'img_root': '${data_root}/train2017', 'split': '${data_root}/train.txt'},
+                          {'train': str(tmp_path)})
+    root = tmp_path / 'coco' if moved else tmp_path
+    assert found == {'img_root': str(root / 'train2017'), 'split': str(root / 'train.txt')}

@@ -7,6 +7,7 @@ from PIL import Image
 from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
 from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.datasets.seg_dataset import SegDataset
 from ms_segformer.datasets.sources import SegSourcePairs, build_source, reduce_zero_label
 
 CLASSES = ['sky', 'ground', 'house']
@@ -248,3 +249,18 @@ def test_values_outside_the_classes_are_found_in_a_sample(section, pairs):
     (pairs / 'labels/b.png').write_bytes(b'')
     assert build_source(section).ids_outside() == ({7: 1}, str(pairs / 'labels/c.png'))
     assert build_source(section).ids_outside(most=1) == ({}, None)
+
+
+def test_a_table_without_label_maps_is_refused_for_training():
+    image = Image.new('RGB', (40, 30))
+    dataset = SegDataset(datasets=[{'image': image, 'caption': 'a'}], data_source={'classes': CLASSES}, mode='train')
+    with pytest.raises(DatasetError, match=r'no label maps \(its columns: image, caption\)\. Name .* data_root=…'):
+        dataset.require_labels()
+    with pytest.raises(DatasetError, match='the column "label" holds numbers, not label maps'):
+        SegSourcePairs([{'image': image, 'label': 3}], CLASSES)
+
+
+def test_images_without_label_maps_are_refused_for_training(section):
+    del section['label_root']
+    with pytest.raises(DatasetError, match='images have no label maps; set label_root'):
+        SegDataset(section).require_labels()

@@ -40,7 +40,8 @@ class Hub:
         self.models[model_id] = dict(files)
 
     def add_dataset(self, dataset_id, files, formation=2):
-        """Serve a data set repository; formation 2 is ModelScope's `native`: a meta file and one zip per split."""
+        """Serve a data set repository; formation 2 is ModelScope's `native` (a meta file and one zip
+        per split), 4 `general` (files that Hugging Face's `datasets` reads, such as parquet)."""
         self.datasets[dataset_id] = (formation, dict(files))
 
     def add_file(self, path, content):
@@ -176,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             if what == '':
                 return _ok({'Id': number, 'Type': formation, 'Name': dataset_id.split('/')[1], 'Visibility': 5})
             if what == '/repo/tree':
-                return _ok({'Files': _listing(files), 'TotalCount': len(files)})
+                tree = _tree(files, query.get('Root', '').strip('/'), query.get('Recursive') == 'True')
+                return _ok({'Files': tree if query.get('PageNumber', '1') == '1' else [], 'TotalCount': len(tree)})
             if what == '/repo':
                 return files.get(query.get('FilePath'))
             if what == '/ststoken':
@@ -212,6 +214,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _ok(data):
     return {'Code': 200, 'Success': True, 'Message': 'success', 'Data': data}
+
+
+def _tree(files, root, recursive):
+    """What lies below a folder of a repository: its files and folders, `recursive`: those in the folders too."""
+    below = {path: content for path, content in files.items() if not root or path.startswith(f'{root}/')}
+    folders = {str(folder): b'' for path in below for folder in Path(path).parents
+               if str(folder) not in ('.', root) and (not root or str(folder).startswith(f'{root}/'))}
+    listed = _listing(below) + [{**entry, 'Type': 'tree'} for entry in _listing(folders)]
+    return [entry for entry in listed if recursive or str(Path(entry['Path']).parent) == (root or '.')]
 
 
 def _listing(files):
