@@ -48,3 +48,7 @@ def run(name: str, seed: int, seconds: float, record: Path) -> list[int] | None:
     if code:
         print(f'exit code {code}\n{log.read_text()[-5000:]}')
     return json.loads(record.read_text()) if record.exists() else None
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -148,8 +148,7 @@ def run(campaign: Campaign, folder: Path, seed: int, first: int, cases: int, sec
     """
     tally, number, end = Tally(), first, time.monotonic() + seconds
     common = campaign.prepare(folder)
-    end = max(end, time.monotonic() + campaign.seconds / 2)  # at least one, however long that has taken
-    while number < first + cases and time.monotonic() < end:
+    while number < first + cases and (number == first or time.monotonic() < end):  # at least one
         stop = min(number + campaign.batch, first + cases)
         number = _batch(campaign, common, seed, number, stop, end, tally)
     return tally
@@ -211,7 +210,7 @@ def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float
         logging.disable()
         noted = watch()
     for number in numbers:
-        if time.monotonic() > end:
+        if time.monotonic() > end and number > numbers.start:
             return
         kind, case = campaign.make(np.random.default_rng([seed, number]), common)
         tell('case', kind)

@@ -95,5 +95,16 @@ def test_each_campaign_runs(name):
     assert re.search(rf'^\| all \| {cases} \| \d+ \| \d+ \| 0 \|$', done.stdout, re.MULTILINE)
 
 
+def test_one_table_over_all_of_them(monkeypatch, capfd):
+    monkeypatch.setattr(campaigns, 'SHARES', {'kernel_fuzz': 1, 'not_there': 1})
+    monkeypatch.setattr(sys, 'argv', ['campaigns', '--seconds', '2'])
+    assert campaigns.main() == 1
+    out = capfd.readouterr().out
+    assert re.search(r'^\| kernel_fuzz \| [1-9]\d* \| \d+ \| \d+ \| 0 \|$', out, re.MULTILINE)
+    assert '| not_there | 1 | 0 | 0 | 1 |' in out and 'Without a table: not_there' in out
+    done = subprocess.run([sys.executable, '-m', 'campaigns', '--help'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and '--seconds' in done.stdout
+
+
 def test_what_all_of_them_run_is_all_of_them():
     assert set(campaigns.SHARES) == set(CASES)
