@@ -1,14 +1,17 @@
 """Writes the model cards, configuration/<model name>/README.md, from tools/model_card.md and `metainfo.VARIANTS`.
 
-    python tools/model_cards.py             write the six cards
-    python tools/model_cards.py --check     write nothing; exit 1 and name the cards that are not up to date
+    python tools/model_cards.py             write the six cards and their figures
+    python tools/model_cards.py --check     write nothing; exit 1 and name the files that are not up to date
 
-The code in a card is the script of that name in tests/cards/, with the name of the model replaced.
+The figures are drawn by tools/model_figures.py. The code in a card is the script of that name in tests/cards/, with the
+name of the model replaced.
 """
 import argparse
 import sys
 from pathlib import Path
 from string import Template
+
+import model_figures
 
 from ms_segformer.files import atomic_write
 from ms_segformer.metainfo import NUM_OUTPUTS, VARIANTS
@@ -28,7 +31,7 @@ HEADINGS = {
 def card(variant):
     """The card of a `metainfo.Variant` as text."""
     values = {
-        'NAME': variant.name.upper(), 'hub_id': variant.hub_ids[0], 'outputs': NUM_OUTPUTS,
+        'NAME': variant.name.upper(), 'name': variant.name, 'hub_id': variant.hub_ids[0], 'outputs': NUM_OUTPUTS,
         'embed_dims': _listed(variant.embed_dims), 'depths': _listed(variant.depths),
         'head_channels': variant.head_channels, 'parameters': f'{variant.parameters:,}',
         'short_side': variant.short_side,
@@ -53,30 +56,39 @@ def table(language, current):
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
 
-def path_of(variant):
-    """Where the card of a variant lies."""
-    return ROOT / 'configuration' / variant.model_name / 'README.md'
+def folder_of(variant):
+    """Where the card of a variant and its figures lie."""
+    return ROOT / 'configuration' / variant.model_name
+
+
+def contents():
+    """{path: text} of the six cards and their figures."""
+    written = {}
+    for variant in VARIANTS.values():
+        written[folder_of(variant) / 'README.md'] = card(variant)
+        written[folder_of(variant) / 'framework.svg'] = model_figures.framework(variant)
+        written[folder_of(variant) / 'variants.svg'] = model_figures.variants(variant)
+    return written
 
 
 def stale():
-    """Paths of the cards that are missing or differ from what would be written."""
-    return [path_of(variant) for variant in VARIANTS.values()
-            if not path_of(variant).is_file() or path_of(variant).read_text(encoding='utf-8') != card(variant)]
+    """{path: text} of those that are missing or differ from what would be written."""
+    return {path: text for path, text in contents().items()
+            if not path.is_file() or path.read_text(encoding='utf-8') != text}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--check', action='store_true', help='only say which cards are not up to date')
+    parser.add_argument('--check', action='store_true', help='only say which files are not up to date')
     args = parser.parse_args(argv)
     outdated = stale()
     for path in outdated:
         print(f'{"not up to date: " if args.check else ""}{path.relative_to(ROOT)}')
     if args.check:
         return 1 if outdated else 0
-    for variant in VARIANTS.values():
-        if path_of(variant) in outdated:
-            with atomic_write(path_of(variant)) as temporary:
-                temporary.write_text(card(variant), encoding='utf-8')
+    for path, text in outdated.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding='utf-8')
     return 0
 
 
