@@ -15,8 +15,8 @@ HELP = 'train a model from a configuration, or fine-tune a model directory or hu
 
 def add_arguments(parser):
     parser.add_argument('start', metavar='CONFIG_OR_MODEL',
-                        help='a configuration.json to train from scratch with; or a model directory, a hub id, or b0 '
-                             'to b5, whose weights are the start')
+                        help='a configuration.json; or a model directory, a hub id, or b0 to b5, whose weights are the '
+                             'start unless --from says another')
     parser.add_argument('--data', type=input_folder, metavar='DIR', help='folder with images and label maps '
                         '(images/train, annotations/train, images/val, …); default: what the configuration names')
     parser.add_argument('--classes', metavar='FILE_OR_NAMES', help='class names by id, when they differ: a text file '

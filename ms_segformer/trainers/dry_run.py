@@ -203,5 +203,6 @@ def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 1:
         return f'{seconds:.0f} s'
-    days, hours = divmod(minutes // 60, 24)
-    return (f'{days} d ' if days else '') + f'{hours} h {minutes % 60} min'
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f'{days} d ' if days else '') + (f'{hours} h ' if days or hours else '') + f'{minutes} min'

@@ -45,7 +45,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         raise TrainingError(f'load_from is {load_from!r}; expected {", ".join(hub.STARTS)}, a path, a URL or an id')
     pretrained = pretrained if isinstance(pretrained, str) and pretrained else None
     if load_from == hub.SCRATCH:
-        logger.info('start: random weights')
+        _say('random weights')
         return None
     if load_from == hub.IMAGENET:
         return _load_imagenet(model, pretrained)
@@ -114,7 +114,7 @@ def _load_file(model, path, new_classes, whole=False):
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
         load_state(model, state, str(path), strict=True, new_classifier=new_classes)
-        logger.info('start: %s', path)
+        _say(str(path))
     elif whole:
         raise CheckpointError(f'{path}: no weights of a whole model (none of the head, decode_head.*)')
     else:
@@ -128,8 +128,13 @@ def _load_backbone(model: torch.nn.Module, content: dict[str, torch.Tensor], pat
     if missing:
         raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone: {len(missing)} of '
                               f'{len(expected)} backbone keys are missing ({", ".join(missing[:5])} …)')
-    load_state(model, {key: content[key] for key in content if key in expected}, str(path), strict=False)
+    load_state(model, {**model.state_dict(), **{key: content[key] for key in expected}}, str(path))
     dropped = sorted(set(content) - expected)
-    logger.info('start: the backbone of %s, %d tensors; the head starts anew%s', path, len(expected),
-                f'; dropped: {", ".join(dropped[:5])}{f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""}'
-                if dropped else '')
+    more = f' and {len(dropped) - 5} more' if len(dropped) > 5 else ''
+    _say(f'the backbone of {path}, {len(expected)} tensors; the head starts anew'
+         + (f'; dropped: {", ".join(dropped[:5])}{more}' if dropped else ''))
+
+
+def _say(start: str) -> None:
+    if distributed.is_first():
+        logger.info(f'start: {start}')

@@ -99,6 +99,7 @@ def test_no_weights_are_asked_for(published, monkeypatch):
     assert plan.iterations == 60
 
 
-@pytest.mark.parametrize('seconds, said', [(20, '20 s'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')])
+@pytest.mark.parametrize('seconds, said', [
+    (20, '20 s'), (2700, '45 min'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')])
 def test_durations(seconds, said):
     assert module._duration(seconds) == said

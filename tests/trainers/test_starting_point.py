@@ -69,8 +69,8 @@ def require_backbone_only(model, backbone):
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 @pytest.mark.parametrize('dialect', DIALECTS)
-def test_the_backbone_of_every_dialect_is_the_start_and_the_head_is_new(model, backbone, tmp_path, messages, dialect,
-                                                                        suffix):
+def test_the_backbone_of_every_dialect_is_the_start_and_the_head_is_new(model, backbone, tmp_path, messages, caplog,
+                                                                        dialect, suffix):
     path, theirs = tmp_path / f'mit{suffix}', DIALECTS[dialect](backbone)
     if dialect != 'mmsegmentation':
         assert not set(theirs) & set(backbone)
@@ -81,6 +81,7 @@ def test_the_backbone_of_every_dialect_is_the_start_and_the_head_is_new(model, b
     assert f'{path}, {len(backbone)} tensors; the head starts anew' in said
     named = {'NVlabs': '; dropped: head.bias, head.weight', 'Hugging Face': '; dropped: classifier.bias, classifier.we',
              'below encoder.': '; dropped: decoder.mlp_stage.0.linear.weight'}.get(dialect)
+    assert not [record for record in caplog.records if record.name.startswith('ms_segformer')], 'it lacks nothing'
     assert named in said and ('and 1 more' in said) == (dialect == 'below encoder.') if named else 'dropped' not in said
 
 
@@ -142,6 +143,8 @@ def test_two_processes_fetch_once_and_both_end_where_it_cannot_be_had(tiny_data,
     two = [{**one, 'MS_SEGFORMER_CACHE': str(tmp_path / 'cache'), 'no_proxy': '127.0.0.1'} for one in two]
     codes, output = runs({**settings, 'load_from': f'{server.url}/mit.pth'}, two)
     assert codes == [0, 0] and len(server.asked('/mit.pth')) == 1, output
+    second = next(runs.folder.glob(f'output{runs.count}_1')).read_text()
+    assert (output.count('start: the backbone of'), second.count('start: ')) == (1, 0)
     codes, output = runs({**settings, 'load_from': f'{server.url}/nothing.pth'}, two)
     assert codes == [1, 1] and 'nothing.pth cannot be had: HTTP Error 404' in output
 
@@ -174,13 +177,18 @@ def test_nothing_is_fetched_unasked(model, server, weights, tmp_path):
     assert server.requests == []
 
 
-def test_a_start_that_is_none_is_named(model, tmp_path):
+def test_a_start_that_is_none_is_named(model, backbone, tmp_path):
     for start, error, said in ((3, TrainingError, 'load_from is 3; expected model, imagenet, scratch'),
                                ('nowhere.pth', FileNotFoundError, 'nowhere.pth: no such file or model directory'),
                                ('model', TrainingError, 'there are no weights of a model'),
                                ('imagenet', TrainingError, 'model.pretrained names nothing')):
         with pytest.raises(error, match=said):
             starting_point.load(model, load_from=start)
+    wide = {key: torch.cat([value, value]) if key == 'layers.0.0.projection.weight' else value
+            for key, value in backbone.items()}
+    torch.save(wide, tmp_path / 'wide.pth')
+    with pytest.raises(CheckpointError, match='does not fit the configuration.*projection.weight is .16, '):
+        starting_point.load(model, load_from='imagenet', pretrained=str(tmp_path / 'wide.pth'))
     torch.save({'layers.0.0.projection.weight': torch.ones(3)}, tmp_path / 'part.pth')
     with pytest.raises(CheckpointError, match=r'part\.pth: no weights of a whole model nor of its backbone: \d+ of'):
         starting_point.load(model, load_from='imagenet', pretrained=str(tmp_path / 'part.pth'))
