@@ -115,10 +115,14 @@ def make_palette(palette, classes):
         palette = coco_stuff.PALETTE
     if palette is None:
         palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3))
-    colours = np.asarray(palette)
-    if colours.shape != (len(classes), 3) or colours.min() < 0 or colours.max() > 255:
+    try:
+        colours = np.asarray(palette)
+    except ValueError:  # lists of different lengths
+        colours = np.empty(0)
+    if colours.shape != (len(classes), 3) or colours.dtype.kind not in 'iuf' or not (
+            (colours >= 0) & (colours <= 255)).all():
         raise DatasetError(f'palette holds one (red, green, blue) of 0-255 for each of the {len(classes)} classes; '
-                           f'got an array of shape {colours.shape}')
+                           f'got {shown(palette)}')
     return colours.astype(int).tolist()
 
 

@@ -8,7 +8,7 @@ from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
 from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset
-from ms_segformer.datasets.sources import SegSourcePairs, build_source, reduce_zero_label
+from ms_segformer.datasets.sources import SegSourcePairs, build_source, make_palette, reduce_zero_label
 
 CLASSES = ['sky', 'ground', 'house']
 
@@ -264,3 +264,10 @@ def test_images_without_label_maps_are_refused_for_training(section):
     del section['label_root']
     with pytest.raises(DatasetError, match='images have no label maps; set label_root'):
         SegDataset(section).require_labels()
+
+
+@pytest.mark.parametrize('palette', [[[0, 0, 0], [1, 2]], [['a', 0, 0], [0, 0, 0]], [[None] * 3] * 2, [[0, 0, 256]] * 2,
+                                     [[float('nan')] * 3] * 2, 'grey', 5])
+def test_a_palette_that_is_none_is_an_error(palette):
+    with pytest.raises(DatasetError, match='palette holds one .red, green, blue. of 0-255 for each of the 2 classes'):
+        make_palette(palette, ['a', 'b'])
