@@ -44,7 +44,7 @@ def test_the_published_data_set_reaches_seg_dataset(python, hub, tmp_path, reque
         assert classes == ['person', 'bicycle']
         assert [found.split('.')[0] for found in names] == ids
         assert {'img', 'img_metas'} <= set(keys)
-    assert hub.asked('zips/train.zip') and hub.asked('zips/val.zip')
+    assert hub.asked('zips/coco_stuff164k/train.zip') and hub.asked('zips/coco_stuff164k/val.zip')
     assert python.pip() == []
 
 
