@@ -130,11 +130,13 @@ SOURCE = {
     'label_column': TEXT}
 _DATASET = Section({
     'type': TEXT, 'data_source': Section(SOURCE, 'accept'), 'pipeline': ANY, 'mode': ANY, 'split_config': ANY,
-    'ignore_index': integer(0, IGNORE_INDEX), 'preprocessor': ANY, 'seed': COUNT, 'profiling': ANY}, 'accept')
+    'ignore_index': integer(0, IGNORE_INDEX), 'preprocessor': ANY, 'seed': integer(0, limits.LARGEST_SEED),
+    'profiling': ANY}, 'accept')
 _LOADER = Section({
     'batch_size_per_gpu': integer(1, limits.BATCH), 'workers_per_gpu': integer(0, limits.WORKERS), 'shuffle': FLAG,
     'drop_last': FLAG, 'persistent_workers': FLAG, 'pin_memory': FLAG, 'prefetch_factor': integer(1, limits.BATCH),
-    'timeout': number(0, 86_400)}, 'refuse')
+    'timeout': number(0, 86_400), 'multiprocessing_context': one_of('fork', 'forkserver', 'spawn'),
+    'pin_memory_device': TEXT}, 'refuse')
 _EVERY = {'interval': integer(0, 10 ** 9), 'by_epoch': FLAG}
 _CHECKPOINT = {
     **_EVERY, 'save_strategy': TEXT, 'save_dir': TEXT, 'output_dir': TEXT, 'output_sub_dir': TEXT, 'save_last': FLAG,
@@ -147,6 +149,9 @@ _WARMUP = {'policy': TEXT, 'type': TEXT, 'by_epoch': FLAG, 'warmup': TEXT, 'warm
 _POLICIES = {'fixed': {}, 'poly': {'power': FACTOR, 'min_lr': FACTOR}, 'exp': {'gamma': FACTOR},
              'cosine': {'min_lr': FACTOR, 'min_lr_ratio': SHARE},
              'step': {'step': either(COUNT, several(COUNT)), 'gamma': FACTOR, 'min_lr': FACTOR}}
+_PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys are patterns of names
+    **dict.fromkeys(('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'),
+                    FACTOR), 'bypass_duplicate': FLAG}
 _MULTIPLIERS = Section({'lr_mult': FACTOR, 'decay_mult': FACTOR, 'weight_decay_mult': FACTOR}, 'refuse')
 
 
@@ -178,9 +183,8 @@ def _like_default(default: Any) -> Kind:
 
 
 def _paramwise(section: dict) -> dict:
-    patterns = {key: _MULTIPLIERS for key in section if key not in ('bias_lr_mult', 'norm_decay_mult')}
-    return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), 'bias_lr_mult': FACTOR,
-            'norm_decay_mult': FACTOR}
+    patterns = dict.fromkeys(section, _MULTIPLIERS)
+    return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), **_PARAMWISE}
 
 
 _TRAIN = Section({

@@ -84,6 +84,21 @@ def test_what_other_packages_bring_keeps_its_freedom(raw, options):
     schema.check_sections(schema.merged(raw, options), 'x')
 
 
+@pytest.mark.parametrize('section, values', [
+    ('optimizer', {'paramwise_cfg': {'bias_lr_mult': 2.0, 'bias_decay_mult': 0.0, 'norm_decay_mult': 0.0,
+                                     'dwconv_decay_mult': 0.0, 'bypass_duplicate': True}}),
+    ('dataloader', {'multiprocessing_context': 'spawn', 'pin_memory_device': 'cuda', 'workers_per_gpu': 1}),
+])
+def test_what_mmcv_and_torch_take_passes_in_a_file(raw, section, values, warned):
+    raw['train'][section] |= values
+    schema.check_sections(raw, 'x')
+    assert not warned.records
+
+
+def test_a_seed_of_the_data_may_be_0(raw):
+    schema.check_sections(schema.merged(raw, {'dataset.train.seed': 0}), 'x')
+
+
 def test_a_key_that_the_file_has_can_be_set(raw):
     raw['train']['of_ours'] = {'deep': 1}
     assert schema.merged(raw, {'train.of_ours.deep': 2})['train']['of_ours'] == {'deep': 2}
