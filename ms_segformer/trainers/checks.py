@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..config import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
 from ..limits import LARGEST_SEED, SMALLEST_SIDE
@@ -53,7 +54,7 @@ def _pipeline(raw: dict, split: str) -> list:
     section = (raw.get('dataset') or {}).get(split) or {}
     pipeline = section.get('pipeline') or []
     if not isinstance(pipeline, (list, tuple)):
-        raise DatasetError(f'dataset.{split}.pipeline is {pipeline!r}; expected a list of transforms')
+        raise DatasetError(f'dataset.{split}.pipeline is {shown(pipeline)}; expected a list of transforms')
     return list(pipeline)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import TestSettings
+from ..datasets.errors import DatasetError
 from ..postprocess import FLOAT32_RANGE, largest_magnitude, segment
 
 
@@ -48,7 +49,11 @@ class Evaluator:
 
         Raises:
             postprocess.LogitsError: the network's logits hold NaN or infinity, as after a step that diverged.
+            DatasetError: the samples are no tensors.
         """
+        if not all(isinstance(image, torch.Tensor) for images in batch['img'] for image in images):
+            raise DatasetError('the evaluation samples have no tensor img; the transforms of dataset.val.pipeline end '
+                               'with ImageToTensor and Collect, whose keys are ["img"]')
         versions = [self._network(images) for images in batch['img']]  # per version: list of N logits
         metas = batch['img_metas']
         return [self._label_map([version[i] for version in versions], [meta[i] for meta in metas])
@@ -210,7 +215,6 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     """
     from tqdm import tqdm
 
-    from ..datasets.errors import DatasetError
     from ..metrics.segmentation import ConfusionMatrix
     from .sampler import ShareSampler
     if len(dataset) == 0:

@@ -104,6 +104,7 @@ OPTIONS = [
     ('train.max_epoch=3', r'train.max_epoch \(did you mean max_epochs\?\)'),
     ('train.amp=fp16', 'train.amp is fp16, which needs a GPU'),
     ('dataset.train.pipeline=5', 'dataset.train.pipeline is 5; expected a list of transforms'),
+    (f'dataset.train.pipeline={"x" * 5000}', 'dataset.train.pipeline is .x{100,120}…; expected a list of transforms'),
     ('classes=5', 'classes is a list of names or the path of a text file.*; got 5'), ('CLASSES=5', 'list of names'),
     ('PALETTE=5', 'palette holds one .red, green, blue. of 0-255 for each of the 4 classes'),
     ('model.decode_head=null', 'model.decode_head is None; expected a mapping'),

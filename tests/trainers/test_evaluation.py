@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ms_segformer.config import TestSettings, read_configuration
+from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset, collate
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess import LogitsError
@@ -168,3 +169,10 @@ def test_a_backbone_alone_is_not_evaluated(options, tmp_path):
     torch.save({'state_dict': backbone}, tmp_path / 'backbone.pth')
     with pytest.raises(CheckpointError, match='no weights of a whole model'):
         trainer.evaluate(checkpoint_path=str(tmp_path / 'backbone.pth'))
+
+
+def test_samples_that_are_no_tensors_are_an_error(tiny_model_dir):
+    model, _ = load(tiny_model_dir)
+    batch = {'img': [[np.zeros((48, 64, 3), np.uint8)]], 'img_metas': [[{}]]}
+    with pytest.raises(DatasetError, match='have no tensor img; .* ImageToTensor'):
+        Evaluator(model).predict(batch)
