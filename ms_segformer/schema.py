@@ -149,6 +149,7 @@ _WARMUP = {'policy': TEXT, 'type': TEXT, 'by_epoch': FLAG, 'warmup': TEXT, 'warm
 _POLICIES = {'fixed': {}, 'poly': {'power': FACTOR, 'min_lr': FACTOR}, 'exp': {'gamma': FACTOR},
              'cosine': {'min_lr': FACTOR, 'min_lr_ratio': SHARE},
              'step': {'step': either(COUNT, several(COUNT)), 'gamma': FACTOR, 'min_lr': FACTOR}}
+_STEPS = {'cumulative_iters': COUNT, 'grad_clip': MAPPING, 'loss_keys': ANY}
 _PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys are patterns of names
     **dict.fromkeys(('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'),
                     FACTOR), 'bypass_duplicate': FLAG}
@@ -170,7 +171,7 @@ def _optimizer(section: dict) -> dict | None:
     arguments = {key: _like_default(parameter.default) for key, parameter in inspect.signature(cls).parameters.items()
                  if key != 'params'}
     return {**arguments, 'type': TEXT, 'lr': FACTOR, 'weight_decay': FACTOR,
-            'options': Section({'cumulative_iters': COUNT, 'grad_clip': MAPPING, 'loss_keys': ANY}),
+            'options': Section(_STEPS),
             'paramwise_options': Section(_paramwise), 'paramwise_cfg': Section(_paramwise)}
 
 
@@ -189,7 +190,7 @@ def _paramwise(section: dict) -> dict:
 
 _TRAIN = Section({
     'work_dir': TEXT, 'max_epochs': integer(0, 10 ** 9), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
-    'optimizer': Section(_optimizer), 'optimizer_hook': ANY, 'lr_scheduler': Section(_schedule),
+    'optimizer': Section(_optimizer), 'optimizer_hook': Section(_STEPS, 'accept'), 'lr_scheduler': Section(_schedule),
     'lr_scheduler_hook': ANY, 'hooks': Sections(Section({'type': TEXT}, 'accept')),
     'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),
     'logging': Section({'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
@@ -208,7 +209,7 @@ _MODEL = Section({
                             'loss_decode': Section(dict.fromkeys(LOSS_KEYS, ANY), 'accept')}, 'accept'),
     'test_cfg': Section(dict.fromkeys(TEST_KEYS, ANY), 'accept')}, 'accept')
 SCHEMA = Section({
-    'task': TEXT, 'framework': TEXT, 'plugins': ANY, 'preprocessor': MAPPING, 'test_pipeline': ANY,
+    'task': TEXT, 'framework': TEXT, 'plugins': either(_TEXTS, MAPPING), 'preprocessor': MAPPING, 'test_pipeline': ANY,
     'pipeline': Section({'type': TEXT}, 'accept'),
     **dict.fromkeys(('CLASSES', 'PALETTE', 'classes'), ANY), 'data_root': _PATH, 'load_from': _PATH,
     'model': _MODEL, 'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'), 'train': _TRAIN,

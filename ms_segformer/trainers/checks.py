@@ -24,23 +24,32 @@ def require_seed(seed: Any) -> None:
         raise TrainingError(f'seed is {seed!r}; expected an integer from 0 to {LARGEST_SEED}')
 
 
-def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None) -> None:
+def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None, max_epochs: int | None = None) -> None:
     """Refuse what a prepared configuration says of the run itself.
 
     Args:
         raw: the configuration as plain dicts and lists.
-        optimizer, scheduler: objects that are used in place of what the configuration says.
+        optimizer, scheduler, max_epochs: what is used in place of what the configuration says.
 
     Raises:
-        TrainingError: NaN, an unknown optimizer or policy, or crops that are too small for the network.
+        TrainingError: no number of epochs, NaN, no or an unknown optimizer, an unknown policy, loader options without
+            loading processes, or crops that are too small for the network.
         DatasetError: a pipeline that is no list, or a palette that is none for the classes.
     """
     train = raw.get('train') or {}
     for path, value in _numbers(train, 'train'):
         if math.isnan(value):
             raise TrainingError(f'{path} is NaN; expected a number')
+    if max_epochs is None and train.get('max_epochs') is None:
+        raise TrainingError('train.max_epochs is missing; expected the number of epochs (also --epochs N, or '
+                            'max_epochs=N in code)')
+    if optimizer is None and not train.get('optimizer'):
+        raise TrainingError('train.optimizer is missing; expected an optimizer with its rate, such as {"type": '
+                            '"AdamW", "lr": 6e-5, "weight_decay": 0.01}')
     if optimizer is None:
-        require_known_optimizer((train.get('optimizer') or {}).get('type', 'AdamW'))
+        require_known_optimizer(train['optimizer'].get('type', 'AdamW'))
+    for section in ('train', 'evaluation'):
+        _require_processes((raw.get(section) or {}).get('dataloader') or {}, f'{section}.dataloader')
     if scheduler is None and train.get('lr_scheduler'):
         require_known_policy(train['lr_scheduler'])
     if raw.get('PALETTE') is not None:
@@ -48,6 +57,16 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None) -> N
     for index, step in enumerate(_pipeline(raw, 'train')):
         if isinstance(step, dict) and step.get('type') == 'SegRandomCrop':
             _require_large_enough(step.get('crop_size'), f'dataset.train.pipeline[{index}].crop_size')
+
+
+def _require_processes(loader: dict, path: str) -> None:
+    """Refuse options of a loader that torch takes with loading processes only; an evaluation's are never kept."""
+    options = ['timeout', 'prefetch_factor', 'multiprocessing_context']
+    options += ['persistent_workers'] if path.startswith('train.') else []
+    for key in options if not loader.get('workers_per_gpu') else ():
+        if loader.get(key):
+            raise TrainingError(f'{path}.{key} is {loader[key]!r}, which needs loading processes; set '
+                                f'workers_per_gpu to at least 1, or {key} to null')
 
 
 def _pipeline(raw: dict, split: str) -> list:

@@ -114,6 +114,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._work_dir, self._keep_checkpoints = work_dir, keep_checkpoints
         self._eval_data_given = eval_dataset is not None
         self._cfg_file = cfg_file
+        if kwargs.get('max_epochs', 0) is None:
+            del kwargs['max_epochs']  # ModelScope would take it for the number
+        self._epochs_given = kwargs.get('max_epochs')
         self.run = self.resumed_from = None
         self.ema = self.scaler = self.optimizer = self.lr_scheduler = None
         self.gradients_restored = False
@@ -178,7 +181,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         configuration.confine(raw, written, None if self._work_dir else os.getcwd(), self._cfg_options)
         configuration.limit_checkpoints(raw, self._keep_checkpoints)
         read_model_section(raw['model'], name)
-        checks.check_sections(raw, *self.optimizers)
+        checks.check_sections(raw, *self.optimizers, self._epochs_given)
         for section in train['hooks']:
             self._take_options(section)
         self.precision = checks.precision(self._amp if self._amp is not None else train.get('amp'),
@@ -573,6 +576,7 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def _loader_options(self, split):
         section = _plain(self.cfg.safe_get('train.dataloader' if split == 'train' else 'evaluation.dataloader') or {})
+        section = {key: value for key, value in section.items() if value is not None}
         batch, workers = section.pop('batch_size_per_gpu', 1), section.pop('workers_per_gpu', 0)
         if not isinstance(batch, int) or batch < 1:
             raise TrainingError(f'batch_size_per_gpu is {batch!r}; expected an integer of at least 1')

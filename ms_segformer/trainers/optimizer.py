@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..config import nearest
+from ..config import nearest, shown
 from .errors import TrainingError
 
 # SparseAdam takes sparse gradients only, and LBFGS evaluates the loss itself.
@@ -123,7 +123,7 @@ def build_optimizer(section, model, device_type='cpu'):
     paramwise = options.pop('paramwise_options', None) or options.pop('paramwise_cfg', None)
     rate = options.get('lr')
     if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < math.inf:
-        raise TrainingError(f'train.optimizer.lr is {rate!r}; expected a number of at least 0')
+        raise TrainingError(f'train.optimizer.lr is {shown(rate)}; expected a number of at least 0')
     require_known_optimizer(name)
     groups = parameter_groups(model, options['lr'], options.get('weight_decay'), paramwise)
     if not groups:

@@ -109,6 +109,16 @@ OPTIONS = [
     ('PALETTE=5', 'palette holds one .red, green, blue. of 0-255 for each of the 4 classes'),
     ('model.decode_head=null', 'model.decode_head is None; expected a mapping'),
     ('train.crop_size=[8,8]', 'unknown key train.crop_size'),
+    ('train.max_epochs=null', 'train.max_epochs is missing; expected the number of epochs .also --epochs N'),
+    ('train.optimizer=null', 'train.optimizer is missing; expected an optimizer with its rate, such as'),
+    ('train=null', 'train.max_epochs is missing'), ('train.optimizer_hook=5', 'train.optimizer_hook is 5; accepted: a'),
+    ('train.optimizer_hook.cumulative_iters=0', 'cumulative_iters is 0; accepted: an integer from 1'),
+    ('train.dataloader.timeout=5', 'train.dataloader.timeout is 5, which needs loading processes; set workers_per_gpu'),
+    ('evaluation.dataloader.prefetch_factor=2', 'evaluation.dataloader.prefetch_factor is 2, which needs loading'),
+    ('train.dataloader.persistent_workers=true', 'train.dataloader.persistent_workers is True, which needs loading'),
+    ('train.dataloader.multiprocessing_context=spawn', "multiprocessing_context is 'spawn', which needs loading"),
+    ('preprocessor=5', 'preprocessor is 5; accepted: a mapping'), ('pipeline=5', 'pipeline is 5; accepted: a mapping'),
+    ('plugins=5', 'plugins is 5; accepted: text or a list, each text or a mapping'),
     ('dataset.train.pipeline.1.crop_size=[8,8]',
      r'pipeline\[1\].crop_size is \[8, 8\]; accepted: sides of at least 29')]
 
@@ -116,7 +126,9 @@ OPTIONS = [
 @pytest.mark.parametrize('option, message', OPTIONS)
 def test_what_an_option_says(option, message, place, data, tiny_model_dir, capsys, monkeypatch):
     monkeypatch.setattr(Segformer, '__init__', lambda *args, **more: pytest.fail('builds a model'))
-    check(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--options', option], 1, message, place, capsys)
+    check(['train', tiny_model_dir, '--data', data, '--device', 'cpu', '--options',
+           'train.dataloader.workers_per_gpu=0', 'evaluation.dataloader.workers_per_gpu=0', option], 1, message,
+          place, capsys)
 
 
 @pytest.mark.parametrize('option, message', [

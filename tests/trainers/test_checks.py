@@ -73,6 +73,15 @@ def refused(options, message, errors=TrainingError):
     assert '\n' not in str(caught.value) and not Path(options['work_dir']).exists()
 
 
+def test_null_is_the_default_for_the_loader_and_for_the_number_of_epochs(options):
+    names = ('timeout', 'prefetch_factor', 'workers_per_gpu', 'batch_size_per_gpu', 'drop_last')
+    trainer = build_trainer('easycv', {**options, 'max_epochs': None, 'cfg_options': {
+        'train.max_epochs': 7, **{f'train.dataloader.{name}': None for name in names}}})
+    assert trainer.max_epochs == 7
+    loader = trainer.get_train_dataloader()
+    assert (loader.timeout, loader.num_workers, loader.batch_size, loader.drop_last) == (0, 0, 1, False)
+
+
 def test_optimizers_that_are_given_do_not_need_to_be_named(options):
     import torch
     weight = torch.nn.Parameter(torch.zeros(1))
