@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 # What ModelScope's constructors take besides what their signatures say.
 MODELSCOPE_ARGUMENTS = ('type', 'framework', 'task', 'compile', 'compile_options', 'ignore_file_pattern', 'third_party',
-                        'use_hf', 'llm_framework', 'external_engine_for_llm')
+                        'use_hf', 'llm_framework', 'external_engine_for_llm', 'trust_remote_code', 'torch_dtype',
+                        'config')
 
 
 @dataclass(frozen=True)

@@ -299,10 +299,18 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     _check_size(*image.size, kind, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
     convert = _to_grey(image, name) if wide else _to_rgb
-    stored, upright = _canvas(image.width, image.height, image.getexif().get(0x0112, 1))
+    stored, upright = _canvas(image.width, image.height, _orientation(image))
     for rows, band in _bands(image):
         stored[rows] = convert(band)
     return upright
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says of it; 1, upright, where that is damaged, which does no harm to the pixels."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # each kind of damage has an exception of its own
+        return 1
 
 
 def _check_size(width: int, height: int, kind: str | None, name: str, max_pixels: int) -> None:

@@ -250,8 +250,19 @@ def test_modelscope_s_own_arguments_are_taken(tiny_model_dir):
     from modelscope.models import Model
     open_pipeline(tiny_model_dir, external_engine_for_llm=True, llm_framework=None, auto_collate=False)
     open_pipeline(tiny_model_dir, trust_remote_code=True, model_revision='master', compile=False, compile_options={})
+    open_pipeline(tiny_model_dir, torch_dtype='auto', config=None)
     model = Model.from_pretrained(str(tiny_model_dir))
     assert pipeline(Tasks.image_segmentation, model, device='cpu').model is model
+
+
+def test_arguments_that_an_earlier_modelscope_passes_without_declaring_them_are_taken(tiny_model_dir, monkeypatch):
+    """ModelScope 1.18 hands `trust_remote_code` on through `**kwargs`."""
+    from modelscope.models import Model
+
+    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+    of_now = Model.from_pretrained
+    monkeypatch.setattr(Model, 'from_pretrained', lambda model_name_or_path, **kwargs: of_now(model_name_or_path))
+    SegformerPipeline(str(tiny_model_dir), device='cpu', trust_remote_code=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')

@@ -119,6 +119,21 @@ def test_exif_orientation_is_applied(tmp_path, rgb, orientation):
     np.testing.assert_array_equal(load_image(tmp_path / 'a.png'), upright)
 
 
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'jpg'])
+@pytest.mark.parametrize('exif', [b'II', b'Exif\0\0MM\0*\xff\xff\xff\xff', b'nothing of it'])
+def test_damaged_exif_does_not_cost_the_pixels(tmp_path, rgb, suffix, exif):
+    Image.fromarray(rgb).save(tmp_path / f'a.{suffix}', exif=exif)
+    Image.fromarray(rgb).save(tmp_path / f'b.{suffix}')
+    np.testing.assert_array_equal(load_image(tmp_path / f'a.{suffix}'), load_image(tmp_path / f'b.{suffix}'))
+
+
+@pytest.mark.parametrize('info', [{'exif': b'II'}, {'exif': 3}, {'Raw profile type exif': '\nexif\n 4\nnot hex'}])
+def test_damaged_exif_of_a_pil_image_does_not_cost_the_pixels(rgb, info):
+    image = Image.fromarray(rgb)
+    image.info.update(info)
+    np.testing.assert_array_equal(load_image(image), rgb)
+
+
 @pytest.mark.parametrize('name, like', [
     ('gray.png', None), ('la.png', 'gray.png'), ('gray16.png', 'gray.png'), ('rgba.png', 'small.bmp'),
     ('small.bmp', None), ('palette.png', 'small.bmp'), ('cmyk.jpg', 'small.bmp'), ('small.webp', 'small.bmp'),
