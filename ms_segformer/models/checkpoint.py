@@ -143,17 +143,21 @@ def load_checkpoint(model, path, strict=True, new_classifier=False):
     return load_state(model, state, path, strict, new_classifier)
 
 
-def load_state(model, state, source, strict=True, new_classifier=False):
-    """Load a translated state dict; `source` names it in messages. See `load_checkpoint`."""
+def load_state(model, state, source, strict=True, new_classifier=False, other_classes=False):
+    """Load a translated state dict; `source` names it in messages. See `load_checkpoint`.
+
+    Args:
+        other_classes: the weights were made for other classes than the model's: the classifier is left as it is.
+    """
     expected = model.state_dict()
     dropped = ()
-    if new_classifier:
+    if new_classifier or other_classes:
         dropped = tuple(key for key in state if key.startswith(CLASSIFIER)
-                        and key in expected and state[key].shape != expected[key].shape)
+                        and key in expected and (other_classes or state[key].shape != expected[key].shape))
         if dropped:
             old, new = (len(one[dropped[0]]) if one[dropped[0]].dim() else 0 for one in (state, expected))
-            logger.warning('%s: dropped %s (%d outputs); the classifier starts anew with %d outputs',
-                           source, ', '.join(dropped), old, new)
+            logger.warning('%s: dropped %s (%d outputs%s); the classifier starts anew with %d outputs', source,
+                           ', '.join(dropped), old, ' for other classes' if other_classes else '', new)
             state = {key: value for key, value in state.items() if key not in dropped}
     missing = tuple(key for key in expected if key not in state and key not in dropped
                     and not key.endswith('num_batches_tracked'))

@@ -217,7 +217,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         model = Segformer(self.model_dir, **section)
         self.starting_point = starting_point.load(
             model, model_dir=self.model_dir if self.input_model_id is not None else None,
-            load_from=self._load_from, pretrained=self.cfg.model.get('pretrained'), new_classes=self.new_classes)
+            load_from=self._load_from, pretrained=self.cfg.model.get('pretrained'), new_classes=self.new_classes,
+            classes=self.cfg.CLASSES)
         return model
 
     def get_preprocessors(self, preprocessor):
@@ -619,7 +620,7 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def load_weights(self, path: str | Path) -> None:
         """Load a checkpoint of any dialect into all that is trained, evaluated and saved."""
-        starting_point.load(self.bare_model, load_from=path)
+        starting_point.load(self.bare_model, load_from=path, classes=self.cfg.CLASSES)
         if self.ema is not None:
             self.ema.restart(self.bare_model)
 

@@ -36,11 +36,13 @@ class Pair:
         prefix: path without ending, such as `work_dir/epoch_3`.
         state: what `capture` returned.
         weights: tensors by name.
+        classes: the names of the run's classes; None where the file of the weights does not say.
     """
 
     prefix: str
     state: dict[str, Any]
     weights: dict[str, torch.Tensor]
+    classes: list[str] | None = None
 
     @property
     def run(self) -> str | None:
@@ -118,7 +120,7 @@ def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
     if run is not None and state.get('run') not in (None, run):
         raise TrainingError(f'{state_file}: of another run')
     try:
-        weights, _ = read_checkpoint(model_file)
+        weights, meta = read_checkpoint(model_file)
         if state['version'] > 1 and digest_of(model_file) != state['weights']:
             raise TrainingError(f'{model_file}: not the weights that {state_file.name} was saved with: damaged or '
                                 'replaced')
@@ -130,7 +132,7 @@ def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
         name = not_finite(tensors)
         if name is not None:
             raise TrainingError(f'{file}: {name} is not finite')
-    return Pair(str(prefix), state, weights)
+    return Pair(str(prefix), state, weights, meta.get('CLASSES'))
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -259,6 +261,7 @@ def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
         TrainingError, CheckpointError: the pair does not fit the run.
     """
     saved, model_file = pair.state, f'{pair.prefix}{MODEL_SUFFIX}'
+    _check_classes(pair, list(trainer.cfg.CLASSES))
     _check_circumstances(trainer, saved)
     trainer.set_weights(saved.get('model', pair.weights), model_file)  # the file's are the average's where there is one
     if trainer.ema is not None and 'model' in saved:
@@ -282,6 +285,18 @@ def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
     trainer.set_position(saved['epoch'], iteration, inner_iteration, 'gradients' in saved)
     if trainer.rank < len(saved['random']):
         set_random_state(saved['random'][trainer.rank])
+
+
+def _check_classes(pair: Pair, given: list[str]) -> None:
+    """Refuse to go on with other names: what was learned about the one would be called the other."""
+    if pair.classes is not None and list(pair.classes) != given:
+        raise TrainingError(f'{pair.prefix}: the run has the {len(pair.classes)} classes {_some(pair.classes)}, and '
+                            f'given are the {len(given)} classes {_some(given)}. Go on with those of the run; for '
+                            f'others start a new run from its weights (load_from or --from {pair.prefix}{MODEL_SUFFIX})')
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
 
 
 def _restore_optimizer(trainer: Any, saved: dict[str, Any]) -> None:

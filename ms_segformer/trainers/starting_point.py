@@ -11,11 +11,14 @@ A URL or an id is fetched because `load_from` says so, never otherwise.
 """
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import hub
+from ..config import ConfigurationError, read_configuration
 from ..models.checkpoint import CheckpointError, find_checkpoint, load_state, read_checkpoint
 from . import distributed
 from .errors import TrainingError
@@ -24,7 +27,7 @@ logger = logging.getLogger('modelscope')
 IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
-def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False):
+def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False, classes=None):
     """Load the starting point into a model. Every process of a distributed run has to call it where it is fetched.
 
     Args:
@@ -34,6 +37,8 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         pretrained: the configuration's `model.pretrained`: URL, path, or None/False.
         new_classes: the classifier may have another number of outputs than the checkpoint's.
         whole: a `load_from` with the backbone's weights only is an error.
+        classes: names of the model's classes: where those of the weights are known (from the configuration beside them,
+            or the `meta` in them) and are others, the classifier starts anew. None: not looked at.
 
     Returns:
         Path of what was loaded; None when the weights stay random.
@@ -51,11 +56,11 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         return _load_imagenet(model, pretrained)
     if load_from and load_from != hub.MODEL:
         path = _file(load_from)
-        _load_file(model, path, new_classes, whole)
+        _load_file(model, path, new_classes, whole, classes, os.path.isdir(load_from))
         return str(path)
     if model_dir is not None and has_checkpoint(model_dir):
         path = find_checkpoint(model_dir)
-        _load_file(model, path, new_classes)
+        _load_file(model, path, new_classes, classes=classes, of_a_directory=True)
         return str(path)
     if load_from == hub.MODEL:
         raise TrainingError('load_from is "model", and there are no weights of a model: name a model directory or a '
@@ -68,7 +73,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         raise TrainingError(f'what to start from is not said, and model.pretrained, {pretrained}, is not on this '
                             f'machine: choose load_from="{hub.IMAGENET}" (--from {hub.IMAGENET}), which fetches it, '
                             f'"{hub.SCRATCH}" for random weights, or a file')
-    _load_file(model, _file(pretrained), new_classes)
+    _load_file(model, _file(pretrained), new_classes, classes=classes)
     return pretrained
 
 
@@ -109,16 +114,34 @@ def _load_imagenet(model: torch.nn.Module, pretrained: str | None) -> str:
     return str(path)
 
 
-def _load_file(model, path, new_classes, whole=False):
-    content, _ = read_checkpoint(path)
+def _load_file(model, path, new_classes, whole=False, classes=None, of_a_directory=False):
+    content, meta = read_checkpoint(path)
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
-        load_state(model, state, str(path), strict=True, new_classifier=new_classes)
+        theirs = None if classes is None else _classes_of(path, meta, of_a_directory)
+        others = theirs is not None and theirs != list(classes)
+        load_state(model, state, str(path), new_classifier=new_classes, other_classes=others)
         _say(str(path))
     elif whole:
         raise CheckpointError(f'{path}: no weights of a whole model (none of the head, decode_head.*)')
     else:
         _load_backbone(model, content, path)
+
+
+def _classes_of(path: Path, meta: dict[str, Any], of_a_directory: bool) -> list[str] | None:
+    """The class names that weights were made for, None where nothing says; a model directory's are its configuration's.
+
+    A file that was named by itself may lie beside a configuration that was not written for it: what it says itself
+    comes first.
+    """
+    said = meta.get('CLASSES')
+    said = list(map(str, said)) if isinstance(said, Sequence) and not isinstance(said, str) and said else None
+    if said is not None and not of_a_directory:
+        return said
+    try:
+        return list(read_configuration(path.parent).classes)
+    except (FileNotFoundError, ConfigurationError):
+        return said
 
 
 def _load_backbone(model: torch.nn.Module, content: dict[str, torch.Tensor], path: Path) -> None:

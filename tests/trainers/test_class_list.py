@@ -2,6 +2,7 @@
 from copy import deepcopy
 
 import pytest
+import torch
 from modelscope.trainers import build_trainer
 from tiny_run import CLASSES, shrink
 
@@ -107,3 +108,21 @@ def test_the_demonstration_model_learns_the_example(tmp_path):
         'work_dir': str(tmp_path / 'run'), 'device': 'cpu', 'cfg_modify_fn': shrink})
     trainer.train()
     assert trainer.metric_values['mIoU'] > 0.6 and len(trainer.cfg.CLASSES) == 4
+
+
+@pytest.mark.parametrize('classes', [['disc', 'grass', 'sky'], ['sky', 'grass', 'ball']])
+def test_a_list_of_the_same_length_gets_a_classifier_of_its_own(options, caplog, classes):
+    first = build_trainer('easycv', {**options, 'max_epochs': 1})
+    first.train()
+    learned = first.bare_model.decode_head.conv_seg.weight
+    output = f'{options["work_dir"]}/output'
+    with caplog.at_level('WARNING', 'ms_segformer'):
+        caplog.clear()
+        for source in ({'model': output}, {'load_from': output}, {'load_from': f'{options["work_dir"]}/epoch_1.pth'}):
+            arguments = {**options, **source, 'work_dir': options['work_dir'] + '2'}
+            same = build_trainer('easycv', dict(arguments)).bare_model.decode_head.conv_seg.weight
+            assert torch.equal(same, learned) and 'starts anew' not in caplog.text, source
+            other = build_trainer('easycv', {**arguments, 'classes': classes}).bare_model.decode_head.conv_seg.weight
+            assert not torch.equal(other, learned), source
+            assert '3 outputs for other classes); the classifier starts anew' in caplog.text
+            caplog.clear()

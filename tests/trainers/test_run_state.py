@@ -180,3 +180,9 @@ def test_names_the_first_tensor_that_is_not_finite():
     good, counter = torch.ones(3), torch.tensor(1)
     assert run_state.not_finite([('a', good), ('n', counter)]) is None and run_state.not_finite([]) is None
     assert run_state.not_finite([('a', good), ('b', torch.tensor([1.0, float('inf')])), ('c', good / 0)]) == 'b'
+
+
+def test_a_run_does_not_go_on_under_other_names(folder, options):
+    trainer = build_trainer('easycv', {**options, 'classes': ['a', 'b', 'c'], 'max_epochs': 4, 'resume': True})
+    with pytest.raises(TrainingError, match=r'3 classes sky, grass, disc, and given are the 3 classes a, b, c\. Go on'):
+        trainer.train()
