@@ -292,7 +292,7 @@ def _check_classes(pair: Pair, given: list[str]) -> None:
     if pair.classes is not None and list(pair.classes) != given:
         raise TrainingError(f'{pair.prefix}: the run has the {len(pair.classes)} classes {_some(pair.classes)}, and '
                             f'given are the {len(given)} classes {_some(given)}. Go on with those of the run; for '
-                            f'others start a new run from its weights (load_from or --from {pair.prefix}{MODEL_SUFFIX})')
+                            f'others start a new run from its weights (load_from, --from {pair.prefix}{MODEL_SUFFIX})')
 
 
 def _some(names: list[str]) -> str:
