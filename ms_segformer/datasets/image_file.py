@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 
+from ..files import LFS_ADVICE, LFS_POINTER
 from ..preprocessors.image import BYTES_PER_PIXEL, MAX_PIXELS, ImageError, load_image, open_regular
 from .errors import DatasetError
 
@@ -39,7 +40,8 @@ def read_bytes(path: str | os.PathLike, what: str) -> np.ndarray:
         what: what it is, for messages: 'image' or 'label map'.
 
     Raises:
-        DatasetError: no such file, a device or folder, an empty file, one that cannot be read or is too large.
+        DatasetError: no such file, a device or folder, an empty file, a Git LFS pointer, one that cannot be read or is
+            too large.
     """
     try:
         with open_regular(path) as file:
@@ -55,6 +57,8 @@ def read_bytes(path: str | os.PathLike, what: str) -> np.ndarray:
         raise DatasetError(f'{what} {path} cannot be read: {error.strerror}') from error
     if not data.size:
         raise DatasetError(f'{what} {path} is an empty file; restore or remove it')
+    if data[:64].tobytes().startswith(LFS_POINTER):
+        raise DatasetError(f'{what} {path} is {LFS_ADVICE}')
     return data
 
 
@@ -74,7 +78,10 @@ def _is_plain_jpeg(data: np.ndarray) -> bool:
 
 
 def _decode_with_pillow(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    file = io.BytesIO(data)
+    file.name = os.fspath(path)  # for messages
     try:
-        return np.ascontiguousarray(load_image(io.BytesIO(data))[..., ::-1])
+        return np.ascontiguousarray(load_image(file)[..., ::-1])
     except ValueError as error:
-        raise DatasetError(f'image {path} cannot be decoded: {error}; restore or remove it') from error
+        reason = str(error).removeprefix(f'{file.name}: ')
+        raise DatasetError(f'image {path} cannot be decoded: {reason}; restore or remove it') from error

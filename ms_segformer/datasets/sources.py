@@ -229,13 +229,17 @@ def read_split(path):
     """Return the non-empty lines of a split file, one relative sample name each.
 
     Raises:
-        DatasetError: no such file, or nothing in it.
+        DatasetError: no such file, not UTF-8 text, or nothing in it.
     """
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f'split file {path} does not exist; correct "split" in the data_source section, '
                            'or leave it out to take every image under img_root')
-    entries = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise DatasetError(f'split file {path} is not UTF-8 text ({error}); save it as UTF-8') from None
+    entries = [line.strip() for line in text.splitlines() if line.strip()]
     if not entries:
         raise DatasetError(f'split file {path} is empty; it holds one sample name per line')
     return entries

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ..files import atomic_write
+from ..files import LFS_ADVICE, LFS_POINTER, atomic_write
 from .pickle_interpreter import BYTES, CheckpointError, PickleInterpreter, shown
 
 SEAL = b'ms-segformer sha256 '
@@ -100,8 +100,8 @@ def check_start(start: bytes) -> None:
     """
     if not start:
         raise CheckpointError('the file is empty; fetch it again')
-    if start.startswith(b'version https://git-lfs'):
-        raise CheckpointError('a Git LFS pointer, not the file: run `git lfs pull`, or download the file')
+    if start.startswith(LFS_POINTER):
+        raise CheckpointError(LFS_ADVICE)
     if re.match(rb'\s*<[!?A-Za-z][^\0]{5}', start):
         raise CheckpointError(f'a web page ({shown(start.lstrip()[:40].decode(errors="replace"))}), not a checkpoint; '
                               'fetch it again')

@@ -30,6 +30,12 @@ def test_a_split_file_selects_and_orders_with_or_without_suffix(section, pairs):
     assert [source.name(index) for index in range(len(source))] == ['deep/e.jpg', 'c.jpg', 'a.jpg']
 
 
+def test_a_split_file_is_utf_8(section, pairs):
+    (pairs / 'train.txt').write_bytes('Bär\n'.encode('latin-1'))
+    with pytest.raises(DatasetError, match=f'^split file {pairs}/train.txt is not UTF-8 text .*; save it as UTF-8$'):
+        build_source({**section, 'split': str(pairs / 'train.txt')})
+
+
 def test_suffixes_match_in_any_case_and_as_a_list(section, pairs):
     (pairs / 'images/b.jpg').rename(pairs / 'images/b.JPG')
     (pairs / 'images/c.jpg').rename(pairs / 'images/c.jpeg')
