@@ -48,12 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    import os
+    from contextlib import nullcontext
+
     from ms_segformer.files import atomic_write
-    report, progress = verify(args)
-    with atomic_write(args.output) as temporary:
-        temporary.write_text(_json(report.to_dict()), encoding='utf-8')
-    if progress is not None:
-        progress.remove()
+    from ms_segformer.verification.score import alone
+    if args.output == '-':
+        raise ValueError('-o takes a file; the summary is printed in any case')
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise ValueError('verify starts its processes itself: leave torchrun out and say --processes N')
+    with alone(_progress_folder(args)) if args.data else nullcontext():
+        report, progress = verify(args)
+        with atomic_write(args.output) as temporary:
+            temporary.write_text(_json(report.to_dict()), encoding='utf-8', errors='backslashreplace')
+        if progress is not None:
+            progress.remove()
     print(report.summary())
     print(f'\nreport: {args.output}')
     return 1 if report.failed else 0
@@ -75,8 +84,9 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
     folder, model = _find(args)
     card = _card(args, model)
     theirs = _other_report(args.compare or _report_inside(folder))
+    own = {Path(args.output).absolute(), _progress_folder(args).absolute()}
     report = _new_report(model, card)
-    report.files = checks.describe_files(folder)
+    report.files = checks.describe_files(folder.absolute(), own)
     report.checks.append(checks.check_files(report.files, *_published_files(model)))
     network, settings = _load(folder, report)
     if network is None:
@@ -111,55 +121,77 @@ def _card(args: Namespace, model: dict[str, Any]) -> 'Variant | None':
     return variant_of_hub_id(model['id']) if 'id' in model else None
 
 
+def _progress_folder(args: Namespace) -> Path:
+    return Path(f'{args.output}.progress')
+
+
 def _report_inside(folder: Path) -> str | None:
-    """The report that came with a model, as the demonstration model has one."""
-    path = folder / 'verify.json'
-    return str(path) if path.is_file() else None
+    """The report that the demonstration model was shipped with."""
+    from ms_segformer.metainfo import demo_model_dir
+    return str(folder / 'verify.json') if folder == demo_model_dir() else None
 
 
 def _other_report(path: str | None) -> dict[str, Any]:
     """The `photographs` of a report from another machine.
 
     Raises:
-        ValueError: it is no report of `verify`.
+        FileNotFoundError, ValueError: it is no report of `verify`, or of no photograph that is here.
     """
     import json
+
+    from ms_segformer.metainfo import photographs
+    from ms_segformer.verification.label_maps import is_description
     if path is None:
         return {}
     try:
-        photographs = json.loads(Path(path).read_text(encoding='utf-8'))['photographs']
-        return {name: {**described, 'cells': list(described['cells'])} for name, described in photographs.items()}
+        theirs = json.loads(Path(path).read_text(encoding='utf-8'))['photographs']
+        right = all(map(is_description, theirs.values()))
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: no such file; --compare takes a report of `ms-segformer verify`') from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f'{path} is not a report of `ms-segformer verify`') from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        right = False
+    if not right:
+        raise ValueError(f'{path} is not a report of `ms-segformer verify`')
+    if not set(theirs) & {photograph.name for photograph in photographs()}:
+        raise ValueError(f'{path} has no label map of {", ".join(each.name for each in photographs())}: nothing to '
+                         'compare; it is a report of another version')
+    return theirs
 
 
 def _new_report(model: dict[str, Any], card: 'Variant | None') -> 'Report':
+    import torch
+
     from ms_segformer.verification import Report
 
     from .info import environment
     known = environment()
     return Report({**model, **({'card': card.name} if card else {})},
-                  {key: known[key] for key in ('versions', 'python', 'hardware')})
+                  {**{key: known[key] for key in ('versions', 'python', 'hardware')},
+                   'threads': f'{torch.get_num_threads()} threads'})
 
 
 def _published_files(model: dict[str, Any]) -> tuple[dict[str, str] | None, str]:
     """Name to SHA-256 on the hub, or why they are not known."""
     if 'id' not in model:
         return None, 'a directory; nothing published to compare with'
-    from requests import RequestException
-
-    from ms_segformer import plugin
     try:
+        return _listed(model['id'], model['revision']), ''
+    except Exception as error:  # of a foreign client: whatever it is, the files are not compared, and why is said
+        return None, f'the hub could not be asked: {error or type(error).__name__}'
+
+
+def _listed(model_id: str, revision: str) -> dict[str, str]:
+    """Name to SHA-256 of a repository's files, hidden ones and those without one left out."""
+    try:
+        from modelscope_hub.api import HubApi
+        listed = [(each.path, getattr(each, 'sha256', None))
+                  for each in HubApi().list_repo_files(model_id, 'model', revision=revision)]
+    except ImportError:  # ModelScope before 1.36 has a client of its own
         from modelscope.hub.api import HubApi
-        listed = HubApi().get_model_files(model['id'], revision=model['revision'], recursive=True)
-    except (RequestException, OSError, ValueError) as error:
-        return None, f'the hub could not be asked: {error}'
-    except plugin.HubUnreachable as error:
-        return None, str(error)
-    return {each['Path']: each['Sha256'] for each in listed if each.get('Sha256')
-            and not any(part.startswith('.') for part in each['Path'].split('/'))}, ''
+        listed = [(each['Path'], each.get('Sha256'))
+                  for each in HubApi().get_model_files(model_id, revision=revision, recursive=True)]
+    return {path: sha256 for path, sha256 in listed
+            if sha256 and not any(part.startswith('.') for part in path.split('/'))}
 
 
 def _load(folder: Path, report: 'Report') -> 'tuple[Segformer | None, Settings | None]':
@@ -174,8 +206,8 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer | None, Settings |
     except CheckpointError as error:
         report.checks.append(Check('strict load', FAILED, str(error)))
         return None, None
-    report.checks.append(Check('strict load', PASSED, 'every tensor of the file has its place, and every place its '
-                               'tensor; all are finite'))
+    report.checks.append(Check('strict load', PASSED, 'of the weights taken, every tensor has its place and is finite, '
+                               'and no place is empty'))
     report.model['fingerprint'] = fingerprint(network, settings)
     return network, settings
 
@@ -184,12 +216,15 @@ def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', 
                          theirs: dict[str, Any], report: 'Report') -> None:
     """Known pixels, label maps of both engines, and speed."""
     from ms_segformer.metainfo import photographs
-    from ms_segformer.verification import label_maps
+    from ms_segformer.verification import FAILED, Check, label_maps
     pipelines = _pipelines(folder)
     first = next(iter(pipelines.values()))
     report.checks.append(_known_pixels(args, card, first))
     for path in photographs():
         maps = {engine: segmenter(str(path), with_masks=False)['seg_map'] for engine, segmenter in pipelines.items()}
+        for engine in [engine for engine in maps if pipelines[engine].prepare_model().name != engine]:
+            report.checks.append(Check(f'engine {engine}', FAILED, 'installed, but cannot be used; a warning says why'))
+            del maps[engine], pipelines[engine]
         described = label_maps.describe(maps['torch'], list(settings.classes))
         report.photographs[path.name] = described
         report.checks += [_same_pixels(path.name, maps), _same_cells(path.name, described, theirs)]
@@ -265,47 +300,49 @@ def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, 
     from ms_segformer.metrics.segmentation import SegmentationEvaluator
     from ms_segformer.verification import checks
     progress = _progress(args, report, dataset)
-    engine = _count_all(args, folder, network, dataset, progress)
+    _count_all(args, folder, network, dataset, progress)
     values = SegmentationEvaluator(list(dataset.CLASSES)).evaluate(progress.total)
     percent = {key: None if math.isnan(value) else round(100 * value, 4) for key, value in values.items()}
     report.score = {
-        'data': str(Path(args.data).resolve()), 'split': args.split, 'images': len(dataset), 'engine': engine,
-        'precision': args.precision, **{key: percent[key] for key in ('mIoU', 'aAcc', 'mAcc')},
+        'data': str(Path(args.data).resolve()), 'split': args.split, 'images': len(dataset),
+        'engine': ' and '.join(sorted(progress.engines)),
+        **{key: percent[key] for key in ('mIoU', 'aAcc', 'mAcc')},
         'IoU': {key.removeprefix('IoU.'): value for key, value in percent.items() if key.startswith('IoU.')}}
-    report.checks.append(checks.check_score(report.score['mIoU'], len(dataset), card))
+    report.checks.append(checks.check_score(report.score['mIoU'], len(dataset), args.split, card))
     return progress
 
 
 def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
     """What earlier runs have counted of this model, data and options: in a folder beside the report."""
     from ms_segformer.verification import Progress, score
-    folder = Path(f'{args.output}.progress')
     digest = score.digest_of(report.model['fingerprint'], score.digest_of_data(dataset), len(dataset), args.engine,
                              args.precision)
-    return Progress(folder, digest, len(dataset), dataset.num_classes)
+    return Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
 
 
-def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, progress: 'Progress') -> str:
-    """Count the images that are left, in this process or in several; returns the engine's name."""
+def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, progress: 'Progress') -> None:
+    """Count the images that are left, in this process or in several."""
     import sys
 
     from tqdm import tqdm
-
-    from ms_segformer.verification import ScoreError
     processes = args.processes or _processes(args.device)
     done = int(progress.done.sum())
     if done:
         print(f'{done:,} of {len(dataset):,} images were counted by an earlier run', file=sys.stderr)
     with tqdm(total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty()) as bar:
         if processes == 1:
-            engine = _count(args, network, dataset, progress, progress.left(), args.device, bar.update)
-        else:
-            engine = _count_in_processes(args, folder, progress, processes, bar)
+            _count(args, network, dataset, progress, progress.left(), args.device, bar.update)
+        elif progress.left():
+            _count_in_processes(args, folder, progress, processes, bar)
     progress.read()
-    if progress.left():
-        raise ScoreError(f'{len(progress.left())} of {len(dataset)} images are not counted: a process has ended '
-                         'before its time; the same command goes on')
-    return engine
+    _all_counted(progress)
+
+
+def _all_counted(progress: 'Progress', why: str = '') -> None:
+    from ms_segformer.verification import ScoreError
+    if why or progress.left():
+        raise ScoreError(f'{why or "a process has ended before its time"} ({len(progress.left())} of '
+                         f'{progress.images} images are not counted; the same command goes on)')
 
 
 def _processes(device: str | None) -> int:
@@ -314,13 +351,14 @@ def _processes(device: str | None) -> int:
 
 
 def _count(args: Namespace, network: 'Segformer', dataset: Any, progress: 'Progress', indices: list[int],
-           device: str | None, seen: 'Callable[[], Any]') -> str:
+           device: str | None, seen: 'Callable[[], Any]') -> None:
     """Count some images; what is counted is written at the end, and when it is stopped."""
     from ms_segformer.runtime import create_engine
     from ms_segformer.trainers import distributed
     from ms_segformer.trainers.evaluation import Evaluator, predictions
     device = distributed.choose_device(device)
     engine = create_engine(network.to(device), args.engine, args.precision, device)
+    progress.engine = f'{engine.name}, {engine.precision}, {device.type}'
     try:
         evaluator = Evaluator(network, device, network=engine)
         for index, prediction, label in predictions(evaluator, dataset, indices, workers=args.workers):
@@ -328,60 +366,87 @@ def _count(args: Namespace, network: 'Segformer', dataset: Any, progress: 'Progr
             seen()
     finally:
         progress.write()
-    return engine.name
 
 
-def _count_in_processes(args: Namespace, folder: Path, progress: 'Progress', processes: int, bar: Any) -> str:
-    """Count what is left in several processes, each with its share, its file, and its GPU or threads."""
+def _count_in_processes(args: Namespace, folder: Path, progress: 'Progress', processes: int, bar: Any) -> None:
+    """Count what is left in several processes, each with its share, its file, and its GPU or threads.
+
+    Raises:
+        ScoreError: one of them has failed; what the others have counted is kept.
+    """
+    import os
+    from multiprocessing.connection import wait
+
     import torch
     import torch.multiprocessing as multiprocessing
+
+    from ms_segformer.verification import score
     context = multiprocessing.get_context('spawn')  # CUDA does not survive a fork
-    seen, engine = context.SimpleQueue(), context.Array('c', 64)
     threads = max(1, torch.get_num_threads() // processes)
-    workers = [context.Process(
-        target=_child, args=(args, str(folder), progress.digest, number, processes, threads, seen, engine),
-        daemon=args.workers == 0) for number in range(processes)]
-    for worker in workers:
+    workers, pipes = [], []
+    for number, share in enumerate(score.shares(progress.left(), processes)):
+        ours, theirs = context.Pipe(duplex=False)
+        worker = context.Process(target=_child, daemon=args.workers == 0, args=(
+            args, str(folder), progress.digest, share, number, threads, theirs, os.getpid()))
         worker.start()
+        theirs.close()
+        workers.append(worker)
+        pipes.append(ours)
+    failed = ''
     try:
-        while any(worker.is_alive() for worker in workers) or not seen.empty():
-            while not seen.empty():
-                bar.update(seen.get())
-            workers[0].join(0.2)
+        while pipes:
+            for pipe in wait(pipes):
+                try:
+                    message = pipe.recv()
+                except EOFError:  # this one has ended
+                    pipes.remove(pipe)
+                    continue
+                if isinstance(message, str):
+                    failed = failed or message
+                else:
+                    bar.update(message)
+        for worker in workers:
+            worker.join()
     except KeyboardInterrupt:  # Ctrl-C reaches them too: they write what they have counted
         for worker in workers:
             worker.join(SECONDS_TO_WRITE)
+            worker.terminate()
         raise
-    return engine.value.decode()
+    if failed:
+        progress.read()
+        _all_counted(progress, failed)
 
 
-def _child(args: Namespace, folder: str, digest: str, number: int, processes: int, threads: int, seen: Any,
-           engine: Any) -> None:
-    """One of several processes: opens model and data itself."""
+def _child(args: Namespace, folder: str, digest: str, share: list[int], number: int, threads: int, pipe: Any,
+           parent: int) -> None:
+    """One of several processes: opens model and data itself, and sends 1 for every image, or a text when it fails."""
     import os
 
     import torch
 
-    from ms_segformer.verification import Progress, score
+    from ms_segformer.verification import Progress
 
     from . import eval as evaluation
-    parent = os.getppid()
-    torch.set_num_threads(threads)
-    network, settings = evaluation.load(folder)
-    dataset = evaluation.open_data(args, settings)
-    progress = Progress(f'{args.output}.progress', digest, len(dataset), dataset.num_classes)
 
     def tell() -> None:
         if os.getppid() != parent:
             raise KeyboardInterrupt  # the command was killed
-        seen.put(1)
+        pipe.send(1)
 
-    device = f'cuda:{number}' if torch.cuda.is_available() and args.device in (None, 'gpu', 'cuda') else args.device
     try:
-        engine.value = _count(args, network, dataset, progress, score.share(progress.left(), number, processes), device,
-                              tell).encode()
-    except KeyboardInterrupt:
+        torch.set_num_threads(threads)
+        device = args.device
+        if torch.cuda.is_available() and device in (None, 'gpu', 'cuda'):
+            device = f'cuda:{number % torch.cuda.device_count()}'
+        network, settings = evaluation.load(folder)
+        dataset = evaluation.open_data(args, settings)
+        progress = Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
+        if os.getppid() == parent:
+            _count(args, network, dataset, progress, share, device, tell)
+    except (KeyboardInterrupt, BrokenPipeError):
         os._exit(130)
+    except Exception as error:  # whatever it is, the command says it
+        pipe.send(f'{error}' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {error}')
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The single checks of `verify`: each looks at one thing and says in a sentence what it saw."""
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,12 @@ def outcome(right: bool) -> str:
     return PASSED if right else FAILED
 
 
-def describe_files(folder: Path) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of the files of a model directory, hidden ones left out."""
+def describe_files(folder: Path, own: Collection[Path] = ()) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of the files of a model directory; hidden ones, and those at or below `own`, left out."""
     return [{'name': path.relative_to(folder).as_posix(), 'bytes': path.stat().st_size, 'sha256': sha256(path)}
             for path in sorted(folder.rglob('*'))
-            if path.is_file() and not any(part.startswith('.') for part in path.relative_to(folder).parts)]
+            if path.is_file() and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+            and not {path.absolute(), *path.absolute().parents} & set(own)]
 
 
 def sha256(path: Path) -> str:
@@ -63,12 +64,12 @@ def check_files(files: Sequence[Mapping[str, Any]], published: Mapping[str, str]
 
     Args:
         files: of `describe_files`.
-        published: name to SHA-256 on the hub; None: it could not be asked.
+        published: name to SHA-256 on the hub; None or empty: it could not be asked, or tells none.
         why_not: the reason, when it could not.
     """
     name = 'files equal the hub\'s'
-    if published is None:
-        return Check(name, SKIPPED, why_not)
+    if not published:
+        return Check(name, SKIPPED, why_not or 'the hub tells no SHA-256')
     here = {file['name']: file['sha256'] for file in files}
     missing = sorted(set(published) - set(here))
     other = sorted(each for each in set(published) & set(here) if here[each] != published[each])
@@ -76,7 +77,7 @@ def check_files(files: Sequence[Mapping[str, Any]], published: Mapping[str, str]
         return Check(name, FAILED, '; '.join(filter(None, [
             f'not here: {", ".join(missing)}' if missing else '',
             f'another SHA-256: {", ".join(other)}' if other else ''])))
-    return Check(name, PASSED, f'{len(published)} files')
+    return Check(name, PASSED, ', '.join(sorted(published)))
 
 
 def check_parameters(counted: int, card: Variant | None) -> Check:
@@ -104,20 +105,23 @@ def check_known_pixels(seg_map: np.ndarray) -> Check:
     return Check(name, PASSED, '; '.join(f'{where}: {label}' for *_, label, where in KNOWN_PIXELS))
 
 
-def check_score(miou: float, images: int, card: Variant | None) -> Check:
+def check_score(miou: float | None, images: int, split: str, card: Variant | None) -> Check:
     """Whether an mIoU is that of the card.
 
     Args:
-        miou: in percent.
-        images: how many it was measured on.
+        miou: in percent; None when nothing is labelled.
+        images, split: what it was measured on.
         card: the published model, or None.
     """
     name = 'mIoU against the card'
+    if miou is None:
+        return Check(name, SKIPPED, 'there is none: no pixel of these images is labelled')
     if card is None:
         return Check(name, SKIPPED, f'{miou:.2f}; nothing published to compare with')
     difference = miou - card.published_miou
     detail = f'{miou:.2f}, the card says {card.published_miou:.2f} ({difference:+.2f})'
-    if images != VAL_IMAGES:
-        return Check(name, SKIPPED, f'{detail}; on {images:,} images, the card\'s figure is of all {VAL_IMAGES:,}')
+    if (images, split) != (VAL_IMAGES, 'val'):
+        return Check(name, SKIPPED, f'{detail}; on {images:,} images of {split}, the card\'s figure is of all '
+                                    f'{VAL_IMAGES:,} of val')
     right = abs(difference) <= REPRODUCED + 1e-9
     return Check(name, outcome(right), f'{detail}: {"" if right else "not "}reproduced within ±{REPRODUCED}')

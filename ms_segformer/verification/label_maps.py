@@ -39,3 +39,13 @@ def same_cells(one: dict[str, Any], other: dict[str, Any]) -> float:
         return 0.0
     first, second = (np.frombuffer(bytes.fromhex(''.join(each['cells'])), np.uint8) for each in (one, other))
     return float((first == second).mean()) if first.shape == second.shape else 0.0
+
+
+def is_description(value: Any) -> bool:
+    """Whether a value read from a file has the form of what `describe` returns, as far as it is compared."""
+    try:
+        size, cells = value['size'], value['cells']
+        return (isinstance(value['sha256'], str) and len(size) == 2 and all(isinstance(side, int) for side in size)
+                and len(cells) == ROWS and all(len(bytes.fromhex(row)) == COLUMNS for row in cells))
+    except (KeyError, TypeError, ValueError):
+        return False

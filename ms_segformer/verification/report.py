@@ -47,10 +47,10 @@ class Report:
                  '', '| check | outcome | |', '|-|-|-|']
         lines += [f'| {check.name} | {SIGNS[check.outcome]} | {_cell(check.detail)} |' for check in self.checks]
         lines += ['', '| file | bytes | SHA-256 |', '|-|-|-|']
-        lines += [f"| {file['name']} | {file['bytes']:,} | `{file['sha256']}` |" for file in self.files]
+        lines += [f"| {_cell(file['name'])} | {file['bytes']:,} | `{file['sha256']}` |" for file in self.files]
         lines += self._score_lines()
         if self.speed:
-            lines += ['', 'Milliseconds per image, ' + self.environment.get('hardware', '') + ': '
+            lines += ['', f"Milliseconds per image on the CPU, {self.environment['threads']}, from file to label map: "
                       + ', '.join(f'{engine} {value:.0f}' for engine, value in self.speed.items())]
         lines += ['', f"{self.environment.get('versions', '')}; Python {self.environment.get('python', '')}"]
         return '\n'.join(lines)
@@ -59,8 +59,10 @@ class Report:
         if not self.score:
             return []
         found = self.score
+        if found['mIoU'] is None:
+            return []
         lines = ['', f"**mIoU {found['mIoU']:.2f}, aAcc {found['aAcc']:.2f}** on {found['images']:,} images of "
-                 f"{found['split']}, {found['engine']}, {found['precision']}"]
+                 f"{found['split']}, {found['engine']}"]
         worst = sorted((value, name) for name, value in found['IoU'].items() if value is not None)
         best = ', '.join(f'{name} {value:.1f}' for value, name in reversed(worst[-5:]))
         least = ', '.join(f'{name} {value:.1f}' for value, name in worst[:5])

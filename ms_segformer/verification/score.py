@@ -9,7 +9,8 @@ import os
 import secrets
 import time
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from ..files import TEMPORARY, atomic_write, remove_left
 from ..metrics.segmentation import ConfusionMatrix
 
+LOCK = 'lock'  # the file in a folder of progress that a run holds
 SECONDS = 20.0  # between two writes: at most this much work is lost
 
 
@@ -30,15 +32,43 @@ def digest_of(*facts: object) -> str:
 
 
 def digest_of_data(dataset: object) -> str:
-    """A data set's digest: name, size in bytes and time of change of every file, and the class names."""
+    """A data set's digest: name, size in bytes and time of change of every file, and how label maps are read."""
     source = dataset.source
     files = [_file_facts(path) for i in range(len(source)) for path in (source.image_path(i), source.label_path(i))]
-    return digest_of(list(dataset.CLASSES), files)
+    reading = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(source).items()
+               if isinstance(value, (bool, int, float, str, list, tuple, np.ndarray, type(None)))}
+    return digest_of(dataset.ignore_index, sorted(reading.items()), files)
 
 
 def _file_facts(path: str | os.PathLike) -> tuple[str, int, int]:
     status = os.stat(path)
     return os.path.basename(path), status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep every other run out of a folder of progress, which is made, and removed at the end when nothing is in it.
+
+    Where the system has no locks, nothing is kept out.
+
+    Raises:
+        ScoreError: another run counts there.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder, LOCK), 'wb') as file:
+        try:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScoreError(f'another run of verify counts in {folder}; wait for it, or give another -o') from None
+        except (ImportError, OSError):
+            pass
+        try:
+            yield
+        finally:
+            if [path.name for path in Path(folder).iterdir()] == [LOCK]:
+                Path(folder, LOCK).unlink()
+                Path(folder).rmdir()
 
 
 class Progress:
@@ -58,6 +88,8 @@ class Progress:
         self.folder, self.digest, self.images = Path(folder), digest, images
         self.total = ConfusionMatrix(num_classes)
         self.done = np.zeros(images, bool)
+        self.engines: set[str] = set()  # what has counted, as texts
+        self.engine = ''  # what counts here
         self._own = ConfusionMatrix(num_classes)
         self._own_done = np.zeros(images, bool)
         self._file = self.folder / f'{digest}-{secrets.token_hex(6)}.npz'
@@ -73,7 +105,8 @@ class Progress:
         self.total.reset()
         self.done[:] = False
         for path in self.parts():
-            done, counts = _read(path, self.done.shape, self.total.counts.shape)
+            done, counts, engine = _read(path, self.done.shape, self.total.counts.shape)
+            self.engines.add(engine)
             if (self.done & done).any():
                 raise ScoreError(f'{self.folder}: {path.name} counts images that another file there counts too; '
                                  'remove that folder and run again')
@@ -104,30 +137,29 @@ class Progress:
         """Write what this process has counted, in one step."""
         if self._own_done.any():
             with atomic_write(self._file) as temporary:
-                np.savez(temporary, done=self._own_done, counts=self._own.counts)
+                np.savez(temporary, done=self._own_done, counts=self._own.counts, engine=np.array(self.engine))
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the files of this digest, and the folder if nothing else is in it: the result is kept elsewhere."""
+        """Remove the files of this digest: the result is kept elsewhere."""
         for path in self.parts():
             path.unlink()
         for path in self.folder.glob(f'{TEMPORARY}*'):  # of a run that was killed while it wrote
             remove_left(path)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
 
-def _read(path: Path, images: tuple, classes: tuple) -> tuple[np.ndarray, np.ndarray]:
+
+def _read(path: Path, images: tuple, classes: tuple) -> tuple[np.ndarray, np.ndarray, str]:
     try:
         with np.load(path, allow_pickle=False) as content:
-            done, counts = content['done'], content['counts']
+            done, counts, engine = content['done'], content['counts'], str(content['engine'])
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ScoreError(f'{path} cannot be read ({error}); remove it and run again') from None
     if done.shape != images or done.dtype != bool or counts.shape != classes or counts.dtype != np.int64:
         raise ScoreError(f'{path} is not what `verify` has written there; remove it and run again')
-    return done, counts
+    return done, counts, engine
 
 
-def share(left: Iterable[int], number: int, of: int) -> list[int]:
-    """The images of process `number` (from 0) of `of`."""
-    return list(left)[number::of]
+def shares(left: Sequence[int], processes: int) -> list[list[int]]:
+    """The images that are left, dealt out."""
+    return [list(left[number::processes]) for number in range(processes)]

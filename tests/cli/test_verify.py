@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from ms_segformer.metainfo import VARIANTS, demo_model_dir
 from ms_segformer.verification import score
 
 IMAGES = 30
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -102,6 +104,97 @@ def test_a_killed_run_goes_on(verify, model, data, tmp_path, capsys):
     assert code == 0 and f'{counted} of {IMAGES} images were counted by an earlier run' in printed.err
     assert report['score']['mIoU'] == pytest.approx(100 * evaluated(model, data, tmp_path, capsys)['mIoU'], abs=1e-9)
     assert not folder.exists()
+
+
+def test_a_process_that_fails_says_why_and_the_others_count_on(verify, model, data, tmp_path):
+    broken = tmp_path / 'broken'
+    shutil.copytree(data, broken)
+    (broken / 'images' / 'val' / '7.jpg').write_bytes(b'no picture')
+    code, report, printed = verify(model, '--data', broken, '--processes', 2)
+    assert code == 1, printed
+    said, = [line for line in printed.err.splitlines() if line.startswith('error')]
+    assert code == 1 and report is None and '7.jpg' in said and 'the same command goes on' in said
+    assert 'Traceback' not in printed.err
+    shutil.copy(data / 'images' / 'val' / '7.jpg', broken / 'images' / 'val')
+    os.utime(broken / 'images' / 'val' / '7.jpg', ns=(0, 0))
+    assert verify(model, '--data', broken, '--processes', 2)[0] == 0
+
+
+def test_label_maps_read_in_another_way_do_not_go_on_with_what_was_counted(model, data, monkeypatch, verify):
+    monkeypatch.setattr(score.Progress, 'remove', lambda self: None)
+    configuration = data / 'reading.json'
+    section = {'type': 'SegSourceRaw', 'img_root': str(data / 'images' / 'val'), 'classes': None, 'label_suffix':
+               '_labelTrainIds.png', 'label_root': str(data / 'labels' / 'val'), 'raw_ids': False}
+    section['classes'] = json.loads((model / 'configuration.json').read_text())['CLASSES']
+    found = []
+    for ignored in (255, 3):
+        configuration.write_text(json.dumps({'dataset': {'val': {'data_source': section, 'ignore_index': ignored}}}))
+        code, report, printed = verify(model, '--data', configuration, '--limit', 3)
+        assert code == 0 and 'earlier run' not in printed.err
+        found.append(report['score']['aAcc'])
+    assert found[0] != found[1]
+
+
+def test_nothing_labelled_is_no_figure(verify, model, data, tmp_path):
+    empty = tmp_path / 'empty'
+    shutil.copytree(data, empty)
+    for path in (empty / 'labels' / 'val').iterdir():
+        cv2.imwrite(str(path), np.full((60, 90), 255, np.uint8))
+    code, report, _ = verify(model, '--data', empty, '--limit', 2)
+    assert code == 0 and report['score']['mIoU'] is None and outcomes(report)['mIoU against the card'] == 'skipped'
+
+
+def test_an_engine_that_cannot_be_used_is_not_taken_for_one_that_agrees(verify, model, monkeypatch):
+    engine = pytest.importorskip('ms_segformer.runtime.openvino_engine', reason='needs openvino')
+
+    def broken(*_):
+        raise RuntimeError('no')
+
+    monkeypatch.setattr(engine, 'OpenVINOEngine', broken)
+    with pytest.warns(RuntimeWarning, match='cannot be used'):
+        code, report, _ = verify(model)
+    found = outcomes(report)
+    assert code == 1 and found['engine openvino'] == 'failed' and set(report['speed']) == {'torch'}
+    assert found['china.jpg, label maps of the engines'] == 'skipped'
+
+
+def test_a_report_in_the_model_s_own_folder_is_neither_a_file_of_the_model_nor_another_machine_s(model, tmp_path):
+    folder = tmp_path / 'model'
+    shutil.copytree(model, folder)
+    for _ in range(2):
+        assert main(['verify', str(folder), '-o', str(folder / 'verify.json')]) == 0
+    report = json.loads((folder / 'verify.json').read_text())
+    assert {file['name'] for file in report['files']} == {'configuration.json', 'pytorch_model.pt'}
+    assert outcomes(report)['china.jpg, label map of another machine'] == 'skipped'
+
+
+@pytest.mark.parametrize('described', [
+    5, {}, {'size': [1, 2], 'sha256': 'x'}, {'size': [1, 2], 'sha256': 'x', 'cells': 3},
+    {'size': [1, 2], 'sha256': 'x', 'cells': ['zz' * 32] * 24}])
+def test_odd_reports_are_refused_by_name(verify, tmp_path, described):
+    (tmp_path / 'odd.json').write_text(json.dumps({'photographs': {'china.jpg': described}}))
+    code, report, printed = verify('demo', '--compare', tmp_path / 'odd.json')
+    assert code == 1 and 'odd.json is not a report of `ms-segformer verify`' in printed.err
+    (tmp_path / 'odd.json').write_text(json.dumps({'photographs': {}}))
+    assert 'nothing to compare' in verify('demo', '--compare', tmp_path / 'odd.json')[2].err
+
+
+def test_the_hub_s_files_are_compared_by_their_digests(hub, python, tmp_path):
+    """Of the tiny model under a published id; then the hub has another configuration than the one that was fetched."""
+    words = ('-m', 'ms_segformer.cli.main', 'verify', 'b0', '-o', tmp_path / 'report.json', '--photograph',
+             ROOT / 'assets' / 'china.jpg')
+    variables = {'check': False, 'cwd': tmp_path, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    python.run(*words, **variables)
+    assert of_the_hub(tmp_path) == {'name': "files equal the hub's", 'outcome': 'passed',
+                                    'detail': 'configuration.json, pytorch_model.pt'}
+    hub.digests['pytorch_model.pt'] = '0' * 64
+    (tmp_path / 'report.json').unlink()
+    done = python.run(*words, **variables)  # ModelScope's client looks at digests too, and fetches in vain
+    assert done.returncode == 1 and 'pytorch_model.pt' in done.stderr.splitlines()[-1]
+
+
+def of_the_hub(folder):
+    return next(check for check in json.loads((folder / 'report.json').read_text())['checks'] if 'hub' in check['name'])
 
 
 def test_other_weights_do_not_go_on_with_what_was_counted(model, data, tmp_path, verify, monkeypatch):

@@ -18,6 +18,7 @@ def test_files_against_the_hub_s(tmp_path):
     assert checks.check_files(files, {'a.bin': sha256, 'b': '0'}).detail == 'not here: b'
     wrong = checks.check_files(files, {'a.bin': '0'})
     assert (wrong.outcome, wrong.detail) == (FAILED, 'another SHA-256: a.bin')
+    assert checks.check_files(files, {}).outcome == SKIPPED
     assert checks.check_files(files, None, 'offline') == checks.Check("files equal the hub's", SKIPPED, 'offline')
 
 
@@ -40,8 +41,10 @@ def test_known_pixels():
     (35.91, 5000, PASSED), (36.21, 5000, PASSED), (35.61, 5000, PASSED), (36.22, 5000, FAILED), (35.60, 5000, FAILED),
     (35.91, 4999, SKIPPED)])
 def test_miou_within_three_tenths_of_the_card_is_reproduced(miou, images, expected):
-    assert checks.check_score(miou, images, B0).outcome == expected
-    assert checks.check_score(miou, images, None).outcome == SKIPPED
+    assert checks.check_score(miou, images, 'val', B0).outcome == expected
+    assert checks.check_score(miou, images, 'val', None).outcome == SKIPPED
+    assert checks.check_score(miou, images, 'train', B0).outcome == SKIPPED
+    assert checks.check_score(None, images, 'val', B0).outcome == SKIPPED
 
 
 def test_label_maps_of_two_machines():

@@ -22,15 +22,15 @@ def test_two_processes_and_a_run_before_add_up(tmp_path, pairs):
         before.count(i, *pairs[i])
     before.write()
     both = [Progress(tmp_path / 'state', 'abc', 9, 5) for _ in range(2)]
-    for number, one in enumerate(both):
-        for i in score.share(one.left(), number, 2):
+    for one, share in zip(both, score.shares(both[0].left(), 2), strict=True):
+        for i in share:
             one.count(i, *pairs[i])
         one.write()
     after = Progress(tmp_path / 'state', 'abc', 9, 5)
     assert after.left() == [] and len(after.parts()) == 3
     np.testing.assert_array_equal(after.total.counts, whole.counts)
     after.remove()
-    assert not (tmp_path / 'state').exists()
+    assert not after.parts()
 
 
 def test_progress_of_something_else_is_left_alone(tmp_path, pairs):
@@ -59,8 +59,16 @@ def test_an_image_counted_twice_is_an_error(tmp_path, pairs):
 def test_a_file_that_is_not_ours_is_named(tmp_path, content):
     path = tmp_path / 'abc-1.npz'
     if content is None:
-        np.savez(path, done=np.zeros(9, np.int8), counts=np.zeros((5, 6), np.int64))
+        np.savez(path, done=np.zeros(9, np.int8), counts=np.zeros((5, 6), np.int64), engine=np.array('torch'))
     else:
         path.write_bytes(content)
     with pytest.raises(ScoreError, match='abc-1.npz'):
         Progress(tmp_path, 'abc', 9, 5)
+
+
+def test_two_runs_do_not_count_in_one_folder(tmp_path):
+    pytest.importorskip('fcntl', reason='there are no locks')
+    with score.alone(tmp_path / 'state'):
+        with pytest.raises(ScoreError, match='another run of verify counts in'), score.alone(tmp_path / 'state'):
+            pass
+    assert not (tmp_path / 'state').exists()
