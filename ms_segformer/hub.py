@@ -24,11 +24,13 @@ def fetch(model_id, revision=None, folder=None):
     """Download a model repository and return its directory; its cached copy while the hub is out of reach.
 
     Raises:
-        ConnectionError: the hub cannot be reached, or has no such model; the message says what to try.
+        ConnectionError: the hub cannot be reached, has no such model, or gives no sound answer; the message says what
+            to try.
     """
     from requests import RequestException
 
     from . import plugin
+    from .messages import one_line
     copy = plugin.offline_copy(model_id, revision)
     if copy and folder:
         raise plugin.HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
@@ -38,9 +40,11 @@ def fetch(model_id, revision=None, folder=None):
     from modelscope.hub.snapshot_download import snapshot_download
     try:
         return snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {}))
-    except (RequestException, ConnectionError) as error:
+    except Exception as error:  # the client has exceptions of its own, and others for answers it does not expect
+        if isinstance(error, OSError) and not isinstance(error, (RequestException, ConnectionError)):
+            raise  # of this machine, such as a full disk
         raise ConnectionError(
-            f'{model_id} (revision {revision or "master"}) could not be downloaded: {error}. Check the id on '
+            f'{model_id} (revision {revision or "master"}) could not be downloaded: {one_line(error)}. Check the id on '
             f'modelscope.cn, the network, and the variables HTTPS_PROXY and MODELSCOPE_ENDPOINT.') from error
 
 

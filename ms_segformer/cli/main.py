@@ -49,16 +49,30 @@ def main(argv=None):
 
 @contextmanager
 def _held_back_messages(wanted):
-    """A filter, not a level: ModelScope takes its level from the environment when imported, and keeps setting it."""
-    logger = logging.getLogger('modelscope')
-    wanted = wanted and 'MODELSCOPE_LOG_LEVEL' not in os.environ  # a user's own choice
-    if wanted:
-        logger.addFilter(_is_an_error)
+    """A filter, not a level: ModelScope takes its level from the environment when imported, and keeps setting it.
+
+    Those of its hub's client come from loggers below `modelscope_hub`, so there the handler has the filter.
+    """
+    if wanted and 'MODELSCOPE_LOG_LEVEL' not in os.environ:  # a user's own choice
+        held = [logging.getLogger('modelscope'), _handler('modelscope_hub')]
+    else:
+        held = []
+    for each in held:
+        each.addFilter(_is_an_error)
     try:
         yield
     finally:
-        if wanted:
-            logger.removeFilter(_is_an_error)
+        for each in held:
+            each.removeFilter(_is_an_error)
+
+
+def _handler(name):
+    """A logger's first handler, made as the client makes it when there is none."""
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.propagate = False
+    return logger.handlers[0]
 
 
 def _is_an_error(record):

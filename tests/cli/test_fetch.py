@@ -65,3 +65,13 @@ def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path)
     assert path.parent == tmp_path / 'cache' / 'weights' and path.read_bytes() == b'weights'
     done = python.run('-c', FETCH, 'demo', '--imagenet', check=False)
     assert 'the configuration of demo names no ImageNet weights' in done.stderr
+
+
+@pytest.mark.parametrize('status, content', [(500, b'{"Message": "out\\nof order"}'), (200, b'null'), (200, b'[]'),
+                                             (200, b'<html>\nwelcome'), (404, b'{}')])
+def test_a_hub_that_answers_badly_is_one_line(python, hub, status, content):
+    hub.instead = status, content
+    done = python.run('-m', 'ms_segformer.cli.main', 'fetch', 'b0', check=False)
+    assert done.returncode == 1
+    line, = done.stderr.splitlines()
+    assert line.startswith(f'error: {MODEL_ID} (revision master) could not be downloaded: ')

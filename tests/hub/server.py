@@ -33,6 +33,7 @@ class Hub:
         self.files = {}  # path of any other URL, whatever the host -> bytes
         self.digests = {}  # path of a model's file -> SHA-256 that its listing tells in place of the right one
         self.tags = ('v1.0.0',)
+        self.instead = None  # (status, JSON content) of every answer but those to '/', for a hub that is ill
         self.requests = []  # (method, path with query)
         self._folder = None
 
@@ -129,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, parts.path + ('?' + parts.query if parts.query else '')))
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         found = self._find(unquote(parts.path), query)
-        if found is None:
+        if self.hub.instead and parts.path != '/':
+            self._send(self.hub.instead[0], self.hub.instead[1], 'application/json', body)
+        elif found is None:
             self._send(404, json.dumps({'Code': 10010205001, 'Message': f'not found: {self.path}',
                                         'Success': False}).encode(), 'application/json', body)
         elif isinstance(found, bytes):
