@@ -2,6 +2,7 @@
 import importlib
 import logging
 import os
+import re
 import sys
 from contextlib import contextmanager
 
@@ -43,8 +44,16 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         if args.verbose:
             raise
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {_text(error)}', file=sys.stderr)
         return 1
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, without the class names that ModelScope's registry puts before it, one a level."""
+    text, cause = str(error), error.__cause__
+    while type(cause) is type(error) and re.fullmatch(r'\w+: ' + re.escape(str(cause)), text):
+        text, cause = str(cause), cause.__cause__
+    return text
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Models that cannot be used, given to the command line: exit code 1 and one line that says what is wrong."""
 import json
+import re
 import shutil
 
 import numpy as np
@@ -24,6 +25,7 @@ def refused(command, message, capsys):
     assert main(command) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith('error: ') and message in lines[0], lines
+    assert not re.match(r'error: \w+: ', lines[0]), "begins with a class's name, as ModelScope's registry puts it"
 
 
 CONFIGURATIONS = [
