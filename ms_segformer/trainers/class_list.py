@@ -6,6 +6,7 @@ value stands for "not labelled". None of it holds for other classes, and most of
 from collections.abc import Iterator
 from typing import Any
 
+from ..class_file import ConfiguredClassFile
 from ..config import decode_jsonplus
 
 _MISSING = object()
@@ -13,14 +14,46 @@ _PER_CLASS = ('IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall')  # results 
 Place = tuple[str | int, ...]
 
 
-def forget(raw: dict, written: dict | None, classes: list[str], own: bool, other_data: bool) -> list[str]:
-    """Take out, in place, what a configuration file says about the classes that it no longer has.
+class SetInCode:
+    """Whether the user set a value of a configuration in code, as a function of its place.
 
-    What was set in code stays: a value that is another than the file's.
+    Args:
+        raw: the configuration as it is to be used, as plain dicts and lists.
+        written: the configuration as it was read; None takes everything for the file's.
+        options: `cfg_options`; without them a value counts as the file's when it is the same as there.
+    """
+
+    def __init__(self, raw: dict, written: dict | None, options: dict | None = None):
+        self._raw, self._written = raw, raw if written is None else decode_jsonplus(written)
+        self._said = dotted(options or {})
+
+    def __call__(self, place: Place) -> bool:
+        value = at(self._raw, place)
+        if value is _MISSING or value is None or isinstance(value, ConfiguredClassFile):
+            return False
+        return '.'.join(map(str, place)) in self._said or value != at(self._written, place)
+
+    def written(self, key: str) -> Any:
+        """The list under a key of the file, empty where it has none."""
+        value = self._written.get(key)
+        return list(map(str, value)) if isinstance(value, (list, tuple)) else []
+
+
+def dotted(options: dict, above: str = '') -> set[str]:
+    """The keys of nested options, each with all that are above it: `{'a.b': {'c': 1}}` names a.b and a.b.c."""
+    keys = set()
+    for key, value in options.items():
+        keys.add(above + key)
+        keys |= dotted(value, f'{above}{key}.') if isinstance(value, dict) else set()
+    return keys
+
+
+def forget(raw: dict, in_code: SetInCode, classes: list[str], own: bool, other_data: bool) -> list[str]:
+    """Take out, in place, what a configuration file says about the classes that it no longer has.
 
     Args:
         raw: the configuration as plain dicts and lists, with the new list and `model.decode_head.num_classes`.
-        written: the configuration as it was read; None takes everything for the file's.
+        in_code: what was set in code, which stays.
         classes: the new names.
         own: the configuration itself says the new list: then what fits its length is meant for it.
         other_data: the label maps are others than those that the configuration was written for.
@@ -28,13 +61,12 @@ def forget(raw: dict, written: dict | None, classes: list[str], own: bool, other
     Returns:
         The dotted names of what was taken out.
     """
-    written = raw if written is None else decode_jsonplus(written)
     taken = []
     for place in list(_places(raw, len(classes), own, other_data)):
-        if _at(raw, place) == _at(written, place):
-            del _at(raw, place[:-1])[place[-1]]
+        if not in_code(place):
+            del at(raw, place[:-1])[place[-1]]
             taken.append('.'.join(map(str, place)))
-    best = _at(raw, ('train', 'checkpoint', 'best'))
+    best = at(raw, ('train', 'checkpoint', 'best'))
     value, separator, name = str(best.get('metric_key') if isinstance(best, dict) else '').partition('.')
     if separator and value in _PER_CLASS and name not in classes:
         best['metric_key'] = f'm{value}'
@@ -73,7 +105,8 @@ def _values(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
         yield from _values(item, (*place, key))
 
 
-def _at(section: Any, place: Place) -> Any:
+def at(section: Any, place: Place) -> Any:
+    """What stands at a place; a value of its own kind where there is nothing."""
     for key in place:
         if isinstance(section, dict):
             section = section.get(key, _MISSING)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from modelscope.utils.torch_utils import is_master
 
 from ..class_file import ClassFileError, ConfiguredClassFile
-from ..config import decode_jsonplus
+from ..config import decode_jsonplus, shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError
@@ -57,42 +57,46 @@ def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None)
             section[key] = ConfiguredClassFile(Path(path), name)
 
 
-def prepare(raw, classes=None, data_root=None, written=None):
+def prepare(raw, classes=None, data_root=None, written=None, options=None):
     """Complete a configuration, in place, for a training run.
 
     Where the class list becomes another, what the file says about the old one goes, and the log says so in a line.
 
     Args:
         raw: the configuration as plain dicts and lists.
-        classes: class names, or a text file with one a line; default `raw['classes']`, else `classes.txt` in
-            `data_root`, else those of the training data's section, else `raw['CLASSES']`.
+        classes: class names, or a text file with one a line; default `raw['classes']`, else what was set in code of
+            `raw['CLASSES']` or the training data's section, else `classes.txt` in `data_root`, else those of the
+            training data's section, else `raw['CLASSES']`.
         data_root: folder of the data, see `find_data_sources`, or what `${data_root}` stands for in the configuration;
             default `raw['data_root']`.
         written: the configuration as it was read; what differs from it was set in code and stays.
+        options: `cfg_options`; what they name was set in code though it is the same as in the file.
 
     Returns:
         Whether the class list differs from the one the configuration's weights were made for.
 
     Raises:
-        DatasetError: the folder or the class list cannot be used.
-        TrainingError: `train.hooks` has two hooks for the same thing.
+        DatasetError: the folder or the class list cannot be used, or two class lists were given.
+        TrainingError: `train.hooks` has two hooks for the same thing, or the number of outputs that was set does not
+            fit the classes.
     """
     for key, value in decode_jsonplus(dict(raw)).items():
         raw[key] = value
     configured = {key: raw.pop(key, None) for key in ('classes', 'data_root')}
     classes = configured['classes'] if classes is None else classes
     data_root = configured['data_root'] if data_root is None else data_root
-    other_data = False
+    in_code = class_list.SetInCode(raw, written, options)
+    classes, other_data = _given_classes(raw, classes, in_code), False
     if data_root is not None:
-        if classes is None and (Path(data_root) / 'classes.txt').is_file():
+        if classes is None and os.path.lexists(Path(data_root) / 'classes.txt'):
             classes = str(Path(data_root) / 'classes.txt')
-        other_data = _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')))
-    changed = _use_classes(raw, classes)
+        other_data = _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')), in_code)
+    changed = _use_classes(raw, classes, in_code)
     _refuse_two_of_a_kind(raw)
     _settle_hooks(raw)
     if changed:
         own = classes is None or classes is configured['classes']
-        taken = class_list.forget(raw, written, raw['CLASSES'], own, other_data)
+        taken = class_list.forget(raw, in_code, raw['CLASSES'], own, other_data)
         if taken and is_master():
             logger.info('other classes than the configuration was written for; left out, as of the former ones: %s',
                         ', '.join(taken))
@@ -100,9 +104,21 @@ def prepare(raw, classes=None, data_root=None, written=None):
     return changed
 
 
-def _use_classes(raw, classes):
+def _given_classes(raw, classes, in_code):
+    """The class list that was given, as an argument or by setting one in code; None where there is none."""
+    places = [('CLASSES',), *(('dataset', split, 'data_source', 'classes') for split in ('train', 'val'))]
+    for place in filter(in_code, places):
+        names = class_list.at(raw, place)
+        if classes is not None and _names(names) != _names(classes):
+            raise DatasetError(f'{".".join(place)} is set to {shown(names)}, and the classes that are given besides '
+                               f'are {shown(_names(classes))}; give the one or the other')
+        classes = names if classes is None else classes
+    return classes
+
+
+def _use_classes(raw, classes, in_code):
     sections = [section for split in ('train', 'val') if (section := _data_source(raw, split)) is not None]
-    known = _names(raw.get('CLASSES'))
+    known = in_code.written('CLASSES') if in_code(('CLASSES',)) else _names(raw.get('CLASSES'))
     if classes is None:
         classes = next((section['classes'] for section in sections if section.get('classes')), known)
     classes = _names(classes)
@@ -116,8 +132,13 @@ def _use_classes(raw, classes):
     head = (raw.get('model') or {}).get('decode_head')
     if not isinstance(head, dict):
         raise TrainingError(f'model.decode_head is {head!r}; expected a mapping, see a published configuration')
-    changed = known is not None and known != classes
-    if changed or head.get('num_classes') not in (len(classes), len(classes) + 1):
+    changed, fits = known is not None and known != classes, (len(classes), len(classes) + 1)
+    if in_code(('model', 'decode_head', 'num_classes')):
+        if head['num_classes'] not in fits:
+            raise TrainingError(f'model.decode_head.num_classes is {head["num_classes"]!r}; accepted with '
+                                f'{len(classes)} classes: {fits[0]}, or {fits[1]} for one output that is no class. '
+                                'Where it is not set, it follows from the classes')
+    elif changed or head.get('num_classes') not in fits:
         head['num_classes'] = len(classes)
         changed = True
     return changed
@@ -189,7 +210,7 @@ def confine(raw: dict, written: dict, base: str | None, options: dict | None = N
         TrainingError: the file names a place outside, or uploads; the message names the key. Or it has two best savers.
     """
     written = decode_jsonplus(deepcopy(written))
-    folder, said = raw['train']['work_dir'], _dotted(options or {})
+    folder, said = raw['train']['work_dir'], class_list.dotted(options or {})
     if base is not None and 'train.work_dir' not in said and folder == (written.get('train') or {}).get('work_dir'):
         _inside(folder, base, 'train.work_dir')
         if os.path.abspath(folder) == os.path.abspath(base):
@@ -214,15 +235,6 @@ def _hook_sections(raw: dict) -> list[tuple[str, dict]]:
             found.append(('.'.join(place), section))
     hooks = (raw.get('train') or {}).get('hooks') or []
     return found + [('.'.join(PLACES.get(hook.get('type'), ('train', 'hooks'))), hook) for hook in hooks]
-
-
-def _dotted(options: dict, above: str = '') -> set[str]:
-    """The keys of nested options, each with all that are above it: `{'a.b': {'c': 1}}` names a.b and a.b.c."""
-    keys = set()
-    for key, value in options.items():
-        keys.add(above + key)
-        keys |= _dotted(value, f'{above}{key}.') if isinstance(value, dict) else set()
-    return keys
 
 
 def _confine_section(section: dict, theirs: list, folder: str, name: str, said: set[str]) -> None:
@@ -356,8 +368,11 @@ def _merge_evaluation(raw):
     evaluation.setdefault('dataloader', {'batch_size_per_gpu': 1, 'workers_per_gpu': 0})
 
 
-def _use_data_root(raw, data_root, classes):
-    """Point the configuration's data sections at a folder; returns whether they meant another one."""
+def _use_data_root(raw, data_root, classes, in_code):
+    """Point the configuration's data sections at a folder; returns whether they meant another one.
+
+    What was set in code of a section counts before what the folder's layout says.
+    """
     dataset = raw.setdefault('dataset', {})
     meant = {split: replace_data_root(section, {'train': str(data_root)}) for split, section in dataset.items()
              if DATA_ROOT in json.dumps(section, default=str)}
@@ -370,11 +385,18 @@ def _use_data_root(raw, data_root, classes):
         if split == 'val' and dataset.get('val', {}) is None:
             continue  # null: not to be evaluated
         section = dataset.get(split) or {'type': 'SegDataset', 'ignore_index': 255}
+        theirs = section.get('data_source') or {}
+        said = [key for key in theirs if in_code(('dataset', split, 'data_source', key))]
+        if source is None and said:
+            raise DatasetError(f'{data_root} has no images and label maps for {split}: dataset.{split}.data_source.'
+                               f'{said[0]} would have no effect; leave it out, or add them')
         dataset[split] = section if source is not None or split == 'train' else None
         if source is None:
             continue
-        kept = {key: value for key, value in (section.get('data_source') or {}).items()
-                if key in ('palette', 'reduce_zero_label', 'raw_ids')}
+        if in_code(('dataset', split, 'ignore_index')):
+            del source['ignore_index']  # the section's own counts
+        kept = {key: value for key, value in theirs.items()
+                if key in said or key in ('palette', 'reduce_zero_label', 'raw_ids')}
         section['data_source'] = {**source, **kept}
     return True
 

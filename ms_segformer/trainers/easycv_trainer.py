@@ -172,7 +172,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         if isinstance(self._load_from, (str, os.PathLike)):
             raw['load_from'] = os.fspath(self._load_from)  # into the configuration of this run
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
-        self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written)
+        self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written,
+                                                 self._cfg_options)
         if not self._eval_data_given and (raw.get('dataset') or {}).get('val') is None:
             self._leave_out_evaluations(raw['evaluation'])
         schema.check_sections(raw, name)  # with the hooks where they belong

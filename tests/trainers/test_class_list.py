@@ -1,4 +1,5 @@
 """What of a configuration goes with its class list."""
+import shutil
 from copy import deepcopy
 
 import pytest
@@ -6,7 +7,9 @@ import torch
 from modelscope.trainers import build_trainer
 from tiny_run import CLASSES, shrink
 
+from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.trainers import configuration
+from ms_segformer.trainers.errors import TrainingError
 
 NEW = ['circle', 'square']
 
@@ -126,3 +129,35 @@ def test_a_list_of_the_same_length_gets_a_classifier_of_its_own(options, caplog,
             assert not torch.equal(other, learned), source
             assert '3 outputs for other classes); the classifier starts anew' in caplog.text
             caplog.clear()
+
+
+def test_what_an_option_says_stays_when_the_file_says_the_same():
+    options = {'model.decode_head.loss_decode.class_weight': [1.0, 2.0, 3.0]}
+    loss = prepared(old(), ['a', 'b', 'c'], old(), options=options)['model']['decode_head']['loss_decode']
+    assert loss['class_weight'] == [1.0, 2.0, 3.0]
+    assert 'class_weight' not in prepared(old(), ['a', 'b', 'c'], old())['model']['decode_head']['loss_decode']
+
+
+@pytest.mark.parametrize('number, said', [(7, r'num_classes is 7; accepted with 3 classes: 3, or 4 for one output'),
+                                          (172, 'num_classes is 172'), (4, None), (3, None)])
+def test_a_number_of_outputs_that_was_set_fits_the_classes(options, number, said):
+    arguments = {**options, 'cfg_options': {'model.decode_head.num_classes': number}}
+    if said is None:
+        assert build_trainer('easycv', arguments).bare_model.decode_head.conv_seg.out_channels == number
+        return
+    with pytest.raises(TrainingError, match=said):
+        build_trainer('easycv', arguments)
+
+
+@pytest.mark.parametrize('key', ['CLASSES', 'dataset.train.data_source.classes'])
+def test_classes_that_an_option_names_count_before_those_of_the_data(options, tiny_data, tmp_path, key):
+    folder = tmp_path / 'data'
+    shutil.copytree(tiny_data, folder)
+    (folder / 'classes.txt').write_text('one\ntwo\nthree\n')
+    arguments = {**options, 'data_root': str(folder), 'cfg_options': {key: ['a', 'b', 'c']}}
+    with pytest.raises(DatasetError, match=rf'{key} is set to .*a.*, and the classes that are given besides are .*sky'):
+        build_trainer('easycv', dict(arguments))
+    arguments['classes'] = None
+    trainer = build_trainer('easycv', arguments)
+    assert trainer.cfg.CLASSES == trainer.train_dataset.CLASSES == trainer.eval_dataset.CLASSES == ['a', 'b', 'c']
+    assert trainer.new_classes

@@ -1,5 +1,6 @@
 """What a configuration file may make the hooks write to, and how many checkpoints are kept."""
 import json
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -272,3 +273,33 @@ def test_what_somebody_s_hook_writes_is_below_the_work_directory(tiny_model_dir,
     assert result['train']['hooks'] == [{'type': 'SomebodysHook', key: f'{tmp_path}/a/b',
                                          'more': {key: [f'{tmp_path}/c']}, 'level': 'd'}]
     assert configuration.relocatable(result)['train']['hooks'] == raw['train']['hooks']
+
+
+@pytest.mark.parametrize('key, value, holds', [
+    ('img_suffix', '.jpg', lambda trainer: trainer.train_dataset.source.img_suffix == ['.jpg']),
+    ('ignore_index', 9, lambda trainer: trainer.train_dataset.source.ignore_index == 9),
+    ('split', 'half.txt', lambda trainer: len(trainer.train_dataset) == 2),
+])
+def test_options_of_the_data_count_before_what_the_folder_says(options, tmp_path, monkeypatch, key, value, holds):
+    (tmp_path / 'half.txt').write_text('000\n001\n')
+    monkeypatch.chdir(tmp_path)
+    arguments = {**options, 'cfg_options': {f'dataset.train.data_source.{key}': value}}
+    assert holds(build_trainer('easycv', arguments))
+
+
+def test_the_ignored_value_of_the_data_set_counts_before_what_the_folder_says(options):
+    trainer = build_trainer('easycv', {**options, 'cfg_options': {'dataset.train.ignore_index': 9}})
+    assert trainer.train_dataset.source.ignore_index == 9 and trainer.eval_dataset.source.ignore_index == 255
+
+
+def test_a_split_file_that_an_option_names_is_the_one_that_is_read(options):
+    with pytest.raises(DatasetError, match=r'nope\.txt does not exist'):
+        build_trainer('easycv', {**options, 'cfg_options': {'dataset.train.data_source.split': 'nope.txt'}})
+
+
+def test_options_of_a_split_that_the_folder_lacks_are_refused(options, tiny_data, tmp_path):
+    for part in ('images', 'annotations'):
+        shutil.copytree(tiny_data / part / 'train', tmp_path / 'data' / part / 'train')
+    with pytest.raises(DatasetError, match=r'for val: dataset\.val\.data_source\.img_suffix would have no effect'):
+        build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'data'),
+                                 'cfg_options': {'dataset.val.data_source.img_suffix': '.png'}})
