@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ..files import atomic_write
+from ..messages import one_line
 
 TIMEOUT_SECONDS = 30  # without a byte
 DEADLINE_SECONDS = 300  # for the whole transfer, redirects included: a server that drips could hold a reader for ever
@@ -66,10 +67,10 @@ def download(url: str, known: dict | None = None) -> Download | None:
         error.close()
         if error.code == 304 and known:
             return None
-        raise DownloadError(str(error)) from None
+        raise DownloadError(one_line(error)) from None
     except (http.client.HTTPException, OSError, ValueError) as error:
         deadline.check()
-        raise DownloadError(str(error)) from None
+        raise DownloadError(one_line(error)) from None
     version = _version(answer.headers, content)
     same = known and all(known.get(key) == version[key] for key in ('size', 'sha256'))
     return None if same else Download(content, version)
@@ -106,7 +107,7 @@ def download_file(url: str, path: str | os.PathLike, max_bytes: int,
             return size
     except (http.client.HTTPException, OSError, ValueError) as error:
         deadline.check()
-        raise DownloadError(str(error)) from None
+        raise DownloadError(one_line(error)) from None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..messages import one_line
 from .download import DownloadError, download, without_userinfo
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
     try:
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except (RuntimeError, TypeError) as error:  # of float8, for one
-        raise ImageError(f'a tensor of {tensor.dtype} that numpy cannot hold ({_one_line(error)}); expected uint8, or '
+        raise ImageError(f'a tensor of {tensor.dtype} that numpy cannot hold ({one_line(error)}); expected uint8, or '
                          'floats within 0–255 or 0–1') from None
 
 
@@ -248,11 +249,7 @@ def _damage_named(name: str) -> Iterator[None]:
 
 
 def _damaged(name: str, error: Exception) -> DamagedImageError:
-    return DamagedImageError(f'{name}: a truncated or damaged image ({_one_line(error)})')
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
+    return DamagedImageError(f'{name}: a truncated or damaged image ({one_line(error)})')
 
 
 @functools.cache

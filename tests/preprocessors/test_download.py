@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ms_segformer.preprocessors import download as module
-from ms_segformer.preprocessors.download import DownloadError, download, without_userinfo
+from ms_segformer.preprocessors.download import DownloadError, download, download_file, without_userinfo
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,6 +60,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def no_http(self):
         self.wfile.write(b'SSH-2.0-OpenSSH_9.2\r\n')
+
+    def raw(self):
+        self.wfile.write(b'\x1b[2J\x00 not HTTP \xff' + b'x' * 5000 + b'\r\n')
+
+    def bad_reason(self):
+        self.wfile.write(b'HTTP/1.0 500 \x1b[31mred\r\n\r\n')
+
+    def in_a_circle(self):
+        self.answer(('Location', '/in-a-circle'), code=302)
 
     def nothing(self):
         pass
@@ -122,6 +131,15 @@ def test_redirections_are_followed_within_http(server):
     for path in ('to-a-file', 'to-ftp'):
         with pytest.raises(DownloadError):
             download(f'{server}/{path}')
+
+
+@pytest.mark.parametrize('path', ['raw', 'bad-reason', 'in-a-circle'])
+def test_what_a_server_says_is_one_short_line_that_a_terminal_only_shows(server, tmp_path, path):
+    for fetch in (download, lambda url: download_file(url, tmp_path / 'file', 100)):
+        with pytest.raises(DownloadError) as caught:
+            fetch(f'{server}/{path}')
+        said = str(caught.value)
+        assert said.isprintable() and 3 < len(said) <= 300
 
 
 def test_a_password_is_sent_to_its_host_and_is_not_shown(server):

@@ -368,6 +368,14 @@ def test_a_pil_image_that_cannot_be_decoded_is_an_image_error(raised, rgb, monke
         load_image(image)
 
 
+def test_what_a_decoder_says_is_only_shown_by_a_terminal(rgb, monkeypatch):
+    image = Image.fromarray(rgb)
+    monkeypatch.setattr(image, 'load', lambda: fail(RuntimeError('\x1b[2J' * 5000)))
+    with pytest.raises(DamagedImageError, match=r'\\x1b\[2J') as caught:
+        load_image(image)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize('pillows', [100, 200])  # a warning above it, an error above twice as much
 @pytest.mark.filterwarnings('error')
 def test_pillow_has_no_say_in_the_size_of_a_tiff(pillows, rgb, monkeypatch):
