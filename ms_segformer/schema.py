@@ -150,7 +150,7 @@ _POLICIES = {'fixed': {}, 'poly': {'power': FACTOR, 'min_lr': FACTOR}, 'exp': {'
              'cosine': {'min_lr': FACTOR, 'min_lr_ratio': SHARE},
              'step': {'step': either(COUNT, several(COUNT)), 'gamma': FACTOR, 'min_lr': FACTOR}}
 _STEPS = {'cumulative_iters': COUNT, 'grad_clip': MAPPING, 'loss_keys': ANY}
-_PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys are patterns of names
+PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys are patterns of names
     **dict.fromkeys(('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'),
                     FACTOR), 'bypass_duplicate': FLAG}
 _MULTIPLIERS = Section({'lr_mult': FACTOR, 'decay_mult': FACTOR, 'weight_decay_mult': FACTOR}, 'refuse')
@@ -185,13 +185,13 @@ def _like_default(default: Any) -> Kind:
 
 def _paramwise(section: dict) -> dict:
     patterns = dict.fromkeys(section, _MULTIPLIERS)
-    return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), **_PARAMWISE}
+    return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), **PARAMWISE}
 
 
 _TRAIN = Section({
     'work_dir': TEXT, 'max_epochs': integer(0, 10 ** 9), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
     'optimizer': Section(_optimizer), 'optimizer_hook': Section(_STEPS, 'accept'), 'lr_scheduler': Section(_schedule),
-    'lr_scheduler_hook': ANY, 'hooks': Sections(Section({'type': TEXT}, 'accept')),
+    'lr_scheduler_hook': MAPPING, 'hooks': Sections(Section({'type': TEXT}, 'accept')),
     'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),
     'logging': Section({'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
                         'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}),

@@ -197,3 +197,8 @@ def test_the_options_of_the_published_card_are_known(raw):
     source = (Path(__file__).parent / 'cards' / 'card_finetune.py').read_text()
     options = ast.literal_eval(source[source.index('cfg_options = {') + len('cfg_options = '):source.index('}') + 1])
     assert schema.merged(raw, options)['train']['max_epochs'] == 31
+
+
+def test_the_hook_of_a_schedule_is_a_mapping(raw):
+    with pytest.raises(ConfigurationError, match='train.lr_scheduler_hook is 5; accepted: a mapping'):
+        schema.check_sections(schema.merged(raw, {'train.lr_scheduler_hook': 5}), 'configuration')

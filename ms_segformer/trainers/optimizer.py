@@ -1,9 +1,12 @@
 """The optimizer of a configuration, its parameters grouped by learning rate and weight decay.
 
-`paramwise_options` is honoured in both dialects a configuration may use:
+`paramwise_options` is honoured in all dialects a configuration may use:
 
 - `{'custom_keys': {'head': {'lr_mult': 10.0}, 'norm': {'decay_mult': 0.0}}}`: the first key that occurs in a
   parameter's name decides; longer keys come first, keys of one length in alphabetical order (mmcv's rule).
+- `bias_lr_mult`, `bias_decay_mult`, `norm_decay_mult`, `dwconv_decay_mult`: mmcv's factors by the kind of layer, for
+  parameters that no custom key decides about. (Its `dcn_offset_lr_mult` and `bypass_duplicate` have nothing to act on:
+  there is no deformable convolution, and every parameter comes once.)
 - `{'(bn|norm)': {'weight_decay_mult': 0.0}}`: regular expressions, all that match apply (EasyCV's rule).
 
 The original dropped `custom_keys` without a word, so its head trained at a tenth of the rate its configuration asks
@@ -17,8 +20,11 @@ from typing import Any
 import torch
 
 from ..config import nearest, shown
+from ..schema import PARAMWISE
 from .errors import TrainingError
 
+_NORMS = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.instancenorm._InstanceNorm, torch.nn.GroupNorm,
+          torch.nn.LayerNorm)
 # SparseAdam takes sparse gradients only, and LBFGS evaluates the loss itself.
 OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items()
               if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
@@ -43,7 +49,8 @@ def parameter_groups(model, lr, weight_decay, paramwise_options=None):
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate, decay = _multiplied(name, lr, weight_decay, paramwise_options or {})
+        layer = model.get_submodule(name.rpartition('.')[0])
+        rate, decay = _multiplied(name, layer, lr, weight_decay, paramwise_options or {})
         group = groups.setdefault((rate, decay), {'params': [], 'names': [], 'lr': rate, 'weight_decay': decay})
         group['params'].append(parameter)
         group['names'].append(name)
@@ -53,15 +60,17 @@ def parameter_groups(model, lr, weight_decay, paramwise_options=None):
     return list(groups.values())
 
 
-def _multiplied(name, lr, weight_decay, options):
+def _multiplied(name, layer, lr, weight_decay, options):
     custom = options.get('custom_keys') or {}
     chosen = []
     for key in sorted(sorted(custom), key=len, reverse=True):
         if key in name:
             chosen.append(custom[key])
             break
+    else:
+        chosen.append(_of_its_kind(name, layer, options))
     for pattern, multipliers in options.items():
-        if pattern not in ('custom_keys', 'bias_lr_mult', 'norm_decay_mult') and _matches(pattern, name):
+        if pattern != 'custom_keys' and pattern not in PARAMWISE and _matches(pattern, name):
             chosen.append(multipliers)
     for multipliers in chosen:
         for key, factor in multipliers.items():
@@ -73,6 +82,21 @@ def _multiplied(name, lr, weight_decay, options):
                 raise TrainingError(f'train.optimizer.paramwise_options: unknown multiplier "{key}"; known: lr_mult, '
                                     'decay_mult')
     return lr, weight_decay
+
+
+def _of_its_kind(name, layer, options):
+    """mmcv's multipliers for a parameter by the layer that it belongs to."""
+    bias = name.rpartition('.')[2] == 'bias'
+    if isinstance(layer, _NORMS):
+        return {'decay_mult': _factor(options, 'norm_decay_mult')}
+    found = {'lr_mult': _factor(options, 'bias_lr_mult')} if bias else {}
+    if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == layer.groups:
+        return {**found, 'decay_mult': _factor(options, 'dwconv_decay_mult')}
+    return {**found, 'decay_mult': _factor(options, 'bias_decay_mult')} if bias else found
+
+
+def _factor(options, key):
+    return 1.0 if options.get(key) is None else options[key]
 
 
 def _matches(pattern, name):

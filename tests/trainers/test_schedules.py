@@ -101,6 +101,19 @@ def test_the_longest_key_decides_and_easycv_s_regular_expressions_add_up():
     assert found['norm.weight'] == (1.0, 0.0) and found['norm.bias'] == (2.0, 0.0)
 
 
+def test_mmcv_s_factors_by_the_kind_of_layer():
+    net = torch.nn.Sequential()
+    net.norm, net.dwconv = torch.nn.LayerNorm(2), torch.nn.Conv2d(2, 2, 1, groups=2)
+    net.conv, net.head = torch.nn.Conv2d(2, 2, 1), torch.nn.Linear(2, 2)
+    options = {'bias_lr_mult': 2.0, 'bias_decay_mult': 3.0, 'norm_decay_mult': 0.0, 'dwconv_decay_mult': 5.0,
+               'dcn_offset_lr_mult': 9.0, 'bypass_duplicate': True, 'custom_keys': {'head': {'lr_mult': 10.0}}}
+    found = {name: (group['lr'], group['weight_decay']) for group in parameter_groups(net, 1.0, 1.0, options)
+             for name in group['names']}
+    assert found == {
+        'norm.weight': (1.0, 0.0), 'norm.bias': (1.0, 0.0), 'dwconv.weight': (1.0, 5.0), 'dwconv.bias': (2.0, 5.0),
+        'conv.weight': (1.0, 1.0), 'conv.bias': (2.0, 3.0), 'head.weight': (10.0, 1.0), 'head.bias': (10.0, 1.0)}
+
+
 def test_optimizers_are_torch_s_by_name(model):
     assert isinstance(build_optimizer({'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}, model), torch.optim.SGD)
     with pytest.raises(TrainingError, match='AdamW does not take these arguments .*momentum'):
