@@ -1,17 +1,20 @@
 """The `ms-segformer` command. Each sub-command is a module of this package, imported in full only when it runs."""
-import importlib
+import importlib.util
 import logging
 import os
 import re
 import sys
 from contextlib import contextmanager
 
+from ms_segformer.autoload import DISABLE_VARIABLE, disabled
 from ms_segformer.cli.arguments import Parser
 from ms_segformer.version import __version__
 
 COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
 # Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.
 QUIET = ('predict', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info')
+# Commands that have ModelScope build a model.
+OPENING = ('predict', 'train', 'eval', 'verify', 'export')
 
 
 def build_parser():
@@ -34,6 +37,7 @@ def main(argv=None):
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
     try:
         with _held_back_messages(args.command in QUIET and not args.verbose):
+            _check_who_serves(args.command)
             return _module(args.command).run(args)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
@@ -46,6 +50,13 @@ def main(argv=None):
             raise
         print(f'error: {_text(error)}', file=sys.stderr)
         return 1
+
+
+def _check_who_serves(command):
+    """Refuse what would make ModelScope look for EasyCV, which it would have pip install."""
+    if command in OPENING and disabled() and importlib.util.find_spec('easycv') is None:
+        raise ValueError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not installed; '
+                         f'unset it for ms-segformer {command}')
 
 
 def _text(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 import os
 import subprocess
 import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,21 @@ def test_wrong_usage_is_exit_code_2(capsys):
             main(wrong)
         said = capsys.readouterr().err
         assert done.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
+
+
+@pytest.mark.parametrize('words', [['predict', 'a.jpg', '--model', 'demo'], ['export', 'demo', '-o', 'out']])
+def test_a_command_that_would_have_modelscope_install_easycv_is_refused(words, monkeypatch, capsys):
+    monkeypatch.setenv('MS_SEGFORMER_DISABLE', '1')
+    monkeypatch.setitem(sys.modules, 'easycv', None)
+    monkeypatch.setattr(f'ms_segformer.cli.{words[0]}.run', lambda args: 0)
+    assert main(words) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: MS_SEGFORMER_DISABLE is set')
+    assert line.endswith(f'unset it for ms-segformer {words[0]}')
+    installed = types.ModuleType('easycv')
+    installed.__spec__ = ModuleSpec('easycv', None)
+    monkeypatch.setitem(sys.modules, 'easycv', installed)
+    assert main(words) == 0
 
 
 def test_modelscope_is_heard_again_after_a_quiet_command(tmp_path):
