@@ -54,9 +54,10 @@ def add_arguments(parser):
 def run(args: Namespace) -> int:
     from ms_segformer.metainfo import DEMO, DEMO_NOTE
     from ms_segformer.results import Manifest, find_input, make_plan
-    inputs = [find_input(location) for location in _expand(args.images, args.quiet)]
-    if all(each.missing for each in inputs):
-        raise FileNotFoundError('\nerror: '.join(f'{each.name}: no such file' for each in inputs))
+    locations, empty = _expand(args.images, args.quiet)
+    inputs = [find_input(location) for location in locations]
+    if all(each.refusal for each in inputs):
+        raise ValueError('\nerror: '.join([*empty, *(each.refusal for each in inputs)]))
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = _open(args)
@@ -71,10 +72,10 @@ def run(args: Namespace) -> int:
         _segment(args, segmenter, manifest, task, jobs)
         seconds = time.monotonic() - start
         manifest.compact(job.input.key for job in jobs)
-    _say_failures(jobs)
+    _say_failures(jobs, empty)
     if not args.quiet:
         _summarise(jobs, seconds)
-    return 1 if any(job.state.startswith('failed') for job in jobs) else 0
+    return 1 if empty or any(job.state.startswith('failed') for job in jobs) else 0
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
@@ -208,7 +209,9 @@ def _say(text: str, stream=None) -> None:
     print(text.encode(encoding, 'backslashreplace').decode(encoding), file=stream)
 
 
-def _say_failures(jobs: list['Job']) -> None:
+def _say_failures(jobs: list['Job'], empty: list[str]) -> None:
+    for error in empty:
+        _say(f'error: {error}', sys.stderr)
     for job in jobs:
         if job.error:
             before = ' (in an earlier run; --retry-failed tries again)' if job.state == 'failed before' else ''
@@ -226,31 +229,34 @@ def _summarise(jobs: list['Job'], seconds: float) -> None:
              + (f'; {failed} failed' if failed else ''), sys.stderr)
 
 
-def _expand(items: Iterable[str], quiet: bool = False) -> list[str]:
+def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[str]]:
     """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given.
 
     Results of earlier runs that lie in a folder or match a pattern are not images to segment, which is said.
+
+    Returns:
+        The paths; and what is wrong with folders and patterns that give none.
     """
     import glob
 
-    from ms_segformer.preprocessors.image import ImageError, image_files
+    from ms_segformer.preprocessors.image import image_files
     from ms_segformer.results import OwnOutputs
     results = OwnOutputs()
-    found, left_out = {}, 0
+    found, empty, left_out = {}, [], 0
     for item in items:
         if os.path.isdir(item):
-            seen, nothing = image_files(item), ImageError(f'{item}: no images in this folder')
+            seen, nothing = image_files(item), f'{item}: no images in this folder'
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
             seen = sorted(glob.glob(item, recursive=True))
-            nothing = FileNotFoundError(f'{item}: nothing matches this pattern')
+            nothing = f'{item}: nothing matches this pattern'
         else:
             found[item] = None
             continue
         inside = [path for path in seen if path not in results]
         left_out += len(seen) - len(inside)
         if not inside:
-            raise nothing if not seen else ImageError(f'{item}: holds nothing but results of earlier runs')
+            empty.append(f'{item}: holds nothing but results of earlier runs' if seen else nothing)
         found.update(dict.fromkeys(inside))
     if left_out and not quiet:
         print(f'note: {left_out} results of earlier runs are not taken for images', file=sys.stderr)
-    return list(found)
+    return list(found), empty

@@ -176,23 +176,40 @@ def _from_location(location: str, max_pixels: int) -> np.ndarray:
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """Open a file for reading whose content is there: not a pipe, a socket, a terminal or another device.
+    """Open a file for reading whose content is there; see `check_regular`.
 
     Raises:
         FileNotFoundError: the path does not exist.
         ImageError: it is no regular file, or cannot be opened.
     """
+    check_regular(path)  # first, because to open a pipe waits for a writer
+    with _path_named(path):
+        return open(path, 'rb')
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Make sure, without opening it, that a path leads to a file: not a pipe, a socket, a terminal or another device.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ImageError: it is no regular file, or no path that the system takes.
+    """
+    with _path_named(path):
+        mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise ImageError(f'{path}: a directory, not an image' if stat.S_ISDIR(mode) else f'{path}: a pipe, socket, '
+                         'terminal or other device, not a file; save the image to a file first')
+
+
+@contextmanager
+def _path_named(path: str | os.PathLike) -> Iterator[None]:
+    """Inside it, what the system says of a path becomes this module's errors."""
     try:
-        mode = os.stat(path).st_mode  # first, because to open a pipe waits for a writer
-        file = open(path, 'rb') if stat.S_ISREG(mode) else None
+        yield
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: no such file') from None
     except (OSError, ValueError) as error:  # the latter for a zero byte in the name
         raise ImageError(f'{path}: cannot be opened ({getattr(error, "strerror", error)})') from None
-    if file is None:
-        raise ImageError(f'{path}: a directory, not an image' if stat.S_ISDIR(mode) else f'{path}: a pipe, socket, '
-                         'terminal or other device, not a file; save the image to a file first')
-    return file
 
 
 def _decode(file, name, max_pixels):

@@ -2,14 +2,13 @@
 import hashlib
 import os
 import re
-import stat
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..preprocessors.download import DownloadError, download, without_userinfo
-from ..preprocessors.image import ImageError
+from ..preprocessors.image import ImageError, check_regular
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
 
@@ -26,7 +25,7 @@ class Input:
         version: size and mtime_ns of a file, and for a link what it leads to; None for what has none before it is
             read.
         file: (device, inode) of a file, None for anything else.
-        missing: no such file.
+        refusal: why it can be no image, as far as that is seen without opening it; else None.
     """
 
     location: str
@@ -34,7 +33,7 @@ class Input:
     key: str
     version: dict | None = None
     file: tuple | None = None
-    missing: bool = False
+    refusal: str | None = None
 
     @cached_property
     def place(self) -> tuple[str, ...]:
@@ -92,13 +91,10 @@ def find_input(location: str) -> Input:
     path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
     key = _key_of_path(path)
     try:
+        check_regular(path)
         status = os.stat(path)
-    except FileNotFoundError:
-        return Input(location, 'path', key, missing=True)
-    except (OSError, ValueError):  # its reading says what is wrong
-        return Input(location, 'path', key)
-    if not stat.S_ISREG(status.st_mode):
-        return Input(location, 'path', key)
+    except (ImageError, OSError) as error:
+        return Input(location, 'path', key, refusal=str(error))
     version = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
     real = os.path.realpath(path)
     if real != key:  # a link that leads to another file later is another image

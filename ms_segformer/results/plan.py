@@ -170,7 +170,7 @@ def _refuse_inputs(job: Job, folder: str, files: dict[tuple, Input]) -> None:
 
 def _decide(job: Job, manifest: Manifest, run: Run) -> None:
     asked = [job.outputs[kind] for kind in run.save]
-    error = f'{job.input.name}: no such file' if job.input.missing else obstacle(job, asked, manifest, run)
+    error = job.input.refusal or obstacle(job, asked, manifest, run)
     if error:
         job.fail(error)
         return

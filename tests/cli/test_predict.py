@@ -192,6 +192,27 @@ def test_a_gpu_that_is_asked_for_and_missing_is_said(photos, predict, caplog, de
     assert ('sees no CUDA device; the CPU is used' in caplog.text) is said
 
 
+@pytest.mark.parametrize('name, said', [
+    ('/dev/null', 'a pipe, socket, terminal or other device'), ('photos/a.jpg/x.jpg', 'Not a directory'),
+    ('x' * 5000, 'File name too long'), ('nowhere.jpg', 'no such file'), ('nope*.jpg', 'nothing matches this pattern'),
+    ('empty', 'no images in this folder')])
+def test_what_can_be_no_image_is_said_before_a_model_is_opened(photos, predict, tmp_path, capsys, monkeypatch, name,
+                                                               said):
+    (tmp_path / 'empty').mkdir()
+    monkeypatch.setattr('ms_segformer.cli.predict._open', lambda args: pytest.fail('opens a model'))
+    assert predict(name) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: {name}: ') and said in line
+
+
+def test_a_pattern_or_a_folder_without_images_fails_alone(photos, predict, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert predict(photos / 'a.jpg', 'nope*.jpg', 'empty') == 1
+    said = capsys.readouterr().err
+    assert 'error: nope*.jpg: nothing matches' in said and 'error: empty: no images' in said
+    assert (tmp_path / 'out' / 'photos' / 'a_labels.png').exists()
+
+
 def test_a_bad_image_fails_alone(photos, predict, tmp_path, capsys):
     (photos / 'broken.jpg').write_bytes(b'nothing')
     assert predict(photos / 'a.jpg', photos / 'broken.jpg', 'nowhere.jpg', save=None) == 1

@@ -72,10 +72,10 @@ def test_a_link_that_leads_elsewhere_later_is_another_version(tmp_path):
 
 def test_what_is_no_file_has_no_version(tmp_path):
     os.mkfifo(tmp_path / 'pipe.jpg')
-    assert find_input(str(tmp_path / 'nowhere.jpg')).missing
+    assert find_input(str(tmp_path / 'nowhere.jpg')).refusal == f'{tmp_path}/nowhere.jpg: no such file'
     for name in ('pipe.jpg', 'x' * 300, 'a\0.jpg'):
         found = find_input(f'{tmp_path}/{name}')
-        assert not found.missing and found.version is None and found.file is None
+        assert 'no such file' not in (found.refusal or '') and found.version is None and found.file is None
 
 
 def test_a_data_url_is_known_by_its_digest():
