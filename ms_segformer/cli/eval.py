@@ -81,12 +81,12 @@ def open_data(args, settings):
     """
     from ms_segformer.datasets import coco_stuff
     from ms_segformer.datasets.errors import DatasetError
-    from ms_segformer.datasets.layout import find_data_sources
+    from ms_segformer.datasets.layout import find_data_sources, names_classes, say_that_ids_are_taken_as_they_are
     from ms_segformer.datasets.seg_dataset import SegDataset
     from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes
     from ms_segformer.trainers.evaluation import test_pipeline
     classes = list(settings.classes)
-    named = _names_classes(args.data)
+    named = names_classes(args.data)
     sections = find_data_sources(args.data, None if named else classes)
     if args.split not in sections:
         raise DatasetError(f'{args.data} has no split "{args.split}"; it has {", ".join(sections)}')
@@ -103,8 +103,8 @@ def open_data(args, settings):
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
     _check_ids(dataset.source, args.data)
-    if not named and not converted and not dataset.source.official:
-        _say_that_ids_are_taken_as_they_are(args.data, classes)
+    if not named:
+        say_that_ids_are_taken_as_they_are(dataset.source, args.data)
     return _First(dataset, args.limit) if args.limit else dataset
 
 
@@ -118,21 +118,6 @@ def _check_ids(source, data):
             f'the label maps of {data} do not fit the model: {first} and others hold the values {values}; its {count} '
             f'classes are 0-{count - 1}, and 255 is "not labelled". A model is evaluated on data of its own classes. '
             f'{source.hint(found)}')
-
-
-def _say_that_ids_are_taken_as_they_are(data, classes):
-    import logging
-    import os
-    logging.getLogger('ms_segformer').warning(
-        "%s names no classes: the values in its label maps are taken as the ids of the model's %d classes (0 %s, …). "
-        'If they mean others, write the names into %s, one a line', data, len(classes), classes[0],
-        os.path.join(data, 'classes.txt'))
-
-
-def _names_classes(data):
-    import os
-    return os.path.isfile(data) or any(os.path.isfile(os.path.join(data, name))
-                                       for name in ('configuration.json', 'classes.txt'))
 
 
 class _First:

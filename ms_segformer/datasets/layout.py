@@ -1,10 +1,13 @@
 """Find the splits of a data set: in a configuration's sections, or in the folders of a directory."""
+import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from .errors import DatasetError
 from .sources import CONVERTED_SUFFIX, read_classes
 
+logger = logging.getLogger('ms_segformer')
 SPLITS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -116,10 +119,31 @@ def _has_file(folder, suffix):
 def _classes(root, classes, converted):
     if classes is not None:
         return read_classes(classes)
-    if (root / 'classes.txt').is_file():
+    if os.path.lexists(root / 'classes.txt'):
         return read_classes(root / 'classes.txt')
     if converted:
         from .coco_stuff import CLASSES
         return list(CLASSES)
     raise DatasetError(f'the classes of {root} are not known: write their names, one per line, into '
                        f'{root / "classes.txt"} or name such a file with --classes')
+
+
+def names_classes(path: str | os.PathLike) -> bool:
+    """Whether a configuration file, a model directory or a folder with data says itself which classes it has."""
+    return os.path.isfile(path) or any(os.path.lexists(os.path.join(path, name))
+                                       for name in ('configuration.json', 'classes.txt'))
+
+
+def say_that_ids_are_taken_as_they_are(source: Any, path: str | os.PathLike) -> None:
+    """Warn that values in label maps are taken as the ids of a model's classes, unless they are COCO-Stuff's for sure.
+
+    Args:
+        source: a data source with the model's classes.
+        path: its folder, which names no classes.
+    """
+    if source.official or CONVERTED_SUFFIX in source.label_suffix:
+        return
+    logger.warning(
+        "%s names no classes: the values in its label maps are taken as the ids of the model's %d classes (0 %s, …). "
+        'If they mean others, write the names into %s, one a line', path, len(source.CLASSES), source.CLASSES[0],
+        os.path.join(path, 'classes.txt'))

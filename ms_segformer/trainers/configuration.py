@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from ..config import decode_jsonplus, shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError
-from ..datasets.layout import find_data_sources
+from ..datasets.layout import find_data_sources, names_classes
 from ..metainfo import METRIC, TASK
 from . import class_list
 from .errors import TrainingError
@@ -33,6 +34,20 @@ PLACES = {  # of hooks that a configuration may name in train.hooks
 # How the name of a key ends that says where to write.
 _A_PATH = re.compile(r'(dir|path|file|folder|root)(_?name)?$|(^|_)(out|output|log|save_to)$')
 _BELOW_ANOTHER = ('output_sub_dir', 'save_file_name')  # of `save_dir`
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` found out.
+
+    Attributes:
+        new_classes: the class list differs from the one that the configuration's weights were made for.
+        unnamed: the folder whose label maps are taken to hold ids of the configuration's classes, for nothing names
+            theirs; None where their classes are known.
+    """
+
+    new_classes: bool
+    unnamed: str | os.PathLike | None
 
 
 def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None) -> None:
@@ -73,7 +88,7 @@ def prepare(raw, classes=None, data_root=None, written=None, options=None):
         options: `cfg_options`; what they name was set in code though it is the same as in the file.
 
     Returns:
-        Whether the class list differs from the one the configuration's weights were made for.
+        `Prepared`.
 
     Raises:
         DatasetError: the folder or the class list cannot be used, or two class lists were given.
@@ -101,7 +116,7 @@ def prepare(raw, classes=None, data_root=None, written=None, options=None):
             logger.info('other classes than the configuration was written for; left out, as of the former ones: %s',
                         ', '.join(taken))
     _merge_evaluation(raw)
-    return changed
+    return Prepared(changed, data_root if other_data and classes is None and not names_classes(data_root) else None)
 
 
 def _given_classes(raw, classes, in_code):

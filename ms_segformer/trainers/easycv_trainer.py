@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 from .. import hub, plugin, schema
 from ..config import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
+from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..files import atomic_write
@@ -112,7 +113,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._resume = checkpoint_path if checkpoint_path is not None else resume
         self._amp, self._ema_decay = 'fp16' if use_fp16 and amp is None else amp, ema
         self._work_dir, self._keep_checkpoints = work_dir, keep_checkpoints
-        self._eval_data_given = eval_dataset is not None
+        self._train_data_given, self._eval_data_given = train_dataset is not None, eval_dataset is not None
         self._cfg_file = cfg_file
         if kwargs.get('max_epochs', 0) is None:
             del kwargs['max_epochs']  # ModelScope would take it for the number
@@ -141,6 +142,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.bare_model.to(self.device)
         if self.train_dataset is not None and hasattr(self.train_dataset, 'set_seed'):
             self.train_dataset.set_seed(seed)
+        if self._unnamed is not None and not self._train_data_given and is_master():
+            say_that_ids_are_taken_as_they_are(self.train_dataset.source, self._unnamed)
         if self._dist:  # the same start everywhere, other draws of dropout in every process
             torch.manual_seed(seed + self.rank)
 
@@ -172,8 +175,8 @@ class EasyCVTrainer(EpochBasedTrainer):
         if isinstance(self._load_from, (str, os.PathLike)):
             raw['load_from'] = os.fspath(self._load_from)  # into the configuration of this run
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
-        self.new_classes = configuration.prepare(raw, self._classes, self._data_root, written,
-                                                 self._cfg_options)
+        prepared = configuration.prepare(raw, self._classes, self._data_root, written, self._cfg_options)
+        self.new_classes, self._unnamed = prepared.new_classes, prepared.unnamed
         if not self._eval_data_given and (raw.get('dataset') or {}).get('val') is None:
             self._leave_out_evaluations(raw['evaluation'])
         schema.check_sections(raw, name)  # with the hooks where they belong

@@ -303,3 +303,21 @@ def test_options_of_a_split_that_the_folder_lacks_are_refused(options, tiny_data
     with pytest.raises(DatasetError, match=r'for val: dataset\.val\.data_source\.img_suffix would have no effect'):
         build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'data'),
                                  'cfg_options': {'dataset.val.data_source.img_suffix': '.png'}})
+
+
+@pytest.mark.parametrize('make', [Path.mkdir, lambda path: path.symlink_to('gone')])
+def test_class_names_that_are_no_file_are_an_error(options, tiny_data, tmp_path, make):
+    shutil.copytree(tiny_data, tmp_path / 'data')
+    make(tmp_path / 'data' / 'classes.txt')
+    with pytest.raises(DatasetError, match='not a regular file|a file that does not exist'):
+        build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'data'), 'classes': None})
+    with pytest.raises(DatasetError, match='not a regular file|a file that does not exist'):
+        find_data_sources(tmp_path / 'data')
+
+
+def test_values_that_are_taken_for_the_model_s_ids_are_warned_of(options, tiny_data, caplog):
+    build_trainer('easycv', dict(options))
+    assert 'names no classes' not in caplog.text
+    build_trainer('easycv', {**options, 'classes': None})
+    assert f"{tiny_data} names no classes: the values in its label maps are taken as the ids of the model's 171" in (
+        caplog.text)
