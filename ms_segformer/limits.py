@@ -3,6 +3,7 @@
 All are far above what SegFormer is used with and below what stops a machine, so that a mistyped number is an error
 with that number in it, at once, and not an allocation of gigabytes.
 """
+import operator
 
 # --- the network -----------------------------------------------------------------------------------------------------
 PARAMETERS = 200_000_000  # B5 has 85 million; these take 0.8 GB in float32, and four times that while AdamW trains them
@@ -32,6 +33,16 @@ LOSS_WEIGHT = 1e6  # of the loss, or of a class in it
 BATCH = 4096  # images in a batch of a process
 WORKERS = 256  # loading processes of a process
 LARGEST_SEED = 2 ** 32 - 1  # numpy's
+
+
+def as_integer(value: object) -> int | None:
+    """An integer, numpy's among them, as an `int`; None for anything else, which True and False are."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def check_windows(crop: tuple[int, int], stride: tuple[int, int]) -> None:

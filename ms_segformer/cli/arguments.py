@@ -14,6 +14,7 @@ from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
 MODES = ('whole', 'slide')
 LARGEST_SCALE = 10.0  # of `eval --scales`
+LONGEST_NUMBER = 18  # digits; what has more is a mistake, and Python may refuse to read it
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,7 +80,7 @@ def seed(text: str) -> int:
 
 def device(text: str) -> str:
     """A device as ModelScope names it: `cpu`, `gpu`, `cuda` or `cuda:N`."""
-    if not re.fullmatch(r'(cpu|gpu|cuda|xpu)(:\d+)?', text.lower()):
+    if not re.fullmatch(r'(cpu|gpu|cuda)(:[0-9]{1,3})?', text.lower()):
         raise argparse.ArgumentTypeError(f'{text!r} is no device; accepted: cpu, gpu, cuda, or cuda:N for the GPU N')
     return text.lower()
 
@@ -106,6 +107,8 @@ def input_folder(text: str) -> str:
 
 def output_folder(text: str) -> str:
     """A folder that is there or can be made."""
+    if not text:
+        raise argparse.ArgumentTypeError('an empty text is no folder; name a folder to write to')
     there = text
     while there and not os.path.lexists(there):
         there = os.path.dirname(there.rstrip(os.sep))
@@ -126,8 +129,9 @@ def output_file(text: str) -> str:
 
 def _whole(text: str, least: int, what: str = '') -> int:
     digits = text.removeprefix('-')
-    if not (digits.isdecimal() and int(text) >= least):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least {least}{what and " "}{what}')
+    if not (digits.isdecimal() and len(digits) <= LONGEST_NUMBER and int(text) >= least):
+        shown = text if len(text) <= 20 else f'{text[:20]}…'
+        raise argparse.ArgumentTypeError(f'{shown!r} is not a whole number of at least {least}{what and " "}{what}')
     return int(text)
 
 

@@ -86,7 +86,7 @@ def _open(args: Namespace) -> 'SegformerPipeline':
     folder = model_directory(args.model)
     read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
     from modelscope.pipelines import pipeline
-    device = {None: 'gpu', 'gpu': 'cuda'}.get(args.device, args.device)  # one that is asked for by name is missed
+    device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
     return pipeline(TASK, folder, device=device, engine=args.engine, precision=args.precision)
 
 

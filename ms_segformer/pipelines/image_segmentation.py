@@ -17,7 +17,8 @@ from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 
 from ..config import read_configuration
-from ..limits import check_windows
+from ..limits import as_integer, check_windows
+from ..messages import one_line
 from ..metainfo import PIPELINE, TASK
 from ..postprocess import masks, segment
 from ..preprocessors.download import Interruption, without_userinfo
@@ -81,7 +82,7 @@ class SegformerPipeline(Pipeline):
             settings=self.settings.preprocess), device=device, **kwargs)
         # On a CPU a batch takes as long per image, and one by one no result can depend on its company.
         self._share_runs = self.device.type != 'cpu'
-        if self.device.type == 'cpu' and device not in ('cpu', 'gpu'):
+        if self.device.type == 'cpu' and device != 'gpu' and not device.lower().startswith('cpu'):
             logger.warning("device %r was asked for, but torch %s sees no CUDA device; the CPU is used (device='cpu' "
                            'says so without this warning)', device, torch.__version__)
         self._engine_request = engine, precision
@@ -136,7 +137,8 @@ class SegformerPipeline(Pipeline):
             TypeError: there is no such argument.
         """
         _refuse_unknown(kwargs, 'a call of the pipeline', *_parameters(SegformerPipeline.__call__))
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        images_at_once = 1 if batch_size is None else as_integer(batch_size) or 0
+        if images_at_once < 1:
             raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
@@ -144,7 +146,7 @@ class SegformerPipeline(Pipeline):
                           with_image)
         if not _is_many(input):
             return self._segment([self._prepare(input, options)], options)[0]
-        results = self._stream(input, batch_size or 1, options)
+        results = self._stream(input, images_at_once, options)
         return list(results) if isinstance(input, (list, tuple)) else results
 
     def prepare_model(self):
@@ -276,9 +278,11 @@ def _refuse_unknown(arguments, what, *known):
 
 def _pair(name, value):
     """One number for both sides, or (height, width)."""
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f'{name} is {value!r}; accepted: (height, width) in pixels')
+    given = value.tolist() if isinstance(value, np.ndarray) else value
+    sides = given if isinstance(given, (tuple, list)) else (given, given)
+    pair = tuple(as_integer(side) or 0 for side in sides)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f'{name} is {one_line(repr(value))}; accepted: (height, width) in pixels')
     return pair
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..limits import as_integer
 from ..messages import one_line
 from .download import DownloadError, download, without_userinfo
 
@@ -114,7 +115,7 @@ def check_reading(channel_order: str, max_pixels: int) -> None:
     """Raise `ImageError` unless `load_image` takes these."""
     if channel_order not in ('RGB', 'BGR'):
         raise ImageError(f"channel_order is {channel_order!r}; accepted: 'RGB' or 'BGR'")
-    if not isinstance(max_pixels, int) or max_pixels < 1:
+    if (as_integer(max_pixels) or 0) < 1:
         raise ImageError(f'max_pixels is {max_pixels!r}; accepted: a positive integer')
 
 

@@ -35,6 +35,8 @@ EVAL = ['eval', '--model', 'demo', '--data', '.']
 USAGE = {  # command line: what is said
     (*PREDICT, '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
     (*PREDICT, '--device', 'cuda:'): f"--device: 'cuda:' {DEVICE}",
+    (*PREDICT, '--device', 'xpu'): f"--device: 'xpu' {DEVICE}",
+    (*PREDICT, '--device', 'cuda:99999999999999999999'): f"--device: 'cuda:99999999999999999999' {DEVICE}",
     (*EVAL, '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
     ('train', 'demo', '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
     (*PREDICT, '--engine', 'torhc'):
@@ -49,6 +51,9 @@ USAGE = {  # command line: what is said
     (*PREDICT, '--min-share', 'few'): "--min-share: 'few' is not a share in percent, 0 to 100",
     (*PREDICT, '--batch-size', '0'): "--batch-size: '0' is not a whole number of at least 1",
     (*PREDICT, '--batch-size', 'two'): "--batch-size: 'two' is not a whole number of at least 1",
+    (*PREDICT, '--batch-size', '9' * 5000): f"--batch-size: '{'9' * 20}…' is not a whole number of at least 1",
+    (*PREDICT, '--max-pixels', '9' * 20): f"--max-pixels: '{'9' * 20}' is not a whole number of at least 1",
+    (*PREDICT, '-o', ''): '-o/--output: an empty text is no folder; name a folder to write to',
     (*PREDICT, '-o', 'a-file'): '-o/--output: a-file is not a folder; name a folder to write to',
     (*PREDICT, '-o', 'a-file/sub/folder'): '-o/--output: a-file is not a folder; name a folder to write to',
     (*PREDICT, '-o', 'a-link'): '-o/--output: a-link is not a folder; name a folder to write to',

@@ -190,6 +190,7 @@ def test_equal_names_of_two_runs_do_not_collide(photos, predict, tmp_path, monke
 def test_a_gpu_that_is_asked_for_and_missing_is_said(photos, predict, caplog, device, said):
     assert predict(photos / 'a.jpg', *device) == 0
     assert ('sees no CUDA device; the CPU is used' in caplog.text) is said
+    assert ("device 'gpu" in caplog.text) is said, 'under the name that was given'
 
 
 @pytest.mark.parametrize('name, said', [

@@ -234,6 +234,25 @@ def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
         pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='tpu')
 
 
+def test_numpy_s_integers_are_integers(tiny):
+    images = random_images([(40, 60)] * 3)
+    for one, other in zip(tiny(images, batch_size=np.uint8(200), max_pixels=np.int64(2400)), tiny(images), strict=True):
+        same(one, other)
+    plain = tiny(images[0], mode='slide', crop_size=(64, 64), stride=32, resize=False)
+    for crop_size, stride in ((np.array([64, 64]), np.int64(32)), ((np.int16(64), 64), [np.uint8(32), 32])):
+        same(plain, tiny(images[0], mode='slide', crop_size=crop_size, stride=stride, resize=False))
+
+
+@pytest.mark.parametrize('options', [
+    {'batch_size': True}, {'batch_size': 2.0}, {'batch_size': np.float32(2)}, {'max_pixels': True},
+    {'max_pixels': np.array(2.5)}, {'mode': 'slide', 'crop_size': True}, {'mode': 'slide', 'crop_size': (True, 64)},
+    {'mode': 'slide', 'crop_size': np.array([64.5, 64])}, {'mode': 'slide', 'stride': np.array(2.5)},
+    {'mode': 'slide', 'stride': np.zeros((2, 2), int)}])
+def test_what_is_no_integer_is_refused(tiny, options):
+    with pytest.raises(ValueError, match=f'^{list(options)[-1]} is .*; accepted: '):
+        tiny(random_images()[0], **options)
+
+
 def test_unknown_arguments_are_refused_with_the_nearest_name(tiny, tiny_model_dir):
     image = random_images()[0]
     for name, near in (('batchsize', "; did you mean 'batch_size'"), ('croop_size', "; did you mean 'crop_size'"),
@@ -266,7 +285,8 @@ def test_arguments_that_an_earlier_modelscope_passes_without_declaring_them_are_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
-@pytest.mark.parametrize('device, said', [('cpu', False), ('gpu', False), ('cuda', True), ('gpu:1', True)])
+@pytest.mark.parametrize('device, said', [('cpu', False), ('CPU', False), ('cpu:0', False), ('gpu', False),
+                                          ('cuda', True), ('gpu:1', True)])
 def test_a_gpu_that_is_asked_for_and_missing_is_said(tiny_model_dir, device, said, caplog):
     pipeline(Tasks.image_segmentation, str(tiny_model_dir), device=device)
     assert (f"device '{device}' was asked for, but torch" in caplog.text) is said
