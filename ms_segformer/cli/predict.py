@@ -105,6 +105,7 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     """Segment what is to be done and write it; each job knows afterwards what became of it."""
     from tqdm import tqdm
 
+    from ms_segformer.progress import screen
     from ms_segformer.results import ResultWriter
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
@@ -117,7 +118,7 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
                         with_image=any('overlay' in job.outputs for job in todo))
     with _without_warnings('ms_segformer.pipelines'), tqdm(
             zip(todo, sources, results, strict=True), total=len(todo), unit=' images', bar_format=PROGRESS,
-            disable=args.quiet or len(todo) < 2 or not sys.stderr.isatty()) as progress:
+            disable=args.quiet or len(todo) < 2 or not sys.stderr.isatty(), **screen()) as progress:
         for job, source, result in progress:
             if getattr(source, 'unchanged', False):
                 job.pass_over(manifest.entries[job.input.key])

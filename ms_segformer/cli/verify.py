@@ -325,11 +325,14 @@ def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any
     import sys
 
     from tqdm import tqdm
+
+    from ms_segformer.progress import screen
     processes = args.processes or _processes(args.device)
     done = int(progress.done.sum())
     if done:
         print(f'{done:,} of {len(dataset):,} images were counted by an earlier run', file=sys.stderr)
-    with tqdm(total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty(),
+              **screen()) as bar:
         if processes == 1:
             _count(args, network, dataset, progress, progress.left(), args.device, bar.update)
         elif progress.left():

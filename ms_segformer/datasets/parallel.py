@@ -3,6 +3,7 @@ import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from ..progress import screen
 from .errors import DatasetError
 
 _CHUNK = 16
@@ -30,7 +31,7 @@ def map_in_processes(function, state, items, jobs=None, description=''):
     from tqdm import tqdm
     jobs = jobs or available_cores()
     chunks = [items[start:start + _CHUNK] for start in range(0, len(items), _CHUNK)]
-    with tqdm(total=len(items), desc=description, unit='file', disable=None) as bar:
+    with tqdm(total=len(items), desc=description, unit='file', disable=None, **screen()) as bar:
         results = _in_processes if jobs > 1 and len(chunks) > 1 else _here
         for chunk, result in results(function, state, chunks, min(jobs, len(chunks))):
             bar.update(len(chunk))

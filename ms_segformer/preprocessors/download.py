@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..files import atomic_write
 from ..messages import one_line
+from ..progress import screen
 
 TIMEOUT_SECONDS = 30  # without a byte
 DEADLINE_SECONDS = 300  # for the whole transfer, redirects included: a server that drips could hold a reader for ever
@@ -117,7 +118,7 @@ def _progress(name: str, size: int | None) -> Iterator[Callable[[int], object]]:
         yield lambda count: None
         return
     from tqdm import tqdm
-    with tqdm(total=size, desc=name, unit='B', unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(total=size, desc=name, unit='B', unit_scale=True, leave=False, **screen()) as bar:
         yield bar.update
 
 

@@ -41,6 +41,7 @@ from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
 from ..postprocess import LogitsError
+from ..progress import screen
 from . import (
     checks,
     configuration,
@@ -844,4 +845,4 @@ def _with_progress(loader):
     if not (sys.stderr.isatty() and is_master()):
         return loader
     from tqdm import tqdm
-    return tqdm(loader, desc='evaluating', leave=False, dynamic_ncols=True)
+    return tqdm(loader, desc='evaluating', leave=False, **screen())

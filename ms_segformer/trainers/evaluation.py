@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from ..config import TestSettings
 from ..datasets.errors import DatasetError
 from ..postprocess import FLOAT32_RANGE, largest_magnitude, segment
+from ..progress import screen
 
 
 class Evaluator:
@@ -223,7 +224,7 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     evaluator = Evaluator(model, device, test, dtype, network)
     confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
     sampler = ShareSampler(len(dataset), rank, world_size)
-    with tqdm(total=len(sampler), unit='image', desc='evaluating', disable=not progress) as bar:
+    with tqdm(total=len(sampler), unit='image', desc='evaluating', disable=not progress, **screen()) as bar:
         for _, prediction, label in predictions(evaluator, dataset, sampler, batch_size, workers):
             confusion.update(prediction, label)
             bar.update()

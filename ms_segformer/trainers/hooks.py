@@ -32,6 +32,7 @@ from modelscope.utils.torch_utils import is_master
 
 from ..files import atomic_write, temporary_prefix
 from ..metainfo import LR_LOG_HOOK
+from ..progress import screen
 from . import distributed, run_state, work_dir
 from .errors import TrainingError
 
@@ -403,7 +404,7 @@ class ProgressHook(Hook):
         self._opened = ExitStack()  # log lines go above the live one
         self._opened.enter_context(logging_redirect_tqdm([trainer.logger]))
         self.bar = self._opened.enter_context(tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format='{desc}',
-                                                   dynamic_ncols=True))
+                                                   **screen()))
         self.bar.set_description_str(self._where(trainer, trainer.inner_iter))
 
     def before_train_epoch(self, trainer):

@@ -1,6 +1,7 @@
 """Where the checkpoint hooks write, and how many of them there may be; the live line."""
 import io
 import logging
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,8 +87,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_where_the_run_is(options, monkeypatch):
-    terminal = Terminal()
+@pytest.fixture(params=['of no size', 'that has none to ask'])
+def terminal(request):
+    """A standard error stream that is a terminal, as text: in containers terminals are often of size 0."""
+    stream, (ours, theirs) = Terminal(), os.openpty()
+    if request.param == 'of no size':
+        stream.fileno = lambda: theirs
+    yield stream
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_terminal_shows_where_the_run_is(options, monkeypatch, terminal):
     monkeypatch.setattr('sys.stderr', terminal)
     trainer = build_trainer('easycv', {**options, 'max_epochs': 2})
     handlers = list(trainer.logger.handlers)
