@@ -31,6 +31,7 @@ MAX_PIXELS = 2**27  # 134 megapixels: a file of a few kilobytes can claim to be 
 # accordingly fewer pixels when `max_pixels` is the default.
 BYTES_PER_PIXEL = {'AVIF': 10, 'progressive JPEG': 12, 'WEBP': 16, 'JPEG2000': 20}
 LARGE_TIFF = 2**26  # pixels from which on Pillow may warn of it, or refuse it, when it is decoded
+LARGEST_OVERSHOOT = 1.1  # of floats meant as 0–1, which interpolation may take above 1
 BAND = 2**20  # pixels that are converted at a time
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.jp2', '.avif')
 # Pillow's decoders of these. Of the others some decode before the size is known (ICO, ICNS), one runs a program (EPS).
@@ -66,7 +67,8 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
             - an array or CPU tensor H×W, H×W×1 (grey), H×W×2 (grey, alpha), H×W×3 or H×W×4 (alpha last). Integers
               within 0–255 are taken as they are, uint16 with larger values as 0–65535 (as those of a grey image of 32
               bits are); other integers are refused. Floats, bfloat16 among them, within 0–1 are taken as that range,
-              others within 0–255 as that one. Booleans are black and white;
+              others within 0–255 as that one; a maximum of up to 1.1 is refused as neither. Booleans are black and
+              white;
             - a dict with one of these under `image` or `img`, as the rows of a data set have it.
         channel_order: `'RGB'`, or `'BGR'` for arrays from `cv2.imread`; only arrays are affected.
         max_pixels: a file or PIL image with more pixels is refused before it is decoded. The default also holds files
@@ -89,6 +91,8 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
     if isinstance(source, np.ndarray):
         return _from_array(np.asarray(source), channel_order)
     if isinstance(source, Image.Image):
+        if _is_closed(source):
+            raise ImageError('the PIL image has been closed; pass it inside its with block, or image.copy() from there')
         with _damage_named('the PIL image'):
             return _from_pil(source, 'the PIL image', max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -100,6 +104,18 @@ def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS)
         return _from_file_object(source, max_pixels)
     raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
                      'H×W×3')
+
+
+def _is_closed(image: Image.Image) -> bool:
+    """Whether a PIL image's pixels, or the file that they are still to be read from, have been closed."""
+    try:
+        unread = image.im is None
+    except AssertionError:  # Pillow's own, from 11 on
+        unread = True
+    except ValueError:
+        return True
+    file = getattr(image, 'fp', None)
+    return unread and (file is None or getattr(file, 'closed', False))
 
 
 def _from_file_object(file, max_pixels: int) -> np.ndarray:
@@ -146,7 +162,7 @@ def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ImageError(f'a {"quantised" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
                          f'tensor.{"dequantize" if tensor.is_quantized else "to_dense"}()')
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     try:
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except (RuntimeError, TypeError) as error:  # of float8, for one
@@ -360,6 +376,8 @@ def _canvas(width: int, height: int, orientation: int) -> tuple[np.ndarray, np.n
 
 
 def _to_rgb(band: Image.Image) -> np.ndarray:
+    if band.mode == 'La':  # Pillow has no direct way
+        band = band.convert('LA')
     return np.asarray(band if band.mode == 'RGB' else band.convert('RGB'))
 
 
@@ -410,6 +428,9 @@ def _converter(dtype: np.dtype, low, high, what: str) -> Callable[[np.ndarray], 
         raise ImageError(f'{what} with values from {low:g} to {high:g}; expected 0–255'
                          f'{" or 0–1" if dtype.kind == "f" else " or 0–65535" if wide else ""}: scale them to that '
                          'range first (normalised tensors are not accepted)')
+    if dtype.kind == 'f' and 1 < high <= LARGEST_OVERSHOOT:
+        raise ImageError(f'{what} with values from {low:g} to {high:g}, a little above 1; expected 0–1 or 0–255: if it '
+                         'is meant as 0–1, pass image.clip(0, 1)')
     if dtype.kind == 'f':
         return lambda array: (array * (255.0 if high <= 1 else 1.0) + 0.5).astype(np.uint8)
     if high > 255:

@@ -492,3 +492,34 @@ def test_folders_are_searched_for_images(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [str(Path(p).relative_to(tmp_path)) for p in image_files(tmp_path)] == ['a.png', 'b.JPG', 'sub/c.webp']
+
+
+@pytest.mark.parametrize('loaded', [True, False])
+def test_a_closed_pil_image_is_called_that(png, loaded):
+    with Image.open(png) as image:
+        if loaded:
+            image.load()
+    if loaded:
+        image.close()
+    with pytest.raises(ImageError, match='^the PIL image has been closed') as caught:
+        load_image(image)
+    assert not isinstance(caught.value, DamagedImageError)
+
+
+def test_grey_with_premultiplied_alpha_is_read(rgb):
+    grey = Image.fromarray(rgb).convert('L')
+    with_alpha = Image.merge('LA', (grey, Image.new('L', grey.size, 255)))
+    np.testing.assert_array_equal(load_image(with_alpha.convert('La')), load_image(grey))
+
+
+def test_lazily_negated_and_conjugated_tensors_are_read(rgb):
+    plain = torch.from_numpy(rgb).float()
+    lazy = torch.imag(torch.complex(torch.zeros_like(plain), -plain).conj())
+    assert lazy.is_neg()
+    np.testing.assert_array_equal(load_image(lazy), rgb)
+
+
+def test_floats_a_little_above_1_are_not_taken_for_0_to_255(rgb):
+    with pytest.raises(ImageError, match=r'a little above 1; .*clip\(0, 1\)'):
+        load_image((rgb / 255 * 1.05).astype(np.float32))
+    assert load_image(np.full((4, 4), 1.2)).max() == 1
