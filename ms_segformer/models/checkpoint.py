@@ -156,8 +156,8 @@ def load_state(model, state, source, strict=True, new_classifier=False, other_cl
                         and key in expected and (other_classes or state[key].shape != expected[key].shape))
         if dropped:
             old, new = (len(one[dropped[0]]) if one[dropped[0]].dim() else 0 for one in (state, expected))
-            logger.warning('%s: dropped %s (%d outputs%s); the classifier starts anew with %d outputs', source,
-                           ', '.join(dropped), old, ' for other classes' if other_classes else '', new)
+            logger.warning('%s: dropped %s (%d outputs); the classifier starts anew with %d outputs%s', source,
+                           ', '.join(dropped), old, new, ', for the classes are others' if other_classes else '')
             state = {key: value for key, value in state.items() if key not in dropped}
     missing = tuple(key for key in expected if key not in state and key not in dropped
                     and not key.endswith('num_batches_tracked'))

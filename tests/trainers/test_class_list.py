@@ -127,7 +127,7 @@ def test_a_list_of_the_same_length_gets_a_classifier_of_its_own(options, caplog,
             assert torch.equal(same, learned) and 'starts anew' not in caplog.text, source
             other = build_trainer('easycv', {**arguments, 'classes': classes}).bare_model.decode_head.conv_seg.weight
             assert not torch.equal(other, learned), source
-            assert '3 outputs for other classes); the classifier starts anew' in caplog.text
+            assert '(3 outputs); the classifier starts anew with 3 outputs, for the classes are others' in caplog.text
             caplog.clear()
 
 
