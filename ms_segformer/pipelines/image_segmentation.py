@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -73,6 +74,10 @@ class SegformerPipeline(Pipeline):
     """
 
     def __init__(self, model, preprocessor=None, device='gpu', engine='auto', precision='float32', **kwargs):
+        if isinstance(model, (list, tuple)):
+            if len(model) != 1:
+                raise ValueError(f'{len(model)} models were given; expected one')
+            model, = model
         model_dir = model if isinstance(model, (str, os.PathLike)) else model.model_dir
         self.settings = read_configuration(model_dir)
         _refuse_unknown(kwargs, 'the pipeline', 'preprocessor', 'device', 'engine', 'precision', *MODELSCOPE_ARGUMENTS,
@@ -193,21 +198,28 @@ class SegformerPipeline(Pipeline):
             interruption.interrupt()
 
     def _finish(self, items, options):
-        """Results of some items in order, an error entry where reading failed."""
+        """Results of some items in order, an error entry where reading or the network failed."""
+        self.prepare_model()  # what fails here fails for all
         results = {}
         prepared = {}
         for index, image, future in items:
             try:
                 prepared[index] = future.result()
             except Exception as error:  # whatever a list holds, the rest of it has a result
-                reason = str(error) if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {error}'
-                name = (without_userinfo(os.fspath(image)) if isinstance(image, (str, os.PathLike))
-                        else type(image).__name__)
-                logger.warning('image %d (%s) was left out: %s', index, name, reason)
-                results[index] = {'masks': [], 'labels': [], 'scores': [], 'error': reason, 'index': index,
-                                  'damaged': isinstance(error, DamagedImageError)}
-        results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
+                results[index] = _left_out(index, image, error)
+        try:
+            results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
+        except (RuntimeError, MemoryError):  # such as a lack of memory, which may be for one of them
+            for index, image, _ in items:
+                if index in prepared:
+                    results[index] = self._alone(index, image, prepared[index], options)
         return [results[index] for index, *_ in items]
+
+    def _alone(self, index, image, prepared, options):
+        try:
+            return self._segment([prepared], options)[0]
+        except (RuntimeError, MemoryError) as error:
+            return _left_out(index, image, error)
 
     def _prepare(self, image, options):
         read = self.preprocessor if options.mode == 'whole' else self.preprocessor.load
@@ -262,6 +274,18 @@ class SegformerPipeline(Pipeline):
         labels = [self.settings.classes[i] for i in found.class_ids]
         return {'masks': masks(found) if with_masks else [], 'labels': labels, 'scores': list(found.scores),
                 'seg_map': found.seg_map}
+
+
+def _left_out(index, image, error):
+    """The entry of an image without a result, which is logged."""
+    reason = str(error) if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {one_line(error)}'
+    name = type(image).__name__
+    if isinstance(image, (str, os.PathLike)):
+        with suppress(Exception):  # of an object's own `__fspath__`
+            name = without_userinfo(os.fspath(image))
+    logger.warning('image %d (%s) was left out: %s', index, name, reason)
+    return {'masks': [], 'labels': [], 'scores': [], 'error': reason, 'index': index,
+            'damaged': isinstance(error, DamagedImageError)}
 
 
 def _parameters(function):

@@ -2,6 +2,7 @@
 import copy
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -223,6 +224,40 @@ def test_a_foreign_exception_is_named_in_its_entry(tiny):
     segmenter.preprocessor = fail
     result, = segmenter([random_images()[0]])
     assert result['error'] == 'LookupError: no content' and not result['damaged']
+
+
+class NoPath(os.PathLike):
+    def __fspath__(self):
+        raise LookupError('no path')
+
+
+def test_a_path_like_object_that_fails_has_an_entry(tiny):
+    good = random_images()[0]
+    first, second = tiny([NoPath(), good])
+    assert 'no path' in first['error'] and 'seg_map' in second
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_an_image_that_the_network_fails_on_fails_alone(tiny, monkeypatch, batch_size):
+    """As on a GPU without the memory for it."""
+    images = random_images([(40, 60), (33, 17), (40, 60)])
+    of_now = tiny._segment
+
+    def segment(prepared, options):
+        if any(inputs['ori_shape'][:2] == (33, 17) for inputs in prepared):
+            raise torch.OutOfMemoryError('out of memory\nTried to allocate')
+        return of_now(prepared, options)
+
+    monkeypatch.setattr(tiny, '_segment', segment)
+    results = tiny(images, batch_size=batch_size)
+    assert ['error' in result for result in results] == [False, True, False]
+    assert results[1]['index'] == 1 and not results[1]['damaged'] and 'out of memory Tried' in results[1]['error']
+
+
+def test_a_list_of_one_model_is_that_model(tiny_model_dir):
+    image = random_images()[0]
+    segmenter = pipeline(Tasks.image_segmentation, [str(tiny_model_dir)], device='cpu')
+    same(segmenter(image), open_pipeline(tiny_model_dir)(image))
 
 
 def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
