@@ -37,7 +37,7 @@ FAULTS = {
     'an end': (lambda: os._exit(0), 'ended with 0'),
     'a hang': (lambda: time.sleep(60), 'ended with 1; .* may take 0.3 s'),
     'a loop': (loop, 'ended with -27; .* may take 0.3 s'),
-    'memory': (lambda: [np.ones(200 << 20, np.uint8)] and None, 'MiB more memory'),
+    'memory': (lambda: [np.ones(600 << 20, np.uint8)] and None, 'MiB more memory'),
     'a socket': (lambda: socket.socket(socket.AF_UNIX).connect_ex('/nowhere') and None, 'socket.connect'),
     'code': (lambda: exec('1'), 'exec <string>'),
     'a program': (lambda: subprocess.run(['true'], check=True) and None, 'subprocess.Popen'),
