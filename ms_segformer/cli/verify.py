@@ -174,10 +174,11 @@ def _published_files(model: dict[str, Any]) -> tuple[dict[str, str] | None, str]
     """Name to SHA-256 on the hub, or why they are not known."""
     if 'id' not in model:
         return None, 'a directory; nothing published to compare with'
+    from ms_segformer.messages import one_line
     try:
         return _listed(model['id'], model['revision']), ''
     except Exception as error:  # of a foreign client: whatever it is, the files are not compared, and why is said
-        return None, f'the hub could not be asked: {error or type(error).__name__}'
+        return None, f'the hub could not be asked: {one_line(error)}'
 
 
 def _listed(model_id: str, revision: str) -> dict[str, str]:

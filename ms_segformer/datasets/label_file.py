@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..messages import one_line
 from ..metainfo import IGNORE_INDEX
 from ..preprocessors.image import MAX_PIXELS, ImageError, open_image
 from .errors import DatasetError
@@ -153,5 +154,5 @@ def _from_npy(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
             raise ValueError('it holds Python objects')
         return np.ndarray(shape, dtype, data, file.tell(), order='F' if fortran_order else 'C')
     except Exception as error:  # of numpy's parser of the header, and of Python's, which it uses
-        reason = (' '.join(str(error).split()) or type(error).__name__)[:200]
-        raise DatasetError(f'label map {path} is not a whole .npy file of numbers ({reason}); {_REPAIR}') from None
+        raise DatasetError(
+            f'label map {path} is not a whole .npy file of numbers ({one_line(error)}); {_REPAIR}') from None

@@ -1,6 +1,19 @@
+import shutil
 import sys
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hub.fixtures import hub, python  # noqa: E402,F401
+from small_evaluation import scale_to  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def model(tiny_model_dir, tmp_path_factory):
+    """The tiny model, tested at a small size."""
+    folder = tmp_path_factory.mktemp('model') / 'tiny'
+    shutil.copytree(tiny_model_dir, folder)
+    scale_to(folder, [96, 64])
+    return folder

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_evaluation import random_pairs
 
 from ms_segformer.cli import eval as command
 from ms_segformer.datasets.errors import DatasetError
@@ -15,28 +16,7 @@ from ms_segformer.datasets.errors import DatasetError
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """Two pictures with label maps of COCO-Stuff classes."""
-    root = tmp_path_factory.mktemp('eval_data')
-    random = np.random.RandomState(0)
-    for folder in ('images/val', 'labels/val'):
-        (root / folder).mkdir(parents=True)
-    for name in ('a', 'b'):
-        cv2.imwrite(str(root / 'images' / 'val' / f'{name}.jpg'), random.randint(0, 256, (60, 90, 3), np.uint8))
-        label = random.randint(0, 171, (60, 90), np.uint8)
-        cv2.imwrite(str(root / 'labels' / 'val' / f'{name}_labelTrainIds.png'), label)
-    return root
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model_dir, tmp_path_factory):
-    """The tiny model, tested at a small size."""
-    folder = tmp_path_factory.mktemp('model') / 'tiny'
-    shutil.copytree(tiny_model_dir, folder)
-    configuration = json.loads((folder / 'configuration.json').read_text())
-    for pipeline in (configuration.get('test_pipeline'), configuration['dataset']['val']['pipeline']):
-        if pipeline:
-            pipeline[0]['img_scale'] = [96, 64]
-    (folder / 'configuration.json').write_text(json.dumps(configuration))
-    return folder
+    return random_pairs(tmp_path_factory.mktemp('eval_data'), ['a', 'b'])
 
 
 def run(*words):

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_evaluation import random_pairs, scale_to
 
 from ms_segformer.cli.main import main
 from ms_segformer.metainfo import VARIANTS, demo_model_dir
@@ -23,28 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """Small pictures with label maps of COCO-Stuff classes."""
-    root = tmp_path_factory.mktemp('verify_data')
-    random = np.random.RandomState(0)
-    for folder in ('images/val', 'labels/val'):
-        (root / folder).mkdir(parents=True)
-    for i in range(IMAGES):
-        cv2.imwrite(str(root / 'images' / 'val' / f'{i}.jpg'), random.randint(0, 256, (60, 90, 3), np.uint8))
-        label = random.randint(0, 171, (60, 90), np.uint8)
-        cv2.imwrite(str(root / 'labels' / 'val' / f'{i}_labelTrainIds.png'), label)
-    return root
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model_dir, tmp_path_factory):
-    """The tiny model, tested at a small size."""
-    folder = tmp_path_factory.mktemp('model') / 'tiny'
-    shutil.copytree(tiny_model_dir, folder)
-    configuration = json.loads((folder / 'configuration.json').read_text())
-    for pipeline in (configuration.get('test_pipeline'), configuration['dataset']['val']['pipeline']):
-        if pipeline:
-            pipeline[0]['img_scale'] = [96, 64]
-    (folder / 'configuration.json').write_text(json.dumps(configuration))
-    return folder
+    return random_pairs(tmp_path_factory.mktemp('verify_data'), [str(i) for i in range(IMAGES)])
 
 
 @pytest.fixture
@@ -204,11 +184,7 @@ def test_other_weights_do_not_go_on_with_what_was_counted(model, data, tmp_path,
     assert '3 of 3 images were counted by an earlier run' in printed.err
     other = tmp_path / 'other'
     shutil.copytree(model, other)
-    configuration = json.loads((other / 'configuration.json').read_text())
-    for pipeline in (configuration.get('test_pipeline'), configuration['dataset']['val']['pipeline']):
-        if pipeline:
-            pipeline[0]['img_scale'] = [96, 32]
-    (other / 'configuration.json').write_text(json.dumps(configuration))
+    scale_to(other, [96, 32])
     assert 'earlier run' not in verify(other, '--data', data, '--limit', 3)[2].err
 
 
