@@ -92,6 +92,59 @@ def _lock(handle: int) -> bool:
     return True
 
 
+@contextmanager
+def locked(folder: str | os.PathLike, refusal: Exception) -> Iterator[None]:
+    """Keep every other run out of a folder; the system drops the lock when the process ends, however it does.
+
+    Where the system or the file system has no locks, nothing is kept out. A forked child does not hold the lock.
+
+    Args:
+        folder: created when missing.
+        refusal: raised when another run has the lock.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    _locks.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _unlock(descriptor)
+        raise refusal from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        _unlock(descriptor)
+
+
+_locks: set[int] = set()
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def _leave_locks_to_parent() -> None:
+    """A loader's process that outlives a killed training for a moment would keep the next one out."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)
+
+
 def _status(path: str | os.PathLike) -> os.stat_result | None:
     try:
         return os.stat(path)

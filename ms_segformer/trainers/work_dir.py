@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..files import TEMPORARY, atomic_write
 from .errors import TrainingError
 
@@ -230,42 +231,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         TrainingError: another run is writing there.
         OSError: it cannot be created.
     """
-    os.makedirs(folder, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    refusal = TrainingError(f'{folder}: another run is writing there; wait until it has ended, or choose another '
+                            'folder (work_dir, save_dir, output_dir)')
+    with files.locked(folder, refusal):
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    _locks.add(descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _unlock(descriptor)
-        raise TrainingError(f'{folder}: another run is writing there; wait until it has ended, or choose another '
-                            'folder (work_dir, save_dir, output_dir)') from None
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        _unlock(descriptor)
-
-
-_locks: set[int] = set()
-
-
-def _unlock(descriptor: int) -> None:
-    if descriptor in _locks:
-        _locks.remove(descriptor)
-        os.close(descriptor)
-
-
-def _leave_locks_to_parent() -> None:
-    """A loader's process that outlives a killed training for a moment would keep the next one out."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_leave_locks_to_parent)

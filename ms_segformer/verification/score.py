@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import TEMPORARY, atomic_write, remove_left
+from ..files import TEMPORARY, atomic_write, locked, remove_left
 from ..metrics.segmentation import ConfusionMatrix
 
-LOCK = 'lock'  # the file in a folder of progress that a run holds
 SECONDS = 20.0  # between two writes: at most this much work is lost
 
 
@@ -54,20 +53,12 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         ScoreError: another run counts there.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder, LOCK), 'wb') as file:
-        try:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ScoreError(f'another run of verify counts in {folder}; wait for it, or give another -o') from None
-        except (ImportError, OSError):
-            pass
+    refusal = ScoreError(f'another run of verify counts in {folder}; wait for it, or give another -o')
+    with locked(folder, refusal):
         try:
             yield
         finally:
-            if [path.name for path in Path(folder).iterdir()] == [LOCK]:
-                Path(folder, LOCK).unlink()
+            if not any(Path(folder).iterdir()):
                 Path(folder).rmdir()
 
 
