@@ -206,6 +206,8 @@ def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     faulthandler.register(signal.SIGPROF, chain=True)  # says where it is, then the process ends
     noted = []
+    gc.collect()
+    gc.freeze()  # what was there before is not looked through again for every case
     if campaign.watched:
         logging.disable()
         noted = watch()
@@ -221,6 +223,7 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
     """Run a case under the limits; returns its outcome and words for it."""
     if campaign.headroom:
         resource.setrlimit(resource.RLIMIT_AS, ((memory('VmSize') + HEADROOM) << 20, resource.RLIM_INFINITY))
+    gc.collect()  # garbage of before, freed while the case runs, would make room for memory that nobody sees
     _forget_peak()
     before = memory('VmRSS')
     noted.clear()

@@ -1,4 +1,5 @@
 """The campaigns' frame counts what it should, and every campaign runs."""
+import gc
 import os
 import re
 import socket
@@ -58,6 +59,24 @@ def test_a_fault_is_counted_and_named_and_the_next_case_runs(fault, tmp_path, ca
     tally, out = run(case, tmp_path, capfd, seconds=0.3 if fault in ('a hang', 'a loop') else 60, mebibytes=100)
     assert tally.outcomes == {('a kind', 'anything else'): 3}
     assert len(re.findall(f'^case [012] .a kind.: .*{words}', out, re.MULTILINE)) == 3
+
+
+def test_memory_is_seen_where_garbage_of_before_made_room_for_it(tmp_path, capfd):
+    def litter():
+        cycle = [np.ones(400 << 20, np.uint8)]
+        cycle.append(cycle)
+
+    def case():
+        gc.collect()
+        return [np.ones(300 << 20, np.uint8)] and None
+
+    gc.disable()
+    try:
+        litter()
+        assert run(case, tmp_path, capfd, mebibytes=100)[0].outcomes == {('a kind', 'anything else'): 3}
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def test_results_and_clear_errors_are_counted_apart(tmp_path, capfd):
