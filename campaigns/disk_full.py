@@ -144,7 +144,7 @@ def write_images(photos: Path, maps: Path) -> None:
         (photos / 'coco' / split).mkdir(parents=True)
         (maps / split).mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(random.integers(0, 181, (60, 80), dtype=np.uint8)).save(maps / split / f'{number}.png')
+            Image.fromarray(random.integers(91, 181, (60, 80), dtype=np.uint8)).save(maps / split / f'{number}.png')
             Image.new('RGB', (80, 60)).save(photos / 'coco' / split / f'{number}.jpg')
 
 

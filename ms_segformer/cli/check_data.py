@@ -39,7 +39,7 @@ def run(args):
     from ms_segformer.datasets.errors import DatasetError
     from ms_segformer.datasets.inspection import draw_histogram, inspect
     from ms_segformer.datasets.layout import find_data_sources
-    from ms_segformer.datasets.sources import build_source
+    from ms_segformer.datasets.sources import build_source, share_ids
     sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label, args.ignore_index)
     if args.split:
         missing = sorted(set(args.split) - set(sections))
@@ -47,6 +47,7 @@ def run(args):
             raise DatasetError(f'{args.path} has no split {", ".join(missing)}; it has {", ".join(sections)}')
         sections = {split: sections[split] for split in args.split}
     sources = {split: build_source(section, check=False) for split, section in sections.items()}
+    share_ids(sources.values())
     found = {split: inspect(source, args.jobs, split) for split, source in sources.items()}
     if args.picture:
         draw_histogram(found, {split: source.PALETTE for split, source in sources.items()}, args.picture)

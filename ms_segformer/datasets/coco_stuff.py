@@ -107,20 +107,30 @@ def _nearest_free(colour, taken, step=16):
 DISTINCT_PALETTE = distinct_palette(PALETTE)
 
 
-def shown_ids(label):
-    """Say which ids a label map is seen to hold: some ids are in official maps only, others never.
+# How label maps of COCO-Stuff count: ids for training (0-170), the official ids of 164k (0-181), and those of 10k, one
+# higher (1-182, 0 is "not labelled"). Each kind never holds some values that others do.
+TRAINING, OFFICIAL, FROM_ONE = KINDS = 'training ids', 'official ids', 'official ids that count from 1'
+_NEVER = {
+    TRAINING: frozenset(range(len(CLASSES) + 1, NUM_RAW_IDS + 1)),
+    OFFICIAL: frozenset((*ABSENT_RAW_IDS, NUM_RAW_IDS)),
+    FROM_ONE: frozenset(raw_id + 1 for raw_id in ABSENT_RAW_IDS),
+}
+
+
+def foreign_ids(values, from_one=False):
+    """Say of each kind of label map which of some values speaks against it.
 
     Args:
-        label: H×W uint8 array.
+        values: ids in a label map, as stored.
+        from_one: training ids, too, count from 1 in it, and 0 is "not labelled".
 
     Returns:
-        (official, train): a value of 172-181, which no training id is, or None; and one of `ABSENT_RAW_IDS`, which no
-        official map holds, or None. Most maps hold neither and may be of both kinds.
+        {kind of `KINDS`: the largest of the values that maps of this kind never hold}, without the kinds that may hold
+        them all. Values from 183 say nothing: 255 is "not labelled", others are in no kind of map.
     """
-    present = np.bincount(label.ravel(), minlength=256) > 0
-    found = ([value for value in ids if present[value]]
-             for ids in (range(len(CLASSES) + 1, NUM_RAW_IDS), ABSENT_RAW_IDS))
-    return tuple(max(values, default=None) for values in found)
+    values = set(values)
+    never = {**_NEVER, TRAINING: _NEVER[TRAINING] - {len(CLASSES) + 1}} if from_one else _NEVER
+    return {kind: max(values & ids) for kind, ids in never.items() if values & ids}
 
 
 def raw_label_to_train(label):
@@ -130,16 +140,17 @@ def raw_label_to_train(label):
         label: H×W uint8 array of raw ids 0-181 and 255.
 
     Returns:
-        H×W uint8 array of training ids 0-170 and 255 (unlabelled, or one of the 11 ids that are never annotated).
+        H×W uint8 array of training ids 0-170 and 255 (unlabelled).
 
     Raises:
-        ValueError: the map holds an id in 182-254, so it is no COCO-Stuff label map.
+        ValueError: the map holds an id of 182-254 or one of `ABSENT_RAW_IDS`, so it is no official map of COCO-Stuff.
     """
     label = np.asarray(label)
     if label.dtype != np.uint8:
         raise ValueError(f'a COCO-Stuff label map is uint8, this one is {label.dtype}: read the PNG as it is stored')
-    unknown = np.flatnonzero(np.bincount(label.ravel(), minlength=256)[NUM_RAW_IDS:255]) + NUM_RAW_IDS
-    if unknown.size:
-        raise ValueError(f'the label map holds ids {unknown.tolist()}; COCO-Stuff has 0-181 and 255. '
-                         'Pass the stuffthingmaps PNGs, not another kind of annotation')
+    present = np.bincount(label.ravel(), minlength=256) > 0
+    unknown = [value for value in (*ABSENT_RAW_IDS, *range(NUM_RAW_IDS, IGNORE_INDEX)) if present[value]]
+    if unknown:
+        raise ValueError(f'the label map holds ids {unknown}, which no official one of COCO-Stuff 164k does: it is of '
+                         'another kind, such as one with training ids (0-170) or one of COCO-Stuff 10k (1-182)')
     return RAW_TO_TRAIN[label]

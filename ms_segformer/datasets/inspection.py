@@ -140,7 +140,6 @@ def _inspect_label(source, index, label, img, result):
     if img is not None and label.shape != img.shape[:2]:
         result.problems.append(Problem(SIZE_MISMATCH, path, f'{label.shape[1]}×{label.shape[0]} pixels, its image has '
                                        f'{img.shape[1]}×{img.shape[0]} (width×height)'))
-    label = source.to_class_ids(label)
     count = len(source.CLASSES)
     bad = bad_values(label, count)
     if bad:

@@ -67,7 +67,7 @@ def prepare_coco_stuff(images, stuffthingmaps, output, jobs=None, link_images=Tr
     if not any(result.names or result.failed for result in results):
         raise DatasetError(f'no image under {images} has a label map <id>.png under {stuffthingmaps}; '
                            'pass the folders that hold train2017 and val2017')
-    if link_images:
+    if link_images and any(result.names for result in results):
         for split, folder, _ in _find_splits(Path(images), Path(stuffthingmaps)):
             _link(folder, output / f'{split}2017')
     return results

@@ -32,6 +32,7 @@ SOURCES = {}
 MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
 CONVERTED_SUFFIX = '_labelTrainIds.png'  # of COCO-Stuff's label maps with training ids
 _LOOKED_AT = 128  # label maps, at most, before their ids count as unknown
+_DO_NOT_MIX = 'Convert the official ones with "ms-segformer prepare coco-stuff" and do not mix the two'
 _NAMED = 5  # files that an error message names before it only counts
 
 VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
@@ -72,6 +73,20 @@ def build_source(cfg, check=True):
     if wrong:
         raise DatasetError(f'{cfg["type"]}: {wrong}')
     return cls(**arguments, **({} if check else {'check': False}))
+
+
+def share_ids(sources):
+    """Let the splits of a data set whose label maps show no ids of theirs count as those of another split do.
+
+    Args:
+        sources: what `build_source` returns, or anything else, which is left alone.
+    """
+    sources = [source for source in sources if isinstance(source, _Source)]
+    for source in [source for source in sources if source.ids_unknown]:
+        if any(other.official and other.reduce_zero_label == source.reduce_zero_label for other in sources):
+            source.official, source.ids_unknown = True, False
+            _tell(logger.info, 'label map %s and others of its split: official ones of COCO-Stuff, too, as those of '
+                  'the other split are', source.label_path(0))
 
 
 def read_classes(classes):
@@ -317,6 +332,7 @@ class _Source:
 
     Attributes:
         official: the label maps hold COCO-Stuff's official ids (0-181), which are turned into training ids.
+        ids_unknown: nothing shows whether they do, and nobody has said it; they are taken for training ids.
     """
 
     def __init__(self, classes, palette, reduce_zero_label, ignore_index, to_float32):
@@ -326,7 +342,7 @@ class _Source:
         self.ignore_index = ignore_index
         self._table = _label_table(reduce_zero_label, ignore_index)
         self.to_float32 = to_float32
-        self.official = self._by_look = False
+        self.official = self.ids_unknown = False
 
     @property
     def _is_coco_stuff(self):
@@ -343,32 +359,60 @@ class _Source:
             self._look_at_ids(doubtful)
 
     def _look_at_ids(self, doubtful):
-        """Decide by the first of the label maps, evenly spread, that shows which ids it holds."""
+        """Decide by what label maps, evenly spread, are seen to hold: until one way of counting is left."""
+        against, possible = {}, list(coco_stuff.KINDS)
         for index in self._spread(_LOOKED_AT):
             try:
-                official, train = coco_stuff.shown_ids(self._stored_label(index))
+                values = self._values(index)
             except DatasetError:  # an error when its turn comes
                 continue
-            if official and train:
-                raise DatasetError(self._mixed(index, train, official))
-            if official:
-                self.official = self._by_look = True
-                _tell(logger.info, 'label map %s holds %d: the label maps are the official ones of COCO-Stuff (ids '
-                      '0-181); they are turned into training ids', self.label_path(index), official)
-            if official or train:
-                return
-        unknown = (f'nothing in label map {self.label_path(0)} and others shows whether they hold training ids (0-170) '
-                   'or the official ids of COCO-Stuff (0-181)')
-        if doubtful:
-            raise DatasetError(f'{unknown}; set raw_ids to false or true in the data_source section, or convert them '
-                               'with "ms-segformer prepare coco-stuff"')
-        _tell(logger.warning, '%s; they are taken for training ids. Convert official ones with "ms-segformer prepare '
-              'coco-stuff", or set raw_ids to true in the data_source section', unknown)
+            for kind, value in coco_stuff.foreign_ids(values, self.reduce_zero_label).items():
+                against.setdefault(kind, (index, value))
+            possible = [kind for kind in possible if kind not in against]
+            if IGNORE_INDEX in values and not self.reduce_zero_label and possible != [coco_stuff.FROM_ONE]:
+                possible = [kind for kind in possible if kind != coco_stuff.FROM_ONE]  # there 0 is "not labelled"
+            if len(possible) <= 1:
+                break
+        self._decide(possible, against, doubtful)
 
-    def _mixed(self, index, train, official):
-        return (f'label map {self.label_path(index)} holds {train}, which no official label map of COCO-Stuff does, '
-                f'and {official or "others"} of the data set hold ids that only those do. Convert the official ones '
-                'with "ms-segformer prepare coco-stuff" and do not mix the two')
+    def _decide(self, possible, against, doubtful):
+        """Decide by the kinds that are left, and {kind: (number of a label map, value in it that the kind lacks)}."""
+        if not possible:
+            raise DatasetError(f'{self._shown(against[coco_stuff.TRAINING])}, which only official label maps of '
+                               f'COCO-Stuff do, and {self._shown(against[coco_stuff.OFFICIAL])}, which none of them '
+                               f'does. {_DO_NOT_MIX}')
+        if coco_stuff.TRAINING not in possible:
+            wanted = coco_stuff.FROM_ONE if self.reduce_zero_label else coco_stuff.OFFICIAL
+            seen = self._shown(against[coco_stuff.TRAINING])
+            if possible != [wanted]:
+                sure = (f'{self._shown(against[wanted])}, so they count from {0 if self.reduce_zero_label else 1}'
+                        if wanted not in possible else 'nothing shows whether they count from 0 or from 1')
+                raise DatasetError(
+                    f'{seen}: the label maps hold official ids of COCO-Stuff, and {sure}. In the data_source section '
+                    'set reduce_zero_label to true if they are those of 10k (1-182, 0 is "not labelled"), or to false '
+                    'with raw_ids set to true if they are those of 164k (0-181, 0 is a person)')
+            self.official = True
+            counted = '1-182' if self.reduce_zero_label else '0-181'
+            _tell(logger.info, '%s: the label maps are the official ones of COCO-Stuff (ids %s); they are turned into '
+                  'training ids', seen, counted)
+        elif len(possible) > 1:
+            unknown = (f'nothing in label map {self.label_path(0)} and others shows whether they hold training ids '
+                       '(0-170) or the official ids of COCO-Stuff (0-181)')
+            if doubtful:
+                raise DatasetError(f'{unknown}; set raw_ids to false or true in the data_source section, or convert '
+                                   'them with "ms-segformer prepare coco-stuff"')
+            self.ids_unknown = True
+            _tell(logger.warning, '%s; they are taken for training ids. Convert official ones with "ms-segformer '
+                  'prepare coco-stuff", or set raw_ids to true in the data_source section', unknown)
+
+    def _values(self, index):
+        """The values in a label map as stored, without the one that `ignore_index` means."""
+        values = np.flatnonzero(np.bincount(self._stored_label(index).ravel(), minlength=256)).tolist()
+        ignored = None if self.ignore_index in (None, IGNORE_INDEX) else self.ignore_index + self.reduce_zero_label
+        return [value for value in values if value != ignored]
+
+    def _shown(self, seen):
+        return f'label map {self.label_path(seen[0])} holds {seen[1]}'
 
     def _spread(self, most):
         """Numbers of samples spread evenly over all of them."""
@@ -376,16 +420,19 @@ class _Source:
                       else range(len(self)))
 
     def read_raw_label(self, index):
-        """Return the H×W uint8 label map as it is stored; COCO-Stuff's official ids are turned into training ids."""
+        """Return the H×W uint8 ids of a label map, whether there are such classes or not; 255 is "not labelled".
+
+        `reduce_zero_label` is applied, `ignore_index` is 255, and COCO-Stuff's official ids are training ids.
+        """
         label = self._stored_label(index)
+        label = label if self._table is None else cv2.LUT(label, self._table)
         if not self.official:
             return label
-        if self._by_look and (train := coco_stuff.shown_ids(label)[1]) is not None:
-            raise DatasetError(self._mixed(index, train, None))
         try:
             return coco_stuff.raw_label_to_train(label)
         except ValueError as error:
-            raise DatasetError(f'label map {self.label_path(index)}: {error}') from error
+            raise DatasetError(f'label map {self.label_path(index)}: {error}. {_DO_NOT_MIX}; where none is official, '
+                               'set raw_ids to false') from error
 
     def load_label(self, index):
         """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labelled.
@@ -393,7 +440,7 @@ class _Source:
         Raises:
             DatasetError: the file cannot be used, or holds other values.
         """
-        label = self.to_class_ids(self.read_raw_label(index))
+        label = self.read_raw_label(index)
         count = len(self.CLASSES)
         bad = bad_values(label, count)
         if bad:
@@ -415,17 +462,13 @@ class _Source:
         found, first = {}, None
         for index in self._spread(most):
             try:
-                label = self.to_class_ids(self.read_raw_label(index))
+                label = self.read_raw_label(index)
             except DatasetError:
                 continue
             for value in bad_values(label, len(self.CLASSES)):
                 found[value] = found.get(value, 0) + 1
                 first = first or self.label_path(index)
         return dict(sorted(found.items())), first
-
-    def to_class_ids(self, label):
-        """Return a label map as stored with `reduce_zero_label` applied and `ignore_index` turned into 255."""
-        return label if self._table is None else cv2.LUT(label, self._table)
 
     def hint(self, bad):
         """Return what to do about values of label maps that are no class ids."""
@@ -472,8 +515,9 @@ class SegSourceRaw(_Source):
         raw_ids: for the classes of COCO-Stuff 164k: whether the label maps hold its official ids (0-181) in place of
             training ids (0-170). None: those named `_labelTrainIds.png` do not; of others as many as it takes, evenly
             spread, are looked at: 172-181 are official, 11, 25, 28, 29, 44, 65, 67, 68, 70, 82 and 90 are in no
-            official map. What the first of them shows holds for all, and one that contradicts it is an error when it
-            is read. Where none shows it, they are training ids, with a warning.
+            official map. What they show holds for all, and one that contradicts it is an error when it is read. Where
+            none shows it, they are training ids, with a warning. With `reduce_zero_label`, official ids are those of
+            COCO-Stuff 10k (1-182, 0 is "not labelled"); which of the two ways they count is looked at too.
         palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
         ignore_index: value in the files for "not labelled" besides 255 (counted after `reduce_zero_label`); samples
             carry 255 in its place, the one value that padding, loss and metric ignore.

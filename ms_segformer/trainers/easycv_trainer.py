@@ -36,6 +36,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
+from ..datasets.sources import share_ids
 from ..files import atomic_write
 from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
@@ -143,6 +144,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self.bare_model.to(self.device)
         if self.train_dataset is not None and hasattr(self.train_dataset, 'set_seed'):
             self.train_dataset.set_seed(seed)
+        self._share_ids()
         if self._unnamed is not None and not self._train_data_given and is_master():
             say_that_ids_are_taken_as_they_are(self.train_dataset.source, self._unnamed)
         if self._dist:  # the same start everywhere, other draws of dropout in every process
@@ -249,6 +251,9 @@ class EasyCVTrainer(EpochBasedTrainer):
                 raise
             raise DatasetError(f'{error} (this is the evaluation data; to train without evaluating, set '
                                'evaluation.period to null)') from None
+
+    def _share_ids(self):
+        share_ids(getattr(dataset, 'source', None) for dataset in (self.train_dataset, self.eval_dataset))
 
     def _evaluates(self):
         return (self.cfg.safe_get('evaluation.period') is not None
@@ -685,6 +690,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         """
         if self.eval_dataset is None:
             self.eval_dataset = _build_dataset(None, self.cfg, 'val', ModeKeys.EVAL)
+            self._share_ids()
         if self.eval_dataset is None:
             raise TrainingError('there is no evaluation data: pass eval_dataset, or a configuration with dataset.val')
         if len(self.eval_dataset) == 0:

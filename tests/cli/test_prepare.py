@@ -17,6 +17,7 @@ from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.label_file import read_label
 
 ROOT = Path(__file__).parents[2]
+IDS = np.flatnonzero(RAW_TO_TRAIN < 255).astype(np.uint8)  # all official ones
 
 
 def run(command, *arguments):
@@ -35,14 +36,14 @@ def prepare_coco(download, output, *more):
 def download(tmp_path):
     """Images and official label maps: 20 for training, 3 for validation."""
     numbers = np.random.RandomState(0)
-    ids = np.array([*range(182), 255], np.uint8)
     root = tmp_path / 'download'
     for split, count in (('train2017', 20), ('val2017', 3)):
         for kind in ('images', 'maps'):
             (root / kind / split).mkdir(parents=True)
         for index in range(count):
             Image.new('RGB', (30, 20)).save(root / f'images/{split}/{index:012d}.jpg')
-            Image.fromarray(numbers.choice(ids, (20, 30))).save(root / f'maps/{split}/{index:012d}.png')
+            label = numbers.choice([*IDS, 255], (20, 30)).astype(np.uint8)
+            Image.fromarray(label).save(root / f'maps/{split}/{index:012d}.png')
     return root
 
 
@@ -58,6 +59,16 @@ def test_label_maps_and_split_files_are_written(download, tmp_path, capsys):
             raw = read_label(download / 'maps' / split / path.name.replace('_labelTrainIds', ''))
             np.testing.assert_array_equal(read_label(path), RAW_TO_TRAIN[raw])
     assert run(check_data, output) == 0  # images are linked, so the layout is complete
+
+
+def test_maps_of_another_kind_are_all_refused_and_nothing_is_said_to_be_ready(download, tmp_path, capsys):
+    """Training ids already, or those of COCO-Stuff 10k: both look like official ids."""
+    for path in download.glob('maps/*/*.png'):
+        Image.fromarray(np.resize(np.array([0, 67, 170], np.uint8), (20, 30))).save(path)
+    assert prepare_coco(download, tmp_path / 'out') == 1
+    said = capsys.readouterr().out
+    assert said.count('holds ids [67], which no official one') == 13 and '10 more failed' in said
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_second_run_keeps_what_is_finished_and_repeats_the_rest(download, tmp_path, capsys):
@@ -136,7 +147,7 @@ def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(download, tmp_path
     numbers = np.random.RandomState(1)
     for index in range(20, 120):
         Image.new('RGB', (300, 200)).save(download / f'images/train2017/{index:012d}.jpg')
-        Image.fromarray(numbers.randint(0, 182, (200, 300)).astype(np.uint8)).save(
+        Image.fromarray(numbers.choice(IDS, (200, 300))).save(
             download / f'maps/train2017/{index:012d}.png')
     output = tmp_path / 'out'
     folder = output / 'annotations/train2017'

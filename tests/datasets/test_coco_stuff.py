@@ -39,10 +39,10 @@ def test_the_published_palette_repeats_colours_and_the_distinct_one_does_not():
 
 def test_a_label_map_with_ids_beyond_coco_stuff_is_refused():
     label = np.array([[0, 181, 255], [183, 5, 11]], np.uint8)
-    with pytest.raises(ValueError, match=r'\[183\]'):
+    with pytest.raises(ValueError, match=r'\[11, 183\]'):  # 11 is no official id either, but a training id
         coco_stuff.raw_label_to_train(label)
-    label[1, 0] = 30
-    np.testing.assert_array_equal(coco_stuff.raw_label_to_train(label), [[0, 170, 255], [26, 5, 255]])
+    label[1] = 30, 5, 12
+    np.testing.assert_array_equal(coco_stuff.raw_label_to_train(label), [[0, 170, 255], [26, 5, 11]])
 
 
 def test_names_map_and_palette_equal_the_reference(shared):

@@ -134,15 +134,15 @@ def test_reduce_zero_label_moves_ids_down():
 
 def test_official_coco_stuff_maps_train_without_conversion(tmp_path, write_pair):
     write_pair(tmp_path / 'img', tmp_path / 'ann', '0001')
-    raw = np.random.RandomState(0).choice([0, 10, 11, 12, 181, 255], (30, 40)).astype(np.uint8)
+    raw = np.random.RandomState(0).choice([0, 10, 12, 13, 181, 255], (30, 40)).astype(np.uint8)
     Image.fromarray(raw).save(tmp_path / 'ann/0001.png')
     cfg = {'type': 'SegSourceCocoStuff164k', 'img_root': str(tmp_path / 'img'), 'label_root': str(tmp_path / 'ann')}
     source = build_source(cfg)
     assert source.CLASSES == list(COCO_CLASSES)
     np.testing.assert_array_equal(source.load_label(0), RAW_TO_TRAIN[raw])
-    # with classes, the maps count as they are, and the official ids are out of range
+    # said to be training ids, the official ones are out of range
     with pytest.raises(DatasetError, match='ms-segformer prepare coco-stuff'):
-        build_source({**cfg, 'classes': list(COCO_CLASSES)}).load_label(0)
+        build_source({**cfg, 'classes': list(COCO_CLASSES), 'raw_ids': False}).load_label(0)
 
 
 def test_pascal_voc_layout(tmp_path, write_pair):

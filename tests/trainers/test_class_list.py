@@ -2,9 +2,11 @@
 import shutil
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from modelscope.trainers import build_trainer
+from PIL import Image
 from tiny_run import CLASSES, shrink
 
 from ms_segformer.datasets.errors import DatasetError
@@ -161,3 +163,16 @@ def test_classes_that_an_option_names_count_before_those_of_the_data(options, ti
     trainer = build_trainer('easycv', arguments)
     assert trainer.cfg.CLASSES == trainer.train_dataset.CLASSES == trainer.eval_dataset.CLASSES == ['a', 'b', 'c']
     assert trainer.new_classes
+
+
+def test_label_maps_to_evaluate_on_count_as_those_to_train_on_where_nothing_in_them_shows_how(tiny_model_dir, tmp_path):
+    for split, values in (('train', [0, 12, 180, 255]), ('val', [0, 12, 111, 255])):
+        for folder in ('images', 'annotations'):
+            (tmp_path / folder / split).mkdir(parents=True)
+        Image.new('RGB', (96, 64)).save(tmp_path / 'images' / split / 'a.jpg')
+        Image.fromarray(np.resize(np.array(values, np.uint8), (64, 96))).save(
+            tmp_path / 'annotations' / split / 'a.png')
+    trainer = build_trainer('easycv', {'model': str(tiny_model_dir), 'data_root': str(tmp_path), 'max_epochs': 1,
+                                       'work_dir': str(tmp_path / 'run'), 'device': 'cpu'})
+    assert np.unique(trainer.train_dataset.load_label(0)).tolist() == [0, 11, 169, 255]
+    assert np.unique(trainer.eval_dataset.load_label(0)).tolist() == [0, 11, 100, 255]
