@@ -49,7 +49,7 @@ campaign: $(VENV)/.ready-test
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 
-$(VENV)/.ready: setup.cfg setup.py pyproject.toml constraints.txt ms_segformer/_segment.c
+$(VENV)/.ready: setup.cfg setup.py pyproject.toml constraints.txt ms_segformer/postprocess/_segment.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'ms-segformer needs Python 3.10 or later; name one: make demo PYTHON=python3.11'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .

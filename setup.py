@@ -20,7 +20,7 @@ class BuildWithData(build_py):
 
 
 kernel = Extension(
-    'ms_segformer._segment', ['ms_segformer/_segment.c'], py_limited_api=True,
+    'ms_segformer.postprocess._segment', ['ms_segformer/postprocess/_segment.c'], py_limited_api=True,
     extra_compile_args=[] if sys.platform == 'win32' else ['-O3', '-Wno-psabi'],
     optional=True)  # without a compiler postprocess.py does the same in torch, more slowly
 

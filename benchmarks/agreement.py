@@ -23,10 +23,10 @@ def main():
     p.add_argument('--limit', type=int, default=40, help='photographs at most (default: %(default)s)')
     args = p.parse_args()
     quiet()
+    from ms_segformer.engines import create_engine
     from ms_segformer.metrics.segmentation import ConfusionMatrix
-    from ms_segformer.postprocess import segment
+    from ms_segformer.postprocess.segmentation import segment
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
-    from ms_segformer.runtime import create_engine
 
     from .subjects import our_model
     model, plain = our_model(model_dir=args.model), our_model(model_dir=args.model).eval()

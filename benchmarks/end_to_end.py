@@ -14,7 +14,7 @@ def main():
     p.add_argument('--without-peer', action='store_true', help='time our own parts only')
     args = p.parse_args()
     quiet()
-    from ms_segformer.runtime import openvino_engine
+    from ms_segformer.engines import openvino_engine
     openvino_engine.FREQUENT = 1  # as every user has it after two dozen photographs of a shape
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(args.image, folder=folder)

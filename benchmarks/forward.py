@@ -17,7 +17,7 @@ def main():
     p.add_argument('--without', nargs='*', default=(), help='candidates to leave out, by a part of their name')
     args = p.parse_args()
     quiet()
-    from ms_segformer.runtime import create_engine, openvino_engine
+    from ms_segformer.engines import create_engine, openvino_engine
     openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
     shape = (1, 3, *args.size)
     image = torch.randn(shape)

@@ -16,7 +16,7 @@ def main():
     p.add_argument('--variants', nargs='+', default=['b0', 'b2'])
     args = p.parse_args()
     quiet()
-    from ms_segformer.runtime import create_engine, openvino_engine
+    from ms_segformer.engines import create_engine, openvino_engine
     openvino_engine.FREQUENT = 1
     image, square = torch.randn(1, 3, *SIZE), 1536
     a, b = torch.randn(square, square), torch.randn(square, square)

@@ -20,14 +20,14 @@ def plain(logits, pad_shape, img_shape, ori_shape):
 def main():
     args = parser(__doc__.splitlines()[0]).parse_args()
     quiet()
-    from ms_segformer import postprocess
+    from ms_segformer.engines import create_engine
+    from ms_segformer.postprocess import segmentation
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
-    from ms_segformer.runtime import create_engine
-    compiled = postprocess._segment
+    compiled = segmentation._segment
 
     def ours(kernel, *inputs):
-        postprocess._segment = kernel
-        postprocess.masks(postprocess.segment(*inputs))
+        segmentation._segment = kernel
+        segmentation.masks(segmentation.segment(*inputs))
 
     with tempfile.TemporaryDirectory() as folder:
         from .subjects import random_model_dir

@@ -16,7 +16,7 @@ def main():
     p.add_argument('--engine', default='auto')
     args = p.parse_args()
     quiet()
-    from ms_segformer.runtime import create_engine
+    from ms_segformer.engines import create_engine
     rows = [['variant', 'input', 'GFLOP', 'median ms', 'GFLOP/s']]
     cases = [(variant, SIZE) for variant in args.variants] + [
         (args.variants[0], size) for size in ((256, 352), (1024, 1408))]

@@ -11,7 +11,7 @@ SIZE = (512, 704)  # the network's input for most photographs of 4:3 with the sh
 def our_model(variant='b0', model_dir=None):
     """A `Segformer`: trained, from a directory, or with random weights."""
     from ms_segformer import metainfo
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
     if model_dir:
         return Segformer.from_pretrained(model_dir)
@@ -67,7 +67,7 @@ class TransformersLogits(torch.nn.Module):
 
 def transformers_openvino(model, shape, precision='f32', any_shape=False):
     """The `transformers` network converted by OpenVINO for one shape, or as it comes for all; returns a callable."""
-    from ms_segformer.runtime.silent_import import import_openvino
+    from ms_segformer.engines.silent_import import import_openvino
     ov = import_openvino()
     graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape),
                              **({} if any_shape else {'input': [shape]}))
@@ -81,7 +81,7 @@ def transformers_onnxruntime(model, shape):
     """The `transformers` network exported to ONNX for one shape; returns a callable."""
     import inspect
 
-    from ms_segformer.runtime.silent_import import import_onnxruntime
+    from ms_segformer.engines.silent_import import import_onnxruntime
     onnxruntime = import_onnxruntime()
     options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -30,9 +30,9 @@ from models.test_torch_file import foreign, save
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
 from campaigns.mutations import mutated
 from ms_segformer.cli import info
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.models.checkpoint import CheckpointError, load_state, read_checkpoint
-from ms_segformer.models.foreign import convert
+from ms_segformer.models.convert import convert
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.models.torch_file import write_torch_file
 

@@ -27,19 +27,19 @@ from modelscope.pipelines import pipeline
 from modelscope.trainers import build_trainer
 
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
-from ms_segformer.bridge import BridgeError
-from ms_segformer.config import ConfigurationError, read_configuration
+from ms_segformer.config.limits import WHOLE_PIXELS
+from ms_segformer.config.reader import ConfigurationError, read_configuration
+from ms_segformer.config.schema import check_file
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.limits import WHOLE_PIXELS
+from ms_segformer.integrations.easycv.bridge import BridgeError
+from ms_segformer.integrations.modelscope.plugin import is_segformer
 from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir, demo_model_dir
 from ms_segformer.metrics.segmentation import MetricError
 from ms_segformer.models.checkpoint import CheckpointError
 from ms_segformer.models.segformer import Segformer
-from ms_segformer.plugin import is_segformer
-from ms_segformer.postprocess import LogitsError
+from ms_segformer.postprocess.segmentation import LogitsError
 from ms_segformer.preprocessors.image import ImageError
 from ms_segformer.preprocessors.segformer import SegformerPreprocessor
-from ms_segformer.schema import check_file
 from ms_segformer.trainers.errors import TrainingError
 
 sys.path.insert(0, str(ROOT / 'tests' / 'trainers'))

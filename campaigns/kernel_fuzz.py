@@ -26,11 +26,11 @@ def work(seed: int, first: int, end: float) -> None:
 
     from kernel_cases import judge, kernels, make_case
 
-    from ms_segformer import postprocess
-    compiled = postprocess._segment
+    from ms_segformer.postprocess import segmentation
+    compiled = segmentation._segment
 
     def use(name: str) -> None:
-        postprocess._segment = None if name == 'torch' else compiled
+        segmentation._segment = None if name == 'torch' else compiled
         if name != 'torch':
             compiled.use(name)
 

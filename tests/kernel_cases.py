@@ -1,6 +1,6 @@
-"""Random inputs of `ms_segformer.postprocess`, and what the plain torch form says to them.
+"""Random inputs of `ms_segformer.postprocess.segmentation`, and what the plain torch form says to them.
 
-Used by `test_postprocess.py` for a few seconds and by `campaigns/kernel_fuzz.py` for as long as one likes.
+Used by `test_segmentation.py` for a few seconds and by `campaigns/kernel_fuzz.py` for as long as one likes.
 """
 import math
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ms_segformer import postprocess
-from ms_segformer.postprocess import LogitsError, label_pixels, segment
+from ms_segformer.postprocess import segmentation
+from ms_segformer.postprocess.segmentation import LogitsError, label_pixels, segment
 
 LARGEST = float(np.finfo(np.float32).max)
 UNDERFLOW = 1e-42  # some hundred steps of float32's smallest numbers, which round to 0
@@ -81,7 +81,7 @@ def make_case(seed: int, number: int, kind: str | None = None, budget: int = 1_5
 
 def kernels() -> list[str]:
     """Names of all ways to make a label map on this machine, for `use`."""
-    compiled = postprocess._segment
+    compiled = segmentation._segment
     return [*(compiled.kernels if compiled is not None else []), 'torch']
 
 

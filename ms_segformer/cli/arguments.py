@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ms_segformer.limits import LARGEST_SEED, SMALLEST_SIDE
+from ms_segformer.config.limits import LARGEST_SEED, SMALLEST_SIDE
 from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
 MODES = ('whole', 'slide')

@@ -31,7 +31,7 @@ def autoload_file():
 
 def status():
     """One line: whether autoload is on, and through which file."""
-    from ms_segformer import plugin
+    from ms_segformer.integrations.modelscope import plugin
     path = autoload_file()
     if not path.is_file():
         return f'autoload is off ({path} does not exist)'

@@ -38,7 +38,7 @@ def run(args):
     import os
     import sys
 
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
 
     from .fetch import model_directory
     if not os.path.exists(args.data):
@@ -66,7 +66,7 @@ def load(folder):
     Raises:
         CheckpointError, ConfigurationError: it cannot be had.
     """
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
     settings = read_configuration(folder)
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
@@ -144,8 +144,8 @@ def test_settings(args, settings):
     Raises:
         ValueError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
-    from ms_segformer.config import TestSettings
-    from ms_segformer.limits import check_windows
+    from ms_segformer.config.limits import check_windows
+    from ms_segformer.config.reader import TestSettings
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
@@ -165,7 +165,7 @@ test_settings.__test__ = False  # no test, whatever its name suggests to pytest
 
 
 def _engine(args, model, device):
-    from ms_segformer.runtime import create_engine
+    from ms_segformer.engines import create_engine
     return create_engine(model, args.engine, args.precision, device)
 
 

@@ -1,5 +1,5 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
-from ms_segformer.hub import HUGGING_FACE, fetch
+from ms_segformer.integrations.modelscope.hub import HUGGING_FACE, fetch
 
 from .arguments import output_folder
 
@@ -20,7 +20,7 @@ def add_arguments(parser):
 def run(args):
     import os
 
-    from ms_segformer.hub import weights
+    from ms_segformer.integrations.modelscope.hub import weights
     from ms_segformer.metainfo import find_model
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
@@ -40,7 +40,7 @@ def _imagenet_weights(name: str) -> str:
     Raises:
         ValueError: it names nothing.
     """
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.metainfo import own_configuration
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:

@@ -30,8 +30,8 @@ def environment():
 
     import torch
 
-    from ms_segformer import autoload, plugin
     from ms_segformer.cli import autoload as cli_autoload
+    from ms_segformer.integrations.modelscope import autoload, plugin
     for name in sorted(autoload.MODULES - {'modelscope_hub.api'}):  # so that what does not connect shows here
         import_module(name)
     return {
@@ -47,7 +47,7 @@ def environment():
 
 def published_models():
     """The six published models: id -> published figures, and where its copy is."""
-    from ms_segformer import plugin
+    from ms_segformer.integrations.modelscope import plugin
     from ms_segformer.metainfo import VARIANTS
     return {variant.hub_ids[0]: _published(variant) + ', ' + (
         f'in {found}' if (found := next(filter(None, map(plugin.cached_copy, variant.hub_ids)), None))
@@ -65,7 +65,7 @@ def model(name):
     """
     from pathlib import Path
 
-    from ms_segformer import plugin
+    from ms_segformer.integrations.modelscope import plugin
     from ms_segformer.metainfo import find_model, variant_of_hub_id
     model_id = find_model(name)
     if Path(model_id).is_dir():
@@ -79,7 +79,7 @@ def model(name):
 
 
 def _directory(folder):
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
                       if path.is_file() and not path.name.startswith('.'))
     about = {'directory': str(folder), 'files': files or 'none'}
@@ -112,7 +112,7 @@ def _network(folder, settings):
 
 
 def _engine(network):
-    from ms_segformer.runtime import create_engine
+    from ms_segformer.engines import create_engine
     network.prepare_inference()
     try:
         engine = create_engine(network)

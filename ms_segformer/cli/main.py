@@ -6,8 +6,8 @@ import re
 import sys
 from contextlib import contextmanager
 
-from ms_segformer.autoload import DISABLE_VARIABLE, disabled
 from ms_segformer.cli.arguments import Parser
+from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
 from ms_segformer.version import __version__
 
 COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')

@@ -79,7 +79,7 @@ def run(args: Namespace) -> int:
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.metainfo import TASK
 
     from .fetch import model_directory

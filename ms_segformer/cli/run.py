@@ -16,7 +16,7 @@ def run(args):
     import runpy
     import sys
 
-    from ms_segformer import plugin
+    from ms_segformer.integrations.modelscope import plugin
 
     from .autoload import autoload_file
     script = os.path.abspath(args.script)
@@ -41,7 +41,8 @@ def run(args):
 
 @contextmanager
 def _active_in_children():
-    """Have every Python process that is started inside the block begin with `ms_segformer/children/sitecustomize.py`.
+    """Have every Python process that is started inside the block begin with `sitecustomize.py` of
+    `ms_segformer/integrations/modelscope/children`.
 
     By PYTHONPATH, which multiprocessing's spawned workers, `subprocess` and torchrun all hand on. A Python that ignores
     its environment (`-E`, `-I`) starts its workers with the same option, so nothing set here reaches them.
@@ -49,7 +50,7 @@ def _active_in_children():
     import os
     from pathlib import Path
     before = os.environ.get('PYTHONPATH')
-    folder = str(Path(__file__).parents[1] / 'children')
+    folder = str(Path(__file__).parents[1] / 'integrations' / 'modelscope' / 'children')
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [folder, before]))  # an empty entry would be the cwd
     try:
         yield

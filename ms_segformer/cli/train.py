@@ -3,7 +3,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from ms_segformer.hub import IMAGENET, SCRATCH, check_start
+from ms_segformer.integrations.modelscope.hub import IMAGENET, SCRATCH, check_start
 
 from .arguments import device, input_folder, learning_rate, output_folder, positive_int, seed
 
@@ -94,7 +94,7 @@ def check_configuration(arguments: dict[str, Any]) -> None:
     """Refuse a configuration that is no SegFormer's before ModelScope runs pip for the plugin that it names."""
     import os
 
-    from ms_segformer.schema import check_file
+    from ms_segformer.config.schema import check_file
     check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 
 

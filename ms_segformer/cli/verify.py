@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ms_segformer.config import Settings
+    from ms_segformer.config.reader import Settings
     from ms_segformer.metainfo import Variant
     from ms_segformer.models.segformer import Segformer
     from ms_segformer.verification import Check, Progress, Report
@@ -174,7 +174,7 @@ def _published_files(model: dict[str, Any]) -> tuple[dict[str, str] | None, str]
     """Name to SHA-256 on the hub, or why they are not known."""
     if 'id' not in model:
         return None, 'a directory; nothing published to compare with'
-    from ms_segformer.messages import one_line
+    from ms_segformer.errors import one_line
     try:
         return _listed(model['id'], model['revision']), ''
     except Exception as error:  # of a foreign client: whatever it is, the files are not compared, and why is said
@@ -357,7 +357,7 @@ def _processes(device: str | None) -> int:
 def _count(args: Namespace, network: 'Segformer', dataset: Any, progress: 'Progress', indices: list[int],
            device: str | None, seen: 'Callable[[], Any]') -> None:
     """Count some images; what is counted is written at the end, and when it is stopped."""
-    from ms_segformer.runtime import create_engine
+    from ms_segformer.engines import create_engine
     from ms_segformer.trainers import distributed
     from ms_segformer.trainers.evaluation import Evaluator, predictions
     device = distributed.choose_device(device)

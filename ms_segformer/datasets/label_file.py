@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..messages import one_line
+from ..errors import one_line
 from ..metainfo import IGNORE_INDEX
 from ..preprocessors.image import MAX_PIXELS, ImageError, open_image
 from .errors import DatasetError

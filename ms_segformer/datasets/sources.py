@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..class_file import ClassFileError, read_class_file
-from ..config import shown
+from ..config.class_file import ClassFileError, read_class_file
+from ..config.reader import shown
+from ..config.schema import SOURCE, wrong_value
 from ..metainfo import IGNORE_INDEX
-from ..schema import SOURCE, wrong_value
 from . import coco_stuff
 from .errors import DatasetError
 from .image_file import read_image

@@ -18,9 +18,9 @@ import random
 import cv2
 import numpy as np
 
-from ..config import shown
-from ..limits import DIVISOR, TRAINING_PIXELS
-from ..schema import FLAG, TEXT, Kind, either, integer, number, several, wrong_value
+from ..config.limits import DIVISOR, TRAINING_PIXELS
+from ..config.reader import shown
+from ..config.schema import FLAG, TEXT, Kind, either, integer, number, several, wrong_value
 from .errors import DatasetError
 
 TRANSFORMS = {}

@@ -16,11 +16,11 @@ import torch
 from modelscope.exporters.base import Exporter
 from modelscope.exporters.builder import EXPORTERS
 
+from ..config.limits import SMALLEST_SIDE, WHOLE_PIXELS
+from ..engines.onnx_graph import OPSET, write_onnx
+from ..engines.silent_import import import_onnxruntime, import_openvino
 from ..files import atomic_write
-from ..limits import SMALLEST_SIDE, WHOLE_PIXELS
 from ..metainfo import MODEL, ONNX_OPSETS, TASK
-from ..runtime.onnx_graph import OPSET, write_onnx
-from ..runtime.silent_import import import_onnxruntime, import_openvino
 
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
 
@@ -76,7 +76,7 @@ class SegformerExporter(Exporter):
             openvino = import_openvino()
         except ImportError as error:
             raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
-        from ..runtime.openvino_graph import build_graph
+        from ..engines.openvino_graph import build_graph
         graph = build_graph(self._prepared(), _checked(shape) or (-1, 3, -1, -1), channels_last=False)
         path = Path(output_dir, 'model.xml')
         with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
@@ -137,6 +137,6 @@ def _run_onnx(path, image):
 
 
 def _run_openvino(path, image):
-    from ..runtime.openvino_core import CORE
+    from ..engines.openvino_core import CORE
     compiled = CORE.compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return compiled({'img': image})['logits']

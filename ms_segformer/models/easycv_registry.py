@@ -9,7 +9,7 @@ In a configuration of ModelScope that EasyCV serves, `model.__easycv_arch__.type
 is imported first. `MsMixVisionTransformer` and `MsSegformerHead` also go with EasyCV's other heads and backbones.
 State-dict keys are those of EasyCV's SegFormer, so checkpoints go both ways.
 
-Needs EasyCV; `ms_segformer.bridge.register_in_easycv` says so in words where it is missing.
+Needs EasyCV; `ms_segformer.integrations.easycv.bridge.register_in_easycv` says so in words where it is missing.
 """
 from dataclasses import asdict
 
@@ -19,7 +19,7 @@ from easycv.models.builder import BACKBONES, HEADS, MODELS, build_loss
 from easycv.models.segmentation.encoder_decoder import EncoderDecoder
 from torch import nn
 
-from ..config import read_model_section
+from ..config.reader import read_model_section
 from ..metainfo import MODEL
 from .mix_transformer import MixVisionTransformer
 from .segformer_head import SegformerHead

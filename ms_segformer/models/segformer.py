@@ -5,10 +5,10 @@ import torch
 from modelscope.models.base import TorchModel
 from modelscope.models.builder import MODELS
 
-from ..config import read_model_section
+from ..config.reader import read_model_section
 from ..metainfo import MODEL, TASK
 from .checkpoint import find_checkpoint, load_checkpoint
-from .cross_entropy import upsampled_cross_entropy
+from .losses import upsampled_cross_entropy
 from .mix_transformer import MixVisionTransformer
 from .segformer_head import SegformerHead
 

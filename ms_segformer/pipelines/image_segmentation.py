@@ -17,16 +17,16 @@ from modelscope.models import Model
 from modelscope.pipelines.base import Pipeline
 from modelscope.pipelines.builder import PIPELINES
 
-from ..config import read_configuration
-from ..limits import as_integer, check_windows
-from ..messages import one_line
+from ..config.limits import as_integer, check_windows
+from ..config.reader import read_configuration
+from ..engines import create_engine
+from ..errors import one_line
 from ..metainfo import PIPELINE, TASK
-from ..postprocess import masks, segment
+from ..postprocess.segmentation import masks, segment
+from ..postprocess.sliding_window import slide_segment
 from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SegformerPreprocessor
-from ..runtime import create_engine
-from ..slide import slide_segment
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,8 @@ class SegformerPipeline(Pipeline):
             crop_size, stride: (height, width) in pixels of the windows and of their steps; default: the
                 configuration's, else windows of its short side and steps of two thirds of that.
             resize: False segments the image at its own size: in one piece up to `limits.WHOLE_PIXELS`, and with
-                `mode='slide'`, which bounds the memory, images of any size; see `ms_segformer.slide`.
+                `mode='slide'`, which bounds the memory, images of any size; see
+                `ms_segformer.postprocess.sliding_window`.
             with_masks: False leaves `masks` empty (a mask takes a byte per pixel); `seg_map` holds the same.
             max_pixels: larger files are refused before they are decoded; default: `preprocessors.image.MAX_PIXELS`.
             with_image: True adds `image`, the picture that was segmented: H×W×3 uint8 RGB, upright. A URL is fetched

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..errors import one_line
 from ..files import atomic_write
-from ..messages import one_line
 from ..progress import screen
 
 TIMEOUT_SECONDS = 30  # without a byte

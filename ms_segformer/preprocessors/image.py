@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..limits import as_integer
-from ..messages import one_line
+from ..config.limits import as_integer
+from ..errors import one_line
 from .download import DownloadError, download, without_userinfo
 
 if TYPE_CHECKING:

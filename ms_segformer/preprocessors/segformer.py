@@ -8,8 +8,8 @@ from modelscope.preprocessors.base import Preprocessor
 from modelscope.preprocessors.builder import PREPROCESSORS
 from modelscope.utils.constant import Fields, ModeKeys
 
-from ..config import read_configuration
-from ..limits import SMALLEST_SIDE, WHOLE_PIXELS
+from ..config.limits import SMALLEST_SIDE, WHOLE_PIXELS
+from ..config.reader import read_configuration
 from ..metainfo import PREPROCESSOR
 from .image import MAX_PIXELS, ImageError, load_image
 

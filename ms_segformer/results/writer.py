@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import atomic_write
-from ..visualization import draw_result, label_map_image, palette_for
+from .visualization import draw_result, label_map_image, palette_for
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..config import shown
+from ..config.limits import LARGEST_SEED, SMALLEST_SIDE
+from ..config.reader import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
-from ..limits import LARGEST_SEED, SMALLEST_SIDE
 from .errors import TrainingError
 from .optimizer import require_known_optimizer
 from .schedules import require_known_policy

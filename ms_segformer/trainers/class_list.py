@@ -6,8 +6,8 @@ value stands for "not labelled". None of it holds for other classes, and most of
 from collections.abc import Iterator
 from typing import Any
 
-from ..class_file import ConfiguredClassFile
-from ..config import decode_jsonplus
+from ..config.class_file import ConfiguredClassFile
+from ..config.reader import decode_jsonplus
 
 _MISSING = object()
 _PER_CLASS = ('IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall')  # results by class, e.g. IoU.road

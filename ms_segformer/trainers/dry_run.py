@@ -18,8 +18,9 @@ import torch
 from modelscope.metainfo import Trainers
 from modelscope.trainers import build_trainer
 
-from .. import hub, metainfo
+from .. import metainfo
 from ..datasets.errors import DatasetError
+from ..integrations.modelscope import hub
 from . import hooks
 from .errors import TrainingError
 

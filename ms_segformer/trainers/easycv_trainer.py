@@ -30,31 +30,21 @@ from modelscope.utils.constant import ModeKeys
 from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
-from .. import hub, plugin, schema
-from ..config import decode_jsonplus, encode_jsonplus, plain, read_model_section
+from ..config import schema
+from ..config.reader import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..datasets.sources import share_ids
 from ..files import atomic_write
+from ..integrations.modelscope import hub, plugin
 from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
-from ..postprocess import LogitsError
+from ..postprocess.segmentation import LogitsError
 from ..progress import screen
-from . import (
-    checks,
-    configuration,
-    continuing,
-    distributed,
-    hooks,
-    log_file,
-    resuming,
-    run_state,
-    starting_point,
-    work_dir,
-)
+from . import checks, configuration, continuing, distributed, hooks, log_file, pretrained, resuming, run_state, work_dir
 from .ema import WeightAverage
 from .errors import TrainingError
 from .evaluation import Evaluator
@@ -83,7 +73,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         cfg_modify_fn: function that takes the configuration and returns the changed one.
         cfg_options: `{'train.max_epochs': 3, …}`, merged into the configuration after `cfg_modify_fn`.
         load_from: what to start from, in place of the model's weights: `imagenet`, `scratch`, a file (any dialect), a
-            model directory, a URL or an id, see `starting_point`; also `load_from` in the configuration.
+            model directory, a URL or an id, see `pretrained`; also `load_from` in the configuration.
         checkpoint_path: same as `resume`, for the path of a checkpoint of this trainer.
         resume: True goes on with the newest run in `work_dir`, from its newest whole checkpoint, if there is one; or
             the path of a checkpoint or of another run's folder.
@@ -210,9 +200,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """
         if load_from in hub.STARTS:
             return load_from
-        named = self.input_model_id is not None and starting_point.has_checkpoint(self.model_dir)
+        named = self.input_model_id is not None and pretrained.has_checkpoint(self.model_dir)
         if load_from and load_from == written and named:
-            starting_point.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is '
+            pretrained.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is '
                                        'the starting point', self.model_dir)
             return None
         return load_from
@@ -222,7 +212,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         from ..models.segformer import Segformer
         section = {key: value for key, value in self.cfg.model.to_dict().items() if key != 'type'}
         model = Segformer(self.model_dir, **section)
-        self.starting_point = starting_point.load(
+        self.starting_point = pretrained.load(
             model, model_dir=self.model_dir if self.input_model_id is not None else None,
             load_from=self._load_from, pretrained=self.cfg.model.get('pretrained'), new_classes=self.new_classes,
             classes=self.cfg.CLASSES)
@@ -456,7 +446,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.schedule is not None:
             self.register_hook(hooks.ScheduleHook(self.schedule))
         elif scheduler is None and (section.get('policy') or policy_name(section)):
-            from ..bridge import build_lr_hook
+            from ..integrations.easycv.bridge import build_lr_hook
             self.register_hook(hooks.AddLrLogHook())
             self.register_hook(build_lr_hook({'policy': policy_name(section), **section}))
         else:
@@ -630,7 +620,7 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def load_weights(self, path: str | Path) -> None:
         """Load a checkpoint of any dialect into all that is trained, evaluated and saved."""
-        starting_point.load(self.bare_model, load_from=path, classes=self.cfg.CLASSES)
+        pretrained.load(self.bare_model, load_from=path, classes=self.cfg.CLASSES)
         if self.ema is not None:
             self.ema.restart(self.bare_model)
 
@@ -698,7 +688,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         model = self.model_to_save
         if checkpoint_path is not None:
             model = deepcopy(self.bare_model)
-            starting_point.load(model, load_from=checkpoint_path, whole=True)
+            pretrained.load(model, load_from=checkpoint_path, whole=True)
         elif self.starting_point_is_random() and not self._iter:
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
@@ -832,7 +822,7 @@ def _arguments(section, split, mode):
 
 
 def _foreign_transform(name):
-    from ..bridge import transform
+    from ..integrations.easycv.bridge import transform
     return transform(name)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..config import TestSettings
+from ..config.reader import TestSettings
 from ..datasets.errors import DatasetError
-from ..postprocess import FLOAT32_RANGE, largest_magnitude, segment
+from ..postprocess.segmentation import FLOAT32_RANGE, largest_magnitude, segment
 from ..progress import screen
 
 

@@ -7,7 +7,7 @@
 | AddLrLogHook | `AddLrLogHook` below |
 | TextLoggerHook | `TextLoggerHook` below |
 | TensorboardHook, IterTimerHook and any other hook of ModelScope | ModelScope's |
-| a hook that only EasyCV or mmcv has | that one, through `ms_segformer.bridge` |
+| a hook that only EasyCV or mmcv has | that one, through `ms_segformer.integrations.easycv.bridge` |
 """
 import json
 import math
@@ -496,8 +496,8 @@ def build_hook(section):
         raise
     except (TypeError, ValueError, AssertionError) as error:
         raise TrainingError(f'hook {name} does not take these arguments: {options} ({error})') from None
-    from ..bridge import BridgeError
-    from ..bridge import build_hook as build_foreign
+    from ..integrations.easycv.bridge import BridgeError
+    from ..integrations.easycv.bridge import build_hook as build_foreign
     try:
         return build_foreign({'type': name, **options})
     except BridgeError as error:

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ..config import nearest, shown
-from ..schema import PARAMWISE
+from ..config.reader import nearest, shown
+from ..config.schema import PARAMWISE
 from .errors import TrainingError
 
 _NORMS = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.instancenorm._InstanceNorm, torch.nn.GroupNorm,
@@ -118,7 +118,7 @@ def require_known_optimizer(name: Any) -> None:
     """
     if isinstance(name, str) and name in OPTIMIZERS:
         return
-    from ..bridge import BridgeError, foreign
+    from ..integrations.easycv.bridge import BridgeError, foreign
     try:
         cls = foreign('optimizer', name) if isinstance(name, str) else None
         reason = 'this is not the name of an optimizer'
@@ -154,7 +154,7 @@ def build_optimizer(section, model, device_type='cpu'):
         raise TrainingError('the model has no trainable parameter')
     cls = OPTIMIZERS.get(name)
     if cls is None:
-        from ..bridge import build_optimizer as build_foreign
+        from ..integrations.easycv.bridge import build_optimizer as build_foreign
         return build_foreign({'type': name, **options}, groups)
     if 'fused' not in options and _has_fused(cls, device_type):
         options['fused'] = True

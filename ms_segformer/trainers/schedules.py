@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import nearest
+from ..config.reader import nearest
 from .errors import TrainingError
 
 WARMUPS = ('constant', 'linear', 'exp')
@@ -106,7 +106,7 @@ def require_known_policy(section: dict[str, Any]) -> None:
             raise TrainingError(f'train.lr_scheduler names no policy, and type is {name!r}{nearest(str(name), known)}; '
                                 f'accepted: policy with one of {", ".join(POLICIES)}, or a scheduler of torch as type')
         return
-    from ..bridge import BridgeError, foreign
+    from ..integrations.easycv.bridge import BridgeError, foreign
     try:
         foreign('lr_policy', section.get('policy') or policy_name(section))
     except BridgeError as error:

@@ -52,7 +52,7 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
 
 def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, tmp_path):
     """The network of the card's size, its weights made up, as EasyCV exports it, under the published configuration."""
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.metainfo import VARIANTS, configuration_dir
     from ms_segformer.models.segformer import Segformer
     folder = tmp_path / 'b0'

@@ -34,7 +34,7 @@ def other(python, hub, tmp_path):
 
 def test_every_change_is_made(other):
     done = other.run(code='''
-        from ms_segformer import plugin
+        from ms_segformer.integrations.modelscope import plugin
         import modelscope.hub.api, modelscope.preprocessors.base, modelscope.utils.config, modelscope.version
         from modelscope.metainfo import Trainers
         print(modelscope.version.__version__, plugin.problems(), Trainers.easycv)

@@ -13,7 +13,7 @@ from hub.fixtures import MODEL_ID
 from ms_segformer.cli import run
 
 ROOT = Path(__file__).parents[2]
-CHILDREN_FOLDER = Path(run.__file__).parents[1] / 'children'
+CHILDREN_FOLDER = Path(run.__file__).parents[1] / 'integrations' / 'modelscope' / 'children'
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_the_next_sitecustomize_runs_too(tmp_path):
 
 
 def test_the_variable_switches_children_off():
-    code = 'from ms_segformer.autoload import active; print(active())'
+    code = 'from ms_segformer.integrations.modelscope.autoload import active; print(active())'
     for value, expected in (('1', 'False'), ('0', 'True')):
         done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True, env={
             **os.environ, 'PYTHONPATH': str(CHILDREN_FOLDER), 'MS_SEGFORMER_DISABLE': value})

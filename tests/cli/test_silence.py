@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hub.coco_stuff import make_pairs
 
-from ms_segformer.runtime.cache import cache_dir
+from ms_segformer.engines.cache import cache_dir
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,12 +164,12 @@ def test_what_the_user_does_with_the_imported_runtimes_stays_silent_too(watched,
     noted, files = watched('-c', f'''
 import os
 before = dict(os.environ)
-from ms_segformer.runtime.silent_import import import_onnxruntime, import_openvino
+from ms_segformer.engines.silent_import import import_onnxruntime, import_openvino
 openvino, onnxruntime = import_openvino(), import_onnxruntime()
 assert dict(os.environ) == before
 import openvino_telemetry
 from modelscope.models import Model
-from ms_segformer.runtime.onnx_graph import write_onnx
+from ms_segformer.engines.onnx_graph import write_onnx
 write_onnx(Model.from_pretrained({str(tiny_model_dir)!r}), 'network.onnx', shape=(1, 3, 64, 64), dynamic=False)
 converted = openvino.convert_model('network.onnx')
 openvino.save_model(converted, 'network.xml')

@@ -125,7 +125,7 @@ def test_nothing_labelled_is_no_figure(verify, model, data, tmp_path):
 
 
 def test_an_engine_that_cannot_be_used_is_not_taken_for_one_that_agrees(verify, model, monkeypatch):
-    engine = pytest.importorskip('ms_segformer.runtime.openvino_engine', reason='needs openvino')
+    engine = pytest.importorskip('ms_segformer.engines.openvino_engine', reason='needs openvino')
 
     def broken(*_):
         raise RuntimeError('no')

@@ -79,8 +79,8 @@ def test_the_training_transforms_give_the_same_image_and_labels(easycv, photogra
 
 
 def test_a_transform_of_easycv_runs_in_our_pipeline_and_repeats_itself(easycv, photographs):
-    from ms_segformer import bridge
     from ms_segformer.datasets.transforms import Compose, sample_rng
+    from ms_segformer.integrations.easycv import bridge
     assert bridge.transform('ColorAugSSDTransform').__module__.startswith('easycv.')
     pipeline = Compose([TRAIN_PIPELINE[1], {'type': 'ColorAugSSDTransform', 'img_format': 'BGR'}, TRAIN_PIPELINE[4]],
                        fallback=bridge.transform)
@@ -92,9 +92,9 @@ def test_a_transform_of_easycv_runs_in_our_pipeline_and_repeats_itself(easycv, p
 
 
 def test_a_transform_nobody_has_is_an_error_naming_it(easycv):
-    from ms_segformer import bridge
     from ms_segformer.datasets.errors import DatasetError
     from ms_segformer.datasets.transforms import build
+    from ms_segformer.integrations.easycv import bridge
     with pytest.raises(DatasetError, match='MMNothing'):
         build({'type': 'MMNothing'}, fallback=bridge.transform)
 

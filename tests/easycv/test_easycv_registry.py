@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope='module')
 def registered(easycv):
-    from ms_segformer import bridge
+    from ms_segformer.integrations.easycv import bridge
     return bridge.register_in_easycv()
 
 

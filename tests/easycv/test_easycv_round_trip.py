@@ -93,7 +93,7 @@ class Run:
 @pytest.fixture(scope='module')
 def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
     """Function: trains the tiny model with EasyCV's trainer, all of its classes, and returns the `Run`."""
-    from ms_segformer.config import decode_jsonplus
+    from ms_segformer.config.reader import decode_jsonplus
 
     def train(**lr_scheduler):
         folder = tmp_path_factory.mktemp('theirs')
@@ -105,19 +105,19 @@ def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
         current_device, torch.cuda.current_device = torch.cuda.current_device, lambda: 0  # it asks without CUDA too
         try:
             import ms_segformer
-            ms_segformer.plugin.deactivate()
+            ms_segformer.integrations.modelscope.plugin.deactivate()
             data = {split: easycv.SegDataset(**{key: value for key, value in section.items() if key != 'type'})
                     for split, section in decode_jsonplus(configuration)['dataset'].items()}
             return Run(easycv.Trainer(cfg_file=str(path), train_dataset=data['train'], eval_dataset=data['val'],
                                       seed=0), folder / 'work')
         finally:
-            ms_segformer.plugin.activate()
+            ms_segformer.integrations.modelscope.plugin.activate()
             torch.cuda.current_device = current_device
     return train
 
 
 def _copy(source, target, change):
-    from ms_segformer.config import encode_jsonplus
+    from ms_segformer.config.reader import encode_jsonplus
     shutil.copytree(source, target)
     path = target / 'configuration.json'
     configuration = json.loads(path.read_text())
@@ -211,7 +211,7 @@ def test_a_hook_of_easycvs_that_a_configuration_names_runs_in_our_trainer(train_
 
 
 def test_easycvs_moving_average_follows_our_model(train_ours):
-    from ms_segformer import bridge
+    from ms_segformer.integrations.easycv import bridge
     run = train_ours(registered=[bridge.build_hook({'type': 'EMAHook', 'decay': 0.9})])
     ema = bridge._runners[run.trainer].ema
     assert ema.updates == EPOCHS

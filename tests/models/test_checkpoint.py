@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.metainfo import VARIANTS, configuration_dir
 from ms_segformer.models.checkpoint import (
     CheckpointError,

@@ -7,7 +7,7 @@ import torch
 
 from ms_segformer.cli import info
 from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
-from ms_segformer.models.foreign import convert
+from ms_segformer.models.convert import convert
 
 FILES = ['easycv_export.pt', 'easycv_export_legacy.pt', 'mmcv_epoch.pth']
 PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',

@@ -3,7 +3,7 @@ import dataclasses
 
 import torch
 
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.models.fingerprint import fingerprint
 from ms_segformer.models.segformer import Segformer
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import recipe_weights, reference_shapes
 
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.metainfo import VARIANTS, configuration_dir
 from ms_segformer.models.segformer import Segformer
 

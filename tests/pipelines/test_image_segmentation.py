@@ -16,7 +16,7 @@ from reference import recipe_weights, reference_shapes
 
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.metainfo import VARIANTS, configuration_dir
-from ms_segformer.postprocess import LogitsError
+from ms_segformer.postprocess.segmentation import LogitsError
 from ms_segformer.preprocessors.image import ImageError, load_image
 
 PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ms_segformer.config import TestSettings, read_configuration
+from ms_segformer.config.reader import TestSettings, read_configuration
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset, collate
 from ms_segformer.models.segformer import Segformer
-from ms_segformer.postprocess import LogitsError
+from ms_segformer.postprocess.segmentation import LogitsError
 from ms_segformer.trainers.evaluation import Evaluator, evaluate, test_pipeline
 
 

@@ -10,7 +10,7 @@ import pytest
 from modelscope.trainers import build_trainer
 from tiny_run import shrink
 
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.trainers import hooks
 from ms_segformer.trainers.errors import TrainingError
 

@@ -66,7 +66,7 @@ def test_what_a_policy_does_not_take_is_an_error():
 
 @pytest.fixture
 def model(tiny_model_dir):
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
     section = read_configuration(tiny_model_dir).raw['model']
     return Segformer(**{key: value for key, value in section.items() if key != 'type'})

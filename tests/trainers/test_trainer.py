@@ -12,7 +12,7 @@ from modelscope.metainfo import Trainers
 from modelscope.trainers import build_trainer
 from tiny_run import CLASSES, shrink
 
-from ms_segformer.config import read_configuration
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset
 from ms_segformer.metainfo import VARIANTS, configuration_dir

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ms_segformer.models import checkpoint
-from ms_segformer.models.cross_entropy import upsampled_cross_entropy
+from ms_segformer.models.losses import upsampled_cross_entropy
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.trainers.optimizer import build_optimizer
 
@@ -20,7 +20,7 @@ def step(oracle):
 
 @pytest.fixture
 def model(tiny_model_dir):
-    from ms_segformer.config import read_configuration
+    from ms_segformer.config.reader import read_configuration
     section = {key: value for key, value in read_configuration(tiny_model_dir).raw['model'].items() if key != 'type'}
     section['backbone'] = {**section['backbone'], 'drop_path_rate': 0.0}
     section['decode_head'] = {**section['decode_head'], 'dropout_ratio': 0.0}
@@ -74,7 +74,7 @@ def test_the_loss_can_be_taken_at_the_size_of_the_logits(model):
 @pytest.mark.parametrize('low, high', [((16, 16), (64, 64)), ((5, 7), (19, 26)), ((8, 8), (8, 8)), ((1, 3), (4, 9))])
 @pytest.mark.parametrize('weighted', [False, True])
 def test_the_loss_in_rows_equals_its_definition(low, high, align_corners, weighted, monkeypatch):
-    monkeypatch.setattr('ms_segformer.models.cross_entropy.ROWS_BYTES', 9000)  # several pieces, the last one shorter
+    monkeypatch.setattr('ms_segformer.models.losses.ROWS_BYTES', 9000)  # several pieces, the last one shorter
     generator = torch.Generator().manual_seed(1)
     logits = (4 * torch.randn(2, 11, *low, generator=generator)).double().float().requires_grad_()
     labels = torch.randint(0, 11, (2, *high), generator=generator)

@@ -1,0 +1,61 @@
+"""The network in ONNX Runtime, on the CPU."""
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from ..models.segformer_head import weights_version
+from . import cache
+from .base import Engine, as_array
+from .onnx_graph import OPSET, write_onnx
+from .silent_import import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
+
+
+class ONNXRuntimeEngine(Engine):
+    """Runs an ONNX export of the model that takes any shape; the export is kept in `cache.cache_dir()`.
+
+    Threads are those of torch; a change of their number, or of the model's weights, takes effect at the next batch.
+
+    Args:
+        model: a prepared `Segformer`.
+        precision: 'float32'; for 'bf16' it warns and is float32.
+    """
+
+    name = 'onnxruntime'
+
+    def __init__(self, model, precision):
+        if precision != 'float32':
+            warnings.warn('ONNX Runtime has no bfloat16 on the CPU; it runs in float32', RuntimeWarning, stacklevel=4)
+        super().__init__('float32')
+        self._model = model
+        self._built_for = None
+        self._start()
+
+    def _start(self):
+        if self._built_for == (torch.get_num_threads(), weights_version(self._model)):
+            return
+        self._model.prepare_inference()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(self._content(), options, providers=['CPUExecutionProvider'])
+        self._built_for = torch.get_num_threads(), weights_version(self._model)
+
+    def _content(self):
+        name = f'{cache.key_of(self._model, opset=OPSET, torch=torch.__version__)}.onnx-cached'
+        content = cache.read(name)
+        if content is None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, 'network.onnx')
+                write_onnx(self._model, path)
+                content = path.read_bytes()
+            cache.write(name, content)
+        return content
+
+    def _run(self, batch):
+        self._start()
+        return torch.from_numpy(self._session.run(None, {'img': as_array(batch)})[0])

@@ -1,0 +1,115 @@
+"""The network in OpenVINO, on the CPU."""
+import logging
+import warnings
+from collections import Counter, OrderedDict
+
+import torch
+
+from ..models.segformer_head import weights_version
+from . import cache
+from .base import Engine, as_array, channels_last_output
+from .openvino_core import CORE
+from .openvino_graph import build_graph
+from .silent_import import import_openvino
+from .torch_engine import TorchEngine
+
+ov = import_openvino()
+GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
+FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
+KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, upright and lying
+logger = logging.getLogger(__name__)
+
+
+class OpenVINOEngine(Engine):
+    """Runs networks compiled for one shape each, and one for all the others; torch where OpenVINO cannot compile them.
+
+    The first shape, and any that comes often, gets a network of its own: faster, in half the memory. So a
+    folder of photographs of many shapes costs no more than a few compilations.
+
+    Compiled networks are kept in `cache.cache_dir()`. Threads are those of torch (`OMP_NUM_THREADS`,
+    `torch.set_num_threads`); a change of their number, or of the model's weights, takes effect at the next batch.
+
+    Args:
+        model: a prepared `Segformer`.
+        precision: 'float32' or 'bf16'; on a processor without bfloat16 arithmetic the latter warns and is float32.
+    """
+
+    name = 'openvino'
+
+    def __init__(self, model, precision):
+        super().__init__(precision)
+        if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,
+                          stacklevel=4)
+            self.precision = 'float32'
+        self._model = model
+        self._classes = model.settings.head.num_classes
+        self._built_for = self._instead = None
+        self._start()
+
+    def _start(self):
+        """Compile anew when the number of threads or a weight has changed since the last time."""
+        current = torch.get_num_threads(), weights_version(self._model)
+        if current == self._built_for:
+            return
+        self._model.prepare_inference()
+        self._threads = current[0]
+        self._key = cache.key_of(
+            self._model, graph=GRAPH, openvino=ov.get_version(), precision=self.precision, threads=self._threads,
+            processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
+                                                                   'OPTIMIZATION_CAPABILITIES')])
+        self._seen, self._special, self._general = Counter(), OrderedDict(), None
+        self._built_for = torch.get_num_threads(), weights_version(self._model)
+
+    def _run(self, batch):
+        if self._instead is None:
+            self._start()
+            try:
+                request = self._request(tuple(batch.shape))
+            except Exception as error:  # whatever OpenVINO raises while it builds or compiles
+                warnings.warn(f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch '
+                              'instead', RuntimeWarning, stacklevel=3)
+                self._instead, self.name = TorchEngine(self._model, self.precision, torch.device('cpu')), 'torch'
+        if self._instead is not None:
+            return self._instead(batch)
+        image = as_array(batch)  # the request does not keep it alive
+        logits = channels_last_output(batch, self._classes)
+        request.set_input_tensor(ov.Tensor(image, shared_memory=True))
+        request.set_output_tensor(ov.Tensor(logits.numpy(), shared_memory=True))
+        request.infer()
+        return logits.permute(0, 3, 1, 2)
+
+    def _request(self, shape):
+        """The inference request of the network for a shape; compiles what is missing."""
+        if shape in self._special:
+            self._special.move_to_end(shape)
+            return self._special[shape]
+        self._seen[shape] += 1
+        if self._special and self._seen[shape] < FREQUENT:
+            self._general = self._general or self._compile((-1, 3, -1, -1))
+            return self._general
+        del self._seen[shape]
+        self._special[shape] = self._compile(shape)
+        if len(self._special) > KEPT:
+            self._special.popitem(last=False)
+        return self._special[shape]
+
+    def _compile(self, shape):
+        settings = {'INFERENCE_PRECISION_HINT': 'bf16' if self.precision == 'bf16' else 'f32',
+                    'INFERENCE_NUM_THREADS': self._threads, 'NUM_STREAMS': 1}
+        name = f'{self._key}-{"x".join(map(str, shape))}.openvino'
+        content = cache.read(name)
+        if content is not None:
+            try:
+                return CORE.import_model(content, 'CPU', settings).create_infer_request()
+            except RuntimeError as error:
+                logger.warning('%s in %s is of no use to OpenVINO %s (%s); compiling anew',
+                               name, cache.cache_dir(), ov.get_version(), str(error).splitlines()[0])
+        compiled = CORE.compile_model(build_graph(self._model, shape), 'CPU', settings)
+        cache.write(name, _exported(compiled))
+        return compiled.create_infer_request()
+
+
+def _exported(compiled):
+    content = compiled.export_model()
+    return content if isinstance(content, bytes) else content.getvalue()

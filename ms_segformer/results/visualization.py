@@ -1,0 +1,106 @@
+"""Pictures of segmentation results: label maps, overlays and legends."""
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..datasets.coco_stuff import CLASSES, DISTINCT_PALETTE, distinct_palette
+
+VOID_COLOUR = (0, 0, 0)
+SMALLEST_SHARE = 0.001  # of the image, for a line in the legend
+
+
+def palette_for(num_classes, palette=None):
+    """256×3 uint8 colours by class id; ids without a class are black.
+
+    The given palette is used, with repeated colours told apart; without one, COCO-Stuff's for its 171 classes and
+    evenly spread hues for any other number.
+    """
+    if palette is not None:
+        colours = distinct_palette(palette)
+    elif num_classes == len(CLASSES):
+        colours = DISTINCT_PALETTE
+    else:
+        hues = (np.arange(num_classes) * 137.508 % 180).astype(np.uint8)  # the golden angle keeps neighbours apart
+        lightness = np.array([200, 150, 230], np.uint8)[np.arange(num_classes) % 3]
+        hsv = np.stack([hues, np.full_like(hues, 190), lightness], -1)[None]
+        colours = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] if num_classes else ()
+    table = np.zeros((256, 3), np.uint8)
+    table[:] = VOID_COLOUR
+    if len(colours):
+        table[:len(colours)] = np.asarray(colours, np.uint8)[:256]
+    return table
+
+
+def label_map_image(seg_map, palette):
+    """H×W uint8 class ids to a PIL image of mode P: the pixel values are the ids, `palette` (256×3) their colours."""
+    seg_map = np.ascontiguousarray(seg_map, np.uint8)
+    image = Image.frombytes('P', seg_map.shape[::-1], seg_map.tobytes())
+    image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
+    return image
+
+
+def overlay(image, seg_map, palette, opacity=0.55):
+    """Colour an H×W×3 uint8 RGB image by its H×W class ids, with a thin light line between segments."""
+    colours = np.asarray(palette, np.uint8)[seg_map]
+    mixed = cv2.addWeighted(np.ascontiguousarray(image), 1 - opacity, colours, opacity, 0)
+    edges = np.zeros(seg_map.shape, bool)
+    edges[:, 1:] |= seg_map[:, 1:] != seg_map[:, :-1]
+    edges[1:] |= seg_map[1:] != seg_map[:-1]
+    mixed[edges] = (mixed[edges] * 0.4 + 255 * 0.6).astype(np.uint8)
+    return mixed
+
+
+def draw_result(image, seg_map, rows, palette, max_side=2048):
+    """The overlay with a legend at its right.
+
+    Args:
+        image: H×W×3 uint8 RGB.
+        seg_map: H×W uint8 class ids.
+        rows: dicts with `id`, `label`, `share` (0–1) and `score` (0–1), in the legend's order; those below a
+            thousandth of the image are only counted.
+        palette: 256×3 uint8.
+        max_side: a larger image is drawn this long; the legend's text keeps its proportion.
+
+    Returns:
+        uint8 RGB array.
+    """
+    scale = max_side / max(seg_map.shape)
+    if scale < 1:
+        size = max(1, round(seg_map.shape[1] * scale)), max(1, round(seg_map.shape[0] * scale))
+        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+        seg_map = cv2.resize(seg_map, size, interpolation=cv2.INTER_NEAREST)
+    picture = overlay(image, seg_map, palette)
+    legend = _legend(rows, palette, picture.shape[0])
+    height = max(picture.shape[0], legend.shape[0])
+    canvas = np.full((height, picture.shape[1] + legend.shape[1], 3), 255, np.uint8)
+    canvas[:picture.shape[0], :picture.shape[1]] = picture
+    canvas[:legend.shape[0], picture.shape[1]:] = legend
+    return canvas
+
+
+def _legend(rows, palette, height):
+    """A white panel with a swatch, the name, the share and the score of each row; as high as it needs to be."""
+    line = int(np.clip(height / 24, 18, 60))
+    font = _font(line * 0.68)
+    shown = [row for row in rows if row['share'] >= SMALLEST_SHARE]
+    texts = [f'{row["label"]}  {row["share"]:.1%}  ({row["score"]:.2f})' for row in shown]
+    if len(shown) < len(rows) or not rows:
+        texts.append(f'{len(rows) - len(shown)} smaller' if rows else 'no segment')
+    width = max(font.getbbox(text)[2] for text in texts)
+    panel = Image.new('RGB', (int(width + 2.5 * line), int(line * (len(texts) + 1))), 'white')
+    draw = ImageDraw.Draw(panel)
+    for i, text in enumerate(texts):
+        top = int((i + 0.5) * line)
+        if i < len(shown):
+            colour = tuple(int(c) for c in palette[shown[i]['id']])
+            draw.rectangle((line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=colour,
+                           outline=(90, 90, 90))
+        draw.text((2 * line, top + line // 8), text, font=font, fill=(20, 20, 20))
+    return np.asarray(panel)
+
+
+def _font(size):
+    try:
+        return ImageFont.load_default(size)
+    except TypeError:  # Pillow before 10.1 has one size only
+        return ImageFont.load_default()
