@@ -89,7 +89,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         CheckpointError: the file is truncated or damaged, or is no checkpoint.
     """
     path = regular_file(path)
-    content, set_aside = (_read_safetensors(path), ()) if path.suffix == '.safetensors' else _read_torch(path)
+    content, set_aside = (_read_safetensors(path), ()) if _is_safetensors(path) else _read_torch(path)
     try:
         found = find_weights(content)
         state, average = without_average(without_prefix(_tensors(found.content, path.stat().st_size)))
@@ -113,7 +113,8 @@ def read_optimizer(path: str | Path) -> dict[str, Any] | None:
     Raises:
         FileNotFoundError, CheckpointError: as `read_checkpoint`.
     """
-    content = {} if Path(path).suffix == '.safetensors' else _read_torch(regular_file(path))[0]
+    path = regular_file(path)
+    content = {} if _is_safetensors(path) else _read_torch(path)[0]
     found = content.get('optimizer')
     if not isinstance(found, dict) or not isinstance(found.get('state'), dict):
         return None
@@ -205,6 +206,16 @@ def checkpoint_variant(state: dict[str, torch.Tensor]) -> str | None:
     return variant_of(dims, depths)
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By how the file begins, for some have the other format's ending; by its ending where it begins like neither."""
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from None
+    return start[8:] == b'{' or path.suffix.lower() == '.safetensors' and not start.startswith(b'PK\x03\x04')
+
+
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError, safe_open
     try:
@@ -290,7 +301,8 @@ def _mismatch(source, state, expected, missing, unexpected, shapes):
         def name(variant):
             return variant.upper() if variant else 'model of other dimensions'
         lead = f'this is a {name(theirs)} checkpoint, the configuration says {name(ours)}. '
-    elif set(shapes) and all(key.startswith(CLASSIFIER) for key in shapes):
+    elif set(shapes) and all(key.startswith(CLASSIFIER) and found[:1] != wanted[:1]
+                             for key, (found, wanted) in shapes.items()):
         found, wanted = next(iter(shapes.values()))
         lead = f'the checkpoint has {found[0] if found else "no"} classes, the configuration {wanted[0]}. '
     else:

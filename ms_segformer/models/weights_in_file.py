@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .pickle_interpreter import CheckpointError, shown
+from .pickle_interpreter import CheckpointError, SetAside, shown
 
 DEPTH = 4  # mappings within mappings that are looked into
 # The convolution that a stage begins with, in each dialect, and what stands before it.
@@ -17,6 +17,9 @@ _STEM = re.compile(
     r'(?:(?:backbone\.)?layers\.\d\.0\.projection'
     r'|(?:(?:backbone|encoder)\.)?patch_embed\d\.proj'
     r'|(?:segformer\.)?(?:encoder\.patch_embeddings\.\d|stages\.\d\.patch_embeddings)\.proj)\.weight')
+# What an optimizer keeps for each weight, under the weights' names: never the weights.
+_STATISTICS = re.compile(r'optim\w*|exp_avg\w*|max_exp_avg\w*|momentum(_buffers?)?|grads?|gradients?', re.IGNORECASE)
+_WRAPPERS = re.compile(r'(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+')
 _AVERAGE = re.compile(r'(^|[_.])(ema|swa|averaged?|shadow|teacher)([_.]|$)', re.IGNORECASE)
 
 
@@ -47,7 +50,16 @@ class _Mapping:
 
     @property
     def is_network(self) -> bool:
-        return any(isinstance(key, str) and _STEM.fullmatch(key) for key in self.content)
+        return (any(isinstance(value, torch.Tensor) for value in self._stems)
+                and not any(map(_STATISTICS.fullmatch, self.names)))
+
+    @property
+    def names_a_network(self) -> bool:
+        return any(isinstance(value, SetAside) for value in self._stems)
+
+    @property
+    def _stems(self) -> list:
+        return [value for key, value in self.content.items() if isinstance(key, str) and _STEM.fullmatch(key)]
 
     @property
     def tensors(self) -> int:
@@ -62,15 +74,19 @@ def find_weights(content: dict) -> Weights:
     """Find the weights in what a checkpoint file holds.
 
     Of several copies a moving average (`ema` or the like in the name) comes last, then the outermost comes first, then
-    `state_dict`. Where nothing is a SegFormer's, it is the mapping with the most tensors, for messages to speak of.
+    `state_dict`. What an optimizer keeps under the weights' names is none of them. Where nothing is a SegFormer's, it
+    is the mapping with the most tensors, for messages to speak of.
 
     Raises:
-        CheckpointError: the file holds several, and none of this says which one to take.
+        CheckpointError: the file holds several, and none of this says which one to take, or only an optimizer's.
     """
     mappings = list(_mappings(content, (), {}, set()))
     networks = sorted(filter(lambda one: one.is_network, mappings), key=lambda one: one.rank)
     if not networks:
-        largest = max(mappings, key=lambda one: one.tensors)
+        largest = max(mappings, key=lambda one: (one.names_a_network, one.tensors))
+        if any(map(_STATISTICS.fullmatch, largest.names)):
+            raise CheckpointError(f'holds what an optimizer keeps ({shown(largest.name)}) and no weights of a '
+                                  'SegFormer; name the file that the model was saved in')
         return Weights(largest.content, largest.meta)
     chosen, *others = networks
     equal = [one.name for one in networks if one.rank == chosen.rank]
@@ -81,7 +97,13 @@ def find_weights(content: dict) -> Weights:
 
 
 def without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Take off what all names begin with before a SegFormer's own begin: `module.`, `model.module.`, `_orig_mod.`, …"""
+    """Take off what all names begin with before a SegFormer's own begin: `model.`, `model.module.`, …
+
+    What PyTorch's wrappers add (`module.`, `_orig_mod.`, …) goes wherever it stands, for parts of a model, too, may
+    have been wrapped.
+    """
+    bare = {_WRAPPERS.sub(r'\1', key): value for key, value in state.items()}
+    state = bare if len(bare) == len(state) else state  # else there are two of a name, which the caller refuses
     stem = next(filter(None, map(_STEM.fullmatch, state)), None)
     prefix = stem['prefix'] if stem else ''
     if not prefix or not all(key.startswith(prefix) for key in state):

@@ -57,7 +57,21 @@ FORMS = {
     'two optimizers': lambda state: {'state_dict': state, 'optimizer': {'a': optimizer(state), 'b': optimizer(state)}},
     'optimizer by name': lambda state: {'net': state, 'optimizer': {'state': {
         key: {'exp_avg': value} for key, value in state.items()}}},
+    'moments by name, further out': lambda state: {
+        'exp_avg': other(state), 'exp_avg_sq': other(state), 'trainer': {'model': state}},
+    'moments by name beside it': lambda state: {'momentum': other(state), 'weights': state},
+    'gradients': lambda state: {'grads': other(state), 'run': {'net': state}},
+    'optimizer by name, as deep': lambda state: {'trainer': {'model': state}, 'optimizer': {'state': {
+        key: {'exp_avg': value} for key, value in state.items()}}},
+    'shapes by name': lambda state: {
+        'param_shapes': {key: tuple(value.shape) for key, value in state.items()}, 'module': state},
     'DataParallel': prefixed('module.'),
+    'DataParallel of the backbone': lambda state: {
+        key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()},
+    'a backbone that was compiled before, in a model': lambda state: {'model': {
+        f'net.{key}'.replace('net.backbone.', 'net.backbone._orig_mod.'): value for key, value in state.items()}},
+    'DataParallel on a part': lambda state: {
+        f'module.{key}' if 'backbone' in key else key: value for key, value in state.items()},
     'DataParallel in a model': lambda state: {'model': prefixed('module.')(state)},
     'model of a DataParallel': prefixed('module.model.'),
     'DataParallel of a model': prefixed('model.module.'),
@@ -112,6 +126,30 @@ def test_two_networks_of_which_none_comes_first_are_refused(tmp_path, weights, n
     torch.save({name: weights for name in names[:1]} | {names[1]: other(weights)}, tmp_path / 'two.pth')
     with pytest.raises(CheckpointError, match=rf'two.pth: holds .* several networks \({", ".join(names)}\); save'):
         read_checkpoint(tmp_path / 'two.pth')
+
+
+def test_what_an_optimizer_keeps_is_not_taken_for_weights(tmp_path, weights):
+    torch.save({'step': 3, 'exp_avg': weights}, tmp_path / 'optimizer.pt')
+    with pytest.raises(CheckpointError, match=r'optimizer.pt: holds what an optimizer keeps \(exp_avg\) and'):
+        read_checkpoint(tmp_path / 'optimizer.pt')
+
+
+def test_a_weight_with_and_without_a_wrapper_is_two(tmp_path, tiny_model_dir, weights):
+    torch.save({**weights, 'module.decode_head.conv_seg.bias': weights['decode_head.conv_seg.bias'] + 1},
+               tmp_path / 'two.pth')
+    model = Segformer(**read_configuration(tiny_model_dir).raw['model'])
+    with pytest.raises(CheckpointError, match='unexpected keys: module.decode_head.conv_seg.bias'):
+        load_checkpoint(model, tmp_path / 'two.pth')
+
+
+@pytest.mark.parametrize('name, write', [
+    ('model.pth', save_file), ('pytorch_model.bin', save_file), ('MODEL.SAFETENSORS', save_file),
+    ('model.safetensors', torch.save)])
+def test_the_content_counts_where_the_ending_is_that_of_the_other_format(tmp_path, weights, name, write):
+    write(weights, tmp_path / name)
+    state, _ = read_checkpoint(tmp_path / name)
+    assert all(torch.equal(state[key], value) for key, value in weights.items())
+    assert checkpoint.read_optimizer(tmp_path / name) is None
 
 
 def test_names_of_other_things_are_no_average(tmp_path, weights):
