@@ -1,7 +1,8 @@
 """Where the paths of a configuration lie: `${data_root}` is the folder that ModelScope downloaded a data set to.
 
 EasyCV's converter wrote the paths of the machine that trained instead, `./data/coco_stuff164k/train2017/`: what is not
-there is looked for below the data set's folder. An archive with one folder, and everything in it, is that folder.
+there is looked for below the data set's folder. Where an archive has one folder, which may have one folder again, what
+is not beside it is looked for in it.
 """
 import logging
 import os
@@ -12,6 +13,7 @@ from .errors import DatasetError
 
 logger = logging.getLogger('modelscope')
 DATA_ROOT = '${data_root}'
+_DEPTH = 4  # folders in one another of which each is the only one
 PATHS = ('img_root', 'label_root', 'split', 'path')  # keys of a data_source
 
 
@@ -28,33 +30,53 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
     Raises:
         DatasetError: as `replace_data_root`.
     """
-    root = _root(section, split_config) if split_config else None
-    section = replace_data_root(section, root and {'train': str(root)})
-    moved = {key: found for key in PATHS if root and (found := _below(root, section.get(key)))}
+    roots = _roots(Path(next(iter(split_config.values())))) if split_config else []
+    result = replace_data_root(section, roots and {'train': str(_home(section, roots))})
+    moved = {}
+    for key in PATHS if roots else ():
+        path = section.get(key)
+        if not isinstance(path, (str, os.PathLike)):
+            continue
+        if DATA_ROOT in str(path):
+            if not os.path.exists(result[key]):
+                places = (replace_data_root(str(path), {'train': str(root)}) for root in roots)
+                result[key] = next(filter(os.path.exists, places), result[key])
+        elif found := _below(roots, path):
+            moved[key] = found
+    if 'label_root' in moved and moved['label_root'] == moved.get('img_root'):
+        del moved['label_root']  # the images are no label maps: better none than these
     if moved:
         from modelscope.utils.torch_utils import is_master
         if is_master():
-            logger.info('not in %s, and taken from the data set in %s: %s', os.getcwd(), root,
+            logger.info('not in %s, and taken from the data set in %s: %s', os.getcwd(), roots[0],
                         ', '.join(f'{section[key]} ({key})' for key in moved))
-    return {**section, **moved}
+    return {**result, **moved}
 
 
-def _root(section: dict[str, Any], split_config: dict[str, str]) -> Path:
-    """The data set's folder, or the only folder in it where nothing is found without."""
-    root = Path(next(iter(split_config.values())))
+def _roots(root: Path) -> list[Path]:
+    """The data set's folder, the only folder in it, the only one in that, …"""
+    roots = [root]
+    while len(roots) <= _DEPTH and roots[-1].is_dir():
+        inside = [path for path in roots[-1].iterdir() if not path.name.startswith(('.', '__MACOSX')) and path.is_dir()]
+        if len(inside) != 1:
+            break
+        roots += inside
+    return roots
+
+
+def _home(section: dict[str, Any], roots: list[Path]) -> Path:
+    """The folder that most of the paths with `${data_root}` exist in, the outermost of equal ones."""
     paths = [path for path in map(section.get, PATHS) if isinstance(path, str) and DATA_ROOT in path]
-    if not paths or not root.is_dir() or any(os.path.exists(replace_data_root(path, split_config)) for path in paths):
-        return root
-    inside = [path for path in root.iterdir() if not path.name.startswith(('.', '__MACOSX'))]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else root
+    return max(roots, key=lambda root: sum(os.path.exists(replace_data_root(path, {'train': str(root)}))
+                                           for path in paths))
 
 
-def _below(root: Path, path: Any) -> str | None:
+def _below(roots: list[Path], path: Any) -> str | None:
     """The longest end of a relative path that exists below a folder; None where the path itself exists, or no end."""
-    if not isinstance(path, (str, os.PathLike)) or os.path.isabs(path) or os.path.exists(path):
+    if os.path.isabs(path) or os.path.exists(path):
         return None
     parts = [part for part in PurePath(path).parts if part != os.pardir]
-    ends = (os.path.join(root, *parts[start:]) for start in range(len(parts)))
+    ends = (os.path.join(root, *parts[start:]) for start in range(len(parts)) for root in roots)
     return next(filter(os.path.exists, ends), None)
 
 

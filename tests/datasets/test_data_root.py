@@ -37,14 +37,31 @@ def test_a_data_set_finds_its_files_there(pairs, tmp_path, monkeypatch):
     assert len(SegDataset(section, split_config={'train': str(pairs)})) == 5
 
 
-@pytest.mark.parametrize('entries, moved', [
-    (['coco/train2017'], True), (['coco/train2017', '.mark', '__MACOSX/x'], True),
-    (['coco/train2017', 'train.txt'], False),
-    (['train2017', 'coco/train2017'], False), (['train2017'], False), ([], False)])
-def test_an_archive_with_one_folder_is_that_folder(tmp_path, entries, moved):
-    for entry in entries:
-        (tmp_path / entry).mkdir(parents=True)
-    found = locate_source({'img_root': '${data_root}/train2017', 'split': '${data_root}/train.txt'},
-                          {'train': str(tmp_path)})
-    root = tmp_path / 'coco' if moved else tmp_path
-    assert found == {'img_root': str(root / 'train2017'), 'split': str(root / 'train.txt')}
+@pytest.mark.parametrize('entries, images, split', [
+    (['coco/train2017'], 'coco/train2017', 'coco/train.txt'),
+    (['coco/train2017', '.mark', '__MACOSX/x'], 'coco/train2017', 'coco/train.txt'),
+    (['data/coco/train2017', 'data/coco/train.txt'], 'data/coco/train2017', 'data/coco/train.txt'),
+    (['coco/train2017', 'coco/train.txt', 'README.md'], 'coco/train2017', 'coco/train.txt'),
+    (['coco/train2017', 'train.txt'], 'coco/train2017', 'train.txt'),
+    (['train2017', 'coco/train2017'], 'train2017', 'train.txt'),
+    (['train2017'], 'train2017', 'train.txt'), ([], 'train2017', 'train.txt')])
+@pytest.mark.parametrize('prefix', ['${data_root}', './data/coco_stuff164k'])
+def test_an_archive_with_one_folder_is_that_folder(tmp_path, monkeypatch, prefix, entries, images, split):
+    folder = tmp_path / 'data set'
+    for entry in ['.', *entries]:
+        path = folder / entry
+        (path if '.' not in path.name else path.parent).mkdir(parents=True, exist_ok=True)
+        if '.' in path.name:
+            path.touch()
+    monkeypatch.chdir(tmp_path)
+    section = {'img_root': f'{prefix}/train2017', 'split': f'{prefix}/train.txt'}
+    found = locate_source(section, {'train': str(folder)})
+    expected = {key: folder / path for key, path in zip(section, (images, split), strict=True)}
+    assert found == {key: str(path) if '$' in prefix or path.exists() else section[key]
+                     for key, path in expected.items()}
+
+
+def test_the_folder_of_the_images_is_not_taken_for_the_label_maps(data_set):
+    section = {'img_root': './data/train2017', 'label_root': './data/annotations/train2017'}
+    assert locate_source(section, {'train': str(data_set)}) == {
+        'img_root': str(data_set / 'train2017'), 'label_root': './data/annotations/train2017'}
