@@ -83,7 +83,7 @@ def open_data(args, settings):
     from ms_segformer.datasets.errors import DatasetError
     from ms_segformer.datasets.layout import find_data_sources, names_classes, say_that_ids_are_taken_as_they_are
     from ms_segformer.datasets.seg_dataset import SegDataset
-    from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes
+    from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes, say_if_255_looks_like_a_class
     from ms_segformer.trainers.evaluation import test_pipeline
     classes = list(settings.classes)
     named = names_classes(args.data)
@@ -103,6 +103,7 @@ def open_data(args, settings):
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
     _check_ids(dataset.source, args.data)
+    say_if_255_looks_like_a_class(dataset.source)
     if not named:
         say_that_ids_are_taken_as_they_are(dataset.source, args.data)
     return _First(dataset, args.limit) if args.limit else dataset

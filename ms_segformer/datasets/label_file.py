@@ -23,14 +23,14 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     """Decode a label map as it is stored: class ids, not colours.
 
     Args:
-        path: PNG (grey of any depth, palette), or another image with one 8-bit channel; `.npy`; `.mat` of version 5 to
-            7 (the matrix `S` of COCO-Stuff 10k).
+        path: PNG (grey of any depth, palette), or another lossless image with one 8-bit channel; `.npy`; `.mat` of
+            version 5 to 7 (the matrix `S` of COCO-Stuff 10k).
 
     Returns:
         H×W uint8 array.
 
     Raises:
-        DatasetError: no such file, not decodable, coloured, ids above 255, or more than 134 megapixels.
+        DatasetError: no such file, not decodable, coloured, lossy, ids above 255, or more than 134 megapixels.
     """
     data = read_bytes(path, 'label map')
     suffix = os.path.splitext(path)[1].lower()
@@ -52,6 +52,10 @@ def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
             label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             if label is not None:
                 return label
+    if header[:3] == b'\xff\xd8\xff':
+        raise _lossy('JPEG', where)
+    if header[8:16] == b'WEBPVP8 ':
+        raise _lossy('WebP', where)
     try:
         with open_image(io.BytesIO(data), f'label map {where}') as image:
             _check_size(*image.size, where)
@@ -59,6 +63,18 @@ def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
     except ImageError as error:
         raise DatasetError(f'{error}; {_REPAIR}') from None
     return as_label(label, where)
+
+
+def _lossy(kind: str, where: Any) -> DatasetError:
+    return DatasetError(f'label map {where} is a lossy {kind}, which changes class ids; make the label maps anew and '
+                        'save them as PNG')
+
+
+def label_of_image(image: Image.Image, where: Any) -> np.ndarray:
+    """Like `read_label`, for a Pillow image; `where` is its name in messages."""
+    if image.format == 'JPEG':
+        raise _lossy('JPEG', where)
+    return as_label(label_from_pillow(image, _depth_of(image)), where)
 
 
 def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
@@ -72,6 +88,14 @@ def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
     if image.mode == 'L' and depth in (2, 4):
         label //= 255 // (2 ** depth - 1)
     return label
+
+
+def _depth_of(image: Image.Image) -> int:
+    """Bits per pixel of the PNG file that a Pillow image was opened from; 8 for anything else."""
+    if image.format != 'PNG' or image.mode != 'L' or not os.path.isfile(image.filename):
+        return 8
+    with open(image.filename, 'rb') as file:
+        return file.read(32)[24]
 
 
 def as_label(label: Any, where: Any) -> np.ndarray:

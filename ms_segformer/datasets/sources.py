@@ -25,7 +25,7 @@ from ..metainfo import IGNORE_INDEX
 from . import coco_stuff
 from .errors import DatasetError
 from .image_file import read_image
-from .label_file import as_label, decode_label, label_from_pillow, read_label
+from .label_file import as_label, decode_label, label_of_image, read_label
 
 logger = logging.getLogger('modelscope')
 SOURCES = {}
@@ -87,6 +87,28 @@ def share_ids(sources):
             source.official, source.ids_unknown = True, False
             _tell(logger.info, 'label map %s and others of its split: official ones of COCO-Stuff, too, as those of '
                   'the other split are', source.label_path(0))
+
+
+def say_if_255_looks_like_a_class(source, most=16):
+    """Warn where label maps, evenly spread, hold nothing but 0 and 255, as masks of one thing do.
+
+    Args:
+        source: what `build_source` returns; anything else is left alone.
+        most: label maps that are opened, at most.
+    """
+    if not isinstance(source, _Source) or not source.has_labels or len(source.CLASSES) < 2:
+        return
+    found = set()
+    for index in source._spread(most):
+        try:
+            found |= set(np.flatnonzero(np.bincount(source.read_raw_label(index).ravel(), minlength=256)).tolist())
+        except DatasetError:  # an error when its turn comes
+            continue
+        if found - {0, IGNORE_INDEX}:
+            return
+    if IGNORE_INDEX in found:
+        _tell(logger.warning, 'label map %s and others hold nothing but 0 and 255: 255 is "not labelled", so no pixel '
+              'is %s. Where 255 means that class, write 1 in its place', source.label_path(0), source.CLASSES[1])
 
 
 def read_classes(classes):
@@ -251,7 +273,7 @@ def read_split(path):
         raise DatasetError(f'split file {path} does not exist; correct "split" in the data_source section, '
                            'or leave it out to take every image under img_root')
     try:
-        text = path.read_text(encoding='utf-8')
+        text = path.read_text(encoding='utf-8-sig')  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise DatasetError(f'split file {path} is not UTF-8 text ({error}); save it as UTF-8') from None
     entries = [line.strip() for line in text.splitlines() if line.strip()]
@@ -708,6 +730,7 @@ class SegSourcePairs(_Source):
         self._image_key, self._label_key = _keys(self._pairs[0], image_column, label_column)
         if self.has_labels and isinstance(self._pairs[0][self._label_key], (int, float)):
             raise DatasetError(f'the column "{self._label_key}" holds numbers, not label maps. {NOT_A_TABLE}')
+        self._pairs = _with_stored(self._pairs, self._label_key)
         self._last = (None, None)
         self._settle_ids(raw_ids)
 
@@ -760,12 +783,15 @@ class SegSourcePairs(_Source):
         label = self._row(index)[self._label_key]
         if isinstance(label, dict):
             label = label.get('bytes') or label.get('path')
+        if label is None:
+            raise DatasetError(f'label map {self.label_path(index)} is empty: the column "{self._label_key}" holds '
+                               'nothing there; add it, or leave the row out')
         if isinstance(label, (str, os.PathLike)):
             return read_label(os.fspath(label))
         if isinstance(label, (bytes, bytearray)):
             return decode_label(np.frombuffer(label, np.uint8), self.label_path(index))
         if hasattr(label, 'mode') and hasattr(label, 'getbands'):
-            return as_label(label_from_pillow(label), self.label_path(index))
+            return label_of_image(label, self.label_path(index))
         return as_label(label, self.label_path(index))
 
 
@@ -779,6 +805,23 @@ def _plain_table(pairs):
         raise DatasetError(f'a {type(pairs).__name__} has no length or no index; pass a datasets.Dataset or a list of '
                            '(image, label) pairs')
     return pairs
+
+
+def _with_stored(table, column):
+    """Return a `datasets.Dataset` whose images in a column come as the files they are, other tables as they are.
+
+    Decoded, grey PNGs of 2 or 4 bits have other values, and lossy files look like others.
+    """
+    feature = getattr(table, 'features', {}).get(column)
+    if type(feature).__name__ != 'Image' or not hasattr(table, 'cast_column'):
+        return table
+    stored = table.cast_column(column, type(feature)(decode=False))
+    return stored if all(_is_stored(stored[index][column]) for index in (0, len(stored) - 1)) else table
+
+
+def _is_stored(cell):
+    """Whether a cell holds a file's content, or the path of one on this machine."""
+    return not isinstance(cell, dict) or bool(cell.get('bytes')) or os.path.isfile(cell.get('path') or '')
 
 
 def _keys(sample, image_column, label_column):

@@ -36,7 +36,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
-from ..datasets.sources import share_ids
+from ..datasets.sources import say_if_255_looks_like_a_class, share_ids
 from ..files import atomic_write
 from ..integrations.modelscope import hub, plugin
 from ..metainfo import TRAINER
@@ -135,6 +135,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.train_dataset is not None and hasattr(self.train_dataset, 'set_seed'):
             self.train_dataset.set_seed(seed)
         self._share_ids()
+        say_if_255_looks_like_a_class(getattr(self.train_dataset, 'source', None))
         if self._unnamed is not None and not self._train_data_given and is_master():
             say_that_ids_are_taken_as_they_are(self.train_dataset.source, self._unnamed)
         if self._dist:  # the same start everywhere, other draws of dropout in every process

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.datasets.label_file import as_label, read_label
+from ms_segformer.datasets.label_file import as_label, label_of_image, read_label
 
 
 def _png(width, depth, colour_type, row, palette=b''):
@@ -43,6 +43,35 @@ def test_a_label_map_that_is_no_label_map_is_refused(tmp_path, png, message):
     (tmp_path / 'x.png').write_bytes(png)
     with pytest.raises(DatasetError, match=message):
         read_label(tmp_path / 'x.png')
+
+
+@pytest.mark.parametrize('form, said', [('JPEG', 'a lossy JPEG'), ('WEBP', 'a lossy WebP')])
+def test_lossy_label_maps_are_refused(tmp_path, form, said):
+    """Their values come back as others, which are classes too."""
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    image.save(tmp_path / 'x.png', form)
+    with pytest.raises(DatasetError, match=rf'x\.png is {said}, which changes class ids; .* PNG'):
+        read_label(tmp_path / 'x.png')
+    with Image.open(tmp_path / 'x.png') as opened:
+        if form == 'JPEG':
+            with pytest.raises(DatasetError, match='label map of 3 is a lossy JPEG'):
+                label_of_image(opened, 'of 3')
+
+
+def test_lossless_webp_is_read(tmp_path):
+    label = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(label).save(tmp_path / 'x.webp', lossless=True)
+    np.testing.assert_array_equal(read_label(tmp_path / 'x.webp'), label)
+
+
+@pytest.mark.parametrize(('png', 'expected'), [
+    (_png(4, 2, 0, bytes([0b00011011])), [0, 1, 2, 3]), (_png(4, 4, 0, bytes([0x01, 0x2F])), [0, 1, 2, 15])])
+def test_images_of_few_bits_hold_the_ids_of_their_file(tmp_path, png, expected):
+    """Pillow stretches them to 0-255."""
+    (tmp_path / 'x.png').write_bytes(png)
+    with Image.open(tmp_path / 'x.png') as image:
+        for _ in range(2):  # not decoded yet, and decoded
+            np.testing.assert_array_equal(label_of_image(image, 'x'), [expected])
 
 
 IDS = np.array([[0, 1, 2], [170, 255, 3]])

@@ -1,4 +1,5 @@
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
 from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset
-from ms_segformer.datasets.sources import SegSourcePairs, build_source, make_palette, reduce_zero_label
+from ms_segformer.datasets.sources import (
+    SegSourcePairs,
+    build_source,
+    logger,
+    make_palette,
+    reduce_zero_label,
+    say_if_255_looks_like_a_class,
+)
 
 CLASSES = ['sky', 'ground', 'house']
 
@@ -277,3 +285,51 @@ def test_images_without_label_maps_are_refused_for_training(section):
 def test_a_palette_that_is_none_is_an_error(palette):
     with pytest.raises(DatasetError, match='palette holds one .red, green, blue. of 0-255 for each of the 2 classes'):
         make_palette(palette, ['a', 'b'])
+
+
+def test_images_of_a_table_hold_the_ids_of_their_files():
+    """`datasets` decodes by Pillow, which stretches PNGs of 4 bits to 0-255 and says nothing of lossy files."""
+    datasets = pytest.importorskip('datasets')
+
+    def table(form, **options):
+        content = io.BytesIO()
+        label = Image.fromarray(np.resize(np.arange(16, dtype=np.uint8), (4, 8)))
+        (label if form == 'JPEG' else label.convert('P')).save(content, form, **options)
+        stored = {'bytes': _grey(content.getvalue()) if form == 'PNG' else content.getvalue(), 'path': None}
+        features = datasets.Features({'image': datasets.Image(), 'label': datasets.Image()})
+        return datasets.Dataset.from_dict({'image': [stored] * 2, 'label': [stored] * 2}, features=features)
+
+    names = [f'class {number}' for number in range(254)]
+    assert np.unique(SegSourcePairs(table('PNG', bits=4), names).load_label(1)).tolist() == list(range(16))
+    with pytest.raises(DatasetError, match='of sample 1 is a lossy JPEG'):
+        SegSourcePairs(table('JPEG'), names).load_label(1)
+
+
+def _grey(png):
+    """A PNG with a palette, 4 bits a pixel, as one without: the same bytes mean shades of grey."""
+    at = png.index(b'IDAT') - 4
+    header = png[:8] + png[8:33].replace(b'\x04\x03\0\0\0', b'\x04\0\0\0\0')[:-4]
+    return header + zlib.crc32(header[12:]).to_bytes(4, 'big') + png[at:]
+
+
+@pytest.mark.parametrize('cell', [None, {'bytes': None, 'path': None}])
+def test_a_row_of_a_table_without_a_label_map_is_named(cell):
+    source = SegSourcePairs([{'image': Image.new('RGB', (4, 4)), 'mask': cell}], ['a', 'b'])
+    with pytest.raises(DatasetError, match='label map of sample 0 is empty: the column "mask" holds nothing there'):
+        source.load_label(0)
+
+
+def test_a_split_file_may_begin_with_a_byte_order_mark(section, pairs):
+    (pairs / 'train.txt').write_text('a\nb\n', encoding='utf-8-sig')
+    source = build_source({**section, 'split': str(pairs / 'train.txt')})
+    assert [source.name(index) for index in range(2)] == ['a.jpg', 'b.jpg']
+
+
+@pytest.mark.parametrize('values, said', [((0, 255), True), ((255,), True), ((0,), False), ((0, 1, 255), False)])
+def test_masks_of_0_and_255_are_said_to_hold_one_class(section, pairs, caplog, monkeypatch, values, said):
+    import modelscope.utils.logger  # noqa: F401  (when it is imported it takes the messages for itself)
+    monkeypatch.setattr(logger, 'propagate', True)
+    for path in (pairs / 'labels').rglob('*.png'):
+        Image.fromarray(np.resize(np.array(values, np.uint8), (30, 40))).save(path)
+    say_if_255_looks_like_a_class(build_source(section))
+    assert ('255 is "not labelled", so no pixel is ground. Where 255 means that class' in caplog.text) == said
