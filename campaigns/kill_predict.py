@@ -37,7 +37,7 @@ def main():
     import ms_segformer.pipelines.image_segmentation  # noqa: F401
     import ms_segformer.results  # noqa: F401
     torch.set_num_threads(1)
-    chance = random.Random(args.seed)
+    chance, begun = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ['MS_SEGFORMER_CACHE'] = f'{folder}/cache'
         os.chdir(folder)
@@ -54,9 +54,9 @@ def main():
             assert finish(process) == 1, 'the broken image'
             durations[start] = time.monotonic() - began, time.monotonic() - writing
             unbroken[start] = tree(start)
-        counts, tally, begun = Counter(), frame.Tally(), time.monotonic()
+        counts, tally = Counter(), frame.Tally()
         for number in range(args.first + args.cases):
-            if time.monotonic() - begun > args.seconds:
+            if number > args.first and time.monotonic() - begun > args.seconds:
                 break
             start, whole = ('fresh', 'changed')[number % 2], number % 4 < 2
             moment = chance.uniform(0, durations[start][0 if whole else 1])

@@ -47,6 +47,7 @@ def main() -> int:
 
 
 def campaign(folder: Path, args: argparse.Namespace) -> int:
+    begun = time.monotonic()
     data = make_data(folder / 'data')
     unbroken = {}
     for ema in (False, True):
@@ -57,9 +58,9 @@ def campaign(folder: Path, args: argparse.Namespace) -> int:
             raise SystemExit((folder / f'unbroken_{ema}.txt').read_text())
     seconds = ', '.join(f'{duration:.1f} s' for _, duration in unbroken.values())
     print(f'unbroken: {seconds}; {len(unbroken[False][0])} files', flush=True)
-    tally, begun = frame.Tally(), time.monotonic()
+    tally = frame.Tally()
     for number in range(args.first, args.first + args.cases):
-        if time.monotonic() - begun > args.seconds:
+        if number > args.first and time.monotonic() - begun > args.seconds:
             break
         draw = random.Random(f'{args.seed} {number}')
         ema = bool(number % 2)

@@ -125,5 +125,34 @@ def test_one_table_over_all_of_them(monkeypatch, capfd):
     assert done.returncode == 0 and '--seconds' in done.stdout
 
 
+def test_what_does_not_end_is_ended(monkeypatch, capfd):
+    monkeypatch.setattr(campaigns, 'SHARES', {'kernel_fuzz': 1})
+    monkeypatch.setattr(campaigns, 'GRACE', -60)
+    monkeypatch.setattr(sys, 'argv', ['campaigns', '--seconds', '60'])
+    began = time.monotonic()
+    assert campaigns.main() == 1
+    assert time.monotonic() - began < 20
+    assert 'Without a table: kernel_fuzz' in capfd.readouterr().out
+
+
+def test_the_quick_campaigns_get_their_shares_whatever_the_slow_ones_overdraw(monkeypatch, capfd):
+    clock, given = [0.0], {}
+
+    def run(name, seed, seconds, *_):
+        given[name] = seconds
+        clock[0] += max(seconds, 0) + (3 if name.endswith('_fuzz') else 60)
+        return [1, 0, 0]
+
+    monkeypatch.setattr(campaigns, 'run', run)
+    monkeypatch.setattr(campaigns.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(sys, 'argv', ['campaigns', '--seconds', '600'])
+    assert campaigns.main() == 0
+    assert list(given) == list(campaigns.SHARES)
+    for name, seconds in given.items():
+        if name.endswith('_fuzz'):
+            assert seconds > 0.9 * 600 * campaigns.SHARES[name] / sum(campaigns.SHARES.values())
+    assert clock[0] < 600 + 2 * 60
+
+
 def test_what_all_of_them_run_is_all_of_them():
     assert set(campaigns.SHARES) == set(CASES)
