@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
@@ -104,6 +104,7 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
 def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']):
     """Segment what is to be done and write it; each job knows afterwards what became of it."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ms_segformer.progress import screen
     from ms_segformer.results import ResultWriter
@@ -116,9 +117,11 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     results = segmenter(iter(sources), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
                         with_masks=False, max_pixels=args.max_pixels,
                         with_image=any('overlay' in job.outputs for job in todo))
-    with _without_warnings('ms_segformer.pipelines'), tqdm(
+    shown = not args.quiet and len(todo) > 1 and sys.stderr.isatty()
+    above = logging_redirect_tqdm() if shown else nullcontext()  # log lines go above the bar
+    with _without_warnings('ms_segformer.pipelines'), above, tqdm(
             zip(todo, sources, results, strict=True), total=len(todo), unit=' images', bar_format=PROGRESS,
-            disable=args.quiet or len(todo) < 2 or not sys.stderr.isatty(), **screen()) as progress:
+            disable=not shown, **screen()) as progress:
         for job, source, result in progress:
             if getattr(source, 'unchanged', False):
                 job.pass_over(manifest.entries[job.input.key])

@@ -1,6 +1,7 @@
 """`ms-segformer predict`: what it writes, and what it says when something is wrong."""
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -148,6 +150,26 @@ def test_progress_on_a_terminal_tells_images_per_second(photos, predict, monkeyp
     assert re.search(r'\| 4/4 images, +\d+\.\d+ images/s, 00:00 left', capsys.readouterr().err)
     assert predict(photos, '--overwrite', '--quiet') == 0
     assert capsys.readouterr().err == ''
+
+
+def test_a_warning_on_a_terminal_has_a_line_of_its_own(photos, predict, monkeypatch):
+    frames = [Image.new('L', (64, 48), shade) for shade in (0, 99)]
+    frames[0].save(photos / 'b.gif', save_all=True, append_images=frames[1:])
+    ours, theirs = os.openpty()
+    with open(theirs, 'w') as terminal:
+        handler = logging.StreamHandler(terminal)
+        monkeypatch.setattr(logging.root, 'handlers', [handler])
+        monkeypatch.setattr(sys, 'stderr', terminal)
+        assert predict(photos) == 0
+        assert logging.root.handlers == [handler]
+    written = b''
+    with suppress(OSError):  # at the end, on Linux
+        while part := os.read(ours, 100_000):
+            written += part
+    os.close(ours)
+    lines = re.split(r'[\r\n]+', written.decode())
+    assert f'{photos / "b.gif"} has several frames or pages; the first is taken' in lines
+    assert any('/5 images' in line for line in lines)
 
 
 def test_the_tree_of_the_images_is_kept(photos, predict, tmp_path, monkeypatch):
