@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = '.ms-segformer-tmp-'  # how the name of every temporary file of this package begins
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_SUFFIX = 100  # bytes of a suffix that a temporary name keeps, so that it stays within 255 bytes
 LFS_POINTER = b'version https://git-lfs'  # how a file begins that `git clone` left without its content
 LFS_ADVICE = 'a Git LFS pointer, not the file: run `git lfs pull`, or download the file'

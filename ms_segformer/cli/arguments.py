@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ms_segformer.config.limits import LARGEST_SEED, SMALLEST_SIDE
+from ms_segformer.files import FULL_DISK
 from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
 MODES = ('whole', 'slide')
@@ -105,16 +106,19 @@ def input_folder(text: str) -> str:
     return text
 
 
-def output_folder(text: str) -> str:
-    """A folder that is there or can be made."""
+def folder_to_be(text: str) -> str:
+    """A folder that is there, or could be by its name; whether it can be written is for the command to say."""
     if not text:
         raise argparse.ArgumentTypeError('an empty text is no folder; name a folder to write to')
-    there = text
-    while there and not os.path.lexists(there):
-        there = os.path.dirname(there.rstrip(os.sep))
-    if there and not os.path.isdir(there):
+    there = _existing(text)
+    if not os.path.isdir(there):
         raise argparse.ArgumentTypeError(f'{there} is not a folder; name a folder to write to')
     return text
+
+
+def output_folder(text: str) -> str:
+    """A folder that is there or can be made, and in which files can be made."""
+    return _writable(text, folder_to_be(text))
 
 
 def output_file(text: str) -> str:
@@ -124,7 +128,38 @@ def output_file(text: str) -> str:
         raise argparse.ArgumentTypeError(f'{text} is a folder; name a file')
     if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(f'{text} cannot be written: there is no folder {folder}; make it first')
+    return written_file(text)
+
+
+def written_file(text: str) -> str:
+    """A file that can be written, and its folder made; what is no file, as a pipe, is not looked into."""
+    real = os.path.realpath(text)
+    if text == '-' or text.startswith('/dev/') or (os.path.lexists(real) and not os.path.isfile(real)):
+        return text
+    return _writable(text, os.path.dirname(real))
+
+
+def _writable(text: str, folder: str) -> str:
+    """Return a text if a file can be made in a folder, or in what there is of its path; the file is gone at once.
+
+    A full disk is no hindrance here: what a command does there may take no room.
+    """
+    import tempfile
+    there = _existing(folder)
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise argparse.ArgumentTypeError(f'{text} cannot be written: no file can be made in {there} '
+                                             f'({error.strerror}); name another place') from None
     return text
+
+
+def _existing(path: str) -> str:
+    """A path, or the nearest above it that is there."""
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path.rstrip(os.sep))
+    return path or os.curdir
 
 
 def _whole(text: str, least: int, what: str = '') -> int:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from .arguments import input_folder, positive_int
+from .arguments import input_folder, positive_int, written_file
 
 HELP = 'open every image and label map of a data set; report unusable files and count the classes'
 
@@ -29,10 +29,10 @@ def add_arguments(parser):
 
 
 def picture(text: str) -> str:
-    """A file to draw into; its folder need not exist."""
+    """A file to draw into; its folder is made when missing."""
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f'{text} is a folder; name a file')
-    return text
+    return written_file(text)
 
 
 def run(args):

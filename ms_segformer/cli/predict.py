@@ -1,5 +1,4 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
-import errno
 import itertools
 import logging
 import os
@@ -9,6 +8,8 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
+
+from ms_segformer.files import FULL_DISK
 
 from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left'
 
 

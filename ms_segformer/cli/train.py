@@ -5,7 +5,7 @@ from typing import Any
 
 from ms_segformer.integrations.modelscope.hub import IMAGENET, SCRATCH, check_start
 
-from .arguments import device, input_folder, learning_rate, output_folder, positive_int, seed
+from .arguments import device, folder_to_be, input_folder, learning_rate, positive_int, seed
 
 ALL = 'all'
 CONFIGURATIONS = ('.json', '.py', '.yml', '.yaml')  # what ModelScope reads
@@ -21,7 +21,7 @@ def add_arguments(parser):
                         '(images/train, annotations/train, images/val, …); default: what the configuration names')
     parser.add_argument('--classes', metavar='FILE_OR_NAMES', help='class names by id, when they differ: a text file '
                         'with one a line, or names separated by commas')
-    parser.add_argument('--work-dir', type=output_folder, default='work_dir', metavar='DIR',
+    parser.add_argument('--work-dir', type=folder_to_be, default='work_dir', metavar='DIR',
                         help='default: %(default)s')
     parser.add_argument('--epochs', type=positive_int, metavar='N', help="default: the configuration's")
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='per process')

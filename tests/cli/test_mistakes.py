@@ -1,17 +1,22 @@
 """What is typed wrongly: exit code, the one line that is said, and that it is said before torch is imported."""
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from ms_segformer.cli.arguments import output_file, output_folder
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = 'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'
 DEVICE = 'is no device; accepted: cpu, gpu, cuda, or cuda:N for the GPU N'
 ENGINES = 'auto, torch, torch-compile, openvino, onnxruntime'
+UNWRITABLE = 'cannot be written: no file can be made in /proc (No such file or directory); name another place'
 SIDE = 'is not a whole number of at least 29 pixels, the least that the network takes'
 # Runs command lines, given as JSON, in one process; prints of each: exit code, errors, whether torch is imported.
 RUN = '''
@@ -57,6 +62,11 @@ USAGE = {  # command line: what is said
     (*PREDICT, '-o', 'a-file'): '-o/--output: a-file is not a folder; name a folder to write to',
     (*PREDICT, '-o', 'a-file/sub/folder'): '-o/--output: a-file is not a folder; name a folder to write to',
     (*PREDICT, '-o', 'a-link'): '-o/--output: a-link is not a folder; name a folder to write to',
+    (*PREDICT, '-o', '/proc/x'): f'-o/--output: /proc/x {UNWRITABLE}',
+    (*PREDICT, '-o', '/proc/x/y/'): f'-o/--output: /proc/x/y/ {UNWRITABLE}',
+    (*EVAL, '--json', '/proc/x'): f'--json: /proc/x {UNWRITABLE}',
+    ('verify', 'demo', '-o', '/proc/x'): f'-o/--output: /proc/x {UNWRITABLE}',
+    ('check-data', '.', '--picture', '/proc/x/y.png'): f'--picture: /proc/x/y.png {UNWRITABLE}',
     (*EVAL, '--limit', '0'): "--limit: '0' is not a whole number of at least 1",
     (*EVAL, '--batch-size', '-2'): "--batch-size: '-2' is not a whole number of at least 1",
     (*EVAL, '--workers', '-1'): "--workers: '-1' is not a whole number of at least 0",
@@ -150,3 +160,22 @@ def test_a_model_that_is_not_here_is_not_waited_for(said, words):
     assert (code, printed.count('\n'), torch) == (1, 1, False)
     assert printed.startswith('error: damo/nope (revision master) is not in the cache of this machine, and the hub '
                               'http://127.0.0.1:')
+
+
+@pytest.mark.parametrize('place', ['/dev/stdout', '/dev/null', '-', 'new.json', 'old.json', 'link.json', 'pipe'])
+def test_where_a_file_can_be_written(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('old.json').write_text('old')
+    Path('link.json').symlink_to('old.json')
+    os.mkfifo('pipe')
+    before = sorted(os.listdir())
+    assert output_file(place) == place
+    assert sorted(os.listdir()) == before and Path('old.json').read_text() == 'old'
+
+
+def test_a_full_disk_is_for_the_command_to_say(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', full)
+    assert output_folder(str(tmp_path / 'out')) == str(tmp_path / 'out')
