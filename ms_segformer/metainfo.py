@@ -122,7 +122,7 @@ def find_model(name):
         name: a model directory, a hub id, `b0` … `b5` for the published models, or `demo` for the one in the package.
 
     Raises:
-        FileNotFoundError: it is none of these, most likely a mistyped path.
+        FileNotFoundError, NotADirectoryError: it is none of these, most likely a mistyped path, or it is a file.
     """
     name = str(name)
     if name == DEMO:
@@ -131,7 +131,10 @@ def find_model(name):
         return name
     if name.lower() in VARIANTS:
         return VARIANTS[name.lower()].hub_ids[0]
+    if Path(name).is_file():
+        raise NotADirectoryError(f'{name} is a file; name a model directory: a folder with a configuration.json and '
+                                 'weights')
     if re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', name):
         return name
-    raise FileNotFoundError(f'{name}: no such directory, and neither a hub id such as {VARIANTS["b0"].hub_ids[0]} '
-                            f'nor one of {", ".join(VARIANTS)}, {DEMO}')
+    raise FileNotFoundError(f'{name or repr(name)}: no such directory, and neither a hub id such as '
+                            f'{VARIANTS["b0"].hub_ids[0]} nor one of {", ".join(VARIANTS)}, {DEMO}')

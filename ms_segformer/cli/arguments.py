@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ms_segformer.config.limits import LARGEST_SEED, SMALLEST_SIDE
+from ms_segformer.config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE
 from ms_segformer.files import FULL_DISK
 from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
@@ -40,6 +40,14 @@ def positive_int(text: str) -> int:
     return _whole(text, 1)
 
 
+def epochs(text: str) -> int:
+    """A number of epochs."""
+    number = positive_int(text)
+    if number > EPOCHS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of epochs, {EPOCHS:,} at most')
+    return number
+
+
 def natural(text: str) -> int:
     """A whole number of at least 0."""
     return _whole(text, 0)
@@ -48,6 +56,13 @@ def natural(text: str) -> int:
 def side(text: str) -> int:
     """A height or width in pixels that the network can take."""
     return _whole(text, SMALLEST_SIDE, 'pixels, the least that the network takes')
+
+
+def label_value(text: str) -> int:
+    """A value of an 8-bit label map."""
+    if not (text.isdecimal() and int(text) <= 255):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a value of a label map, 0 to 255')
+    return int(text)
 
 
 def opset(text: str) -> int:

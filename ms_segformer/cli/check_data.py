@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from .arguments import input_folder, positive_int, written_file
+from .arguments import input_folder, label_value, positive_int, written_file
 
 HELP = 'open every image and label map of a data set; report unusable files and count the classes'
 
@@ -20,7 +20,7 @@ def add_arguments(parser):
                         help='folder that replaces ${data_root} in the configuration')
     parser.add_argument('--reduce-zero-label', action='store_true',
                         help='for a folder: label 0 is "not labelled" and the others move down by one')
-    parser.add_argument('--ignore-index', type=int, default=255, metavar='N',
+    parser.add_argument('--ignore-index', type=label_value, default=255, metavar='N',
                         help='for a folder: label value for "not labelled" besides 255')
     parser.add_argument('--picture', type=picture, metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')

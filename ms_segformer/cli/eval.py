@@ -94,9 +94,8 @@ def open_data(args, settings):
     converted = not named and section['label_suffix'] == CONVERTED_SUFFIX
     theirs = list(coco_stuff.CLASSES) if converted else read_classes(section.get('classes') or classes)
     if list(theirs) != classes:
-        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({", ".join(theirs[:4])}, …), the '
-                           f'model has {len(classes)} ({", ".join(classes[:4])}, …): a model is evaluated on data of '
-                           'its own classes')
+        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({_some(theirs)}), the model has '
+                           f'{len(classes)} ({_some(classes)}): a model is evaluated on data of its own classes')
     section['classes'] = classes
     dataset = SegDataset(section, test_pipeline(settings.raw, args.scales, args.flip), mode='eval',
                          ignore_index=section.pop('ignore_index', 255))
@@ -107,6 +106,10 @@ def open_data(args, settings):
     if not named:
         say_that_ids_are_taken_as_they_are(dataset.source, args.data)
     return _First(dataset, args.limit) if args.limit else dataset
+
+
+def _some(names, most=4):
+    return ', '.join(names[:most]) + (', …' if len(names) > most else '')
 
 
 def _check_ids(source, data):

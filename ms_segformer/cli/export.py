@@ -12,22 +12,26 @@ def add_arguments(parser):
     parser.add_argument('--format', type=one_of(FORMATS), choices=FORMATS, default='onnx', help='default: %(default)s')
     parser.add_argument('--size', type=side, nargs=2, metavar=('HEIGHT', 'WIDTH'),
                         help='the only input size the file takes (default: any)')
-    parser.add_argument('--batch', type=positive_int, default=1, metavar='N',
+    parser.add_argument('--batch', type=positive_int, metavar='N',
                         help='images in a batch, with --size (default: 1)')
-    parser.add_argument('--opset', type=opset, default=17, help='ONNX operator set (default: %(default)s)')
+    parser.add_argument('--opset', type=opset, help='ONNX operator set (default: 17)')
     parser.add_argument('--fp16', action='store_true', help='OpenVINO: store the weights in half precision')
 
 
 def run(args):
+    for option, needed, there in (('batch', '--size', args.size), ('opset', '--format onnx', args.format == 'onnx'),
+                                  ('fp16', '--format openvino', args.format == 'openvino')):
+        if getattr(args, option) and not there:
+            raise ValueError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
     from .fetch import model_directory
     folder = model_directory(args.model)
     from modelscope.models import Model
 
     from ms_segformer.exporters.segformer_exporter import SegformerExporter
     exporter = SegformerExporter(Model.from_pretrained(folder))
-    shape = None if args.size is None else (args.batch, 3, *args.size)
+    shape = None if args.size is None else (args.batch or 1, 3, *args.size)
     if args.format == 'onnx':
-        files = exporter.export_onnx(args.output, opset=args.opset, shape=shape)
+        files = exporter.export_onnx(args.output, shape=shape, **({'opset': args.opset} if args.opset else {}))
     else:
         files = exporter.export_openvino(args.output, shape=shape, compress_to_fp16=args.fp16)
     for path in files.values():

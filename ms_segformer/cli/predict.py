@@ -248,6 +248,9 @@ def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[
     results = OwnOutputs()
     found, empty, left_out = {}, [], 0
     for item in items:
+        if not item:
+            empty.append("'': an empty text names no image")
+            continue
         if os.path.isdir(item):
             seen, nothing = image_files(item), f'{item}: no images in this folder'
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:

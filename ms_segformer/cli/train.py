@@ -5,7 +5,7 @@ from typing import Any
 
 from ms_segformer.integrations.modelscope.hub import IMAGENET, SCRATCH, check_start
 
-from .arguments import device, folder_to_be, input_folder, learning_rate, positive_int, seed
+from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
 
 ALL = 'all'
 CONFIGURATIONS = ('.json', '.py', '.yml', '.yaml')  # what ModelScope reads
@@ -23,7 +23,7 @@ def add_arguments(parser):
                         'with one a line, or names separated by commas')
     parser.add_argument('--work-dir', type=folder_to_be, default='work_dir', metavar='DIR',
                         help='default: %(default)s')
-    parser.add_argument('--epochs', type=positive_int, metavar='N', help="default: the configuration's")
+    parser.add_argument('--epochs', type=epochs, metavar='N', help="default: the configuration's")
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='per process')
     parser.add_argument('--lr', type=learning_rate, help='learning rate')
     parser.add_argument('--amp', choices=('bf16', 'fp16'), help='train in mixed precision')

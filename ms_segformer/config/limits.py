@@ -30,6 +30,7 @@ DIVISOR = 1024  # that sides are padded to a multiple of; the published configur
 CONFIGURATION_BYTES = 16 << 20  # a published configuration takes 60 kB
 DEPTH = 64  # of mappings and lists in one another; a published configuration has 10
 LOSS_WEIGHT = 1e6  # of the loss, or of a class in it
+EPOCHS = 1_000_000  # the published recipe has 30
 BATCH = 4096  # images in a batch of a process
 WORKERS = 256  # loading processes of a process
 LARGEST_SEED = 2 ** 32 - 1  # numpy's

@@ -189,7 +189,7 @@ def _paramwise(section: dict) -> dict:
 
 
 _TRAIN = Section({
-    'work_dir': TEXT, 'max_epochs': integer(0, 10 ** 9), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
+    'work_dir': TEXT, 'max_epochs': integer(0, limits.EPOCHS), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
     'optimizer': Section(_optimizer), 'optimizer_hook': Section(_STEPS, 'accept'), 'lr_scheduler': Section(_schedule),
     'lr_scheduler_hook': MAPPING, 'hooks': Sections(Section({'type': TEXT}, 'accept')),
     'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),

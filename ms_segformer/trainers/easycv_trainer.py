@@ -31,6 +31,7 @@ from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
 from ..config import schema
+from ..config.limits import EPOCHS
 from ..config.reader import decode_jsonplus, encode_jsonplus, plain, read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
@@ -350,8 +351,8 @@ class EasyCVTrainer(EpochBasedTrainer):
             raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
     def _check_length(self) -> None:
-        if not isinstance(self._max_epochs, int):
-            raise TrainingError(f'max_epochs is {self._max_epochs!r}; expected an integer of at least 1')
+        if not isinstance(self._max_epochs, int) or self._max_epochs > EPOCHS:
+            raise TrainingError(f'max_epochs is {self._max_epochs!r}; expected an integer from 1 to {EPOCHS}')
         if self.max_iters > 0:
             return
         loader = self.train_dataloader

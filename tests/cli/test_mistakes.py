@@ -87,15 +87,27 @@ USAGE = {  # command line: what is said
     ('export', 'demo', '--size', '8', '8'):
         f"--size: '8' {SIDE}",
     ('export', 'demo', '-o', 'a-file'): '-o/--output: a-file is not a folder; name a folder to write to',
+    ('train', 'demo', '--epochs', '9' * 14): "--epochs: '99999999999999' is not a number of epochs, 1,000,000 at most",
+    ('check-data', '.', '--ignore-index', '256'): "--ignore-index: '256' is not a value of a label map, 0 to 255",
+    ('check-data', '.', '--ignore-index', '-5'): "--ignore-index: '-5' is not a value of a label map, 0 to 255",
     ('fetch', 'b0', '--to', 'a-file'): '--to: a-file is not a folder; name a folder to write to',
     ('predict', 'photo.jpg'): 'the following arguments are required: --model',
 }
 REFUSED = {
     ('predict', 'nope.jpg', '--model', 'demo'): 'nope.jpg: no such file',
+    ('predict', '', '--model', 'demo'): "'': an empty text names no image",
     ('predict', 'nope*.jpg', '--model', 'demo'): 'nope*.jpg: nothing matches this pattern',
     ('predict', 'empty', '--model', 'demo'): 'empty: no images in this folder',
     ('predict', 'photo.jpg', '--model', 'b9'): f'b9: no such directory, and neither a hub id such as {PUBLISHED} nor '
                                                'one of b0, b1, b2, b3, b4, b5, demo',
+    ('predict', 'photo.jpg', '--model', ''): f"'': no such directory, and neither a hub id such as {PUBLISHED} nor "
+                                             'one of b0, b1, b2, b3, b4, b5, demo',
+    ('predict', 'photo.jpg', '--model', 'a-folder/weights.pt'):
+        'a-folder/weights.pt is a file; name a model directory: a folder with a configuration.json and weights',
+    ('export', 'demo', '--batch', '2'): '--batch goes with --size only: add that, or leave --batch out',
+    ('export', 'demo', '--fp16'): '--fp16 goes with --format openvino only: add that, or leave --fp16 out',
+    ('export', 'demo', '--format', 'openvino', '--opset', '18'):
+        '--opset goes with --format onnx only: add that, or leave --opset out',
     ('predict', 'photo.jpg', '--model', '.'):
         'configuration.json: no such file; a model directory needs its configuration.json',
     ('eval', '--model', 'demo', '--data', 'nowhere'): 'nowhere: no such file or folder',
@@ -129,6 +141,8 @@ def said(tmp_path_factory):
     for name in ('a-file', 'photo.jpg'):
         (folder / name).write_bytes(b'something')
     (folder / 'empty').mkdir()
+    (folder / 'a-folder').mkdir()
+    (folder / 'a-folder' / 'weights.pt').write_bytes(b'something')
     (folder / 'a-link').symlink_to('nowhere')
     with socket.socket() as nobody_listens:
         nobody_listens.bind(('127.0.0.1', 0))
@@ -138,7 +152,7 @@ def said(tmp_path_factory):
         lines = [*map(list, USAGE), *map(list, REFUSED), *UNREACHABLE]
         done = subprocess.run([sys.executable, '-c', RUN, json.dumps(lines)], cwd=folder, env=environment, text=True,
                               capture_output=True, check=True)
-    assert sorted(os.listdir(folder)) == ['a-file', 'a-link', 'empty', 'photo.jpg']
+    assert sorted(os.listdir(folder)) == ['a-file', 'a-folder', 'a-link', 'empty', 'photo.jpg']
     results = dict(zip(map(tuple, lines), json.loads(done.stdout.splitlines()[-1]), strict=True))
     return lambda words: tuple(results[tuple(words)])
 
