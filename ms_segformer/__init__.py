@@ -1,15 +1,62 @@
-"""The SegFormer models of ModelScope (B0 to B5, COCO-Stuff 164k) on today's Python and PyTorch.
+"""SegFormer, the semantic segmentation models of ModelScope (B0 to B5, COCO-Stuff 164k), on today's Python and PyTorch.
 
-One line above the code of a model card makes it run:
+Segment a photograph with the model that lies in this package; no network is needed:
 
     import ms_segformer
+    from ms_segformer.metainfo import photographs
 
-It imports neither ModelScope nor torch; what it changes, and how to have it undone, stands in
-`ms_segformer.integrations.modelscope.plugin`.
+    segmenter = ms_segformer.load('demo')        # or 'b0' to 'b5', a hub id, a model directory
+    result = segmenter(photographs()[0])         # a path, a URL, bytes, a PIL image, an RGB array; or many of them
+    for label, score, mask in zip(result['labels'], result['scores'], result['masks']):
+        print(label, round(score, 2), mask.mean())          # mask: H×W uint8, 1 where the class is
+
+Run the code of a model card: `import ms_segformer` above it is all. The import activates the package, which makes
+ModelScope resolve SegFormer models to it; what that changes stands in `ms_segformer.integrations.modelscope.plugin`,
+and `deactivate()` undoes it.
+
+Train on classes of your own:
+
+    trainer = ms_segformer.EasyCVTrainer(model=..., classes=['road', 'sky'], data_root='my_data', work_dir='run')
+    trainer.train()
+
+On the command line: `ms-segformer --help`, or `python -m ms_segformer --help`.
+
+Importing this package imports neither torch nor ModelScope; the names below bring them when they are first used.
 """
-from .integrations.modelscope.autoload import activate
+from .integrations.modelscope.autoload import activate, deactivate
 from .version import __version__
 
-__all__ = ['__version__', 'activate']
+__all__ = ['EasyCVTrainer', 'SegDataset', 'Segformer', 'SegformerPipeline', '__version__', 'activate', 'deactivate',
+           'load', 'read_configuration']
+
+# Name -> the module it is imported from when it is first asked for.
+_HOMES = {
+    'EasyCVTrainer': 'trainers.easycv_trainer',
+    'SegDataset': 'datasets.seg_dataset',
+    'Segformer': 'models.segformer',
+    'SegformerPipeline': 'pipelines.image_segmentation',
+    'load': 'pipelines.loading',
+    'read_configuration': 'config.reader',
+}
+
+TYPE_CHECKING = False  # what type checkers take for true; importing `typing` would cost more than the rest of this file
+if TYPE_CHECKING:
+    from .config.reader import read_configuration
+    from .datasets.seg_dataset import SegDataset
+    from .models.segformer import Segformer
+    from .pipelines.image_segmentation import SegformerPipeline
+    from .pipelines.loading import load
+    from .trainers.easycv_trainer import EasyCVTrainer
+else:
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it offers {", ".join(__all__)}')
+        from importlib import import_module  # imported late: `import ms_segformer` is to be cheap
+        value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 activate()

@@ -39,8 +39,7 @@ def run(args):
     import sys
 
     from ms_segformer.config.reader import read_configuration
-
-    from .fetch import model_directory
+    from ms_segformer.integrations.modelscope.hub import model_directory
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
     folder = model_directory(args.model)

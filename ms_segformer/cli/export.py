@@ -23,7 +23,7 @@ def run(args):
                                   ('fp16', '--format openvino', args.format == 'openvino')):
         if getattr(args, option) and not there:
             raise ValueError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
-    from .fetch import model_directory
+    from ms_segformer.integrations.modelscope.hub import model_directory
     folder = model_directory(args.model)
     from modelscope.models import Model
 

@@ -41,27 +41,12 @@ def _imagenet_weights(name: str) -> str:
         ValueError: it names nothing.
     """
     from ms_segformer.config.reader import read_configuration
+    from ms_segformer.integrations.modelscope.hub import model_directory
     from ms_segformer.metainfo import own_configuration
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:
         raise ValueError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
     return named
-
-
-def model_directory(name: str) -> str:
-    """The directory of a model that a command is given: a directory, a hub id, a short name; downloaded when missing.
-
-    Whether the hub answers is known within seconds; without it the cached copy serves.
-
-    Raises:
-        FileNotFoundError: the name is none of these.
-        ConnectionError: see `fetch`.
-    """
-    import os
-
-    from ms_segformer.metainfo import find_model
-    found = find_model(name)
-    return found if os.path.isdir(found) else fetch(found)
 
 
 def _usable_name(model_id, args, folder):

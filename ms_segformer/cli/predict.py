@@ -79,15 +79,9 @@ def run(args: Namespace) -> int:
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
-    from ms_segformer.config.reader import read_configuration
-    from ms_segformer.metainfo import TASK
-
-    from .fetch import model_directory
-    folder = model_directory(args.model)
-    read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
-    from modelscope.pipelines import pipeline
+    from ms_segformer.pipelines import load
     device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
-    return pipeline(TASK, folder, device=device, engine=args.engine, precision=args.precision)
+    return load(args.model, device=device, engine=args.engine, precision=args.precision)
 
 
 def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':

@@ -55,7 +55,7 @@ def run(args):
             raise ValueError(f'--{option} is for --dry-run')
     arguments = trainer_arguments(args)
     if 'model' in arguments:
-        from .fetch import model_directory
+        from ms_segformer.integrations.modelscope.hub import model_directory
         arguments['model'] = model_directory(arguments['model'])
     check_configuration(arguments)
     from modelscope.metainfo import Trainers
@@ -79,7 +79,7 @@ def dry_run(args):
         check_start(args.load_from)
     arguments = trainer_arguments(argparse.Namespace(**{**vars(args), 'load_from': SCRATCH}))
     if 'model' in arguments:
-        from .fetch import model_directory
+        from ms_segformer.integrations.modelscope.hub import model_directory
         arguments['model'] = model_directory(arguments['model'])
     check_configuration(arguments)
     from ms_segformer.trainers import distributed

@@ -27,6 +27,7 @@ from ..postprocess.sliding_window import slide_segment
 from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SegformerPreprocessor
+from ..results.visualization import palette_for
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,26 @@ class SegformerPipeline(Pipeline):
         self.__dict__.update(state)
         self._engine, self._model_prepare = None, False
         self._engine_lock, self._model_prepare_lock = threading.Lock(), threading.Lock()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes by id."""
+        return self.settings.classes
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class id to name."""
+        return dict(enumerate(self.settings.classes))
+
+    @property
+    def palette(self) -> np.ndarray:
+        """256×3 uint8 RGB colours by class id, as `predict` draws them; ids without a class are black."""
+        return palette_for(len(self.settings.classes), self.settings.palette)
+
+    @property
+    def variant(self) -> str | None:
+        """`b0` … `b5` by the sizes of the backbone; None where it is none of these."""
+        return self.settings.model.variant
 
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.

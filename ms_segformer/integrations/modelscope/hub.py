@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ...metainfo import find_model
+
 MODEL, IMAGENET, SCRATCH = STARTS = ('model', 'imagenet', 'scratch')
 HUGGING_FACE = 'hf:'  # before an id of the Hugging Face hub
 WEIGHTS_OF_TRANSFORMERS = ('model.safetensors', 'pytorch_model.bin')
@@ -46,6 +48,25 @@ def fetch(model_id, revision=None, folder=None):
         raise ConnectionError(
             f'{model_id} (revision {revision or "master"}) could not be downloaded: {one_line(error)}. Check the id on '
             f'modelscope.cn, the network, and the variables HTTPS_PROXY and MODELSCOPE_ENDPOINT.') from error
+
+
+def model_directory(name: str | os.PathLike[str], revision: str | None = None) -> str:
+    """The directory of a model: a directory, a hub id, `b0` … `b5` or `demo`; downloaded when missing.
+
+    Whether the hub answers is known within seconds; without it the cached copy serves.
+
+    Raises:
+        FileNotFoundError: the name is none of these.
+        ConnectionError: see `fetch`.
+        ValueError: a revision of what is no hub id.
+    """
+    found = find_model(name)
+    if not os.path.isdir(found):
+        return fetch(found, revision)
+    if revision is not None:
+        raise ValueError(f'revision is {revision!r}, and {name} is a directory on this machine; revisions are of hub '
+                         'ids')
+    return found
 
 
 def check_start(start: str | os.PathLike) -> None:
