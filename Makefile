@@ -8,7 +8,7 @@ MODEL ?= demo
 CAMPAIGN_SECONDS ?= 600
 CAMPAIGN_SEED ?= 1
 
-.PHONY: demo test test-low test-new easycv sanitize lint clean
+.PHONY: demo test test-low test-new easycv sanitize campaign docs lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT) --overwrite
@@ -46,6 +46,11 @@ sanitize: $(VENV)/.ready-test
 campaign: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m campaigns --seed $(CAMPAIGN_SEED) --seconds $(CAMPAIGN_SECONDS)
 
+# README's guides and the API reference as HTML, in English and Chinese; a warning is an error.
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs docs/en build/docs/en
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -D language=zh_CN docs/zh build/docs/zh
+
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 
@@ -57,6 +62,10 @@ $(VENV)/.ready: setup.cfg setup.py pyproject.toml constraints.txt ms_segformer/p
 
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[test,dev]'
+	touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

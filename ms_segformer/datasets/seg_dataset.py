@@ -42,7 +42,7 @@ class SegDataset(TorchCustomDataset):
         seed: first of the three numbers that a sample's random draws follow from.
         fallback: callable from a transform's name to its class, for names unknown here; None: EasyCV's transforms,
             where it is installed.
-        preprocessor, trainer, profiling, **extra: passed by ModelScope; not used.
+        preprocessor, trainer, profiling, extra: passed by ModelScope; not used.
 
     Attributes:
         CLASSES, PALETTE: names and (red, green, blue) of the classes.

@@ -53,8 +53,8 @@ class Segformer(TorchModel):
             img_metas: accepted for the sake of the data pipeline; not used.
 
         Returns:
-            `{'logits': N×C×ceil(H/4)×ceil(W/4)}`; with labels in training mode
-            `{'loss', 'decode.loss_ce', 'decode.acc_seg'}`, the last in percent.
+            A dict with `logits`, N×C×ceil(H/4)×ceil(W/4); with labels in training mode one with `loss`,
+            `decode.loss_ce` and `decode.acc_seg`, the last in percent.
         """
         logits = self.logits(img)
         if gt_semantic_seg is None or not self.training:

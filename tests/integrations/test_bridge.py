@@ -109,7 +109,7 @@ def test_a_foreign_name_without_the_packages_names_them(kind, name, words):
     with pytest.raises(bridge.BridgeError) as caught:
         bridge.foreign(kind, name)
     assert words in str(caught.value)
-    assert 'EasyCV and mmcv 1.x' in str(caught.value) and 'README' in str(caught.value)
+    assert 'EasyCV and mmcv 1.x' in str(caught.value) and 'docs/en/easycv.md' in str(caught.value)
 
 
 @without_easycv

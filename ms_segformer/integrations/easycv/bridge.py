@@ -12,7 +12,7 @@ import os
 import weakref
 from importlib import metadata
 
-INSTALL = 'the section "Beside EasyCV" of the README says how to install them (Python 3.10 at most)'
+INSTALL = 'docs/en/easycv.md, in the source of ms-segformer, says how to install them (Python 3.10 at most)'
 
 # kind -> where to look, in this order: (package, module to import, registry or namespace in it)
 SOURCES = {

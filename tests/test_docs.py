@@ -1,8 +1,9 @@
-"""Every command and every piece of code in the READMEs is run, in an environment of its own, as printed.
+"""Every command and every piece of code in the README and the guides is run, in an environment of its own, as printed.
 
 The package is installed there from a copy of this checkout by the README's own command; everything else that is
 installed is what the tests run with. Ids resolve to the loopback hub, which serves a model of the published form and
-another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it.
+another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it. A block that
+stands on two pages runs once.
 """
 import os
 import re
@@ -24,7 +25,11 @@ from ms_segformer.datasets.coco_stuff import RAW_TO_TRAIN
 from ms_segformer.metainfo import VARIANTS
 
 ROOT = Path(__file__).parents[1]
-ENGLISH, CHINESE = ROOT / 'README.md', ROOT / 'README_zh-CN.md'
+# Each page in English and in Chinese. The README is first: its commands install the package.
+PAGES = {ROOT / 'README.md': ROOT / 'README_zh-CN.md'}
+PAGES |= {page: ROOT / 'docs' / 'zh' / page.name for page in sorted((ROOT / 'docs' / 'en').glob('*.md'))
+          if page.name != 'api.md'}  # docstrings, in English only
+EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')
 IMAGE_URL = 'https://modelscope.oss-cn-beijing.aliyuncs.com/test/images/image_semantic_segmentation.jpg'
@@ -33,14 +38,15 @@ import ms_segformer
 from ms_segformer.metainfo import configuration_dir
 print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) for name in ('*.json', 'README.md')))
 '''
-NEEDS = {'Export': 'onnx'}  # heading -> package beyond those of the tests
-AT_THE_TOP = ('Two commands', 'Install')  # sections whose commands are for a checkout; the others for a user's folder
+NEEDS = {'Export': 'onnx', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
+FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
 
 
 @dataclass
 class Block:
-    """One fenced block: the heading it stands under, its language, its text, and why it is not run if it is not."""
+    """One fenced block: its page and heading, its language, its text, and why it is not run if it is not."""
 
+    page: str
     heading: str
     language: str
     text: str
@@ -48,24 +54,27 @@ class Block:
 
 
 def blocks(path):
-    """The fenced blocks of a README in order."""
+    """The fenced blocks of a page in order."""
     found, heading, marker, lines = [], None, None, iter(path.read_text(encoding='utf-8').splitlines())
     for line in lines:
-        if line.startswith('## '):
-            heading = line[3:]
+        if line.startswith(('# ', '## ')):
+            heading = line.split(' ', 1)[1]
         elif line.startswith('```'):
             text = []
             while (inner := next(lines)) != '```':
                 text.append(inner)
-            found.append(Block(heading, line[3:], '\n'.join(text), marker and marker[1]))
+            found.append(Block(path.stem, heading, line[3:], '\n'.join(text), marker and marker[1]))
         marker = NOT_RUN.fullmatch(line)
     return found
 
 
+def english_blocks():
+    return [block for page in PAGES for block in blocks(page) if block.language in RUN]
+
+
 def sections():
-    """Headings of the English README that have something to run, in order."""
-    runnable = [block for block in blocks(ENGLISH) if block.language in RUN and not block.not_run]
-    return list(dict.fromkeys(block.heading for block in runnable))
+    """Page and heading of the English sections that have something to run, in order."""
+    return list(dict.fromkeys((block.page, block.heading) for block in english_blocks() if not block.not_run))
 
 
 class Sandbox:
@@ -86,7 +95,7 @@ class Sandbox:
             'VIRTUAL_ENV': str(self.prefix), 'PATH': f'{self.prefix / "bin"}{os.pathsep}{os.environ["PATH"]}',
             **hub.environment(folder / 'cache', proxy=hasattr(hub, 'certificate'))}
         self.variables.pop('PYTHONPATH', None)
-        self.installed = False
+        self.outputs = {}
 
     def _script(self, name, command):
         path = self.prefix / 'bin' / name
@@ -94,15 +103,17 @@ class Sandbox:
         path.chmod(0o755)
 
     def install(self):
-        """Run the README's installation once."""
-        if not self.installed:
-            first = next(block for block in blocks(ENGLISH) if block.heading == 'Install' and block.language == 'bash')
-            self.run(first)
-            self.installed = True
+        """Run the README's installation."""
+        self.run(next(block for block in english_blocks() if block.heading == 'Install'))
 
-    def run(self, block, **variables):
-        """Run one block; returns its output, both streams. Fails with it when the exit code is not 0."""
-        folder = self.checkout if block.heading in AT_THE_TOP else self.folder
+    def run(self, block):
+        """Run a block, once; returns its output, both streams. Fails with it when the exit code is not 0."""
+        if block.text not in self.outputs:
+            self.outputs[block.text] = self._run(block, **variables_for(block, self))
+        return self.outputs[block.text]
+
+    def _run(self, block, **variables):
+        folder = self.checkout if block.text.startswith(FOR_A_CHECKOUT) else self.folder
         command = ['bash', '-euo', 'pipefail', '-c', block.text]
         if block.language == 'python':
             script = self.folder / 'block.py'
@@ -136,8 +147,10 @@ def sandbox(tmp_path_factory):
 
 
 def furnish(folder, photograph):
-    """Put into a user's folder what the README takes for granted."""
+    """Put into a user's folder what the pages take for granted."""
     (folder / 'street.jpg').write_bytes(photograph)
+    (folder / 'assets').mkdir()
+    (folder / 'assets' / 'china.jpg').write_bytes(photograph)
     (folder / 'photos').mkdir()
     for name, colour in (('a.jpg', (90, 120, 200)), ('b.png', (60, 140, 50))):
         Image.new('RGB', (96, 64), colour).save(folder / 'photos' / name)
@@ -174,25 +187,26 @@ def raw_coco_stuff(folder, scratch):
             Image.fromarray(to_raw[np.asarray(Image.open(path))]).save(folder / 'stuffthingmaps' / split / name)
 
 
-@pytest.mark.parametrize('heading', sections())
-def test_what_the_readme_says_runs(sandbox, heading):
-    runnable = [block for block in blocks(ENGLISH) if block.heading == heading and block.language in RUN]
+@pytest.mark.parametrize(('page', 'heading'), sections(), ids=lambda name: name)
+def test_what_the_page_says_runs(sandbox, page, heading):
+    runnable = [block for block in english_blocks() if (block.page, block.heading) == (page, heading)]
     if any(name in block.text for block in runnable for name in (IMAGE_URL, 'card_predict.py')):
         if not hasattr(sandbox.hub, 'certificate'):
             pytest.skip('needs the openssl command, for a certificate of the host in the card\'s URL')
     if heading in NEEDS:
         pytest.importorskip(NEEDS[heading], reason=f'needs {NEEDS[heading]}')
     sandbox.install()
-    outputs = [sandbox.run(block, **variables_for(block, sandbox)) for block in runnable if not block.not_run]
-    if heading in AFTERWARDS:
-        AFTERWARDS[heading](sandbox, outputs)
+    outputs = [sandbox.run(block) for block in runnable if not block.not_run]
+    if (page, heading) in AFTERWARDS:
+        AFTERWARDS[page, heading](sandbox, outputs)
 
 
 def variables_for(block, sandbox):
     """`make` takes the sandbox's environment for one it has set up already: there is no registry to install from."""
     if not block.text.startswith('make '):
         return {}
-    (sandbox.prefix / '.ready').touch()
+    for stamp in ('.ready', '.ready-docs'):
+        (sandbox.prefix / stamp).touch()
     return {'VENV': str(sandbox.prefix)}
 
 
@@ -202,11 +216,20 @@ def after_demo(sandbox, outputs):
     assert Image.open(overlay).width > 640, 'a photograph and its legend'
 
 
+def after_docs(sandbox, outputs):
+    for page in ('en/api.html', 'zh/train.html'):
+        assert (sandbox.checkout / 'build' / 'docs' / page).is_file()
+
+
 def after_install(sandbox, outputs):
     assert all('WARNING' not in output for output in outputs), outputs  # of extras that do not exist
-    where, configurations, cards = sandbox.run(Block('', 'python', WHAT_IS_INSTALLED, None)).split()
+    where, configurations, cards = sandbox.run(Block('', '', 'python', WHAT_IS_INSTALLED, None)).split()
     assert where.startswith(str(sandbox.prefix)), 'the installed package, not this checkout'
     assert (configurations, cards) == ('6', '6')
+
+
+def after_python(sandbox, outputs):
+    assert "'sky-other'" in outputs[0], outputs[0]
 
 
 def after_card(sandbox, outputs):
@@ -225,7 +248,10 @@ def after_command_line(sandbox, outputs):
     written = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
     assert {f'{name}{suffix}' for name in ('street', 'photos/a', 'photos/b')
             for suffix in ('_labels.png', '_overlay.jpg', '.json')} | {'manifest.jsonl'} == written
-    assert all(command in outputs[1] for command in COMMANDS) and 'checkpoint loads: yes' in outputs[1]
+
+
+def after_commands(sandbox, outputs):
+    assert all(command in outputs[0] for command in COMMANDS) and 'checkpoint loads: yes' in outputs[0]
 
 
 def after_large_images(sandbox, outputs):
@@ -243,30 +269,56 @@ def after_offline(sandbox, outputs):
     assert outputs[0].count('Works without a network now') == 2 and 'checkpoint loads: yes' in outputs[0]
 
 
-def after_check(sandbox, outputs):
+def after_verify(sandbox, outputs):
     assert '| strict load | ok |' in outputs[0] and '| china.jpg, label map of another machine | ok |' in outputs[0]
     assert (sandbox.folder / 'verify.json').is_file()
 
 
-def after_training(sandbox, outputs):
-    for run in ('run', 'run2', 'run3', 'shapes_run'):
-        assert (sandbox.folder / run / 'output' / 'pytorch_model.pt').is_file(), run
-    assert 0 <= float(outputs[0].split()[-1]) <= 1
-    assert float(re.search(r'mIoU (\d+\.\d+) %', outputs[1])[1]) > 70, outputs[1]
-    assert (sandbox.folder / 'classes.png').is_file() and 'no problems' in outputs[2]
-    assert 'all pixels' in outputs[2] and 'all pixels' in outputs[4]
+def after_own_classes(sandbox, outputs):
+    code, command, use = outputs
+    assert trained(sandbox, 'run') and trained(sandbox, 'run2')
+    assert 0 <= float(code.split()[-1]) <= 1
+    assert (sandbox.folder / 'classes.png').is_file() and 'no problems' in command
+    assert 'all pixels' in command and 'all pixels' in use
+
+
+def after_example(sandbox, outputs):
+    assert trained(sandbox, 'shapes_run')
+    assert float(re.search(r'mIoU (\d+\.\d+) %', outputs[0])[1]) > 70, outputs[0]
+
+
+def after_processes(sandbox, outputs):
+    assert trained(sandbox, 'run3')
+
+
+def after_coco_stuff(sandbox, outputs):
     prepared = {path.name for path in (sandbox.folder / 'coco_stuff164k').iterdir()}
     assert {'annotations', 'train.txt', 'val.txt', 'train2017', 'val2017'} <= prepared
+    assert 'all pixels' in outputs[0]
 
 
-AFTERWARDS = {'Two commands': after_demo, 'Install': after_install, "The model card's code": after_card,
-              'The result': after_result, 'Command line': after_command_line,
-              'Large images': after_large_images, 'Export': after_export, 'Without a network': after_offline,
-              'Training': after_training, 'Check a model': after_check}
+def trained(sandbox, work_dir):
+    return (sandbox.folder / work_dir / 'output' / 'pytorch_model.pt').is_file()
+
+
+AFTERWARDS = {
+    ('README', 'Install'): after_install, ('README', 'Two commands'): after_demo,
+    ('README', 'In Python'): after_python, ('README', "The model card's code"): after_card,
+    ('README', 'Where to read on'): after_docs,
+    ('index', 'Commands'): after_commands, ('install', 'Install'): after_install,
+    ('install', 'Without a network'): after_offline, ('predict', 'In Python'): after_result,
+    ('predict', 'From the command line'): after_command_line, ('predict', 'Large images'): after_large_images,
+    ('verify', 'Verify a model'): after_verify, ('deploy', 'Export'): after_export,
+    ('train', 'Own classes'): after_own_classes, ('train', 'Try it without data'): after_example,
+    ('train', 'Several processes'): after_processes, ('train', 'COCO-Stuff 164k'): after_coco_stuff}
+
+
+def test_what_is_checked_afterwards_is_there():
+    assert set(AFTERWARDS) <= set(sections())
 
 
 def test_few_blocks_are_not_run_and_each_says_why():
-    not_run = [block for block in blocks(ENGLISH) if block.not_run]
+    not_run = [block for block in english_blocks() if block.not_run]
     assert len(not_run) <= 3 and all(len(block.not_run) > 20 for block in not_run)
     for block in not_run:  # they are real commands nevertheless
         program, *arguments = block.text.split()
@@ -275,32 +327,63 @@ def test_few_blocks_are_not_run_and_each_says_why():
 
 
 def test_the_code_of_the_card_is_the_cards_with_one_line_above():
-    block = next(block for block in blocks(ENGLISH) if IMAGE_URL in block.text)
+    found = [block.text for block in english_blocks() if IMAGE_URL in block.text]
     card = (ROOT / 'tests' / 'cards' / 'card_predict.py').read_text(encoding='utf-8')
-    assert block.text == 'import ms_segformer\n' + card.rstrip('\n')
+    assert set(found) == {'import ms_segformer\n' + card.rstrip('\n')}
 
 
-def test_the_chinese_readme_has_the_same_blocks():
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_the_chinese_page_has_the_same_blocks_and_headings(page):
     def comparable(path):
         return [(block.language, block.text, block.not_run is not None) for block in blocks(path)
                 if block.language in RUN]
-    assert comparable(CHINESE) == comparable(ENGLISH)
+
+    def levels(path):
+        return [re.match('#+', line)[0] for line in prose(path) if line.startswith('#')]
+
+    assert comparable(PAGES[page]) == comparable(page)
+    assert levels(PAGES[page]) == levels(page)
 
 
-@pytest.mark.parametrize('path', [ENGLISH, CHINESE], ids=['English', 'Chinese'])
-def test_links_and_numbers_are_right(path):
-    text = path.read_text(encoding='utf-8')
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', text) if '://' not in link and not link.startswith('#')]
-    missing = [link for link in links if not (ROOT / link).exists()]
-    assert links and not missing
+def prose(path):
+    """The lines of a page outside its fenced blocks."""
+    return re.sub(r'^```.*?^```$', '', path.read_text(encoding='utf-8'), flags=re.DOTALL | re.MULTILINE).splitlines()
+
+
+def leads_somewhere(page, link):
+    path, _, anchor = link.partition('#')
+    target = page.parent / path if path else page
+    if not anchor or not target.exists():
+        return target.exists()
+    headings = [re.sub(r'^#+ ', '', line) for line in prose(target) if line.startswith('#')]
+    return anchor in {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_lines_are_right(page):
+    lines = prose(page)
+    links = [link for link in re.findall(r'\]\(([^)]+)\)', '\n'.join(lines)) if '://' not in link]
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+    too_long = [line for line in lines if len(line) > 120 and not line.startswith('|')]
+    assert not too_long
+    named = set(re.findall(r'`((?:benchmarks|campaigns|tests|tools|configuration|docs)/[\w./-]+)`', '\n'.join(lines)))
+    assert all((ROOT / path).exists() for path in named), named
+
+
+@pytest.mark.parametrize('page', list(PAGES.items())[0], ids=['English', 'Chinese'])
+def test_the_readme_is_short_and_its_table_right(page):
+    text = page.read_text(encoding='utf-8')
+    assert len(text.split()) <= 1200
     for variant in VARIANTS.values():
-        row = (f'| {variant.name.upper()} | {variant.parameters / 1e6:.2f} M | {variant.published_miou:.2f} '
-               f'| {variant.published_latency_ms} ms |')
-        assert row in text
-    table = set(re.findall(r'^\| (`.*`) \|', text, re.MULTILINE))
-    named = {name for cell in table for name in re.findall(r'`([a-z-]+)', cell)}
-    assert set(COMMANDS) <= named
-    headings = [len(re.findall('^##+ ', found.read_text(encoding='utf-8'), re.MULTILINE)) for found in (ENGLISH, path)]
-    assert headings[0] == headings[1]
+        cells = [re.sub(r'\[(.+)\]\(.+\)', r'\1', cell.strip())
+                 for row in text.splitlines() if variant.hub_ids[0] in row and row.startswith('|')
+                 for cell in row.strip('|').split('|')]
+        assert cells[:3] == [variant.name.upper(), f'{variant.parameters / 1e6:.2f} M', f'{variant.published_miou:.2f}']
+        assert f'{variant.published_latency_ms} ms' in cells
 
 
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_the_table_of_commands_is_complete(language):
+    text = (ROOT / 'docs' / language / 'index.md').read_text(encoding='utf-8')
+    table = re.findall(r'^\| (`.*`) \|', text, re.MULTILINE)
+    assert set(COMMANDS) <= {name for cell in table for name in re.findall(r'`([a-z-]+)', cell)}
