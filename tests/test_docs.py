@@ -5,6 +5,7 @@ installed is what the tests run with. Ids resolve to the loopback hub, which ser
 another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it. A block that
 stands on two pages runs once.
 """
+import importlib
 import os
 import re
 import shutil
@@ -380,6 +381,14 @@ def test_the_readme_is_short_and_its_table_right(page):
                  for cell in row.strip('|').split('|')]
         assert cells[:3] == [variant.name.upper(), f'{variant.parameters / 1e6:.2f} M', f'{variant.published_miou:.2f}']
         assert f'{variant.published_latency_ms} ms' in cells
+
+
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_the_drawing_is_what_its_script_draws(language, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    figure = importlib.import_module('architecture_figure').figure(language)
+    path = ROOT / 'docs' / language / 'architecture.svg'
+    assert path.read_text(encoding='utf-8') == figure, 'run `python tools/architecture_figure.py`'
 
 
 @pytest.mark.parametrize('language', ['en', 'zh'])
