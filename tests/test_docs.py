@@ -280,7 +280,7 @@ def after_own_classes(sandbox, outputs):
     assert trained(sandbox, 'run') and trained(sandbox, 'run2')
     assert 0 <= float(code.split()[-1]) <= 1
     assert (sandbox.folder / 'classes.png').is_file() and 'no problems' in command
-    assert 'all pixels' in command and 'all pixels' in use
+    assert 'mIoU' in command and 'all pixels' in use
 
 
 def after_example(sandbox, outputs):
