@@ -28,7 +28,8 @@ from modelscope.trainers import build_trainer
 
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
 from ms_segformer.config.limits import WHOLE_PIXELS
-from ms_segformer.config.reader import ConfigurationError, read_configuration
+from ms_segformer.config.messages import ConfigurationError
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.config.schema import check_file
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.integrations.easycv.bridge import BridgeError

@@ -29,7 +29,7 @@ from tiny_run import CLASSES, make_data, shrink
 from campaigns import kill_training
 from campaigns.commands import TRACES, Ended, run, tree
 from campaigns.frame import TINY_MODEL, Campaign, Run, main
-from ms_segformer.config.reader import encode_jsonplus
+from ms_segformer.config.jsonplus import encode_jsonplus
 from ms_segformer.files import TEMPORARY
 from ms_segformer.models.torch_file import read_torch_file
 

@@ -142,13 +142,13 @@ class _First:
 
 
 def test_settings(args, settings):
-    """The `config.TestSettings` of the command line.
+    """The `config.InferenceSettings` of the command line.
 
     Raises:
         ValueError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
     from ms_segformer.config.limits import check_windows
-    from ms_segformer.config.reader import TestSettings
+    from ms_segformer.config.settings import InferenceSettings
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
@@ -156,15 +156,14 @@ def test_settings(args, settings):
                              if value)
         if given:
             raise ValueError(f'{given} without --mode slide, which alone has windows: add it, or leave {given} out')
-        return TestSettings()
+        return InferenceSettings()
     crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
     if crop is None or stride is None:
         raise ValueError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
     check_windows(crop, stride)
-    return TestSettings('slide', tuple(crop), tuple(stride))
+    return InferenceSettings('slide', tuple(crop), tuple(stride))
 
 
-test_settings.__test__ = False  # no test, whatever its name suggests to pytest
 
 
 def _engine(args, model, device):

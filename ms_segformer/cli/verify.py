@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ms_segformer.config.reader import Settings
+    from ms_segformer.config.settings import Settings
     from ms_segformer.metainfo import Variant
     from ms_segformer.models.segformer import Segformer
     from ms_segformer.verification import Check, Progress, Report

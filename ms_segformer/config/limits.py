@@ -4,6 +4,7 @@ All are far above what SegFormer is used with and below what stops a machine, so
 with that number in it, at once, and not an allocation of gigabytes.
 """
 import operator
+from typing import Any
 
 # --- the network -----------------------------------------------------------------------------------------------------
 PARAMETERS = 200_000_000  # B5 has 85 million; these take 0.8 GB in float32, and four times that while AdamW trains them
@@ -36,7 +37,7 @@ WORKERS = 256  # loading processes of a process
 LARGEST_SEED = 2 ** 32 - 1  # numpy's
 
 
-def as_integer(value: object) -> int | None:
+def as_integer(value: Any) -> int | None:
     """An integer, numpy's among them, as an `int`; None for anything else, which True and False are."""
     if isinstance(value, bool):
         return None

@@ -18,23 +18,10 @@ from typing import Any
 
 from ..metainfo import IGNORE_INDEX, MODEL
 from . import limits
-from .reader import (
-    BACKBONE_KEYS,
-    HEAD_KEYS,
-    LOSS_KEYS,
-    MODEL_KEYS,
-    TEST_KEYS,
-    ConfigurationError,
-    check_pipeline,
-    decode_jsonplus,
-    is_number,
-    load_json,
-    nearest,
-    plain,
-    shown,
-    type_in,
-    warn_once,
-)
+from .jsonplus import decode_jsonplus, load_json, plain
+from .messages import ConfigurationError, nearest, shown, warn_once
+from .reader import BACKBONE_KEYS, HEAD_KEYS, LOSS_KEYS, MODEL_KEYS, TEST_KEYS, is_number
+from .recognition import check_pipeline, type_in
 
 OPTIONS = 'cfg_options (--options)'
 
@@ -375,7 +362,9 @@ def _check(node: Node, value: Any, name: str, path: str) -> None:
 
 def _check_section(section: Section, values: dict, name: str, path: str) -> None:
     known = section.known(values)
-    for key, value in values.items() if known is not None else ():
+    if known is None:
+        return
+    for key, value in values.items():
         if key in known:
             _check(known[key], value, name, _join(path, key))
         elif section.unknown == 'refuse':

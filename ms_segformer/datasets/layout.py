@@ -53,7 +53,7 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
 
 
 def _sections_of_configuration(path, data_root):
-    from ms_segformer.config.reader import decode_jsonplus
+    from ms_segformer.config.jsonplus import decode_jsonplus
 
     from .data_root import locate_source
     dataset = _read_json(path).get('dataset') or {}

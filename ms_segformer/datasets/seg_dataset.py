@@ -15,7 +15,7 @@ from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 
 from ms_segformer import metainfo
-from ms_segformer.config.reader import decode_jsonplus
+from ms_segformer.config.jsonplus import decode_jsonplus
 from ms_segformer.integrations.easycv import bridge
 
 from .data_root import locate_source

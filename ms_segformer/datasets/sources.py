@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from ..config.class_file import ClassFileError, read_class_file
-from ..config.reader import shown
+from ..config.messages import shown
 from ..config.schema import SOURCE, wrong_value
 from ..metainfo import IGNORE_INDEX
 from . import coco_stuff

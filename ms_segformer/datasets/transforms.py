@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from ..config.limits import DIVISOR, TRAINING_PIXELS
-from ..config.reader import shown
+from ..config.messages import shown
 from ..config.schema import FLAG, TEXT, Kind, either, integer, number, several, wrong_value
 from .errors import DatasetError
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..config.reader import warn_once
+from ..config.messages import warn_once
 from ..files import atomic_write
 from ..metainfo import variant_of
 from .pickle_interpreter import CheckpointError, SetAside, shown

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from ..config.reader import ConfigurationError, is_number, load_json, read_configuration
+from ..config.jsonplus import load_json
+from ..config.messages import ConfigurationError
+from ..config.reader import is_number, read_configuration
 from ..files import atomic_write
 from ..integrations.modelscope.hub import WEIGHTS_OF_TRANSFORMERS as WEIGHTS
 from ..metainfo import MODEL, PIPELINE, TASK

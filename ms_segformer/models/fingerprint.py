@@ -3,7 +3,7 @@ import hashlib
 
 import torch
 
-from ..config.reader import Settings
+from ..config.settings import Settings
 
 
 def fingerprint(model: torch.nn.Module, settings: Settings) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..config.limits import LARGEST_SEED, SMALLEST_SIDE
-from ..config.reader import shown
+from ..config.messages import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
 from .errors import TrainingError

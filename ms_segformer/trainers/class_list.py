@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.class_file import ConfiguredClassFile
-from ..config.reader import decode_jsonplus
+from ..config.jsonplus import decode_jsonplus
 
 _MISSING = object()
 _PER_CLASS = ('IoU', 'Acc', 'Dice', 'Fscore', 'Precision', 'Recall')  # results by class, e.g. IoU.road

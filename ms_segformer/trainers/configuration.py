@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 from modelscope.utils.torch_utils import is_master
 
 from ..config.class_file import ClassFileError, ConfiguredClassFile
-from ..config.reader import decode_jsonplus, shown
+from ..config.jsonplus import decode_jsonplus
+from ..config.messages import shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError

@@ -31,8 +31,9 @@ from modelscope.utils.torch_utils import is_master
 from torch.utils.data import DataLoader
 
 from ..config import schema
+from ..config.jsonplus import decode_jsonplus, encode_jsonplus, plain
 from ..config.limits import EPOCHS
-from ..config.reader import decode_jsonplus, encode_jsonplus, plain, read_model_section
+from ..config.reader import read_model_section
 from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader

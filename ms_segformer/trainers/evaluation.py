@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..config.reader import TestSettings
+from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
 from ..postprocess.segmentation import FLOAT32_RANGE, largest_magnitude, segment
 from ..progress import screen
@@ -23,14 +23,14 @@ class Evaluator:
     Args:
         model: a `Segformer` (or any module with `logits` and `settings`); put into evaluation mode.
         device: where it runs.
-        test: `config.TestSettings`; None takes the model's.
+        test: `config.InferenceSettings`; None takes the model's.
         dtype: torch.bfloat16 or torch.float16 to run the network in, or None for float32.
         network: callable from images to logits in place of the model's own, such as a `runtime` engine.
     """
 
     def __init__(self, model, device='cpu', test=None, dtype=None, network=None):
         self.model, self.device = model, torch.device(device)
-        self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or TestSettings()
+        self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or InferenceSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
         self.dtype = dtype
         self.name = getattr(model, 'model_dir', None)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..config.reader import nearest, shown
+from ..config.messages import nearest, shown
 from ..config.schema import PARAMWISE
 from .errors import TrainingError
 

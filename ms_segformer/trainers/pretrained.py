@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from ..config.reader import ConfigurationError, read_configuration
+from ..config.messages import ConfigurationError
+from ..config.reader import read_configuration
 from ..integrations.modelscope import hub
 from ..models.checkpoint import CheckpointError, find_checkpoint, load_state, read_checkpoint
 from . import distributed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.reader import encode_jsonplus
+from ..config.jsonplus import encode_jsonplus
 from ..files import atomic_write
 from . import configuration, distributed, hooks, run_state, work_dir
 from .errors import TrainingError

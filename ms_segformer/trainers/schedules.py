@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.reader import nearest
+from ..config.messages import nearest
 from .errors import TrainingError
 
 WARMUPS = ('constant', 'linear', 'exp')

@@ -15,7 +15,8 @@ from modelscope.pipelines import pipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from ms_segformer.config.reader import encode_jsonplus, read_configuration
+from ms_segformer.config.jsonplus import encode_jsonplus
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.files import atomic_write
 from ms_segformer.metainfo import TASK
 from ms_segformer.metrics.segmentation import ConfusionMatrix

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ms_segformer.config.class_file import LIMIT, ClassFileError, read_class_file
-from ms_segformer.config.reader import ConfigurationError, read_configuration
+from ms_segformer.config.messages import ConfigurationError
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.sources import read_classes

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from ms_segformer.config.reader import ConfigurationError, decode_jsonplus, encode_jsonplus, read_configuration
+from ms_segformer.config.jsonplus import decode_jsonplus, encode_jsonplus
+from ms_segformer.config.messages import ConfigurationError
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.metainfo import VARIANTS, configuration_dir, variant_of_hub_id
 

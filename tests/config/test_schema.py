@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ms_segformer.config import schema
-from ms_segformer.config.reader import ConfigurationError, read_configuration
+from ms_segformer.config.messages import ConfigurationError
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.metainfo import VARIANTS, configuration_dir, demo_model_dir
 
 PUBLISHED = [configuration_dir() / variant.model_name for variant in VARIANTS.values()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ms_segformer.config.reader import decode_jsonplus
+from ms_segformer.config.jsonplus import decode_jsonplus
 from ms_segformer.datasets import transforms
 from ms_segformer.datasets.errors import DatasetError
 

@@ -93,7 +93,7 @@ class Run:
 @pytest.fixture(scope='module')
 def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
     """Function: trains the tiny model with EasyCV's trainer, all of its classes, and returns the `Run`."""
-    from ms_segformer.config.reader import decode_jsonplus
+    from ms_segformer.config.jsonplus import decode_jsonplus
 
     def train(**lr_scheduler):
         folder = tmp_path_factory.mktemp('theirs')
@@ -117,7 +117,7 @@ def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
 
 
 def _copy(source, target, change):
-    from ms_segformer.config.reader import encode_jsonplus
+    from ms_segformer.config.jsonplus import encode_jsonplus
     shutil.copytree(source, target)
     path = target / 'configuration.json'
     configuration = json.loads(path.read_text())

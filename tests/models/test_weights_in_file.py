@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ms_segformer.config.reader import read_configuration, warn_once
+from ms_segformer.config.messages import warn_once
+from ms_segformer.config.reader import read_configuration
 from ms_segformer.models import checkpoint
 from ms_segformer.models.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from ms_segformer.models.segformer import Segformer

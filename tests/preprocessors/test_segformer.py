@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from ms_segformer.config.reader import PreprocessSettings
+from ms_segformer.config.settings import PreprocessSettings
 from ms_segformer.preprocessors.segformer import SegformerPreprocessor
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from modelscope.trainers import build_trainer
 
-from ms_segformer.config.reader import ConfigurationError
+from ms_segformer.config.messages import ConfigurationError
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.trainers.checks import require_decay
 from ms_segformer.trainers.errors import TrainingError

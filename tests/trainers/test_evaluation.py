@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ms_segformer.config.reader import TestSettings, read_configuration
+from ms_segformer.config.reader import read_configuration
+from ms_segformer.config.settings import InferenceSettings
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset, collate
 from ms_segformer.models.segformer import Segformer
@@ -63,7 +64,7 @@ def test_one_window_over_the_whole_image_is_the_whole_image(tiny, tiny_data):
     data = dataset(settings, tiny_data, 'val')
     batch = collate([data[i] for i in range(3)])
     whole = Evaluator(model).predict(batch)
-    window = Evaluator(model, test=TestSettings('slide', (500, 500), (400, 400))).predict(batch)
+    window = Evaluator(model, test=InferenceSettings('slide', (500, 500), (400, 400))).predict(batch)
     for a, b in zip(whole, window, strict=True):
         assert a.shape == b.shape and (a != b).float().mean() < 1e-3  # ties apart: other order of the sums
 
@@ -71,7 +72,7 @@ def test_one_window_over_the_whole_image_is_the_whole_image(tiny, tiny_data):
 def test_windows_average_where_they_overlap(tiny, tiny_data):
     model, settings = tiny
     batch = collate([dataset(settings, tiny_data, 'val')[0]])
-    evaluator = Evaluator(model, test=TestSettings('slide', (64, 64), (20, 20)))
+    evaluator = Evaluator(model, test=InferenceSettings('slide', (64, 64), (20, 20)))
     image = batch['img'][0]  # 64×96: columns 0–64, 20–84, 32–96
     expected, count = torch.zeros(1, 172, 64, 96), torch.zeros(96)
     with torch.no_grad():
@@ -123,7 +124,7 @@ def test_an_evaluation_is_the_same_for_any_batch_size_and_worker(tiny, tiny_data
     assert json.dumps(values['mIoU']) != 'NaN'
 
 
-WAYS = {'whole': {}, 'slide': {'test': TestSettings('slide', (64, 64), (20, 20))}, 'several scales': {},
+WAYS = {'whole': {}, 'slide': {'test': InferenceSettings('slide', (64, 64), (20, 20))}, 'several scales': {},
         'bf16': {'dtype': torch.bfloat16}}
 
 

@@ -77,7 +77,7 @@ def problems():
 
 def is_segformer(configuration):
     """Whether a configuration (a dict or ModelScope's `Config`) is that of a SegFormer model of EasyCV's making."""
-    from ...config.reader import type_in
+    from ...config.recognition import type_in
     return (type_in(configuration, 'model') == 'Segformer'
             and type_in(configuration, 'pipeline') == 'easycv-segmentation')
 
@@ -298,7 +298,8 @@ def _read_segformer_configurations(config):
     """`pipeline`, `build_trainer`, `Model` and `Preprocessor.from_pretrained` all read through `Config.from_file`."""
     owner = _class(config, 'Config')
     original = _function(owner, 'from_file', 'filename')
-    from ...config.reader import check_pipeline, load_json
+    from ...config.jsonplus import load_json
+    from ...config.recognition import check_pipeline
 
     @_like(original)
     def from_file(filename, *args, **kwargs):
@@ -317,7 +318,7 @@ def _read_segformer_configurations(config):
 
 
 def _serve(configuration):
-    from ...config.reader import is_dead_plugin, plugins_of
+    from ...config.recognition import is_dead_plugin, plugins_of
     others = [name for name in plugins_of(configuration) if not is_dead_plugin(name)]
     if others:
         configuration['plugins'] = others

@@ -4,7 +4,9 @@ import json
 import pytest
 from hub.fixtures import published_files
 
-from ms_segformer.config.reader import ConfigurationError, check_pipeline, read_configuration
+from ms_segformer.config.messages import ConfigurationError
+from ms_segformer.config.reader import read_configuration
+from ms_segformer.config.recognition import check_pipeline
 from ms_segformer.integrations.modelscope import plugin
 
 LOAD = '''

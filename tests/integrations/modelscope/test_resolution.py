@@ -97,5 +97,5 @@ def test_a_damaged_repository_says_what_is_wrong(python, hub, damage, message):
     ('./external_file/pai_easycv-0.11.7-py3-none-any.whl', True), ('easycv', False), ('pai-easycv-extra', False),
     ('pai-easynlp', False)])
 def test_the_dead_plugin_is_known_in_every_spelling(plugin_name, dead):
-    from ms_segformer.config.reader import is_dead_plugin
+    from ms_segformer.config.recognition import is_dead_plugin
     assert is_dead_plugin(plugin_name) is dead
