@@ -27,6 +27,7 @@ def main():
     from ms_segformer.metrics.segmentation import ConfusionMatrix
     from ms_segformer.postprocess.segmentation import segment
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
+    from ms_segformer.preprocessors.shapes import ImageShapes
 
     from .subjects import our_model
     model, plain = our_model(model_dir=args.model), our_model(model_dir=args.model).eval()
@@ -39,18 +40,18 @@ def main():
     pairs = [pair for pair in pairs if pair[1].exists()][:args.limit]
     for path, annotation in pairs:
         inputs = preprocessor(str(path))
-        shapes = inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape']
+        shapes = ImageShapes.of(inputs)
         label = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
         if args.ids:
             table = np.full(256, 255, np.uint8)
             table[:len(args.ids)] = args.ids
             label = table[label]
         with torch.no_grad():
-            reference = segment(plain.logits(inputs['img'])[0], *shapes, classes).seg_map
+            reference = segment(plain.logits(inputs['img'])[0], shapes, classes).seg_map
         matrices[None].update(reference, label)
         pixels += reference.size
         for pair, engine in engines.items():
-            found = segment(engine(inputs['img'])[0], *shapes, classes).seg_map
+            found = segment(engine(inputs['img'])[0], shapes, classes).seg_map
             agree[pair] += int((found == reference).sum())
             matrices[pair].update(found, label)
     base = _miou(matrices[None])

@@ -21,12 +21,12 @@ def main():
     args = parser(__doc__.splitlines()[0]).parse_args()
     quiet()
     from ms_segformer.engines import create_engine
-    from ms_segformer.postprocess import segmentation
+    from ms_segformer.postprocess import kernel, segmentation
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
-    compiled = segmentation._segment
+    from ms_segformer.preprocessors.shapes import ImageShapes
 
-    def ours(kernel, *inputs):
-        segmentation._segment = kernel
+    def ours(name, *inputs):
+        kernel.use(name)
         segmentation.masks(segmentation.segment(*inputs))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -40,9 +40,9 @@ def main():
               'random logits': torch.randn(height, width, 172).permute(2, 0, 1)}
     for name, one in logits.items():
         candidates = {'plain': lambda one=one: plain(one[None].contiguous(), *shapes),
-                      'ours, without a C compiler': lambda one=one: ours(None, one, *shapes, 171)}
-        if compiled is not None:
-            candidates['ours'] = lambda one=one: ours(compiled, one, *shapes, 171)
+                      'ours, without a C compiler': lambda one=one: ours(kernel.TORCH, one, ImageShapes(*shapes), 171)}
+        if kernel.KERNELS[0] != kernel.TORCH:
+            candidates['ours'] = lambda one=one: ours(kernel.KERNELS[0], one, ImageShapes(*shapes), 171)
         with torch.inference_mode():
             seconds = interleave(candidates, args)
         report(f'Postprocessing to 640×480, {name}', timing_table(seconds, 'plain'), args, 'postprocess')

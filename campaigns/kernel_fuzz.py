@@ -24,17 +24,10 @@ def work(seed: int, first: int, end: float) -> None:
     """Run cases from a number on until a time; a line of JSON before and after each."""
     import signal
 
-    from kernel_cases import judge, kernels, make_case
+    from kernel_cases import judge, make_case
 
-    from ms_segformer.postprocess import segmentation
-    compiled = segmentation._segment
-
-    def use(name: str) -> None:
-        segmentation._segment = None if name == 'torch' else compiled
-        if name != 'torch':
-            compiled.use(name)
-
-    number, names = first, kernels()
+    from ms_segformer.postprocess.kernel import KERNELS, use
+    number, names = first, KERNELS
     print(json.dumps({'kernels': names}), flush=True)
     while number == first or time.time() < end:
         signal.alarm(SECONDS)  # ends the process

@@ -3,15 +3,16 @@
 Used by `test_segmentation.py` for a few seconds and by `campaigns/kernel_fuzz.py` for as long as one likes.
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ms_segformer.postprocess import segmentation
+from ms_segformer.postprocess.resampling import Taps
 from ms_segformer.postprocess.segmentation import LogitsError, label_pixels, segment
+from ms_segformer.preprocessors.shapes import ImageShapes
 
 LARGEST = float(np.finfo(np.float32).max)
 UNDERFLOW = 1e-42  # some hundred steps of float32's smallest numbers, which round to 0
@@ -27,7 +28,7 @@ class Case:
         kind: one of `KINDS`.
         logits: C×h×w float32 tensor in any memory layout.
         shapes: network input, valid part, photograph; None where `rows` and `cols` are given instead.
-        rows, cols: (first, weights) for `label_pixels`.
+        rows, cols: for `label_pixels`.
         align_corners: for `segment`.
         threads: of torch.
         refused: whether the maps are wrong, which is a ValueError.
@@ -35,9 +36,9 @@ class Case:
 
     kind: str
     logits: torch.Tensor
-    shapes: tuple | None = None
-    rows: tuple | None = None
-    cols: tuple | None = None
+    shapes: ImageShapes | None = None
+    rows: Taps | None = None
+    cols: Taps | None = None
     align_corners: bool = False
     threads: int = 1
     refused: bool = False
@@ -73,19 +74,13 @@ def make_case(seed: int, number: int, kind: str | None = None, budget: int = 1_5
         if kind == 'wrong maps':
             case.refused = True
             axis = 'rows' if random.random() < 0.5 else 'cols'
-            setattr(case, axis, _spoilt(random, getattr(case, axis)))
+            setattr(case, axis, Taps(*_spoilt(random, getattr(case, axis))))
     else:
-        case.shapes = tuple(sides[1:])
+        case.shapes = ImageShapes(*sides[1:])
     return case
 
 
-def kernels() -> list[str]:
-    """Names of all ways to make a label map on this machine, for `use`."""
-    compiled = segmentation._segment
-    return [*(compiled.kernels if compiled is not None else []), 'torch']
-
-
-def judge(case: Case, use: Callable[[str], None], names: list[str]) -> str:
+def judge(case: Case, use: Callable[[str], None], names: Sequence[str]) -> str:
     """Compare each kernel with the plain form.
 
     Args:
@@ -192,7 +187,7 @@ def _laid_out(random: np.random.Generator, logits: torch.Tensor) -> torch.Tensor
     return buffer[:, 1:-1, 2:-1]
 
 
-def _own_map(random: np.random.Generator, size: int, final: int) -> tuple[np.ndarray, np.ndarray]:
+def _own_map(random: np.random.Generator, size: int, final: int) -> Taps:
     taps = int(random.integers(1, 1 + min(size, 90 if random.random() < 0.3 else 4)))
     first = np.sort(random.integers(0, size - taps + 1, final)).astype(np.int32)
     kind = random.integers(4)
@@ -204,10 +199,10 @@ def _own_map(random: np.random.Generator, size: int, final: int) -> tuple[np.nda
     else:
         weights = random.random((final, taps)) ** 4 + 1e-9
         weights[:, 1:-1] *= random.random() < 0.5
-    return first, (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return Taps(first, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
-def _spoilt(random: np.random.Generator, axis: tuple) -> tuple:
+def _spoilt(random: np.random.Generator, axis: Taps) -> tuple:
     """A map with one mistake."""
     first, weights = axis[0].copy(), axis[1].copy()
     i, t = random.integers(len(first)), random.integers(weights.shape[1])
@@ -242,7 +237,7 @@ def _run(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         if case.shapes is None:
             return label_pixels(case.logits.permute(1, 2, 0), case.rows, case.cols, 'models/seven')
-        found = segment(case.logits, *case.shapes, len(case.logits), case.align_corners, 'models/seven')
+        found = segment(case.logits, case.shapes, len(case.logits), case.align_corners, 'models/seven')
     finally:
         torch.set_num_threads(threads)
     sums, counts = np.zeros(len(case.logits)), np.zeros(len(case.logits), np.int64)
@@ -279,9 +274,10 @@ class _Reference:
             self.values, error = (down @ x.double() @ across.T for x in (case.logits, magnitudes))
             self.error = error * 1e-5 + UNDERFLOW
         else:
-            coarser = max(1, *(a / b for a, b in zip(case.logits.shape[1:], case.shapes[0], strict=True)))
-            self.values = plain(case.logits, *case.shapes, case.align_corners)
-            self.error = _reached(magnitudes, *case.shapes, case.align_corners) * (1e-4 * coarser)
+            coarser = max(1, *(a / b for a, b in zip(case.logits.shape[1:], case.shapes.padded, strict=True)))
+            sizes = case.shapes.padded, case.shapes.resized, case.shapes.original
+            self.values = plain(case.logits, *sizes, case.align_corners)
+            self.error = _reached(magnitudes, *sizes, case.align_corners) * (1e-4 * coarser)
             self.error += UNDERFLOW
         self.top, self.best = self.values.max(0)
 

@@ -7,6 +7,8 @@ CPU and of the memory anywhere.
 """
 import torch
 
+from ..postprocess.resampling import resize_taps
+
 ROWS_BYTES = 2 << 20  # upsampled logits handled at once; measured best of 0.25 to 4 MiB
 
 
@@ -30,8 +32,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     def forward(ctx, logits, labels, weight, ignore_index, align_corners):
         n, channels, height, width = logits.shape
         maps = logits.detach().permute(0, 2, 3, 1).float().contiguous()  # N×h×w×C
-        across = _scaling(width, labels.shape[2], align_corners, maps)  # W×w
-        down = _scaling(height, labels.shape[1], align_corners, maps)  # H×h
+        across = resize_taps(width, labels.shape[2], align_corners).matrix(width).to(maps)  # W×w
+        down = resize_taps(height, labels.shape[1], align_corners)
         gradients = torch.empty_like(maps) if ctx.needs_input_grad[0] else None
         loss, correct = maps.new_zeros((), dtype=torch.float64), maps.new_zeros((), dtype=torch.int64)
         for i in range(n):
@@ -61,11 +63,9 @@ def _rows(wide, wide_gradient, labels, down, channels, weight, ignore_index):
     factors = counted.to(wide.dtype) if weight is None else weight[targets] * counted
     loss, correct = wide.new_zeros((), dtype=torch.float64), 0
     for top in range(0, len(labels), rows):
-        part = down[top:top + rows]
-        used = part.any(0).nonzero()
-        low, high = int(used[0]), int(used[-1]) + 1
-        part = part[:, low:high]  # rows × the few low rows they come from
-        scaled = torch.matmul(part, wide[low:high]).view(-1, channels)  # pixels×C
+        read, taps = down.part(slice(top, top + rows))
+        part = taps.matrix(len(read)).to(wide)  # rows × the few low rows they come from
+        scaled = torch.matmul(part, wide[read.start:read.stop]).view(-1, channels)  # pixels×C
         target = targets[top:top + rows].reshape(-1, 1)
         factor = factors[top:top + rows].reshape(-1, 1)
         probabilities = torch.softmax(scaled, 1)
@@ -75,7 +75,7 @@ def _rows(wide, wide_gradient, labels, down, channels, weight, ignore_index):
         correct = correct + (right & counted[top:top + rows].reshape(-1, 1)).sum()
         if wide_gradient is not None:
             gradient = probabilities.mul_(factor).scatter_add_(1, target, -factor)
-            wide_gradient[low:high].addmm_(part.t(), gradient.view(part.shape[0], -1))
+            wide_gradient[read.start:read.stop].addmm_(part.t(), gradient.view(part.shape[0], -1))
     return loss, correct
 
 
@@ -86,9 +86,3 @@ def _minus_log(hit, scaled, target):
     if lost.any():
         result[lost] = torch.logsumexp(scaled[lost], 1, keepdim=True) - scaled[lost].gather(1, target[lost])
     return result
-
-
-def _scaling(source, size, align_corners, like):
-    """The matrix size×source of bilinear scaling along one axis."""
-    eye = torch.eye(source, dtype=like.dtype, device=like.device)[None]
-    return torch.nn.functional.interpolate(eye, size, mode='linear', align_corners=align_corners)[0].t().contiguous()

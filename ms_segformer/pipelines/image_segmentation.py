@@ -27,6 +27,7 @@ from ..postprocess.sliding_window import slide_segment
 from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SegformerPreprocessor
+from ..preprocessors.shapes import ImageShapes
 from ..results.visualization import palette_for
 
 logger = logging.getLogger(__name__)
@@ -276,8 +277,8 @@ class SegformerPipeline(Pipeline):
             return self.preprocessor.window(inputs['image'], top, bottom, left, right)
 
         return slide_segment(
-            engine, read, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], options.crop_size,
-            options.stride, len(self.settings.classes), self.settings.model.head.align_corners, self.model.model_dir)
+            engine, read, ImageShapes.of(inputs), options.crop_size, options.stride, len(self.settings.classes),
+            self.settings.model.head.align_corners, self.model.model_dir)
 
     def forward(self, inputs, **_):
         """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
@@ -289,8 +290,8 @@ class SegformerPipeline(Pipeline):
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
         return self._result(segment(
-            logits, inputs['pad_shape'], inputs['img_shape'], inputs['ori_shape'], len(self.settings.classes),
-            self.settings.model.head.align_corners, self.model.model_dir), with_masks)
+            logits, ImageShapes.of(inputs), len(self.settings.classes), self.settings.model.head.align_corners,
+            self.model.model_dir), with_masks)
 
     def _result(self, found, with_masks):
         labels = [self.settings.classes[i] for i in found.class_ids]

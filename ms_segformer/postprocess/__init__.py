@@ -1,7 +1,8 @@
-"""From class logits to a label map with scores (`segment`), and images in windows (`sliding_window`).
-
-`_segment.c` is the fast form of what `segmentation.py` also does in torch.
+"""From class logits to a label map with scores: of an image in one piece (`segment`), in windows (`slide_segment`), or
+at several scales and mirrored (`label_versions`).
 """
-from .segmentation import LogitsError, Segmentation, segment
+from .augmentation import label_versions
+from .segmentation import LogitsError, Segmentation, masks, segment
+from .sliding_window import slide_segment
 
-__all__ = ['LogitsError', 'Segmentation', 'segment']
+__all__ = ['LogitsError', 'Segmentation', 'label_versions', 'masks', 'segment', 'slide_segment']

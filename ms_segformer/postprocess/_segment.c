@@ -1,4 +1,5 @@
-/* Label map and probabilities of a band of rows, straight from the logits; see postprocess.py, which owns the meaning.
+/* Label map and probabilities of a band of rows, straight from the logits; segmentation.py owns the meaning, kernel.py
+ * calls it.
  *
  * For every output pixel the logits of all classes are combined from a few source pixels (first vertically into one row
  * buffer, then horizontally), the best class is found among those that can win in the pixel's tile, and the probability
@@ -6,7 +7,7 @@
  * the processor has shorter ones. Logits are held in units of ln 2, so that exp is 2^x.
  *
  * Every logit is looked at before anything follows from it: NaN, infinity and what lies beyond LARGEST end the work, and
- * postprocess.py says why or takes the slow way. Below LARGEST nothing here overflows, a tile has at least one possible
+ * segmentation.py says why or takes the slow way. Below LARGEST nothing here overflows, a tile has at least one possible
  * winner, and no lane that only fills up a vector can win.
  */
 #define Py_LIMITED_API 0x030A0000
@@ -313,7 +314,7 @@ static int within(const axis *a, Py_ssize_t size) {
     return 1;
 }
 
-/* Arguments: addresses, which the caller in postprocess.py answers for, and sizes. */
+/* Arguments: addresses, which the caller in kernel.py answers for, and sizes. */
 static PyObject *segment_band(PyObject *self, PyObject *args) {
     work w;
     Py_ssize_t top, bottom, tile, pixels, row_first, row_weights, col_first, col_weights, labels, sums, counts;
@@ -358,7 +359,7 @@ static PyObject *segment_band(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"segment_band", segment_band, METH_VARARGS,
-     "Label the rows from top to bottom; see postprocess.py. False, and labels of no use, where a logit is NaN or beyond "
+     "Label the rows from top to bottom; see kernel.py. False, and labels of no use, where a logit is NaN or beyond "
      "1e29, or an output row has more than 64 taps: the arithmetic here is not made for them."},
     {"use", use, METH_VARARGS, "Run the kernel of that name, one of `kernels`, from now on; for tests."},
     {NULL, NULL, 0, NULL}};

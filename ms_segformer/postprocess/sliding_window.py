@@ -20,32 +20,33 @@ windows, 0.1 GB of blocks.)
 """
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .segmentation import Segmentation, label_pixels, largest_magnitude, resize_taps, summarise
+from ..preprocessors.shapes import ImageShapes
+from .resampling import Taps, resize_taps, stretch_rows
+from .segmentation import Segmentation, exact_type, label_pixels, summarize
 
 BLOCK = 96 << 20  # bytes of full-size logits in work at a time, intermediate results included
 MARGIN = 2  # pixels before a window's start that outputs waiting for it still read, for the resize to the photograph
 
+Engine = Callable[[torch.Tensor], torch.Tensor]
+ReadPart = Callable[[int, int, int, int], torch.Tensor]
+
 
 def slide_segment(
-        engine: Callable[[torch.Tensor], torch.Tensor], read: Callable[[int, int, int, int], torch.Tensor],
-        pad_shape: tuple[int, int], img_shape: tuple[int, int], ori_shape: tuple[int, int],
-        crop_size: tuple[int, int], stride: tuple[int, int], num_names: int, align_corners: bool = False,
-        model: str | os.PathLike | None = None) -> Segmentation:
+        engine: Engine, read: ReadPart, shapes: ImageShapes, crop_size: tuple[int, int], stride: tuple[int, int],
+        num_names: int, align_corners: bool = False, model: str | os.PathLike | None = None) -> Segmentation:
     """Segment an image window by window.
 
     Args:
-        engine: callable from 1×3×h×w float32 to 1×C×h'×w' logits; see `runtime.create_engine`.
+        engine: callable from 1×3×h×w float32 to 1×C×h'×w' logits; see `engines.create_engine`.
         read: callable (top, bottom, left, right) to that part of the network's input, 1×3×h×w float32. It is asked for
             one window at a time, in reading order.
-        pad_shape: (height, width) of the network's input, padding included; windows cover all of it.
-        img_shape: (height, width) of its valid part, at the top left.
-        ori_shape: (height, width) of the photograph.
+        shapes: of the network's input, all of which the windows cover, and of the photograph.
         crop_size, stride: (height, width) of a window, and of the step from one to the next.
         num_names: as in `postprocess.segment`.
         align_corners: as in `torch.nn.functional.interpolate`.
@@ -55,66 +56,56 @@ def slide_segment(
         `postprocess.Segmentation`.
 
     Raises:
-        LogitsError: a window's logits hold NaN or infinity, or are so large that a sum of them does.
+        LogitsError: a window's logits hold NaN or infinity.
         ValueError: a stride below 1 or above the window.
     """
-    if any(not 1 <= step <= size for step, size in zip(stride, crop_size, strict=True)):
-        raise ValueError(
-            f'stride {tuple(stride)} with windows of {tuple(crop_size)}; expected 1 <= stride <= crop_size')
-    tops, lefts = (_starts(*sizes) for sizes in zip(pad_shape, crop_size, stride, strict=True))
-    mosaic = _Mosaic(tops, lefts, pad_shape, crop_size, align_corners)
-    rows, cols = (resize_taps(valid, final, align_corners) for valid, final in zip(img_shape, ori_shape, strict=True))
-    row_stops, col_stops = _finished(tops, rows), _finished(lefts, cols)
-    seg_map = np.empty(ori_shape, np.uint8)
-    sums = counts = 0
-    for k, top in enumerate(tops):
-        bottom = min(top + crop_size[0], pad_shape[0])
-        for j, left in enumerate(lefts):
-            right = min(left + crop_size[1], pad_shape[1])
-            logits = engine(read(top, bottom, left, right))[0]
-            largest_magnitude(logits.permute(1, 2, 0), model)  # in sums NaN is no longer told from infinity
-            mosaic.add(k, j, logits)
-            for block in _blocks(row_stops[k:k + 2], col_stops[j:j + 2], rows, cols, logits.shape[0]):
-                block_rows, block_cols = _part(rows, block[0]), _part(cols, block[1])
-                pixels = mosaic.average(block_rows[0], block_cols[0])
-                labels, block_sums, block_counts = label_pixels(pixels, block_rows[1], block_cols[1], model)
-                seg_map[block] = labels
-                sums, counts = sums + block_sums, counts + block_counts
-            mosaic.forget(k, j)
-    return summarise(seg_map, sums, counts, num_names)
+    mosaic = Mosaic(shapes.padded, crop_size, stride, align_corners, model)
+    rows, cols = taps_from_padded(shapes, align_corners)
+    row_stops, col_stops = _finished(mosaic.tops, rows), _finished(mosaic.lefts, cols)
+    seg_map = np.empty(shapes.original, np.uint8)
+    sums: np.ndarray | float = 0.0
+    counts: np.ndarray | int = 0
+    for k, j in mosaic.fill(engine, read):
+        for block in _blocks(row_stops[k:k + 2], col_stops[j:j + 2], rows, cols, mosaic.classes):
+            (down, block_rows), (across, block_cols) = rows.part(block[0]), cols.part(block[1])
+            labels, block_sums, block_counts = label_pixels(mosaic.average(down, across), block_rows, block_cols, model)
+            seg_map[block] = labels
+            sums, counts = sums + block_sums, counts + block_counts
+        mosaic.forget(k, j)
+    return summarize(seg_map, np.asarray(sums), np.asarray(counts), num_names)
 
 
-def _starts(size, crop, stride):
+def taps_from_padded(shapes: ImageShapes, align_corners: bool) -> tuple[Taps, Taps]:
+    """The maps from the rows and columns of the network's input to those of the photograph."""
+    rows, cols = (resize_taps(valid, final, align_corners)
+                  for valid, final in zip(shapes.resized, shapes.original, strict=True))
+    return rows, cols
+
+
+def _starts(size: int, crop: int, stride: int) -> list[int]:
     """First pixels of the windows along an axis."""
     count = max(size - crop + stride - 1, 0) // stride + 1
     return [max(min(i * stride + crop, size) - crop, 0) for i in range(count)]
 
 
-def _finished(starts, taps):
+def _finished(starts: list[int], taps: Taps) -> list[int]:
     """Outputs that need no pixel from window i on: `count + 1` numbers, from 0 to all of them."""
-    first, weights = taps
-    last = first + weights.shape[1] - 1
-    return [0] + [int(np.searchsorted(last, start)) for start in starts[1:]] + [len(first)]
+    last = taps.first + taps.weights.shape[1] - 1
+    return [0] + [int(np.searchsorted(last, start)) for start in starts[1:]] + [len(last)]
 
 
-def _blocks(row_range, col_range, rows, cols, classes):
+def _blocks(row_range: list[int], col_range: list[int], rows: Taps, cols: Taps, classes: int
+            ) -> Iterator[tuple[slice, slice]]:
     """Cut a rectangle of the photograph into blocks whose logits stay within `BLOCK`."""
     (top, bottom), (left, right) = row_range, col_range
     if top >= bottom or left >= right:
         return
     side = max(16, math.isqrt(BLOCK // (16 * classes)))  # in pixels of the network's input; four arrays of that size
-    down = max(1, int(side * len(rows[0]) / (int(rows[0][-1]) + 2)))
-    across = max(1, int(side * len(cols[0]) / (int(cols[0][-1]) + 2)))
+    down = max(1, int(side * len(rows.first) / (int(rows.first[-1]) + 2)))
+    across = max(1, int(side * len(cols.first) / (int(cols.first[-1]) + 2)))
     for y in range(top, bottom, down):
         for x in range(left, right, across):
             yield slice(y, min(y + down, bottom)), slice(x, min(x + across, right))
-
-
-def _part(taps, outputs):
-    """The input range that some outputs read, and their taps relative to its start."""
-    first, weights = taps[0][outputs], taps[1][outputs]
-    start, stop = int(first[0]), int(first[-1]) + weights.shape[1]
-    return range(start, stop), (np.ascontiguousarray(first - start), np.ascontiguousarray(weights))
 
 
 @dataclass
@@ -123,49 +114,80 @@ class _Window:
     left: int
     logits: torch.Tensor  # rows from `row` on, h×w×C
     row: int
-    rows: tuple  # taps from all rows of the logits to the window's pixels
-    cols: tuple
+    rows: Taps  # from all rows of the logits to the window's pixels
+    cols: Taps
 
 
-class _Mosaic:
-    """The windows whose logits are still needed."""
+class Mosaic:
+    """The windows over an image, and the logits of those that are still needed.
 
-    def __init__(self, tops, lefts, shape, crop, align_corners):
-        self.tops, self.lefts, self.shape = tops, lefts, shape
-        self.crop = tuple(min(a, b) for a, b in zip(crop, shape, strict=True))
-        self.align_corners = align_corners
-        self.windows = {}
+    Args:
+        shape: (height, width) of the network's input.
+        crop_size, stride: (height, width) of a window, and of the step from one to the next.
+        align_corners: as in `torch.nn.functional.interpolate`.
+        model: directory or name of the model, for messages.
+
+    Attributes:
+        tops, lefts: first rows and columns of the windows.
+        classes: channels of the logits, from the first window on.
+        dtype: of the averages: float32, or float64 once a window's logits may overflow that.
+
+    Raises:
+        ValueError: a stride below 1 or above the window.
+    """
+
+    def __init__(self, shape: tuple[int, int], crop_size: tuple[int, int], stride: tuple[int, int],
+                 align_corners: bool, model: str | os.PathLike | None):
+        if any(not 1 <= step <= size for step, size in zip(stride, crop_size, strict=True)):
+            raise ValueError(
+                f'stride {tuple(stride)} with windows of {tuple(crop_size)}; expected 1 <= stride <= crop_size')
+        self.tops, self.lefts = (_starts(*sizes) for sizes in zip(shape, crop_size, stride, strict=True))
+        self.crop = min(crop_size[0], shape[0]), min(crop_size[1], shape[1])
+        self.align_corners, self.model = align_corners, model
+        self.windows: dict[tuple[int, int], _Window] = {}
         self.cover = [_coverage(starts, size, total)
-                      for starts, size, total in zip((tops, lefts), self.crop, shape, strict=True)]
+                      for starts, size, total in zip((self.tops, self.lefts), self.crop, shape, strict=True)]
+        self.classes, self.dtype = 0, torch.float32
 
-    def add(self, k, j, logits):
+    def fill(self, engine: Engine, read: ReadPart) -> Iterator[tuple[int, int]]:
+        """Run the network on one window after the other; yields each window's number in its column and row."""
+        height, width = self.crop
+        for k, top in enumerate(self.tops):
+            for j, left in enumerate(self.lefts):
+                self._add(k, j, engine(read(top, top + height, left, left + width))[0])
+                yield k, j
+
+    def _add(self, k: int, j: int, logits: torch.Tensor) -> None:
+        # In sums NaN is no longer told from infinity.
+        if exact_type(logits.permute(1, 2, 0), self.model) == torch.float64:
+            self.dtype = torch.float64
         logits = logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
         rows, cols = (resize_taps(size, crop, self.align_corners)
                       for size, crop in zip(logits.shape[:2], self.crop, strict=True))
         self.windows[k, j] = _Window(self.tops[k], self.lefts[j], logits, 0, rows, cols)
+        self.classes = logits.shape[2]
 
-    def average(self, rows, cols):
-        """Mean of the windows over a range of rows and columns: rows×cols×C."""
-        classes = next(iter(self.windows.values())).logits.shape[2]
-        total = torch.zeros(len(rows), len(cols), classes, dtype=torch.float32, device='cpu')
+    def average(self, rows: range, cols: range) -> torch.Tensor:
+        """Mean of the windows over a range of rows and columns: rows×cols×C float32."""
+        total = torch.zeros(len(rows), len(cols), self.classes, dtype=self.dtype, device='cpu')
         for window in self.windows.values():
             self._add_part(total, window, rows, cols)
         counts = self.cover[0][rows.start:rows.stop, None] * self.cover[1][None, cols.start:cols.stop]
-        return total.div_(torch.from_numpy(counts)[..., None])
+        return total.div_(torch.from_numpy(counts)[..., None]).float()
 
-    def _add_part(self, total, window, rows, cols):
+    def _add_part(self, total: torch.Tensor, window: _Window, rows: range, cols: range) -> None:
         top, bottom = max(rows.start, window.top), min(rows.stop, window.top + self.crop[0])
         left, right = max(cols.start, window.left), min(cols.stop, window.left + self.crop[1])
         if top >= bottom or left >= right:
             return
-        across, down = (_part(taps, slice(start - origin, stop - origin)) for taps, start, stop, origin in (
-            (window.cols, left, right, window.left), (window.rows, top, bottom, window.top)))
-        source = window.logits[down[0].start - window.row:down[0].stop - window.row, across[0].start:across[0].stop]
-        stretched = (_matrix(*down) @ source.flatten(1)).unflatten(1, source.shape[1:])  # rows×w×C
+        read_rows, down = window.rows.part(slice(top - window.top, bottom - window.top))
+        read_cols, across = window.cols.part(slice(left - window.left, right - window.left))
+        source = window.logits[read_rows.start - window.row:read_rows.stop - window.row,
+                               read_cols.start:read_cols.stop].to(self.dtype)
         part = total[top - rows.start:bottom - rows.start, left - cols.start:right - cols.start]
-        part += _matrix(*across) @ stretched
+        part += across.matrix(len(read_cols)).to(self.dtype) @ stretch_rows(source, down)
 
-    def forget(self, k, j):
+    def forget(self, k: int, j: int) -> None:
         """Drop what no later window's output needs, after window (k, j) and the output up to it are done."""
         below, beside = (starts[i + 1] - MARGIN if i + 1 < len(starts) else math.inf
                          for starts, i in ((self.tops, k), (self.lefts, j)))
@@ -173,26 +195,19 @@ class _Mosaic:
             if window.left + self.crop[1] <= beside:
                 self._shorten(key, window, below)
 
-    def _shorten(self, key, window, below):
+    def _shorten(self, key: tuple[int, int], window: _Window, below: float) -> None:
         if window.top + self.crop[0] <= below:
             del self.windows[key]
             return
-        row = int(window.rows[0][max(below - window.top, 0)])
+        row = int(window.rows.first[int(max(below - window.top, 0))])
         if row > window.row:
             window.logits = window.logits[row - window.row:].clone()
             window.row = row
 
 
-def _coverage(starts, crop, size):
+def _coverage(starts: list[int], crop: int, size: int) -> np.ndarray:
     """How many windows lie over each pixel of an axis."""
     cover = np.zeros(size, np.float32)
     for start in starts:
         cover[start:start + crop] += 1
     return cover
-
-
-def _matrix(source, taps):
-    first, weights = taps
-    matrix = np.zeros((len(first), len(source)), np.float32)
-    np.put_along_axis(matrix, first[:, None] + np.arange(weights.shape[1]), weights, 1)
-    return torch.from_numpy(matrix)

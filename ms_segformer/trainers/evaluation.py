@@ -4,16 +4,22 @@ An image may go through the network whole or in overlapping windows (`slide`), a
 class probabilities of all versions are averaged, as the original's test-time augmentation does.
 """
 import time
+from collections import deque
+from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
-from ..postprocess.segmentation import FLOAT32_RANGE, largest_magnitude, segment
+from ..postprocess.augmentation import Mirrored, Whole, Windows, label_versions
+from ..postprocess.segmentation import segment
+from ..postprocess.sliding_window import Mosaic, slide_segment
+from ..preprocessors.shapes import ImageShapes
 from ..progress import screen
 
 
@@ -55,79 +61,61 @@ class Evaluator:
         if not all(isinstance(image, torch.Tensor) for images in batch['img'] for image in images):
             raise DatasetError('the evaluation samples have no tensor img; the transforms of dataset.val.pipeline end '
                                'with ImageToTensor and Collect, whose keys are ["img"]')
-        versions = [self._network(images) for images in batch['img']]  # per version: list of N logits
-        metas = batch['img_metas']
-        return [self._label_map([version[i] for version in versions], [meta[i] for meta in metas])
-                for i in range(len(versions[0]))]
+        versions = [list(images) for images in batch['img']]
+        if self.test.mode == 'whole':
+            versions = [self._logits(images) for images in batch['img']]
+        label_map = self._label_windows if self.test.mode == 'slide' else self._label_whole
+        return [torch.from_numpy(label_map(list(one), list(metas)))
+                for one, metas in zip(zip(*versions, strict=True), zip(*batch['img_metas'], strict=True), strict=True)]
 
-    def _network(self, images):
+    def _logits(self, images: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
+        """The C×H/4×W/4 float32 logits of N images of a version."""
         if isinstance(images, torch.Tensor):
-            return list(self._logits(images.to(self.device)))
-        return [self._logits(image.to(self.device))[0] for image in images]
+            return list(self._run(images))
+        return [self._run(image)[0] for image in images]
 
-    def _logits(self, images):
-        """N×3×H×W to logits: N×C×H/4×W/4 for whole images, N×C×H×W in windows."""
-        cast = nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
-        with cast:
-            if self.test.mode == 'slide':
-                return self._slide(images)
-            return self.network(images).float()
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        with nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype):
+            return self.network(images.to(self.device)).float()
 
-    def _finite(self, logits: torch.Tensor) -> torch.Tensor:
-        """Finite logits, in float64 where float32 could overflow further on."""
-        return logits if largest_magnitude(logits, self.name) <= FLOAT32_RANGE else logits.double()
+    def _label_whole(self, versions: list[torch.Tensor], metas: list[Mapping[str, Any]]) -> np.ndarray:
+        """From an image's logits, one C×h×w of each version."""
+        shapes = [ImageShapes.of(meta) for meta in metas]
+        if len(versions) == 1 and versions[0].device.type == 'cpu':
+            return segment(versions[0], shapes[0], 0, self.align_corners, self.name).seg_map
+        return label_versions([Mirrored(Whole(logits, sizes, self.align_corners, self.name), _mirrored_axis(meta))
+                               for logits, sizes, meta in zip(versions, shapes, metas, strict=True)],
+                              shapes[0].original)
 
-    def _slide(self, images):
-        n, _, height, width = images.shape
-        total = count = None
-        for top in _starts(height, self.test.crop_size[0], self.test.stride[0]):
-            for left in _starts(width, self.test.crop_size[1], self.test.stride[1]):
-                rows = slice(top, min(top + self.test.crop_size[0], height))
-                columns = slice(left, min(left + self.test.crop_size[1], width))
-                window = images[:, :, rows, columns]
-                logits = self._resize(self._finite(self.network(window.contiguous()).float()), window.shape[-2:])
-                if total is None:
-                    total = logits.new_zeros(n, logits.shape[1], height, width)
-                    count = logits.new_zeros(height, width, dtype=torch.float32)
-                elif total.dtype != logits.dtype:  # the first windows were small enough for float32
-                    total, logits = total.double(), logits.double()
-                total[:, :, rows, columns] += logits
-                count[rows, columns] += 1
-        return total / count
-
-    def _label_map(self, versions, metas):
-        if len(versions) == 1 and versions[0].device.type == 'cpu' and self.test.mode == 'whole':
-            meta = metas[0]
-            shapes = [meta.get(key) or meta['img_shape'] for key in ('pad_shape', 'img_shape', 'ori_shape')]
-            found = segment(versions[0], *shapes, num_names=0, align_corners=self.align_corners, model=self.name)
-            return torch.from_numpy(found.seg_map)
-        probabilities = None
-        for logits, meta in zip(versions, metas, strict=True):
-            scaled = self._at_image_size(self._finite(logits[None]), meta)
-            if len(versions) == 1:
-                return scaled.argmax(1)[0].to(torch.uint8).cpu()
-            scaled = scaled.softmax(1)
-            if meta.get('flip'):
-                scaled = scaled.flip(3 if meta.get('flip_direction', 'horizontal') == 'horizontal' else 2)
-            probabilities = scaled if probabilities is None else probabilities.add_(scaled)
-        return probabilities.argmax(1)[0].to(torch.uint8).cpu()
-
-    def _at_image_size(self, logits, meta):
-        """The two scalings of the original: to the network's input, whose padding is cut off, then to the image."""
-        padded, valid = meta.get('pad_shape', meta['img_shape']), meta['img_shape']
-        logits = self._resize(logits, tuple(padded[:2]))[:, :, :valid[0], :valid[1]]
-        return self._resize(logits, tuple(meta['ori_shape'][:2]))
-
-    def _resize(self, x, size):
-        if tuple(x.shape[-2:]) == tuple(size):
-            return x
-        return F.interpolate(x, tuple(size), mode='bilinear', align_corners=self.align_corners)
+    def _label_windows(self, versions: list[torch.Tensor], metas: list[Mapping[str, Any]]) -> np.ndarray:
+        """From the network's inputs for an image, one 3×H×W or 1×3×H×W of each version."""
+        parts = [_Parts(image.reshape(1, *image.shape[-3:])) for image in versions]
+        shapes = [replace(ImageShapes.of(meta), padded=part.size) for part, meta in zip(parts, metas, strict=True)]
+        windows = self.test.crop_size, self.test.stride
+        if len(versions) == 1:
+            return slide_segment(self._run, parts[0], shapes[0], *windows, 0, self.align_corners, self.name).seg_map
+        mosaics = [Mosaic(part.size, *windows, self.align_corners, self.name) for part in parts]
+        for mosaic, part in zip(mosaics, parts, strict=True):
+            deque(mosaic.fill(self._run, part), maxlen=0)
+        return label_versions([Mirrored(Windows(mosaic, sizes), _mirrored_axis(meta))
+                               for mosaic, sizes, meta in zip(mosaics, shapes, metas, strict=True)],
+                              shapes[0].original)
 
 
-def _starts(length, window, stride):
-    """First pixels of the windows that cover `length`; the last one is moved back to end at the border."""
-    count = max(length - window + stride - 1, 0) // stride + 1
-    return [max(min(i * stride + window, length) - window, 0) for i in range(count)]
+class _Parts:
+    """Reads windows from a 1×3×H×W tensor."""
+
+    def __init__(self, image: torch.Tensor):
+        self.image, self.size = image, (image.shape[2], image.shape[3])
+
+    def __call__(self, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+        return self.image[:, :, top:bottom, left:right].contiguous()
+
+
+def _mirrored_axis(meta: Mapping[str, Any]) -> int | None:
+    if not meta.get('flip'):
+        return None
+    return 1 if meta.get('flip_direction', 'horizontal') == 'horizontal' else 0
 
 
 @dataclass

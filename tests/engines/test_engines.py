@@ -13,6 +13,7 @@ from ms_segformer.config.reader import read_configuration
 from ms_segformer.engines import EngineError, base, cache, create_engine
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess.segmentation import LogitsError, segment
+from ms_segformer.preprocessors.shapes import ImageShapes
 
 PACKAGES = {'torch': None, 'openvino': 'openvino', 'onnxruntime': 'onnxruntime'}
 SHAPES = [(1, 96, 128), (2, 64, 100), (1, 70, 131), (3, 33, 32), (1, 97, 63)]
@@ -366,7 +367,7 @@ POISONED = {  # one of each kind of module; the attention's is in the keys
 def refused(run):
     logits = run(images(1, 256, 256))
     with pytest.raises(LogitsError):
-        segment(logits[0], (256, 256), (256, 256), (256, 256), num_names=171)
+        segment(logits[0], ImageShapes((256, 256), (256, 256), (256, 256)), num_names=171)
 
 
 def parameters(model):

@@ -3,26 +3,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import KINDS, judge, kernels, make_case, plain
+from kernel_cases import KINDS, judge, make_case, plain
 
-from ms_segformer.postprocess import segmentation
-from ms_segformer.postprocess.segmentation import LogitsError, axis_taps, label_pixels, masks, segment
+from ms_segformer.postprocess import kernel as kernels
+from ms_segformer.postprocess.resampling import Taps, two_step_taps
+from ms_segformer.postprocess.segmentation import LogitsError, label_pixels, masks, segment
+from ms_segformer.preprocessors.shapes import ImageShapes
 
 TIE = 1e-3  # logits closer than this may fall either way
-COMPILED = segmentation._segment
+COMPILED = kernels._segment
 
 
 @pytest.fixture
-def use(monkeypatch):
+def use():
     """Switches to an implementation of `segment`."""
-    def switch(name):
-        monkeypatch.setattr(segmentation, '_segment', None if name == 'torch' else COMPILED)
-        if name != 'torch':
-            COMPILED.use(name)
-
-    yield switch
-    if COMPILED is not None:
-        COMPILED.use(COMPILED.kernels[0])
+    yield kernels.use
+    kernels.use(kernels.KERNELS[0])
 
 
 @pytest.fixture(params=['avx512', 'avx2', 'plain', 'torch'])
@@ -30,7 +26,7 @@ def kernel(request, use):
     """Each implementation of `segment` in turn."""
     if request.param != 'torch' and COMPILED is None:
         pytest.skip('the C kernel is not built; pip install -e . with a C compiler builds it')
-    if request.param not in kernels():
+    if request.param not in kernels.KERNELS:
         pytest.skip(f'this processor has no {request.param}')
     use(request.param)
 
@@ -65,7 +61,7 @@ def test_equals_two_interpolations_softmax_and_argmax(classes, size, pad, valid,
     reference = plain(logits, pad, valid, final, align_corners)
     probability, expected = reference.softmax(0).max(0)
     probability = probability.numpy()
-    result = segment(logits, pad, valid, final, classes, align_corners)
+    result = segment(logits, ImageShapes(pad, valid, final), classes, align_corners)
     assert result.seg_map.dtype == np.uint8 and result.seg_map.shape == final
     if classes > 1:
         two = reference.topk(2, 0).values
@@ -82,7 +78,7 @@ def test_equals_two_interpolations_softmax_and_argmax(classes, size, pad, valid,
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'padded', 'sliced', 'numpy', 'bfloat16'])
 def test_memory_layout_and_type_do_not_matter(layout):
     logits = smooth_logits(20, 24, 30)
-    expected = segment(logits, (96, 120), (96, 120), (80, 100), 20)
+    expected = segment(logits, ImageShapes((96, 120), (96, 120), (80, 100)), 20)
     given = {
         'contiguous': lambda x: x.contiguous(),
         'channels_last': lambda x: x.permute(1, 2, 0).contiguous().permute(2, 0, 1),
@@ -91,7 +87,7 @@ def test_memory_layout_and_type_do_not_matter(layout):
         'numpy': lambda x: x.numpy(),
         'bfloat16': lambda x: x.bfloat16(),
     }[layout](logits)
-    result = segment(given, (96, 120), (96, 120), (80, 100), 20)
+    result = segment(given, ImageShapes((96, 120), (96, 120), (80, 100)), 20)
     if layout == 'bfloat16':
         assert (result.seg_map == expected.seg_map).mean() > 0.98
     else:
@@ -104,7 +100,7 @@ def test_void_keeps_its_pixels_but_is_no_segment():
     logits = torch.full((4, 8, 8), -5.0)
     logits[3, :, 4:] = 9
     logits[1, :, :4] = 9
-    result = segment(logits, (32, 32), (32, 32), (32, 32), num_names=3)
+    result = segment(logits, ImageShapes((32, 32), (32, 32), (32, 32)), num_names=3)
     assert set(np.unique(result.seg_map)) == {1, 3}
     assert result.class_ids == [1]
     assert len(masks(result)) == 1
@@ -112,7 +108,7 @@ def test_void_keeps_its_pixels_but_is_no_segment():
 
 @pytest.mark.usefixtures('kernel')
 def test_class_ids_descend_and_masks_are_zero_one_maps_of_them():
-    result = segment(smooth_logits(30, 24, 30), (96, 120), (90, 113), (77, 101), 30)
+    result = segment(smooth_logits(30, 24, 30), ImageShapes((96, 120), (90, 113), (77, 101)), 30)
     assert len(result.class_ids) > 3
     assert result.class_ids == sorted(np.unique(result.seg_map).tolist(), reverse=True)
     for class_id, mask in zip(result.class_ids, masks(result), strict=True):
@@ -124,7 +120,7 @@ def test_class_ids_descend_and_masks_are_zero_one_maps_of_them():
 @pytest.mark.usefixtures('kernel')
 def test_scores_are_bounded_by_even_huge_logits():
     logits = smooth_logits(10, 16, 16) * 1000
-    result = segment(logits, (64, 64), (64, 64), (50, 50), 10)
+    result = segment(logits, ImageShapes((64, 64), (64, 64), (50, 50)), 10)
     assert all(0.3 < score <= 1 for score in result.scores)
 
 
@@ -133,9 +129,9 @@ def test_scores_are_bounded_by_even_huge_logits():
 def test_no_score_exceeds_one(classes):
     logits = torch.full((classes, 9, 13), -200.0)
     logits[classes // 2] = 200
-    result = segment(logits, (36, 52), (36, 52), (71, 103), classes)
+    result = segment(logits, ImageShapes((36, 52), (36, 52), (71, 103)), classes)
     assert (result.class_ids, result.scores) == ([classes // 2], [1.0])
-    result = segment(smooth_logits(classes, 12, 12) * 9, (48, 48), (48, 48), (60, 60), classes)
+    result = segment(smooth_logits(classes, 12, 12) * 9, ImageShapes((48, 48), (48, 48), (60, 60)), classes)
     assert all(0 < score <= 1 for score in result.scores)
 
 
@@ -143,14 +139,14 @@ def test_no_score_exceeds_one(classes):
 @pytest.mark.parametrize('value', [-1e30, -6.9e29, -1e31, -3.4e38, 1e31, torch.finfo().max])
 @pytest.mark.parametrize('classes', [1, 5, 19, 40, 172, 256])
 def test_huge_finite_logits_give_the_best_class(classes, value):
-    size = (32, 32), (32, 32), (40, 41)
-    same = segment(torch.full((classes, 8, 8), value), *size, classes)
+    size = ImageShapes((32, 32), (32, 32), (40, 41))
+    same = segment(torch.full((classes, 8, 8), value), size, classes)
     assert same.class_ids == [0]
     assert same.scores == pytest.approx([1 / classes], rel=1e-5)
     logits = torch.full((classes, 8, 8), value)
     logits[-1, :, 4:] = value * 0.9 if value < 0 else value
     logits[:-1, :, 4:] *= 0.5 if value > 0 else 1
-    found = segment(logits, *size, classes)
+    found = segment(logits, size, classes)
     assert (found.seg_map[:, 24:] == classes - 1).all()
     assert found.scores[0] == pytest.approx(1, abs=1e-6) or classes == 1
 
@@ -167,7 +163,7 @@ def test_nan_and_infinity_are_an_error_that_names_the_model(value, where, thread
     torch.set_num_threads(threads)
     try:
         with pytest.raises(LogitsError, match='NaN' if value != value else 'infinite') as error:
-            segment(logits, (96, 120), (96, 101), (300, 200), 40, model='models/seven')
+            segment(logits, ImageShapes((96, 120), (96, 101), (300, 200)), 40, model='models/seven')
     finally:
         torch.set_num_threads(before)
     assert 'models/seven' in str(error.value) and 'use an earlier checkpoint' in str(error.value)
@@ -178,20 +174,20 @@ def test_what_lies_between_the_logits_is_not_looked_at():
     logits = smooth_logits(20, 24, 30)
     buffer = torch.full((24, 30, 33), float('nan'))
     buffer[..., :20] = logits.permute(1, 2, 0)
-    result = segment(buffer[..., :20].permute(2, 0, 1), (96, 120), (96, 120), (80, 100), 20)
-    assert (result.seg_map == segment(logits, (96, 120), (96, 120), (80, 100), 20).seg_map).all()
+    result = segment(buffer[..., :20].permute(2, 0, 1), ImageShapes((96, 120), (96, 120), (80, 100)), 20)
+    assert (result.seg_map == segment(logits, ImageShapes((96, 120), (96, 120), (80, 100)), 20).seg_map).all()
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_random_logits_and_maps_equal_the_plain_form_or_are_a_clear_error(kind, use):
-    outcomes = {str(case): judge(case, use, kernels())
+    outcomes = {str(case): judge(case, use, kernels.KERNELS)
                 for case in (make_case(12, number, kind, 200_000) for number in range(40))}
     assert set(outcomes.values()) == {'clear error' if kind in ('not finite', 'wrong maps') else 'equal'}, outcomes
 
 
 def maps():
     """Maps from 8×9 samples to 30×40 pixels."""
-    return axis_taps(8, 32, 32, 30), axis_taps(9, 36, 36, 40)
+    return two_step_taps(8, 32, 32, 30), two_step_taps(9, 36, 36, 40)
 
 
 @pytest.mark.usefixtures('kernel')
@@ -209,7 +205,7 @@ def maps():
 def test_maps_that_read_outside_or_are_no_means_are_refused(spoil, said):
     rows, cols = maps()
     with pytest.raises(ValueError, match=said):
-        label_pixels(torch.zeros(8, 9, 5), rows, spoil(*cols))
+        label_pixels(torch.zeros(8, 9, 5), rows, Taps(*spoil(*cols)))
     label_pixels(torch.zeros(8, 9, 5), rows, cols)
 
 
@@ -243,15 +239,15 @@ def test_padding_does_not_reach_the_result():
     logits = smooth_logits(12, 16, 16)
     changed = logits.clone()
     changed[:, :, 13:] += 100  # the valid part ends at column 44 of 64: it reads logits up to column 11
-    one = segment(logits, (64, 64), (64, 44), (99, 70), 12)
-    two = segment(changed, (64, 64), (64, 44), (99, 70), 12)
+    one = segment(logits, ImageShapes((64, 64), (64, 44), (99, 70)), 12)
+    two = segment(changed, ImageShapes((64, 64), (64, 44), (99, 70)), 12)
     assert (one.seg_map == two.seg_map).all()
 
 
 @pytest.mark.parametrize('size,padded,valid,final', [(128, 512, 512, 480), (176, 704, 683, 640), (11, 44, 41, 400),
                                                      (1, 4, 3, 9), (40, 157, 157, 1), (30, 8, 8, 5)])
-def test_axis_taps_compose_both_resizes(size, padded, valid, final):
-    first, weights = axis_taps(size, padded, valid, final)
+def test_two_step_taps_compose_both_resizes(size, padded, valid, final):
+    first, weights = two_step_taps(size, padded, valid, final)
     unit = torch.eye(size)[None]
     middle = F.interpolate(unit, padded, mode='linear')[..., :valid]
     expected = F.interpolate(middle, final, mode='linear')[0].T.numpy()
@@ -265,9 +261,9 @@ def test_axis_taps_compose_both_resizes(size, padded, valid, final):
                                     ((32, 32), (0, 32), (20, 20))])
 def test_contradictory_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match='do not fit together'):
-        segment(torch.zeros(3, 8, 8), *shapes, 3)
+        segment(torch.zeros(3, 8, 8), ImageShapes(*shapes), 3)
     with pytest.raises(ValueError, match='at most 256 classes'):
-        segment(torch.zeros(1, 3, 8, 8), (32, 32), (32, 32), (32, 32), 3)
+        segment(torch.zeros(1, 3, 8, 8), ImageShapes((32, 32), (32, 32), (32, 32)), 3)
 
 
 @pytest.mark.usefixtures('kernel')
@@ -278,7 +274,7 @@ def test_threads_do_not_change_the_result():
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(segment(logits, (160, 200), (160, 199), (333, 402), 60))
+            results.append(segment(logits, ImageShapes((160, 200), (160, 199), (333, 402)), 60))
     finally:
         torch.set_num_threads(before)
     assert all((r.seg_map == results[0].seg_map).all() and r.counts == results[0].counts for r in results)
@@ -313,7 +309,7 @@ def test_trained_model_gives_the_originals_label_map_and_scores(trained, shared,
     with torch.inference_mode():
         logits = model.logits(x)[0]
     size = tuple(x.shape[2:])
-    result = segment(logits, size, size, image.shape[:2], 172)
+    result = segment(logits, ImageShapes(size, size, image.shape[:2]), 172)
     clear = reference[f'{name}_margin'] > TIE
     assert (result.seg_map == reference[f'{name}_seg'])[clear].all()
     assert result.class_ids[::-1] == np.unique(reference[f'{name}_seg']).tolist()
@@ -324,7 +320,7 @@ def test_trained_model_gives_the_originals_label_map_and_scores(trained, shared,
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_torch_s_default_type_changes_nothing(dtype):
     logits = smooth_logits(17, 20, 30)
-    arguments = (80, 120), (80, 117), (61, 90), 17
+    arguments = ImageShapes((80, 120), (80, 117), (61, 90)), 17
     expected = segment(logits, *arguments)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -339,7 +335,7 @@ def test_torch_s_default_type_changes_nothing(dtype):
 @pytest.mark.usefixtures('kernel')
 def test_torch_s_default_device_changes_nothing():
     logits = smooth_logits(17, 20, 30)
-    arguments = (80, 120), (80, 117), (61, 90), 17
+    arguments = ImageShapes((80, 120), (80, 117), (61, 90)), 17
     expected = segment(logits, *arguments)
     with torch.device('meta'):
         found = segment(logits, *arguments)

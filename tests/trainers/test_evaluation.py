@@ -72,7 +72,7 @@ def test_one_window_over_the_whole_image_is_the_whole_image(tiny, tiny_data):
 def test_windows_average_where_they_overlap(tiny, tiny_data):
     model, settings = tiny
     batch = collate([dataset(settings, tiny_data, 'val')[0]])
-    evaluator = Evaluator(model, test=InferenceSettings('slide', (64, 64), (20, 20)))
+    found, = Evaluator(model, test=InferenceSettings('slide', (64, 64), (20, 20))).predict(batch)
     image = batch['img'][0]  # 64×96: columns 0–64, 20–84, 32–96
     expected, count = torch.zeros(1, 172, 64, 96), torch.zeros(96)
     with torch.no_grad():
@@ -80,7 +80,10 @@ def test_windows_average_where_they_overlap(tiny, tiny_data):
             logits = F.interpolate(model.logits(image[..., left:left + 64]), (64, 64), mode='bilinear')
             expected[..., left:left + 64] += logits
             count[left:left + 64] += 1
-        torch.testing.assert_close(evaluator._logits(image), expected / count, rtol=1e-4, atol=1e-4)
+        expected = F.interpolate(expected / count, batch['img_metas'][0][0]['ori_shape'][:2], mode='bilinear')[0]
+    top = expected.topk(2, 0).values
+    clear = top[0] - top[1] > 1e-3
+    assert clear.float().mean() > 0.95 and (found == expected.argmax(0))[clear].all()
 
 
 def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_data):
