@@ -62,7 +62,7 @@ class SegformerPipeline(Pipeline):
         device: `'cpu'`, `'gpu'`, `'cuda:0'`, … as everywhere in ModelScope: without CUDA the CPU is used, and a warning
             is logged where a device other than the default `'gpu'` was asked for.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those
-            installed whose float32 label maps are the same; see `runtime.create_engine`.
+            installed whose float32 label maps are the same; see `engines.create_engine`.
         precision: `'float32'` or `'bf16'`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Brings to this machine what is asked for, and nothing else: models of ModelScope's hub, weights to start from.
 
-Weights by URL lie in `weights` below this package's cache (`runtime.cache`). A name that ends in `-` and eight hex
+Weights by URL lie in `weights` below this package's cache (`engines.cache`). A name that ends in `-` and eight hex
 digits, as OpenMMLab names its files, says how their SHA-256 begins, and that is checked whenever they are used.
 """
 import hashlib
