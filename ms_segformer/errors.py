@@ -1,6 +1,18 @@
-"""Texts of others, such as servers and decoders, as they may stand in a message of this package."""
+"""The base of this package's errors, and the texts of others as they may stand in its messages.
+
+Each package defines its own errors beside what raises them, all below `SegformerError`; where a builtin says the same,
+that is a second base, so that `except ValueError` catches them as well.
+"""
 
 LONGEST = 300  # characters
+
+
+class SegformerError(Exception):
+    """What was asked for cannot be done; the message says what was given, what was expected and what to do."""
+
+
+class ArgumentError(SegformerError, ValueError):
+    """An argument, an option or a combination of them is not accepted."""
 
 
 def one_line(text: object) -> str:

@@ -4,6 +4,8 @@ With a published model and the 5,000 pairs of COCO-Stuff 164k val2017 this is th
 model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` shares the images between N processes and
 prints the same numbers.
 """
+from ms_segformer.errors import ArgumentError
+
 from .arguments import MODES, add_engine_arguments, natural, one_of, output_file, positive_int, scale, side
 
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
@@ -145,7 +147,7 @@ def test_settings(args, settings):
     """The `config.InferenceSettings` of the command line.
 
     Raises:
-        ValueError: `slide` without window and step or with impossible ones, or these without `slide`.
+        ArgumentError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
     from ms_segformer.config.limits import check_windows
     from ms_segformer.config.settings import InferenceSettings
@@ -155,15 +157,13 @@ def test_settings(args, settings):
         given = ' and '.join(name for name, value in (('--crop-size', args.crop_size), ('--stride', args.stride))
                              if value)
         if given:
-            raise ValueError(f'{given} without --mode slide, which alone has windows: add it, or leave {given} out')
+            raise ArgumentError(f'{given} without --mode slide, which alone has windows: add it, or leave {given} out')
         return InferenceSettings()
     crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
     if crop is None or stride is None:
-        raise ValueError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
+        raise ArgumentError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
     check_windows(crop, stride)
     return InferenceSettings('slide', tuple(crop), tuple(stride))
-
-
 
 
 def _engine(args, model, device):

@@ -1,4 +1,5 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
+from ms_segformer.errors import ArgumentError
 from ms_segformer.integrations.modelscope.hub import HUGGING_FACE, fetch
 
 from .arguments import output_folder
@@ -27,7 +28,7 @@ def run(args):
         return 0
     model_id = find_model(args.model)
     if os.path.isdir(model_id):
-        raise ValueError(f'{args.model} is a model directory on this machine already: {model_id}')
+        raise ArgumentError(f'{args.model} is a model directory on this machine already: {model_id}')
     folder = fetch(model_id, args.revision, args.to)
     print(folder)
     print(f"Works without a network now: pipeline('image-segmentation', {_usable_name(model_id, args, folder)!r})")
@@ -38,14 +39,14 @@ def _imagenet_weights(name: str) -> str:
     """What the configuration of a model names as `model.pretrained`.
 
     Raises:
-        ValueError: it names nothing.
+        ArgumentError: it names nothing.
     """
     from ms_segformer.config.reader import read_configuration
     from ms_segformer.integrations.modelscope.hub import model_directory
     from ms_segformer.metainfo import own_configuration
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:
-        raise ValueError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
+        raise ArgumentError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
     return named
 
 

@@ -1,4 +1,5 @@
 """`ms-segformer info [MODEL]`: what is installed, who serves SegFormer, and the state of a model. For bug reports."""
+from ms_segformer.errors import SegformerError
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
 PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'opencv-python',
@@ -85,7 +86,7 @@ def _directory(folder):
     about = {'directory': str(folder), 'files': files or 'none'}
     try:
         settings = read_configuration(folder)
-    except (ValueError, OSError) as error:
+    except (SegformerError, OSError) as error:
         return {**about, 'configuration': str(error), 'checkpoint loads': False}
     about['variant'] = settings.model.variant.upper() if settings.model.variant else 'none of B0 to B5'
     about['classes'] = f'{len(settings.classes)} names, {settings.model.head.num_classes} outputs'
@@ -103,7 +104,7 @@ def _network(folder, settings):
         path = find_checkpoint(folder)
         state, meta = read_checkpoint(path)
         load_state(network, state, str(path))
-    except (ValueError, OSError) as error:
+    except (SegformerError, OSError) as error:
         return {**about, 'checkpoint loads': False, 'why not': str(error)}
     said = ', '.join(f'{key} {shown(meta[key])}' for key in ('epoch', 'iter', 'time', 'mmcv_version', 'easycv_version')
                      if isinstance(meta.get(key), (int, float, str)))
@@ -117,7 +118,7 @@ def _engine(network):
     try:
         engine = create_engine(network)
         return f'{engine.name}, {engine.precision}'
-    except (ValueError, RuntimeError, ImportError) as error:
+    except (SegformerError, RuntimeError, ImportError) as error:
         return f'none: {error}'
 
 

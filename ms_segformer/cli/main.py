@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 
 from ms_segformer.cli.arguments import Parser
+from ms_segformer.errors import ArgumentError, SegformerError
 from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
 from ms_segformer.version import __version__
 
@@ -45,7 +46,7 @@ def main(argv=None):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError) as error:
+    except (SegformerError, OSError) as error:
         if args.verbose:
             raise
         print(f'error: {_text(error)}', file=sys.stderr)
@@ -55,8 +56,8 @@ def main(argv=None):
 def _check_who_serves(command):
     """Refuse what would make ModelScope look for EasyCV, which it would have pip install."""
     if command in OPENING and disabled() and importlib.util.find_spec('easycv') is None:
-        raise ValueError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not installed; '
-                         f'unset it for ms-segformer {command}')
+        raise ArgumentError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not '
+                            f'installed; unset it for ms-segformer {command}')
 
 
 def _text(error: BaseException) -> str:

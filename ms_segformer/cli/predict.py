@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from ms_segformer.errors import ArgumentError
 from ms_segformer.files import FULL_DISK
 
 from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
@@ -57,7 +58,7 @@ def run(args: Namespace) -> int:
     locations, empty = _expand(args.images, args.quiet)
     inputs = [find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
-        raise ValueError('\nerror: '.join([*empty, *(each.refusal for each in inputs)]))
+        raise ArgumentError('\nerror: '.join([*empty, *(each.refusal for each in inputs)]))
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = _open(args)

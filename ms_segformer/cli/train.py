@@ -3,6 +3,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ms_segformer.errors import ArgumentError
 from ms_segformer.integrations.modelscope.hub import IMAGENET, SCRATCH, check_start
 
 from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
@@ -52,7 +53,7 @@ def run(args):
         return dry_run(args)
     for option in ('images', 'processes'):
         if getattr(args, option) is not None:
-            raise ValueError(f'--{option} is for --dry-run')
+            raise ArgumentError(f'--{option} is for --dry-run')
     arguments = trainer_arguments(args)
     if 'model' in arguments:
         from ms_segformer.integrations.modelscope.hub import model_directory
@@ -111,7 +112,7 @@ def trainer_arguments(args):
         arguments['cfg_modify_fn'] = limit_to(None if args.keep_checkpoints == ALL else args.keep_checkpoints)
     if os.path.isfile(args.start):
         if not args.start.endswith(CONFIGURATIONS):
-            raise ValueError(f'{args.start} is no configuration (*.json); to start from weights name their model '
+            raise ArgumentError(f'{args.start} is no configuration (*.json); to start from weights name their model '
                              f'directory, or add --load-from {args.start}')
         arguments['cfg_file'] = args.start
     else:
@@ -175,18 +176,18 @@ def parse_options(items):
     """`['a.b=3', 'c=text']` to `{'a.b': 3, 'c': 'text'}`.
 
     Raises:
-        ValueError: an item has no `=`, or is nested without end.
+        ArgumentError: an item has no `=`, or is nested without end.
     """
     import json
     options = {}
     for item in items:
         key, separator, value = item.partition('=')
         if not separator or not key:
-            raise ValueError(f'--options takes KEY=VALUE, got {item!r}')
+            raise ArgumentError(f'--options takes KEY=VALUE, got {item!r}')
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
         except RecursionError:
-            raise ValueError(f'--options {key}: lists and mappings in one another without end') from None
+            raise ArgumentError(f'--options {key}: lists and mappings in one another without end') from None
     return options

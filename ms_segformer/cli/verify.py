@@ -4,6 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ms_segformer.errors import ArgumentError, SegformerError, one_line
+
 from .arguments import add_engine_arguments, natural, one_of, output_file, positive_int
 
 if TYPE_CHECKING:
@@ -54,9 +56,9 @@ def run(args: Namespace) -> int:
     from ms_segformer.files import atomic_write
     from ms_segformer.verification.score import alone
     if args.output == '-':
-        raise ValueError('-o takes a file; the summary is printed in any case')
+        raise ArgumentError('-o takes a file; the summary is printed in any case')
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        raise ValueError('verify starts its processes itself: leave torchrun out and say --processes N')
+        raise ArgumentError('verify starts its processes itself: leave torchrun out and say --processes N')
     with alone(_progress_folder(args)) if args.data else nullcontext():
         report, progress = verify(args)
         with atomic_write(args.output) as temporary:
@@ -107,7 +109,7 @@ def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
     found = find_model(args.model)
     if os.path.isdir(found):
         if args.revision:
-            raise ValueError(f'{args.model} is a directory, which has no revision; leave --revision out')
+            raise ArgumentError(f'{args.model} is a directory, which has no revision; leave --revision out')
         return Path(found), {'name': args.model, 'directory': str(Path(found).resolve())}
     folder = fetch(found, args.revision)
     return Path(folder), {'name': args.model, 'id': found, 'revision': args.revision or 'master',
@@ -135,7 +137,7 @@ def _other_report(path: str | None) -> dict[str, Any]:
     """The `photographs` of a report from another machine.
 
     Raises:
-        FileNotFoundError, ValueError: it is no report of `verify`, or of no photograph that is here.
+        FileNotFoundError, ArgumentError: it is no report of `verify`, or of no photograph that is here.
     """
     import json
 
@@ -151,9 +153,9 @@ def _other_report(path: str | None) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         right = False
     if not right:
-        raise ValueError(f'{path} is not a report of `ms-segformer verify`')
+        raise ArgumentError(f'{path} is not a report of `ms-segformer verify`')
     if not set(theirs) & {photograph.name for photograph in photographs()}:
-        raise ValueError(f'{path} has no label map of {", ".join(each.name for each in photographs())}: nothing to '
+        raise ArgumentError(f'{path} has no label map of {", ".join(each.name for each in photographs())}: nothing to '
                          'compare; it is a report of another version')
     return theirs
 
@@ -174,7 +176,6 @@ def _published_files(model: dict[str, Any]) -> tuple[dict[str, str] | None, str]
     """Name to SHA-256 on the hub, or why they are not known."""
     if 'id' not in model:
         return None, 'a directory; nothing published to compare with'
-    from ms_segformer.errors import one_line
     try:
         return _listed(model['id'], model['revision']), ''
     except Exception as error:  # of a foreign client: whatever it is, the files are not compared, and why is said
@@ -450,7 +451,7 @@ def _child(args: Namespace, folder: str, digest: str, share: list[int], number: 
     except (KeyboardInterrupt, BrokenPipeError):
         os._exit(130)
     except Exception as error:  # whatever it is, the command says it
-        pipe.send(f'{error}' if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {error}')
+        pipe.send(f'{error}' if isinstance(error, (SegformerError, OSError)) else f'{type(error).__name__}: {error}')
 
 
 def _json(value: Any) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import SegformerError
+
 LIMIT = 1 << 20  # bytes; 255 names take a few thousand
 
 
-class ClassFileError(ValueError):
+class ClassFileError(SegformerError, ValueError):
     """A class file that cannot be used; the message names it and says why."""
 
 

@@ -6,6 +6,8 @@ with that number in it, at once, and not an allocation of gigabytes.
 import operator
 from typing import Any
 
+from ..errors import ArgumentError
+
 # --- the network -----------------------------------------------------------------------------------------------------
 PARAMETERS = 200_000_000  # B5 has 85 million; these take 0.8 GB in float32, and four times that while AdamW trains them
 BLOCKS = 128  # transformer blocks of all stages together; B5 has 52
@@ -48,17 +50,18 @@ def as_integer(value: Any) -> int | None:
 
 
 def check_windows(crop: tuple[int, int], stride: tuple[int, int]) -> None:
-    """Raise `ValueError` unless an image can go through the network in windows of a size, every so many pixels.
+    """Raise `ArgumentError` unless an image can go through the network in windows of a size, every so many pixels.
 
     Args:
         crop, stride: (height, width) in pixels of the windows and of the steps between them.
     """
     window, step = f'windows of {crop[0]}×{crop[1]} pixels (crop size)', f'a stride of {stride[0]}×{stride[1]}'
     if min(crop) < SMALLEST_SIDE or crop[0] * crop[1] > WHOLE_PIXELS:
-        raise ValueError(f'{window}; accepted: sides of at least {SMALLEST_SIDE}, and {WHOLE_PIXELS:,} pixels at most')
+        raise ArgumentError(f'{window}; accepted: sides of at least {SMALLEST_SIDE}, and {WHOLE_PIXELS:,} pixels at '
+                            'most')
     if any(step > size for step, size in zip(stride, crop, strict=True)):
-        raise ValueError(f'{window} with {step}, which would leave gaps; accepted: a stride of at most the window')
+        raise ArgumentError(f'{window} with {step}, which would leave gaps; accepted: a stride of at most the window')
     if any(step * OVERLAP < size for step, size in zip(stride, crop, strict=True)):
-        raise ValueError(f'{window} with {step}, for which each pixel would be computed up to '
-                         f'{-(-crop[0] // stride[0]) * -(-crop[1] // stride[1]):,} times; accepted: a stride of at '
-                         f'least 1/{OVERLAP} of the window')
+        raise ArgumentError(f'{window} with {step}, for which each pixel would be computed up to '
+                            f'{-(-crop[0] // stride[0]) * -(-crop[1] // stride[1]):,} times; accepted: a stride of at '
+                            f'least 1/{OVERLAP} of the window')

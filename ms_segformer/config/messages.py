@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from ..errors import SegformerError
+
 logger = logging.getLogger('ms_segformer')
 
 
-class ConfigurationError(ValueError):
+class ConfigurationError(SegformerError, ValueError):
     """A configuration that cannot be used; the message names the file, the key, what was found and what is accepted."""
 
 

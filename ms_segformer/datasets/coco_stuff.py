@@ -8,6 +8,7 @@ Context", CVPR 2018; annotations CC BY 4.0); training ids and colours, the publi
 import numpy as np
 
 from ..metainfo import IGNORE_INDEX
+from .errors import DatasetError
 
 NUM_RAW_IDS = 182
 
@@ -143,14 +144,14 @@ def raw_label_to_train(label):
         H×W uint8 array of training ids 0-170 and 255 (unlabelled).
 
     Raises:
-        ValueError: the map holds an id of 182-254 or one of `ABSENT_RAW_IDS`, so it is no official map of COCO-Stuff.
+        DatasetError: the map holds an id of 182-254 or one of `ABSENT_RAW_IDS`, so it is no official map of COCO-Stuff.
     """
     label = np.asarray(label)
     if label.dtype != np.uint8:
-        raise ValueError(f'a COCO-Stuff label map is uint8, this one is {label.dtype}: read the PNG as it is stored')
+        raise DatasetError(f'a COCO-Stuff label map is uint8, this one is {label.dtype}: read the PNG as it is stored')
     present = np.bincount(label.ravel(), minlength=256) > 0
     unknown = [value for value in (*ABSENT_RAW_IDS, *range(NUM_RAW_IDS, IGNORE_INDEX)) if present[value]]
     if unknown:
-        raise ValueError(f'the label map holds ids {unknown}, which no official one of COCO-Stuff 164k does: it is of '
-                         'another kind, such as one with training ids (0-170) or one of COCO-Stuff 10k (1-182)')
+        raise DatasetError(f'the label map holds ids {unknown}, which no official one of COCO-Stuff 164k does: it is '
+                           'of another kind, such as one with training ids (0-170) or one of COCO-Stuff 10k (1-182)')
     return RAW_TO_TRAIN[label]

@@ -1,5 +1,6 @@
 """The error of this room."""
+from ..errors import SegformerError
 
 
-class DatasetError(ValueError):
+class DatasetError(SegformerError, ValueError):
     """A data set, its configuration or one of its files cannot be used; the message names it and says what to do."""

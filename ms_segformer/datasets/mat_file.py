@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..errors import SegformerError
+
 LARGEST = 2**29  # bytes of numbers that are read
 _STORED = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
 _MATRIX, _PACKED = 14, 15
@@ -19,7 +21,7 @@ _COMPLEX = 0x800
 _HEAD = 4096  # bytes of a packed matrix in which its name has to be
 
 
-class MatFileError(ValueError):
+class MatFileError(SegformerError, ValueError):
     """A file that is not read; the message says why."""
 
 

@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 import numpy as np
 import torch
 
+from ..errors import SegformerError, one_line
 from ..metainfo import ENGINES, PRECISIONS
 
 # Engines of a CPU by their speed there, fastest first; the package that each needs beside torch.
 CPU_ORDER = (('openvino', 'openvino'), ('torch', None))
 
 
-class EngineError(ValueError):
+class EngineError(SegformerError, ValueError):
     """A name, precision or device that no engine has, or an engine that cannot be used; the message says what can."""
 
 
@@ -103,7 +104,7 @@ def _checked_device(device):
         if device.type != 'cpu':
             torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise EngineError(
             f"device '{device}' cannot be used ({reason}); use 'cpu' or a device of this machine") from None
     return device

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import SegformerError
 from ..version import __version__
 
 LIMIT = 2 << 30  # bytes; the least recently used files above it go
@@ -34,7 +35,7 @@ class _Unsafe(OSError):
     """A folder or file that somebody else owns or could have written."""
 
 
-class NoHome(OSError):
+class NoHome(SegformerError, OSError):
     """There is no home directory that `~` in the cache's path could stand for."""
 
 

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 
 import torch
 
+from ..errors import one_line
 from ..models.segformer_head import weights_version
 from . import cache
 from .base import Engine, as_array, channels_last_output
@@ -104,7 +105,7 @@ class OpenVINOEngine(Engine):
                 return CORE.import_model(content, 'CPU', settings).create_infer_request()
             except RuntimeError as error:
                 logger.warning('%s in %s is of no use to OpenVINO %s (%s); compiling anew',
-                               name, cache.cache_dir(), ov.get_version(), str(error).splitlines()[0])
+                               name, cache.cache_dir(), ov.get_version(), one_line(error))
         compiled = CORE.compile_model(build_graph(self._model, shape), 'CPU', settings)
         cache.write(name, _exported(compiled))
         return compiled.create_infer_request()

@@ -19,13 +19,14 @@ from modelscope.exporters.builder import EXPORTERS
 from ..config.limits import SMALLEST_SIDE, WHOLE_PIXELS
 from ..engines.onnx_graph import OPSET, write_onnx
 from ..engines.silent_import import import_onnxruntime, import_openvino
+from ..errors import SegformerError, one_line
 from ..files import atomic_write
 from ..metainfo import MODEL, ONNX_OPSETS, TASK
 
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
 
 
-class ExportError(ValueError):
+class ExportError(SegformerError, ValueError):
     """A file that could not be written, or whose results differ from the model's; the message says what to do."""
 
 
@@ -111,7 +112,7 @@ def _save_openvino(openvino, graph, path: Path, compress_to_fp16: bool) -> None:
         openvino.save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
     except RuntimeError as error:  # OpenVINO's form of an OSError, without its reason
         free = shutil.disk_usage(path.parent).free
-        raise ExportError(f'OpenVINO could not write to {path.parent} ({str(error).splitlines()[0]}; {free >> 20} MiB '
+        raise ExportError(f'OpenVINO could not write to {path.parent} ({one_line(error)}; {free >> 20} MiB '
                           'free). Nothing was written; make room or choose another folder') from None
 
 

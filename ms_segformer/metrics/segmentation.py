@@ -18,11 +18,13 @@ from modelscope.metrics.builder import METRICS
 from ms_segformer import metainfo
 from ms_segformer.metainfo import IGNORE_INDEX
 
+from ..errors import SegformerError
+
 METRIC_NAMES = ('mIoU', 'mDice', 'mFscore')
 _MAX_CLASSES = 256
 
 
-class MetricError(ValueError):
+class MetricError(SegformerError, ValueError):
     """Predictions, labels or arguments that a metric cannot be computed from."""
 
 

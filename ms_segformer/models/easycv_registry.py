@@ -19,7 +19,7 @@ from easycv.models.builder import BACKBONES, HEADS, MODELS, build_loss
 from easycv.models.segmentation.encoder_decoder import EncoderDecoder
 from torch import nn
 
-from ..config.reader import read_model_section
+from ..config.reader import ConfigurationError, read_model_section
 from ..metainfo import MODEL
 from .mix_transformer import MixVisionTransformer
 from .segformer_head import SegformerHead
@@ -60,7 +60,8 @@ class MsSegformerHead(SegformerHead):
                  align_corners=False, ignore_index=255, sampler=None, loss_decode=None,
                  plain_projections=False, **_):
         if sampler is not None:
-            raise ValueError('MsSegformerHead takes every pixel into the loss: remove `sampler` from decode_head')
+            raise ConfigurationError(
+                'MsSegformerHead takes every pixel into the loss: remove `sampler` from decode_head')
         super().__init__(in_channels, channels, num_classes, dropout_ratio, align_corners,
                          plain_projections)
         self.in_index = tuple(in_index)

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from ..errors import SegformerError
+
 MAX_OPCODES = 1_000_000  # of the pickles in a file; B5 with its optimizer's state and an average has about 150,000
 MAX_COPIED_BYTES = 64 << 20  # of arrays that become lists, dicts and sets made of others, text that becomes bytes
 MAX_DIMENSIONS = 64  # of a tensor or array; torch's own limit
@@ -44,7 +46,7 @@ _IGNORED = {'PROTO', 'FRAME', 'READONLY_BUFFER'}
 _MARK = object()
 
 
-class CheckpointError(ValueError):
+class CheckpointError(SegformerError, ValueError):
     """A checkpoint that is missing, unreadable or does not fit; the message says which and what to do."""
 
 

@@ -20,7 +20,7 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config.limits import as_integer, check_windows
 from ..config.reader import read_configuration
 from ..engines import create_engine
-from ..errors import one_line
+from ..errors import ArgumentError, SegformerError, one_line
 from ..metainfo import PIPELINE, TASK
 from ..postprocess.segmentation import masks, segment
 from ..postprocess.sliding_window import slide_segment
@@ -78,7 +78,7 @@ class SegformerPipeline(Pipeline):
     def __init__(self, model, preprocessor=None, device='gpu', engine='auto', precision='float32', **kwargs):
         if isinstance(model, (list, tuple)):
             if len(model) != 1:
-                raise ValueError(f'{len(model)} models were given; expected one')
+                raise ArgumentError(f'{len(model)} models were given; expected one')
             model, = model
         model_dir = model if isinstance(model, (str, os.PathLike)) else model.model_dir
         self.settings = read_configuration(model_dir)
@@ -161,13 +161,13 @@ class SegformerPipeline(Pipeline):
         Raises:
             FileNotFoundError, ImageError: a single image cannot be read.
             postprocess.LogitsError: the model's logits hold NaN or infinity.
-            ValueError: an argument is not accepted.
+            ArgumentError: an argument is not accepted.
             TypeError: there is no such argument.
         """
         _refuse_unknown(kwargs, 'a call of the pipeline', *_parameters(SegformerPipeline.__call__))
         images_at_once = 1 if batch_size is None else as_integer(batch_size) or 0
         if images_at_once < 1:
-            raise ValueError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
+            raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
         options = Options(*self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels,
@@ -191,7 +191,7 @@ class SegformerPipeline(Pipeline):
         test = self.settings.model.test
         mode = mode or test.mode
         if mode not in ('whole', 'slide'):
-            raise ValueError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
+            raise ArgumentError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
         if mode == 'whole':
             return mode, None, None
         if crop_size is None:
@@ -301,7 +301,8 @@ class SegformerPipeline(Pipeline):
 
 def _left_out(index, image, error):
     """The entry of an image without a result, which is logged."""
-    reason = str(error) if isinstance(error, (ValueError, OSError)) else f'{type(error).__name__}: {one_line(error)}'
+    ours = isinstance(error, (SegformerError, OSError))
+    reason = str(error) if ours else f'{type(error).__name__}: {one_line(error)}'
     name = type(image).__name__
     if isinstance(image, (str, os.PathLike)):
         with suppress(Exception):  # of an object's own `__fspath__`
@@ -329,7 +330,7 @@ def _pair(name, value):
     sides = given if isinstance(given, (tuple, list)) else (given, given)
     pair = tuple(as_integer(side) or 0 for side in sides)
     if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f'{name} is {one_line(repr(value))}; accepted: (height, width) in pixels')
+        raise ArgumentError(f'{name} is {one_line(repr(value))}; accepted: (height, width) in pixels')
     return pair
 
 

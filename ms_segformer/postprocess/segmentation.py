@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..errors import SegformerError
 from ..preprocessors.shapes import ImageShapes
 from . import kernel
 from .resampling import ColumnStretch, Taps, stretch_rows, two_step_taps
@@ -27,7 +28,7 @@ FLOAT32_RANGE = 1e29  # magnitude up to which no mean or difference of logits ov
 MOST_CLASSES = 256  # label maps are uint8
 
 
-class LogitsError(ValueError):
+class LogitsError(SegformerError, ValueError):
     """Logits that hold NaN or infinity, of which no label map can be made; the message names the model."""
 
 

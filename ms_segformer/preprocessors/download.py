@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..errors import one_line
+from ..errors import SegformerError, one_line
 from ..files import atomic_write
 from ..progress import screen
 
@@ -27,7 +27,7 @@ MAX_BYTES = 2**28
 CHUNK = 2**20
 
 
-class DownloadError(OSError):
+class DownloadError(SegformerError, OSError):
     """What a URL names cannot be had; the message says why, without the URL."""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..config.limits import as_integer
-from ..errors import one_line
+from ..errors import SegformerError, one_line
 from .download import DownloadError, download, without_userinfo
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ ANIMATED = ('PNG', 'GIF', 'WEBP', 'TIFF', 'AVIF')  # a JPEG may hold a preview o
 _pillow_limit = threading.Lock()
 
 
-class ImageError(ValueError):
+class ImageError(SegformerError, ValueError):
     """An image that cannot be read or is not one; the message says which and what is accepted."""
 
 

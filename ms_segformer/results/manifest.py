@@ -23,6 +23,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
@@ -30,7 +31,7 @@ LONGEST_LINE = 2**22  # bytes
 _BEGIN = b'{"input": {"'
 
 
-class ManifestError(ValueError):
+class ManifestError(SegformerError, ValueError):
     """An output folder that cannot be used; the message says why and what to do."""
 
 

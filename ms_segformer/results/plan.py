@@ -3,6 +3,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import SegformerError
 from .inputs import Input
 from .manifest import Manifest, ManifestError, holds_one_of, record_of, records_in
 from .writer import KINDS
@@ -12,7 +13,7 @@ _NOT_OURS = 'is not a result of this image; move it away, use --overwrite, or wr
 _CONTENT = ('size', 'mtime_ns', 'link_to', 'sha256')  # of a version; the others are how a server calls it
 
 
-class AlteredError(ValueError):
+class AlteredError(SegformerError, ValueError):
     """A result that is not as it was written; the message says which and what to do."""
 
 

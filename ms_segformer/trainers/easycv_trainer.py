@@ -39,6 +39,7 @@ from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..datasets.sources import say_if_255_looks_like_a_class, share_ids
+from ..errors import one_line
 from ..files import atomic_write
 from ..integrations.modelscope import hub, plugin
 from ..metainfo import TRAINER
@@ -786,10 +787,9 @@ class EasyCVTrainer(EpochBasedTrainer):
             text = str(error)
             if isinstance(error, TrainingError) or 'DataLoader worker' not in text:
                 raise
-            first = text.splitlines()[0]
-            raise TrainingError(f'a data loading process died ({first}). {self._safe()}. Usually memory ran out: lower '
-                                'workers_per_gpu or batch_size_per_gpu; with workers_per_gpu=0 the error shows '
-                                'itself') from error
+            raise TrainingError(f'a data loading process died ({one_line(text)}). {self._safe()}. Usually memory ran '
+                                'out: lower workers_per_gpu or batch_size_per_gpu; with workers_per_gpu=0 the error '
+                                'shows itself') from error
 
 
 def _build_dataset(datasets, cfg, split, mode):

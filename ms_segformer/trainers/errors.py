@@ -1,5 +1,6 @@
 """What the trainer says when it cannot go on."""
+from ..errors import SegformerError
 
 
-class TrainingError(RuntimeError, ValueError):
+class TrainingError(SegformerError, RuntimeError, ValueError):
     """Training cannot start or go on; the message says what happened, what is safe and what to do."""

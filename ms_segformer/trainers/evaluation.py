@@ -16,6 +16,7 @@ import torch
 
 from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
+from ..errors import ArgumentError
 from ..postprocess.augmentation import Mirrored, Whole, Windows, label_versions
 from ..postprocess.segmentation import segment
 from ..postprocess.sliding_window import Mosaic, slide_segment
@@ -149,13 +150,13 @@ def test_pipeline(configuration, scales=(1.0,), flip=False):
         flip: also look at the mirrored image.
 
     Raises:
-        ValueError: the configuration's pipeline is not of the `MMMultiScaleFlipAug` kind.
+        ArgumentError: the configuration's pipeline is not of the `MMMultiScaleFlipAug` kind.
     """
     pipeline = deepcopy(configuration.get('test_pipeline') or configuration['dataset']['val']['pipeline'])
     augment = next((step for step in pipeline if step.get('type') == 'MMMultiScaleFlipAug'), None)
     if augment is None or augment.get('img_scale') is None:
-        raise ValueError('scales and flip need a test pipeline with MMMultiScaleFlipAug and img_scale; this one has '
-                         f'{[step.get("type") for step in pipeline]}')
+        raise ArgumentError('scales and flip need a test pipeline with MMMultiScaleFlipAug and img_scale; this one has '
+                            f'{[step.get("type") for step in pipeline]}')
     size = augment['img_scale']
     size = size[0] if isinstance(size[0], (list, tuple)) else size
     if list(scales) != [1.0]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import one_line
 from ..models.checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
 from ..models.torch_file import digest_of, read_torch_file, write_torch_file
 from . import distributed
@@ -92,7 +93,7 @@ def _write_failure(path: Path, error: Exception, state: dict[str, Any] | None) -
         free = 'free space unknown'
     last, _ = newest_pair(path.parent, (state or {}).get('run'))
     safe = f'{last.prefix}{MODEL_SUFFIX} is safe' if last else 'nothing was saved before'
-    return (f'could not write {path} ({_first_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
+    return (f'could not write {path} ({one_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
             'then go on with resume=True')
 
 
@@ -148,7 +149,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
     try:
         file = read_torch_file(path)
     except (CheckpointError, OSError) as error:
-        raise TrainingError(f'{path}: cannot be read as a trainer state ({_first_line(error)}). Only states that this '
+        raise TrainingError(f'{path}: cannot be read as a trainer state ({one_line(error)}). Only states that this '
                             'trainer wrote can be resumed; pass the weights as load_from to start from them') from None
     state = file.content
     known = isinstance(state, dict) and state.get('version') in (1, VERSION) and state.keys() >= REQUIRED
@@ -370,7 +371,3 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state['torch'])
     if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state['cuda'])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

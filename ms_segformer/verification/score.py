@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left
 from ..metrics.segmentation import ConfusionMatrix
 
 SECONDS = 20.0  # between two writes: at most this much work is lost
 
 
-class ScoreError(ValueError):
+class ScoreError(SegformerError, ValueError):
     """Progress that cannot be counted together; the message says what to do."""
 
 

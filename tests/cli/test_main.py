@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ms_segformer.cli.main import COMMANDS, main
+from ms_segformer.errors import ArgumentError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ('torch', 'numpy', 'cv2', 'PIL', 'modelscope', 'tqdm')
@@ -65,3 +66,22 @@ def test_modelscope_is_heard_again_after_a_quiet_command(tmp_path):
                           cwd=tmp_path, env={**environment, 'PYTHONPATH': str(ROOT)})
     said = done.stderr.splitlines()
     assert 'heard again' in said[-1] and not [line for line in said[:-1] if ' - INFO - ' in line]
+
+
+@pytest.mark.parametrize('error', [ArgumentError('of the user'), FileNotFoundError('of the user')])
+def test_what_the_user_can_mend_is_one_line(error, monkeypatch, capsys):
+    monkeypatch.setattr('ms_segformer.cli.info.run', _raise(error))
+    assert main(['info']) == 1
+    assert capsys.readouterr().err == 'error: of the user\n'
+
+
+def test_a_bug_is_not_taken_for_a_mistake_of_the_user(monkeypatch):
+    monkeypatch.setattr('ms_segformer.cli.info.run', _raise(ValueError('of this package')))
+    with pytest.raises(ValueError, match='of this package'):
+        main(['info'])
+
+
+def _raise(error):
+    def run(_):
+        raise error
+    return run

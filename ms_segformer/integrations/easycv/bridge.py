@@ -12,6 +12,8 @@ import os
 import weakref
 from importlib import metadata
 
+from ...errors import SegformerError
+
 INSTALL = 'docs/en/easycv.md, in the source of ms-segformer, says how to install them (Python 3.10 at most)'
 
 # kind -> where to look, in this order: (package, module to import, registry or namespace in it)
@@ -38,7 +40,7 @@ REFUSED = {
 }
 
 
-class BridgeError(ValueError):
+class BridgeError(SegformerError, ValueError):
     """A name is known neither here nor in EasyCV or mmcv, or the package that has it is missing or does not load."""
 
 

@@ -31,6 +31,7 @@ import time
 import warnings
 from pathlib import Path
 
+from ...errors import SegformerError
 from .autoload import DISABLE_VARIABLE, activate, active, deactivate, disabled
 
 __all__ = ['COMPONENTS', 'DISABLE_VARIABLE', 'HubUnreachable', 'activate', 'active', 'cached_copy', 'deactivate',
@@ -62,7 +63,7 @@ _told_offline = set()
 _inside = threading.local()  # .depth: how many `serving` blocks this thread is in
 
 
-class HubUnreachable(ConnectionError):
+class HubUnreachable(SegformerError, ConnectionError):
     """A published model is asked for that is not in the cache while the hub cannot be reached."""
 
 
