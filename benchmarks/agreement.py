@@ -24,7 +24,7 @@ def main():
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine
-    from ms_segformer.metrics.segmentation import ConfusionMatrix
+    from ms_segformer.metrics import ConfusionMatrix
     from ms_segformer.postprocess.segmentation import segment
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
     from ms_segformer.preprocessors.shapes import ImageShapes

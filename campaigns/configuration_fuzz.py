@@ -35,7 +35,7 @@ from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.integrations.easycv.bridge import BridgeError
 from ms_segformer.integrations.modelscope.plugin import is_segformer
 from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir, demo_model_dir
-from ms_segformer.metrics.segmentation import MetricError
+from ms_segformer.metrics import MetricError
 from ms_segformer.models.checkpoint import CheckpointError
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess.segmentation import LogitsError

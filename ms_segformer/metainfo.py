@@ -1,5 +1,7 @@
 """Names and numbers that are fixed because users, ModelScope or published checkpoints depend on them."""
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +45,8 @@ class Variant:
     """
 
     name: str
-    embed_dims: tuple
-    depths: tuple
+    embed_dims: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
     head_channels: int
     parameters: int
     published_miou: float
@@ -52,12 +54,12 @@ class Variant:
     short_side: int = 512
 
     @property
-    def model_name(self):
+    def model_name(self) -> str:
         """Name of the model repository, e.g. `cv_segformer-b0_image_semantic-segmentation_coco-stuff164k`."""
         return f'cv_segformer-{self.name}_image_semantic-segmentation_coco-stuff164k'
 
     @property
-    def hub_ids(self):
+    def hub_ids(self) -> tuple[str, ...]:
         """The ids this model is published under."""
         return tuple(f'{owner}/{self.model_name}' for owner in HUB_OWNERS)
 
@@ -76,7 +78,7 @@ VARIANTS = {
 }
 
 
-def variant_of(embed_dims, depths):
+def variant_of(embed_dims: Iterable[int], depths: Iterable[int]) -> str | None:
     """Return the name of the variant with these stage widths and depths, or None when it is none of the six."""
     for variant in VARIANTS.values():
         if (tuple(embed_dims), tuple(depths)) == (variant.embed_dims, variant.depths):
@@ -84,7 +86,7 @@ def variant_of(embed_dims, depths):
     return None
 
 
-def variant_of_hub_id(model_id):
+def variant_of_hub_id(model_id: str) -> Variant | None:
     """Return the `Variant` published under a hub id such as `damo/cv_segformer-b0_…`, or None for any other text."""
     for variant in VARIANTS.values():
         if model_id in variant.hub_ids:
@@ -92,7 +94,7 @@ def variant_of_hub_id(model_id):
     return None
 
 
-def configuration_dir():
+def configuration_dir() -> Path:
     """Folder with one `<model name>/configuration.json` per published model."""
     inside = Path(__file__).parent / 'configuration'
     return inside if inside.is_dir() else Path(__file__).parents[1] / 'configuration'
@@ -101,7 +103,7 @@ def configuration_dir():
 def own_configuration(name: str) -> Path | None:
     """This package's configuration of a published model, by `b0` … `b5` or a hub id; None for any other text."""
     variant = VARIANTS.get(name.lower()) or variant_of_hub_id(name)
-    return variant and configuration_dir() / variant.model_name / 'configuration.json'
+    return configuration_dir() / variant.model_name / 'configuration.json' if variant else None
 
 
 def photographs() -> list[Path]:
@@ -110,12 +112,12 @@ def photographs() -> list[Path]:
     return sorted((inside if inside.is_dir() else Path(__file__).parents[1] / 'assets').glob('china.jpg'))
 
 
-def demo_model_dir():
+def demo_model_dir() -> Path:
     """Directory of the demonstration model: a SegFormer-B0 for street scenes, see the README.md in it."""
     return Path(__file__).parent / 'demo_model'
 
 
-def find_model(name):
+def find_model(name: str | os.PathLike) -> str:
     """Return the directory or hub id that a command's `--model` means.
 
     Args:

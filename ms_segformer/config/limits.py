@@ -49,6 +49,11 @@ def as_integer(value: Any) -> int | None:
         return None
 
 
+def as_list(value: object) -> list:
+    """What a configuration names once or in a list, as a list; None is an empty one."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
 def check_windows(crop: tuple[int, int], stride: tuple[int, int]) -> None:
     """Raise `ArgumentError` unless an image can go through the network in windows of a size, every so many pixels.
 

@@ -17,6 +17,7 @@ from modelscope.utils.torch_utils import is_master
 
 from ..config.class_file import ClassFileError, ConfiguredClassFile
 from ..config.jsonplus import decode_jsonplus
+from ..config.limits import as_list
 from ..config.messages import shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
@@ -180,13 +181,9 @@ def _data_source(raw, split):
 
 
 def _evaluators(raw):
-    metrics = _as_list((raw.get('evaluation') or {}).get('metrics'))
+    metrics = as_list((raw.get('evaluation') or {}).get('metrics'))
     return [evaluator for metric in metrics if isinstance(metric, dict)
-            for evaluator in _as_list(metric.get('evaluators')) if isinstance(evaluator, dict)]
-
-
-def _as_list(value):
-    return value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+            for evaluator in as_list(metric.get('evaluators')) if isinstance(evaluator, dict)]
 
 
 def limit_checkpoints(raw: dict, count: int | None) -> None:
@@ -202,7 +199,7 @@ def limit_checkpoints(raw: dict, count: int | None) -> None:
         return
     period.setdefault('max_checkpoint_num', count)
     metrics = raw['evaluation']['metrics']
-    reported = all('mIoU' in _as_list(evaluator.get('metric_names') or 'mIoU') for evaluator in _evaluators(raw))
+    reported = all('mIoU' in as_list(evaluator.get('metric_names') or 'mIoU') for evaluator in _evaluators(raw))
     evaluates = raw['evaluation'].get('period') is not None and (raw.get('dataset') or {}).get('val') is not None
     ours = isinstance(metrics, dict) and metrics.get('type') == METRIC
     if ours and reported and evaluates and 'best' not in checkpoint:

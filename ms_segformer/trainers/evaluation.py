@@ -124,7 +124,7 @@ class Evaluation:
     """What `evaluate` found.
 
     Attributes:
-        confusion: `metrics.segmentation.ConfusionMatrix` over all images.
+        confusion: `metrics.ConfusionMatrix` over all images.
         classes: names by id.
         images: number of images.
         seconds: time it took, data loading included.
@@ -205,7 +205,7 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     """
     from tqdm import tqdm
 
-    from ..metrics.segmentation import ConfusionMatrix
+    from ..metrics import ConfusionMatrix
     from .sampler import ShareSampler
     if len(dataset) == 0:
         raise DatasetError('there is no image to evaluate on')

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left
-from ..metrics.segmentation import ConfusionMatrix
+from ..metrics import ConfusionMatrix
 
 SECONDS = 20.0  # between two writes: at most this much work is lost
 

@@ -19,7 +19,7 @@ from ms_segformer.config.jsonplus import encode_jsonplus
 from ms_segformer.config.reader import read_configuration
 from ms_segformer.files import atomic_write
 from ms_segformer.metainfo import TASK
-from ms_segformer.metrics.segmentation import ConfusionMatrix
+from ms_segformer.metrics import ConfusionMatrix
 from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
 
 HERE = Path(__file__).parent

@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 
 from ms_segformer.datasets.coco_stuff import CLASSES
-from ms_segformer.metrics.report import draw_confusion, per_class_table
-from ms_segformer.metrics.segmentation import ConfusionMatrix
+from ms_segformer.metrics import ConfusionMatrix, draw_confusion, per_class_table
 
 
 @pytest.fixture

@@ -16,14 +16,8 @@ from modelscope.metrics.builder import METRICS, build_metric
 from modelscope.trainers.utils.inference import merge_metrics
 
 from ms_segformer.datasets.coco_stuff import CLASSES
-from ms_segformer.metrics.segmentation import (
-    ConfusionMatrix,
-    EasyCVMetric,
-    MetricError,
-    SegmentationEvaluator,
-    _joint_counts,
-    _joint_counts_on_device,
-)
+from ms_segformer.metrics.confusion import ConfusionMatrix, MetricError, _joint_counts, _joint_counts_on_device
+from ms_segformer.metrics.segmentation import EasyCVMetric, SegmentationEvaluator
 
 DATA = Path(__file__).parent / 'data'
 SECTION = {'type': 'SegmentationEvaluator', 'classes': list(CLASSES), 'metric_names': ['mIoU']}

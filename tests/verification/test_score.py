@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ms_segformer.metrics.segmentation import ConfusionMatrix
+from ms_segformer.metrics import ConfusionMatrix
 from ms_segformer.verification import Progress, ScoreError, score
 
 
