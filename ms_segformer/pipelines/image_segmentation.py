@@ -19,12 +19,12 @@ from modelscope.pipelines.builder import PIPELINES
 
 from ..config.limits import as_integer, check_windows
 from ..config.reader import read_configuration
+from ..download import Interruption, without_userinfo
 from ..engines import create_engine
 from ..errors import ArgumentError, SegformerError, one_line
 from ..metainfo import PIPELINE, TASK
 from ..postprocess.segmentation import masks, segment
 from ..postprocess.sliding_window import slide_segment
-from ..preprocessors.download import Interruption, without_userinfo
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
 from ..preprocessors.segformer import SegformerPreprocessor
 from ..preprocessors.shapes import ImageShapes

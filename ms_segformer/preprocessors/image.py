@@ -12,17 +12,18 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..config.limits import as_integer
+from ..download import DownloadError, download, without_userinfo
 from ..errors import SegformerError, one_line
-from .download import DownloadError, download, without_userinfo
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import SupportsRead
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 ANIMATED = ('PNG', 'GIF', 'WEBP', 'TIFF', 'AVIF')  # a JPEG may hold a preview or a gain map besides, which is no page
 
+# What `load_image` takes; a dict is a row of a data set.
+ImageSource: TypeAlias = ('str | os.PathLike | bytes | bytearray | memoryview | SupportsRead[bytes] | Image.Image | '
+                          'np.ndarray | torch.Tensor | dict[str, Any]')
+
 _pillow_limit = threading.Lock()
 
 
@@ -49,7 +54,7 @@ class DamagedImageError(ImageError):
     """The content itself is at fault: reading it again, or with other limits, gives the same."""
 
 
-def load_image(source, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_image(source: ImageSource, channel_order: str = 'RGB', max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Load one image.
 
     While a file is decoded, Pillow holds it in a form of its own besides the 3 bytes a pixel of the result. Both
@@ -118,7 +123,7 @@ def _is_closed(image: Image.Image) -> bool:
     return unread and (file is None or getattr(file, 'closed', False))
 
 
-def _from_file_object(file, max_pixels: int) -> np.ndarray:
+def _from_file_object(file: 'SupportsRead[bytes]', max_pixels: int) -> np.ndarray:
     name = str(getattr(file, 'name', 'the file object given'))
     with _damage_named(name):
         content = file.read()
@@ -135,17 +140,17 @@ def check_reading(channel_order: str, max_pixels: int) -> None:
         raise ImageError(f'max_pixels is {max_pixels!r}; accepted: a positive integer')
 
 
-def image_files(folder):
+def image_files(folder: str | os.PathLike) -> list[str]:
     """Sorted paths of the images in a folder and its sub-folders, by suffix in either case; hidden ones left out."""
-    found = []
-    for parent, folders, names in os.walk(folder):
+    found: list[str] = []
+    for parent, folders, names in os.walk(os.fspath(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [os.path.join(parent, name) for name in sorted(names)
                   if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
     return found
 
 
-def _from_row(row):
+def _from_row(row: dict[str, Any]) -> ImageSource:
     for key in ('image', 'img', 'image:FILE'):
         if row.get(key) is not None:
             return row[key]
@@ -154,7 +159,7 @@ def _from_row(row):
 
 def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
     """What a dense tensor on the CPU holds; numpy has no bfloat16, which becomes float32."""
-    import torch
+    import torch  # imported late: whoever passes a tensor has it
     if tensor.device.type != 'cpu':
         raise ImageError(f'a tensor on the device {tensor.device}; expected one on the CPU: pass tensor.cpu()')
     if tensor.is_nested:
@@ -229,7 +234,7 @@ def _path_named(path: str | os.PathLike) -> Iterator[None]:
         raise ImageError(f'{path}: cannot be opened ({getattr(error, "strerror", error)})') from None
 
 
-def _decode(file, name, max_pixels):
+def _decode(file: BinaryIO, name: str, max_pixels: int) -> np.ndarray:
     with open_image(file, name, max_pixels) as image:
         if image.format in ANIMATED and _several_frames(image):
             _say_that_the_first_is_taken(name)
@@ -293,7 +298,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(file, name, max_pixels):
+def _open(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     """`PIL.Image.open` with this module's limit in place of Pillow's, which is one for the whole process.
 
     Pillow's is on for GIF alone: there the size of a frame, which may be filled at once, is not that of the image.
@@ -303,7 +308,8 @@ def _open(file, name, max_pixels):
     own_limit = None
     if head[:4] == b'GIF8' and len(head) == 10:
         own_limit = max_pixels
-        _check_size(*(side or 1 for side in struct.unpack('<HH', head[6:])), 'GIF', name, max_pixels)
+        width, height = struct.unpack('<HH', head[6:])
+        _check_size(width or 1, height or 1, 'GIF', name, max_pixels)
     with _pillows_limit(own_limit):
         image = Image.open(file, formats=_formats())
         _several_frames(image)  # while the limit is on, for which Pillow goes back to the first frame of a GIF
@@ -391,7 +397,7 @@ def _to_grey(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarra
     return lambda band: convert(np.asarray(band).astype(dtype))[:, :, None]
 
 
-def _from_array(array, channel_order):
+def _from_array(array: np.ndarray, channel_order: str) -> np.ndarray:
     shape = array.shape
     if array.ndim == 2:
         array = array[:, :, None]
@@ -402,14 +408,14 @@ def _from_array(array, channel_order):
         elif array.ndim == 4:
             hint = '; for a batch pass a list of images'
         raise ImageError(f'an array of shape {shape}; expected H×W, H×W×1, H×W×3 or H×W×4{hint}')
-    colour = array[:, :, :3] if array.shape[2] > 2 else array[:, :, :1]
-    colour = _to_uint8(colour)
-    if colour.shape[2] == 1:
-        return np.repeat(colour, 3, axis=2)
-    return np.ascontiguousarray(colour[:, :, ::-1] if channel_order == 'BGR' else colour)
+    color = array[:, :, :3] if array.shape[2] > 2 else array[:, :, :1]
+    color = _to_uint8(color)
+    if color.shape[2] == 1:
+        return np.repeat(color, 3, axis=2)
+    return np.ascontiguousarray(color[:, :, ::-1] if channel_order == 'BGR' else color)
 
 
-def _to_uint8(array):
+def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -419,7 +425,7 @@ def _to_uint8(array):
     return _converter(array.dtype, array.min(), array.max(), f'an array of {array.dtype}')(array)
 
 
-def _converter(dtype: np.dtype, low, high, what: str) -> Callable[[np.ndarray], np.ndarray]:
+def _converter(dtype: np.dtype, low: float, high: float, what: str) -> Callable[[np.ndarray], np.ndarray]:
     """What turns numbers of a type and range into uint8; see `load_image`."""
     if dtype.kind == 'f' and not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError(f'{what} with NaN or infinite values')

@@ -1,5 +1,7 @@
 """The SegFormer preprocessor: from an image to the network's input."""
 import os
+from collections.abc import Sequence
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -9,62 +11,90 @@ from modelscope.preprocessors.builder import PREPROCESSORS
 from modelscope.utils.constant import Fields, ModeKeys
 
 from ..config.limits import SMALLEST_SIDE, WHOLE_PIXELS
-from ..config.reader import read_configuration
+from ..config.reader import PreprocessSettings, read_configuration
+from ..errors import ArgumentError
 from ..metainfo import PREPROCESSOR
-from .image import MAX_PIXELS, ImageError, load_image
+from .image import MAX_PIXELS, ImageError, ImageSource, load_image
+
+Shape = tuple[int, int]  # (height, width)
+
+
+class _Shapes(TypedDict):
+    ori_shape: Shape  # of the upright image
+    img_shape: Shape  # after resizing: the valid area
+    pad_shape: Shape  # of the network's input
+    filename: str | None
+
+
+class LoadedImage(_Shapes):
+    """An image after resizing: `image` is H×W×3 uint8 RGB, (H, W) is `img_shape`."""
+
+    image: np.ndarray
+
+
+class PreparedImage(_Shapes):
+    """The network's input of one image: `img` is a 1×3×H×W float32 tensor in channels-last memory, (H, W) is
+    `pad_shape`."""
+
+    img: torch.Tensor
 
 
 @PREPROCESSORS.register_module(group_key=Fields.cv, module_name=PREPROCESSOR, force=True)
 class SegformerPreprocessor(Preprocessor):
-    """Loads, resizes, normalises and pads one image as the configuration's test pipeline says.
+    """Loads, resizes, normalizes and pads one image as the configuration's test pipeline says.
 
     Args:
         model_dir: directory with the `configuration.json` to go by.
         settings: `config.PreprocessSettings` to use instead.
     """
 
-    def __init__(self, model_dir=None, settings=None, mode=ModeKeys.INFERENCE, **_):
+    def __init__(self, model_dir: str | os.PathLike | None = None, settings: PreprocessSettings | None = None,
+                 mode: str = ModeKeys.INFERENCE, **_: object) -> None:
         super().__init__(mode)
-        self.settings = settings or read_configuration(model_dir).preprocess
-        self._table = normalisation_table(self.settings.mean, self.settings.std)
+        if settings is None:
+            if model_dir is None:
+                raise ArgumentError('neither model_dir nor settings are given; pass the directory of a model')
+            settings = read_configuration(model_dir).preprocess
+        self.settings = settings
+        self._table = normalization_table(self.settings.mean, self.settings.std)
 
-    def __call__(self, image, channel_order='RGB', resize=True, max_pixels=MAX_PIXELS):
+    def __call__(self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True,
+                 max_pixels: int = MAX_PIXELS) -> PreparedImage:
         """Prepare one image.
 
         Args:
             image, channel_order, max_pixels: see `preprocessors.image.load_image`.
             resize: False leaves the image at its own size.
 
-        Returns:
-            A dict: `img`, a 1×3×H×W float32 tensor in channels-last memory; `ori_shape` (h, w) of the upright image;
-            `img_shape` (h, w) after resizing, the valid area; `pad_shape` (h, w) = (H, W); `filename`, or None.
-
         Raises:
             ImageError: it cannot be read, or has more than `limits.WHOLE_PIXELS` at its own size.
         """
-        inputs = self.load(image, channel_order, resize, max_pixels)
-        height, width = inputs['pad_shape']
+        loaded = self.load(image, channel_order, resize, max_pixels)
+        height, width = loaded['pad_shape']
         if height * width > WHOLE_PIXELS:
-            raise ImageError(f'{inputs["filename"] or "the image"}: {width}×{height} pixels are more than '
+            raise ImageError(f'{loaded["filename"] or "the image"}: {width}×{height} pixels are more than '
                              f"{WHOLE_PIXELS:,}, the most that go through the network in one piece; use mode='slide' "
                              '(--mode slide), or leave resize=False (--full-size) out')
-        inputs['img'] = self.window(inputs.pop('image'), 0, inputs['pad_shape'][0], 0, inputs['pad_shape'][1])
-        return inputs
+        return PreparedImage(
+            img=self.window(loaded['image'], 0, height, 0, width), ori_shape=loaded['ori_shape'],
+            img_shape=loaded['img_shape'], pad_shape=loaded['pad_shape'], filename=loaded['filename'])
 
-    def load(self, image, channel_order='RGB', resize=True, max_pixels=MAX_PIXELS):
-        """Like calling the preprocessor, but with `image`, H×W×3 uint8 after resizing, in place of the tensor."""
+    def load(self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True,
+             max_pixels: int = MAX_PIXELS) -> LoadedImage:
+        """Like calling the preprocessor, but with the image after resizing in place of the tensor."""
         array = load_image(image, channel_order, max_pixels)
-        height, width = self.network_shape(*array.shape[:2]) if resize else array.shape[:2]
+        original = array.shape[0], array.shape[1]
+        height, width = self.network_shape(*original) if resize else original
         resized = array
-        if (height, width) != array.shape[:2]:
+        if (height, width) != original:
             resized = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
         divisor = self.settings.size_divisor or 1
-        pad_shape = tuple(-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
+        padded_height, padded_width = (-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
         filename = str(image) if isinstance(image, (str, os.PathLike)) else None
-        return {'image': resized, 'ori_shape': array.shape[:2], 'img_shape': (height, width), 'pad_shape': pad_shape,
-                'filename': filename}
+        return LoadedImage(image=resized, ori_shape=original, img_shape=(height, width),
+                           pad_shape=(padded_height, padded_width), filename=filename)
 
-    def network_shape(self, height, width):
+    def network_shape(self, height: int, width: int) -> Shape:
         """(h, w) that an image of this size is resized to, before padding."""
         if not self.settings.keep_ratio:
             return self.settings.scale[1], self.settings.scale[0]
@@ -72,7 +102,7 @@ class SegformerPreprocessor(Preprocessor):
         factor = min(long_side / max(height, width), short_side / min(height, width))
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
-    def window(self, image, top, bottom, left, right):
+    def window(self, image: np.ndarray, top: int, bottom: int, left: int, right: int) -> torch.Tensor:
         """A part of the network's input.
 
         Args:
@@ -92,7 +122,7 @@ class SegformerPreprocessor(Preprocessor):
         return torch.from_numpy(tensor).permute(2, 0, 1)[None]
 
 
-def normalisation_table(mean, std):
+def normalization_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """1×256×3 float32: what each 8-bit value becomes in each channel; float32 throughout, bit-equal to the original."""
     values = np.arange(256, dtype=np.float32)[:, None]
     return ((values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32))[None]

@@ -7,7 +7,7 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..preprocessors.download import DownloadError, download, without_userinfo
+from ..download import DownloadError, download, without_userinfo
 from ..preprocessors.image import ImageError, check_regular
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile, ImageOps
 
-from ms_segformer.preprocessors import download
+from ms_segformer import download
 from ms_segformer.preprocessors import image as image_module
 from ms_segformer.preprocessors.image import (
     ANIMATED,

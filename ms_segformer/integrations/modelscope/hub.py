@@ -125,7 +125,7 @@ def _of_hugging_face(model_id: str, folder: str | os.PathLike | None) -> Path:
 
 
 def _of_url(url: str, folder: str | os.PathLike | None) -> Path:
-    from ...preprocessors.download import DownloadError, download_file, without_userinfo
+    from ...download import DownloadError, download_file, without_userinfo
     target = _place_of(url, folder)
     shown = without_userinfo(url)
     try:
@@ -158,7 +158,7 @@ def _check_digest(path: Path, name: str) -> None:
     Raises:
         DownloadError: the digest is another one.
     """
-    from ...preprocessors.download import DownloadError
+    from ...download import DownloadError
     said = _SAYS_ITS_DIGEST.fullmatch(name)
     if said is None:
         return

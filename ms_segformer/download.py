@@ -13,12 +13,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, TypedDict, overload
 
-from ..errors import SegformerError, one_line
-from ..files import atomic_write
-from ..progress import screen
+from .errors import SegformerError, one_line
+from .files import atomic_write
+from .progress import screen
 
 TIMEOUT_SECONDS = 30  # without a byte
 DEADLINE_SECONDS = 300  # for the whole transfer, redirects included: a server that drips could hold a reader for ever
@@ -31,21 +31,29 @@ class DownloadError(SegformerError, OSError):
     """What a URL names cannot be had; the message says why, without the URL."""
 
 
+class Version(TypedDict, total=False):
+    """What tells a content from a later one of the same URL: the server's names for it are there as far as it sends
+    them."""
+
+    size: int  # bytes
+    sha256: str
+    etag: str
+    last_modified: str
+
+
 @dataclass(frozen=True)
 class Download:
-    """What a URL gave.
-
-    Attributes:
-        content: the bytes.
-        version: what tells this content from a later one: a dict with `size` (bytes) and `sha256`, and the server's
-            `etag` and `last_modified` as far as it sends them.
-    """
+    """The content that a URL gave, and its version."""
 
     content: bytes
-    version: dict
+    version: Version
 
 
-def download(url: str, known: dict | None = None) -> Download | None:
+@overload
+def download(url: str, known: None = None) -> Download: ...
+@overload
+def download(url: str, known: Version | None) -> Download | None: ...
+def download(url: str, known: Version | None = None) -> Download | None:
     """Fetch an http or https URL, through the proxies that the environment names.
 
     Args:
@@ -73,8 +81,9 @@ def download(url: str, known: dict | None = None) -> Download | None:
         deadline.check()
         raise DownloadError(one_line(error)) from None
     version = _version(answer.headers, content)
-    same = known and all(known.get(key) == version[key] for key in ('size', 'sha256'))
-    return None if same else Download(content, version)
+    if known and (known.get('size'), known.get('sha256')) == (version['size'], version['sha256']):
+        return None
+    return Download(content, version)
 
 
 def download_file(url: str, path: str | os.PathLike, max_bytes: int,
@@ -117,7 +126,7 @@ def _progress(name: str, size: int | None) -> Iterator[Callable[[int], object]]:
     if not (sys.stderr and sys.stderr.isatty()):
         yield lambda count: None
         return
-    from tqdm import tqdm
+    from tqdm import tqdm  # imported late: only where a bar is drawn
     with tqdm(total=size, desc=name, unit='B', unit_scale=True, leave=False, **screen()) as bar:
         yield bar.update
 
@@ -133,7 +142,7 @@ def without_userinfo(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl()
 
 
-def _request(url: str, known: dict | None) -> urllib.request.Request:
+def _request(url: str, known: Version | None) -> urllib.request.Request:
     """What asks for a URL as a user writes it: with spaces, other scripts, and a name and password before the host."""
     parts = urllib.parse.urlsplit(url)
     userinfo, _, host = parts.netloc.rpartition('@')
@@ -168,10 +177,14 @@ def _chunks(answer: http.client.HTTPResponse, max_bytes: int) -> Iterator[bytes]
         raise DownloadError(f'broken off, {answer.length} bytes are missing')
 
 
-def _version(headers: http.client.HTTPMessage, content: bytes) -> dict:
-    found = {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest(),
-             'etag': headers.get('ETag'), 'last_modified': headers.get('Last-Modified')}
-    return {key: value for key, value in found.items() if value is not None}
+def _version(headers: http.client.HTTPMessage, content: bytes) -> Version:
+    version = Version(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    etag, last_modified = headers.get('ETag'), headers.get('Last-Modified')
+    if etag is not None:
+        version['etag'] = etag
+    if last_modified is not None:
+        version['last_modified'] = last_modified
+    return version
 
 
 class Interruption:
@@ -179,7 +192,7 @@ class Interruption:
 
     _of_thread = threading.local()
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock, self._over = threading.Lock(), False
         self._current: _Deadline | None = None
 
@@ -208,7 +221,7 @@ class Interruption:
 class _Deadline:
     """Shuts the connections given to it down when the time is over, so that whatever waits for them goes on."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float) -> None:
         self.seconds, self.end = seconds, time.monotonic() + seconds
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -226,12 +239,12 @@ class _Deadline:
         self.seconds, self.end = 0, time.monotonic()
         self._shut_down()
 
-    def __enter__(self):
+    def __enter__(self) -> '_Deadline':
         self._timer.start()
         Interruption.watch(self)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         Interruption.watch(None)
         self._timer.cancel()
         self._timer.join()
@@ -259,6 +272,7 @@ class _Watched:
     """What an `http.client` connection is besides: its socket is known to a `_Deadline` from its first byte on."""
 
     deadline: _Deadline
+    _sock: socket.socket | None
 
     @property
     def sock(self) -> socket.socket | None:
@@ -281,18 +295,23 @@ class _SecureConnection(_Watched, http.client.HTTPSConnection):
 
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """An opener for http and https, and nothing else that a redirection may lead to."""
-    def connection(cls, *args, **kwargs):
-        made = cls(*args, **kwargs)
+    def connection(host: str, **options: Any) -> _Connection:
+        made = _Connection(host, **options)
+        made.deadline = deadline
+        return made
+
+    def secure_connection(host: str, **options: Any) -> _SecureConnection:
+        made = _SecureConnection(host, **options)
         made.deadline = deadline
         return made
 
     class Handler(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(partial(connection, _Connection), request)
+        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(connection, request)
 
     class SecureHandler(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(partial(connection, _SecureConnection), request)
+        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(secure_connection, request)
 
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler, Handler, SecureHandler, urllib.request.HTTPRedirectHandler,

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ms_segformer.preprocessors import download as module
-from ms_segformer.preprocessors.download import DownloadError, download, download_file, without_userinfo
+from ms_segformer import download as module
+from ms_segformer.download import DownloadError, download, download_file, without_userinfo
 
 
 class Handler(BaseHTTPRequestHandler):
