@@ -1,4 +1,6 @@
 """`ms-segformer export MODEL -o OUT`: write a model as ONNX or OpenVINO IR."""
+from ms_segformer.errors import ArgumentError
+
 from .arguments import one_of, opset, output_folder, positive_int, side
 
 FORMATS = ('onnx', 'openvino')
@@ -22,7 +24,7 @@ def run(args):
     for option, needed, there in (('batch', '--size', args.size), ('opset', '--format onnx', args.format == 'onnx'),
                                   ('fp16', '--format openvino', args.format == 'openvino')):
         if getattr(args, option) and not there:
-            raise ValueError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
+            raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
     from ms_segformer.integrations.modelscope.hub import model_directory
     folder = model_directory(args.model)
     from modelscope.models import Model

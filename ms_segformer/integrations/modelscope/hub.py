@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ...errors import ArgumentError
 from ...metainfo import find_model
 
 MODEL, IMAGENET, SCRATCH = STARTS = ('model', 'imagenet', 'scratch')
@@ -58,14 +59,14 @@ def model_directory(name: str | os.PathLike[str], revision: str | None = None) -
     Raises:
         FileNotFoundError: the name is none of these.
         ConnectionError: see `fetch`.
-        ValueError: a revision of what is no hub id.
+        ArgumentError: a revision of what is no hub id.
     """
     found = find_model(name)
     if not os.path.isdir(found):
         return fetch(found, revision)
     if revision is not None:
-        raise ValueError(f'revision is {revision!r}, and {name} is a directory on this machine; revisions are of hub '
-                         'ids')
+        raise ArgumentError(f'revision is {revision!r}, and {name} is a directory on this machine; revisions are of '
+                            'hub ids')
     return found
 
 
