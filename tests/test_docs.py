@@ -5,6 +5,7 @@ installed is what the tests run with. Ids resolve to the loopback hub, which ser
 another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it. A block that
 stands on two pages runs once.
 """
+import ast
 import importlib
 import os
 import re
@@ -381,6 +382,28 @@ def test_the_readme_is_short_and_its_table_right(page):
                  for cell in row.strip('|').split('|')]
         assert cells[:3] == [variant.name.upper(), f'{variant.parameters / 1e6:.2f} M', f'{variant.published_miou:.2f}']
         assert f'{variant.published_latency_ms} ms' in cells
+
+
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_the_messages_in_the_troubleshooting_are_those_of_the_code(language):
+    text = (ROOT / 'docs' / language / 'troubleshooting.md').read_text(encoding='utf-8').replace('\n', ' ')
+    quoted = [message for bold in re.findall(r'\*\*(.+?)\*\*', text) for message in re.findall('`(.+?)`', bold)
+              if '…' in message and not re.match(r'\w+Error', message)]
+    sources = [ast.parse(path.read_text(encoding='utf-8')) for path in (ROOT / 'ms_segformer').rglob('*.py')]
+    messages = {with_gaps(node) for source in sources for node in ast.walk(source)
+                if isinstance(node, ast.JoinedStr | ast.Constant)}
+    messages = {message for message in messages if '\n' not in message}  # those with are docstrings
+    assert len(quoted) >= 7
+    for message in quoted:
+        pattern = re.compile('.*'.join(map(re.escape, message.split('…'))), re.DOTALL)
+        assert any(map(pattern.search, messages)), message
+
+
+def with_gaps(node):
+    """A text of the code, with … for what is put into it."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    return ''.join(part.value if isinstance(part, ast.Constant) else '…' for part in node.values)
 
 
 @pytest.mark.parametrize('language', ['en', 'zh'])
