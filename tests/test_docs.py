@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = {ROOT / 'README.md': ROOT / 'README_zh-CN.md'}
 PAGES |= {page: ROOT / 'docs' / 'zh' / page.name for page in sorted((ROOT / 'docs' / 'en').glob('*.md'))
           if page.name != 'api.md'}  # docstrings, in English only
+COMMAND_LINE = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'ms_segformer' / 'cli').glob('*.py'))
+OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant'}  # argparse's, torchrun's, the benchmarks'
 EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')
@@ -368,8 +370,13 @@ def test_links_and_lines_are_right(page):
     assert [link for link in links if not leads_somewhere(page, link)] == []
     too_long = [line for line in lines if len(line) > 120 and not line.startswith('|')]
     assert not too_long
-    named = set(re.findall(r'`((?:benchmarks|campaigns|tests|tools|configuration|docs)/[\w./-]+)`', '\n'.join(lines)))
-    assert all((ROOT / path).exists() for path in named), named
+    text = '\n'.join(lines)
+    files = re.findall(r'`([a-z_]+/[a-z_/]+\.(?:py|c|md|sh))`', text)
+    assert [path for path in files if not any((top / path).exists() for top in (ROOT, ROOT / 'ms_segformer'))] == []
+    folders = re.findall(r'`((?:tests|tools|configuration)/?[\w-]*)`', text)
+    assert [path for path in folders if not (ROOT / path).is_dir()] == []
+    options = set(re.findall(r'(?<![\w-])--[a-z][a-z_-]+', text)) - OPTIONS_OF_OTHERS
+    assert [option for option in options if f"'{option}'" not in COMMAND_LINE] == []
 
 
 @pytest.mark.parametrize('page', list(PAGES.items())[0], ids=['English', 'Chinese'])
