@@ -16,15 +16,20 @@ def check_pipeline(configuration: Any, name: str) -> None:
         name: of its file, for the message.
 
     Raises:
-        ConfigurationError: the model is SegFormer, the plugin is EasyCV's, and the pipeline is missing or not EasyCV's.
+        ConfigurationError: the plugin is EasyCV's, and the model is SegFormer with a pipeline that is missing or not
+            EasyCV's, or the pipeline is EasyCV's and there is no model.
     """
-    if type_in(configuration, 'model') != MODEL or type_in(configuration, 'pipeline') == PIPELINE:
+    model, pipeline = type_in(configuration, 'model'), type_in(configuration, 'pipeline')
+    doubtful = pipeline != PIPELINE if model == MODEL else model is None and pipeline == PIPELINE
+    if not doubtful or not any(map(is_dead_plugin, plugins_of(configuration))):
         return
-    if any(map(is_dead_plugin, plugins_of(configuration))):
-        raise ConfigurationError(
-            f'{name}: pipeline.type is {shown(type_in(configuration, "pipeline"))}; accepted: {PIPELINE!r}, the '
-            f'pipeline of a SegFormer with the plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, '
-            'which can no longer be installed. Correct the type, or remove "plugins" if the pipeline is not of EasyCV')
+    if model is None:
+        raise ConfigurationError(f'{name}: model.type is missing; accepted: {MODEL!r}. ModelScope would now run pip '
+                                 f'for the plugin {DEAD_PLUGIN}, which can no longer be installed')
+    raise ConfigurationError(
+        f'{name}: pipeline.type is {shown(pipeline)}; accepted: {PIPELINE!r}, the pipeline of a SegFormer with the '
+        f'plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, which can no longer be installed. '
+        'Correct the type, or remove "plugins" if the pipeline is not of EasyCV')
 
 
 def type_in(configuration: Any, section: str) -> Any:

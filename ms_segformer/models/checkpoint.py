@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ..config.jsonplus import load_json
 from ..config.messages import warn_once
 from ..files import atomic_write
 from ..metainfo import variant_of
@@ -52,8 +53,8 @@ class LoadReport:
 def find_checkpoint(model_dir: str | Path) -> Path:
     """Return the checkpoint file of a model directory.
 
-    Files ending in .pt, .pth, .bin or .safetensors count, except a trainer's own `*_trainer_state.pth`. Of several,
-    `pytorch_model.pt` is the one, and a warning says so.
+    Files ending in .pt, .pth, .bin or .safetensors count, except a trainer's own `*_trainer_state.pth`. Of several it
+    is the one that `model.file_name` of the configuration names, else `pytorch_model.pt`, and a warning says so.
 
     Raises:
         CheckpointError: there is none, or several of other names; the message lists what was seen.
@@ -67,14 +68,23 @@ def find_checkpoint(model_dir: str | Path) -> Path:
     if len(found) == 1:
         return found[0]
     names = _some(path.name for path in found)
-    if folder / PREFERRED in found:
-        warn_once(f'{folder}: more than one checkpoint ({names}); {PREFERRED} is taken')
-        return folder / PREFERRED
+    chosen = next((path for path in (_named_file(folder), folder / PREFERRED) if path in found), None)
+    if chosen:
+        warn_once(f'{folder}: more than one checkpoint ({names}); {chosen.name} is taken')
+        return chosen
     if found:
         raise CheckpointError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the directory, '
                               f'or name it {PREFERRED}')
     seen = _some(sorted(p.name for p in folder.iterdir())) or 'nothing'
     raise CheckpointError(f'{folder}: no checkpoint (a file ending in {", ".join(SUFFIXES)}); found only: {seen}')
+
+
+def _named_file(folder: Path) -> Path | None:
+    """The file that the configuration of a model directory names as its weights."""
+    configuration = folder / 'configuration.json'
+    model = load_json(configuration).get('model') if configuration.is_file() else None
+    name = model.get('file_name') if isinstance(model, dict) else None
+    return folder / name if isinstance(name, str) else None
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

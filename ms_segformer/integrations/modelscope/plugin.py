@@ -313,9 +313,17 @@ def _read_segformer_configurations(config):
         check_pipeline(configuration, str(filename))
         if is_segformer(configuration):
             _serve(configuration)
+            _complete(configuration)
         return configuration
 
     yield _Replace(owner, 'from_file', staticmethod(from_file))
+
+
+def _complete(configuration):
+    """Say what ModelScope's builders ask for and the file of a SegFormer need not say."""
+    for key, value in (('task', 'image-segmentation'), ('framework', 'pytorch')):  # ModelScope's builders need both
+        if configuration.get(key) is None:
+            configuration[key] = value
 
 
 def _serve(configuration):

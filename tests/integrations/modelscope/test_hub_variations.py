@@ -81,6 +81,19 @@ def named(file_name):
     return change
 
 
+def named_beside_another(configuration, folder):
+    """The file that is named counts, not the one of the usual name."""
+    other = {key: value + 1 for key, value in weights(folder).items()}
+    named('weights_of_mine.pth')(configuration, folder)
+    torch.save(other, folder / 'pytorch_model.pt')
+
+
+def misnamed(configuration, folder):
+    state = weights(folder)
+    (folder / 'pytorch_model.pt').unlink()
+    save_file(state, folder / 'pytorch_model.bin')
+
+
 def only(*keys):
     """Nothing but these sections."""
     def change(configuration, folder):
@@ -140,6 +153,8 @@ VARIATIONS = {
     'pretrained False': setter('model.pretrained', False),
     'no pretrained': setter('model.pretrained', MISSING),
     'backbone init_cfg': setter('model.backbone.init_cfg', {'type': 'Pretrained', 'checkpoint': 'mit_b0.pth'}),
+    'no task': setter('task', MISSING),
+    'no framework': setter('framework', MISSING),
     'no train': setter('train', MISSING),
     'no evaluation': setter('evaluation', MISSING),
     'no preprocessor': setter('preprocessor', MISSING),
@@ -178,6 +193,10 @@ VARIATIONS = {
     'model.pth': stored('model.pth'),
     'model.pt': stored('model.pt'),
     'file_name': named('weights_of_mine.pth'),
+    'file_name of one of two': named_beside_another,
+    'safetensors named .bin': misnamed,
+    'DataParallel of the backbone': stored('pytorch_model.pt', lambda state: {
+        key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()}),
     'file_name of the usual name': setter('model.file_name', 'pytorch_model.pt'),
     'state dict alone': stored('pytorch_model.pt'),
     'EasyCV export': exported(False),

@@ -68,6 +68,16 @@ def test_every_way_to_load_is_refused_and_pip_is_not_run(python, hub, tmp_path):
     assert python.pip() == []
 
 
+def test_without_a_model_it_is_refused_and_pip_is_not_run(python, hub, tmp_path):
+    models = [str(configured(tmp_path / name, model=section)) for name, section in (('none', None), ('empty', {}))]
+    hub.stop()
+    outcomes = json.loads(python.run('-c', LOAD, *models).stdout.strip().splitlines()[-1])
+    for model, ways in zip(models, outcomes, strict=True):
+        for outcome in ways:
+            assert outcome.startswith(f'ConfigurationError: {model}/configuration.json: model'), outcome
+    assert python.pip() == []
+
+
 @pytest.mark.parametrize('section', OTHERS.values(), ids=OTHERS)
 def test_our_reader_refuses_it_too(tmp_path, section):
     folder = configured(tmp_path / 'model', pipeline=section)
