@@ -1,4 +1,9 @@
 """`ms-segformer autoload on|off|status`: SegFormer models resolve in every Python process of an environment."""
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HELP = 'resolve SegFormer models in every Python process of this environment, without `import ms_segformer`'
 FILE = 'ms_segformer_autoload.pth'
@@ -8,11 +13,11 @@ LINE = ("import sys; exec('try:\\n import ms_segformer\\nexcept ModuleNotFoundEr
         "\\n if e.name != \"ms_segformer\": raise')\n")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('switch', choices=('on', 'off', 'status'))
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     path = autoload_file()
     if args.switch == 'on':
         _turn_on(path)
@@ -22,14 +27,14 @@ def run(args):
     return 0
 
 
-def autoload_file():
+def autoload_file() -> 'Path':
     """Path of the file that Python reads at start-up, in the site-packages of the running interpreter's environment."""
     import sysconfig
     from pathlib import Path
     return Path(sysconfig.get_path('purelib')) / FILE
 
 
-def status():
+def status() -> str:
     """One line: whether autoload is on, and through which file."""
     from ms_segformer.integrations.modelscope import plugin
     path = autoload_file()
@@ -42,7 +47,7 @@ def status():
     return f'autoload is on ({path})'
 
 
-def _turn_on(path):
+def _turn_on(path: 'Path') -> None:
     from ms_segformer.files import atomic_write
     try:
         with atomic_write(path) as temporary:
@@ -53,7 +58,7 @@ def _turn_on(path):
             f'that folder, or write `import ms_segformer` above your code instead.') from error
 
 
-def _turn_off(path):
+def _turn_off(path: 'Path') -> None:
     try:
         path.unlink(missing_ok=True)
     except PermissionError as error:

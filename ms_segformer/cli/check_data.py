@@ -1,14 +1,18 @@
 """`ms-segformer check-data CONFIG_OR_DIR`: find every unusable pair before training does."""
-
 import argparse
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .arguments import input_folder, label_value, positive_int, written_file
+
+if TYPE_CHECKING:
+    from ms_segformer.datasets.inspection import Inspection
 
 HELP = 'open every image and label map of a data set; report unusable files and count the classes'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('path', metavar='CONFIG_OR_DIR',
                         help='configuration.json, a model directory, or a folder with images and label maps '
                              '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …)')
@@ -35,7 +39,7 @@ def picture(text: str) -> str:
     return written_file(text)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from ms_segformer.datasets.errors import DatasetError
     from ms_segformer.datasets.inspection import draw_histogram, inspect
     from ms_segformer.datasets.layout import find_data_sources
@@ -63,7 +67,7 @@ def run(args):
     return 0 if all(inspection.usable for inspection in found.values()) else 1
 
 
-def _report(split, section, inspection, limit):
+def _report(split: str, section: dict, inspection: 'Inspection', limit: int | None) -> Iterator[str]:
     """Return the report on one split as lines."""
     from ms_segformer.datasets.inspection import histogram_lines
     labelled = int(inspection.pixels.sum())

@@ -4,14 +4,28 @@ With a published model and the 5,000 pairs of COCO-Stuff 164k val2017 this is th
 model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` shares the images between N processes and
 prints the same numbers.
 """
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from ms_segformer.errors import ArgumentError
 
 from .arguments import MODES, add_engine_arguments, natural, one_of, output_file, positive_int, scale, side
 
+if TYPE_CHECKING:
+    import torch
+
+    from ms_segformer.config.settings import InferenceSettings, Settings
+    from ms_segformer.datasets.seg_dataset import SegDataset
+    from ms_segformer.datasets.sources import _Source
+    from ms_segformer.engines import Engine
+    from ms_segformer.models.segformer import Segformer
+    from ms_segformer.trainers.evaluation import Evaluation
+
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
                         help='model directory, hub id, b0 to b5, or demo')
     parser.add_argument('--data', required=True, metavar='DIR_OR_CONFIG',
@@ -36,7 +50,7 @@ def add_arguments(parser):
                         help='write all values here ("-": to the terminal, instead of the table)')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     import os
     import sys
 
@@ -46,7 +60,7 @@ def run(args):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
     folder = model_directory(args.model)
     settings = read_configuration(folder)
-    test = test_settings(args, settings)
+    test = inference_settings(args, settings)
     from ms_segformer.trainers import distributed
     from ms_segformer.trainers.evaluation import evaluate
     rank, world_size = distributed.start(device=args.device)
@@ -61,7 +75,7 @@ def run(args):
     return 0
 
 
-def load(folder):
+def load(folder: str) -> 'tuple[Segformer, Settings]':
     """Return the model of a directory with its weights, and its configuration.
 
     Raises:
@@ -74,7 +88,7 @@ def load(folder):
     return Segformer._instantiate(model_dir=folder, **section), settings
 
 
-def open_data(args, settings):
+def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _First':
     """Return the data set of the command line, with the model's classes and test pipeline.
 
     Raises:
@@ -109,11 +123,11 @@ def open_data(args, settings):
     return _First(dataset, args.limit) if args.limit else dataset
 
 
-def _some(names, most=4):
+def _some(names: Sequence[str], most: int = 4) -> str:
     return ', '.join(names[:most]) + (', …' if len(names) > most else '')
 
 
-def _check_ids(source, data):
+def _check_ids(source: '_Source', data: str) -> None:
     """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
     from ms_segformer.datasets.errors import DatasetError
     found, first = source.ids_outside()
@@ -128,22 +142,22 @@ def _check_ids(source, data):
 class _First:
     """The first samples of a data set."""
 
-    def __init__(self, dataset, count):
+    def __init__(self, dataset: 'SegDataset', count: int) -> None:
         self.dataset, self.count = dataset, min(count, len(dataset))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
-def test_settings(args, settings):
+def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'InferenceSettings':
     """The `config.InferenceSettings` of the command line.
 
     Raises:
@@ -166,12 +180,12 @@ def test_settings(args, settings):
     return InferenceSettings('slide', tuple(crop), tuple(stride))
 
 
-def _engine(args, model, device):
+def _engine(args: argparse.Namespace, model: 'Segformer', device: 'torch.device') -> 'Engine':
     from ms_segformer.engines import create_engine
     return create_engine(model, args.engine, args.precision, device)
 
 
-def report(args, found):
+def report(args: argparse.Namespace, found: 'Evaluation') -> None:
     """Print what an evaluation found, and write the files asked for."""
     import json
     import math

@@ -1,4 +1,6 @@
 """`ms-segformer export MODEL -o OUT`: write a model as ONNX or OpenVINO IR."""
+import argparse
+
 from ms_segformer.errors import ArgumentError
 
 from .arguments import one_of, opset, output_folder, positive_int, side
@@ -7,7 +9,7 @@ FORMATS = ('onnx', 'openvino')
 HELP = 'write a model as ONNX or OpenVINO IR'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', help='model directory, hub id, b0 to b5, or demo')
     parser.add_argument('-o', '--output', type=output_folder, default='exported', metavar='DIR',
                         help='where to write (default: %(default)s)')
@@ -20,7 +22,7 @@ def add_arguments(parser):
     parser.add_argument('--fp16', action='store_true', help='OpenVINO: store the weights in half precision')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     for option, needed, there in (('batch', '--size', args.size), ('opset', '--format onnx', args.format == 'onnx'),
                                   ('fp16', '--format openvino', args.format == 'openvino')):
         if getattr(args, option) and not there:

@@ -1,4 +1,6 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
+import argparse
+
 from ms_segformer.errors import ArgumentError
 from ms_segformer.integrations.modelscope.hub import HUGGING_FACE, fetch
 
@@ -7,7 +9,7 @@ from .arguments import output_folder
 HELP = 'download a published model, or weights to start training from, to use them without a network later'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', help='b0 to b5, a hub id such as '
                                       'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k, or weights: a '
                                       f'URL, or {HUGGING_FACE}OWNER/NAME of Hugging Face')
@@ -18,7 +20,7 @@ def add_arguments(parser):
                         help='put the files here instead of in the cache')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     import os
 
     from ms_segformer.integrations.modelscope.hub import weights
@@ -50,7 +52,7 @@ def _imagenet_weights(name: str) -> str:
     return named
 
 
-def _usable_name(model_id, args, folder):
+def _usable_name(model_id: str, args: argparse.Namespace, folder: str) -> str:
     from ms_segformer.metainfo import variant_of_hub_id
     by_id = not args.to and not args.revision and variant_of_hub_id(model_id) is not None
     return model_id if by_id else str(folder)

@@ -1,5 +1,16 @@
 """`ms-segformer info [MODEL]`: what is installed, who serves SegFormer, and the state of a model. For bug reports."""
+import argparse
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from ms_segformer.errors import SegformerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ms_segformer.config.settings import Settings
+    from ms_segformer.metainfo import Variant
+    from ms_segformer.models.segformer import Segformer
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
 PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'opencv-python',
@@ -7,15 +18,15 @@ PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'o
             'transformers', 'pai-easycv', 'mmcv', 'mmcv-full')
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model', nargs='?', help='a model directory, a hub id, or b0 to b5 for short; nothing is '
                                                  'downloaded')
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     import json
-    report = {'environment': environment()}
+    report: dict[str, dict] = {'environment': environment()}
     if args.model is None:
         report['published models'] = published_models()
     else:
@@ -24,7 +35,7 @@ def run(args):
     return 0 if report.get('model', {}).get('checkpoint loads', True) is not False else 1
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Versions, and who serves SegFormer in this environment: a dict of texts."""
     import platform
     from importlib import import_module
@@ -46,7 +57,7 @@ def environment():
     }
 
 
-def published_models():
+def published_models() -> dict[str, str]:
     """The six published models: id -> published figures, and where its copy is."""
     from ms_segformer.integrations.modelscope import plugin
     from ms_segformer.metainfo import VARIANTS
@@ -55,7 +66,7 @@ def published_models():
         else f'not fetched: ms-segformer fetch {variant.name}') for variant in VARIANTS.values()}
 
 
-def model(name):
+def model(name: str) -> dict[str, str | bool]:
     """What a model is and whether it can be used: a dict of texts; `checkpoint loads` is False when it cannot.
 
     Args:
@@ -79,7 +90,7 @@ def model(name):
     return {**about, **_directory(Path(found))}
 
 
-def _directory(folder):
+def _directory(folder: 'Path') -> dict[str, str | bool]:
     from ms_segformer.config.reader import read_configuration
     files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
                       if path.is_file() and not path.name.startswith('.'))
@@ -93,7 +104,7 @@ def _directory(folder):
     return {**about, **_network(folder, settings)}
 
 
-def _network(folder, settings):
+def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
     from ms_segformer.models.checkpoint import find_checkpoint, load_state, read_checkpoint
     from ms_segformer.models.pickle_interpreter import shown
     from ms_segformer.models.segformer import Segformer
@@ -112,7 +123,7 @@ def _network(folder, settings):
             'engine': _engine(network)}
 
 
-def _engine(network):
+def _engine(network: 'Segformer') -> str:
     from ms_segformer.engines import create_engine
     network.prepare_inference()
     try:
@@ -122,12 +133,12 @@ def _engine(network):
         return f'none: {error}'
 
 
-def _published(variant):
+def _published(variant: 'Variant') -> str:
     return (f'{variant.parameters:,} parameters, {variant.published_miou} mIoU on COCO-Stuff 164k, '
             f'{variant.published_latency_ms} ms per image on a V100 (model card)')
 
 
-def _server(plugin):
+def _server(plugin: ModuleType) -> str:
     versions = _versions()
     easycv = f"pai-easycv {versions['pai-easycv']}" if 'pai-easycv' in versions else None
     if not plugin.active():
@@ -135,7 +146,7 @@ def _server(plugin):
     return 'ms-segformer' + (f'; the other models of EasyCV by {easycv}' if easycv else '')
 
 
-def _versions():
+def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     from ms_segformer import __version__
@@ -148,27 +159,27 @@ def _versions():
     return {**found, 'ms-segformer': __version__}
 
 
-def _hardware(torch):
+def _hardware(torch: ModuleType) -> str:
     import os
     if torch.cuda.is_available():
         return f'{torch.cuda.get_device_name()}, {os.cpu_count()} CPUs'
     return f'{os.cpu_count()} CPUs ({torch.get_num_threads()} threads), no CUDA device'
 
 
-def _cache():
+def _cache() -> str:
     import os
     where = os.environ.get('MODELSCOPE_CACHE')
     endpoint = os.environ.get('MODELSCOPE_ENDPOINT')
     return (where or os.path.join('~', '.cache', 'modelscope')) + (f', hub {endpoint}' if endpoint else '')
 
 
-def _text(report):
-    lines = []
+def _text(report: dict[str, dict]) -> str:
+    lines: list[str] = []
     for title, content in report.items():
         lines += ['', title] if lines else [title]
         lines += [f'  {key}: {_word(value)}' for key, value in content.items()]
     return '\n'.join(lines)
 
 
-def _word(value):
-    return {True: 'yes', False: 'no'}.get(value, value) if isinstance(value, bool) else value
+def _word(value: str | bool) -> str:
+    return value if isinstance(value, str) else 'yes' if value else 'no'

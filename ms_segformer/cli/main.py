@@ -4,7 +4,9 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 from ms_segformer.cli.arguments import Parser
 from ms_segformer.errors import ArgumentError, SegformerError
@@ -18,7 +20,7 @@ QUIET = ('predict', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch'
 OPENING = ('predict', 'train', 'eval', 'verify', 'export')
 
 
-def build_parser():
+def build_parser() -> Parser:
     """The command line as a parser."""
     parser = Parser(
         prog='ms-segformer', description='SegFormer semantic segmentation for ModelScope: B0 to B5, COCO-Stuff 164k.')
@@ -32,7 +34,7 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
@@ -53,7 +55,7 @@ def main(argv=None):
         return 1
 
 
-def _check_who_serves(command):
+def _check_who_serves(command: str) -> None:
     """Refuse what would make ModelScope look for EasyCV, which it would have pip install."""
     if command in OPENING and disabled() and importlib.util.find_spec('easycv') is None:
         raise ArgumentError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not '
@@ -69,7 +71,7 @@ def _text(error: BaseException) -> str:
 
 
 @contextmanager
-def _held_back_messages(wanted):
+def _held_back_messages(wanted: bool) -> Iterator[None]:
     """A filter, not a level: ModelScope takes its level from the environment when imported, and keeps setting it.
 
     Those of its hub's client come from loggers below `modelscope_hub`, so there the handler has the filter.
@@ -87,7 +89,7 @@ def _held_back_messages(wanted):
             each.removeFilter(_is_an_error)
 
 
-def _handler(name):
+def _handler(name: str) -> logging.Handler:
     """A logger's first handler, made as the client makes it when there is none."""
     logger = logging.getLogger(name)
     if not logger.handlers:
@@ -96,11 +98,11 @@ def _handler(name):
     return logger.handlers[0]
 
 
-def _is_an_error(record):
+def _is_an_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
-def _module(command):
+def _module(command: str) -> ModuleType:
     return importlib.import_module(f'ms_segformer.cli.{command.replace("-", "_")}')
 
 

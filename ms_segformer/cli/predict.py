@@ -1,4 +1,5 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
+import argparse
 import itertools
 import logging
 import os
@@ -7,7 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ms_segformer.errors import ArgumentError
 from ms_segformer.files import FULL_DISK
@@ -25,7 +26,7 @@ OUTPUTS = ('labels', 'overlay', 'json')
 PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or '
                         'URLs')
     parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
@@ -58,11 +59,11 @@ def run(args: Namespace) -> int:
     locations, empty = _expand(args.images, args.quiet)
     inputs = [find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
-        raise ArgumentError('\nerror: '.join([*empty, *(each.refusal for each in inputs)]))
+        raise ArgumentError('\nerror: '.join([*empty, *(each.refusal or '' for each in inputs)]))
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = _open(args)
-    jobs = []
+    jobs: list[Job] = []
     with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:
         task = _describe(args, segmenter)
         jobs += make_plan(inputs, manifest, task)
@@ -96,7 +97,8 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
                save=tuple(args.save), overwrite=args.overwrite, retry_failed=args.retry_failed)
 
 
-def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']):
+def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run',
+             jobs: list['Job']) -> None:
     """Segment what is to be done and write it; each job knows afterwards what became of it."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -106,7 +108,7 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
         if job.state == 'failed':
-            _fail(manifest, task, job, None, job.error)
+            _fail(manifest, task, job, None, job.error or '')
     todo = [job for job in jobs if job.state == 'todo']
     sources = [job.input.source(job.known) for job in todo]
     results = segmenter(iter(sources), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
@@ -134,7 +136,8 @@ def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job',
     wanted = out_of_date(job, version, manifest, task)
     error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
     if error:
-        return _fail(manifest, task, job, version if result.get('damaged') else None, error)
+        _fail(manifest, task, job, version if result.get('damaged') else None, error)
+        return None
     announced = None
     try:
         contents, rows = writer.contents(wanted, job.input.name, result)
@@ -143,13 +146,15 @@ def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job',
         manifest.append(announced)
         writer.write(new.files)
     except AlteredError as reason:
-        return _fail(manifest, task, job, None, str(reason))
+        _fail(manifest, task, job, None, str(reason))
+        return None
     except OSError as reason:
         if reason.errno in FULL_DISK:
             raise
         error = f'{job.input.name}: its result cannot be written ({reason})'
         if announced is None:
-            return _fail(manifest, task, job, None, error)
+            _fail(manifest, task, job, None, error)
+            return None
         job.fail(error)
         manifest.append({**announced, 'error': error})
         return None
@@ -201,7 +206,7 @@ def _report(job: 'Job', folder: 'Path', rows: list[dict], least: float) -> None:
     sys.stdout.flush()
 
 
-def _say(text: str, stream=None) -> None:
+def _say(text: str, stream: TextIO | None = None) -> None:
     """Print a text whatever file names are in it: what the terminal cannot show comes as an escape sequence."""
     stream = stream or sys.stdout
     encoding = stream.encoding or 'utf-8'
@@ -241,7 +246,9 @@ def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[
     from ms_segformer.preprocessors.image import image_files
     from ms_segformer.results import OwnOutputs
     results = OwnOutputs()
-    found, empty, left_out = {}, [], 0
+    found: dict[str, None] = {}
+    empty: list[str] = []
+    left_out = 0
     for item in items:
         if not item:
             empty.append("'': an empty text names no image")

@@ -1,11 +1,17 @@
 """`ms-segformer prepare`: official COCO-Stuff label maps → training ids and split files; a small example."""
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .arguments import output_folder, positive_int
+
+if TYPE_CHECKING:
+    from ms_segformer.datasets.preparation import Preparation
 
 HELP = 'convert a data set into the layout that the published configurations train on, or make a small example of one'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='DATASET')
     coco = kinds.add_parser('coco-stuff', help='COCO-Stuff 164k: ids 0-181 of stuffthingmaps → 0-170, and split files',
                             description='Writes annotations/<split>2017/<id>_labelTrainIds.png and <split>.txt. '
@@ -24,7 +30,7 @@ def add_arguments(parser):
                          help='a new or empty folder')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     if args.kind == 'example':
         from ms_segformer.datasets.example import CLASSES, SPLITS, write_example
         folder = write_example(args.output)
@@ -38,7 +44,7 @@ def run(args):
     return 1 if any(result.failed for result in results) else 0
 
 
-def _report(result, output, limit=10):
+def _report(result: 'Preparation', output: str, limit: int = 10) -> Iterator[str]:
     """Return what happened to one split as lines."""
     yield f'{result.split}: {len(result.names)} pairs in {output}/{result.split}.txt, ' \
           f'{result.written} label maps written, {result.kept} kept'

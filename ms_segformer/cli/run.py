@@ -1,17 +1,18 @@
 """`ms-segformer run SCRIPT [ARGUMENTS]`: run a model card's script unmodified."""
 import argparse
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 HELP = ('run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
         'processes it starts too')
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('script', help='path of the script')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='what the script finds in sys.argv')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     import os
     import runpy
     import sys
@@ -40,7 +41,7 @@ def run(args):
 
 
 @contextmanager
-def _active_in_children():
+def _active_in_children() -> Iterator[None]:
     """Have every Python process that is started inside the block begin with `sitecustomize.py` of
     `ms_segformer/integrations/modelscope/children`.
 
@@ -61,7 +62,7 @@ def _active_in_children():
             os.environ['PYTHONPATH'] = before
 
 
-def _print_traceback(error, script):
+def _print_traceback(error: BaseException, script: str) -> None:
     import sys
     import traceback
     frames = error.__traceback__

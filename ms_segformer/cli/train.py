@@ -1,6 +1,6 @@
 """`ms-segformer train CONFIG_OR_MODEL --data DIR`: train or fine-tune, the trained model is `<work-dir>/output`."""
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ms_segformer.errors import ArgumentError
@@ -14,7 +14,7 @@ KEPT = 3  # a checkpoint of B0 with its trainer state takes 45 MB, one of B5 a g
 HELP = 'train a model from a configuration, or fine-tune a model directory or hub id'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('start', metavar='CONFIG_OR_MODEL',
                         help='a configuration.json; or a model directory, a hub id, or b0 to b5, whose weights are the '
                              'start unless --from says another')
@@ -48,7 +48,7 @@ def add_arguments(parser):
                              'are JSON or text)')
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(args)
     for option in ('images', 'processes'):
@@ -74,7 +74,7 @@ def run(args):
     return 0
 
 
-def dry_run(args):
+def dry_run(args: argparse.Namespace) -> int:
     """Print what a run would be; see `trainers.dry_run`."""
     if args.load_from is not None:
         check_start(args.load_from)
@@ -99,7 +99,7 @@ def check_configuration(arguments: dict[str, Any]) -> None:
     check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 
 
-def trainer_arguments(args):
+def trainer_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `build_trainer` for a command line."""
     import os
     options = parse_options(args.options)
@@ -153,7 +153,7 @@ def limit_to(number: int | None) -> Callable[[Any], Any]:
     return limit
 
 
-def class_names(text):
+def class_names(text: str | None) -> str | list[str] | None:
     """A file's path as it is; names separated by commas as a list.
 
     Raises:
@@ -172,7 +172,7 @@ def class_names(text):
     return read_classes([name.strip() for name in text.split(',') if name.strip()])
 
 
-def parse_options(items):
+def parse_options(items: Sequence[str]) -> dict[str, Any]:
     """`['a.b=3', 'c=text']` to `{'a.b': 3, 'c': 'text'}`.
 
     Raises:
