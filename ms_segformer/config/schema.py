@@ -175,17 +175,29 @@ def _paramwise(section: dict) -> dict:
     return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), **PARAMWISE}
 
 
+_LOGGING = {'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
+            'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}
+_PERIOD = {'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)}
+_HOOKS = {  # that have a place of their own, where what a file says is checked
+    'CheckpointHook': _CHECKPOINT, 'BestCkptSaver': _BEST, 'BestCkptSaverHook': _BEST, 'TextLoggerHook': _LOGGING,
+    'EvaluationHook': _PERIOD}
+
+
+def _hook(section: dict) -> dict | None:
+    known = _HOOKS.get(section['type'])
+    return known and {'type': TEXT, **known}
+
+
 _TRAIN = Section({
     'work_dir': TEXT, 'max_epochs': integer(0, limits.EPOCHS), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
     'optimizer': Section(_optimizer), 'optimizer_hook': Section(_STEPS, 'accept'), 'lr_scheduler': Section(_schedule),
-    'lr_scheduler_hook': MAPPING, 'hooks': Sections(Section({'type': TEXT}, 'accept')),
+    'lr_scheduler_hook': MAPPING, 'hooks': Sections(Section(_hook, 'accept')),
     'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),
-    'logging': Section({'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
-                        'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}),
+    'logging': Section(_LOGGING),
     'amp': either(TEXT, FLAG), 'ema': either(SHARE, FLAG), 'loss_at_logits_size': FLAG})
 _EVALUATION = Section({
     'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT,
-    'period': Section({'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)})})
+    'period': Section(_PERIOD)})
 # Types and ranges of the model are `config`'s to read.
 _NORM = Section(dict.fromkeys(('type', 'requires_grad', 'eps', 'momentum'), ANY), 'accept')
 _ACTIVATION = Section({'type': ANY}, 'accept')
@@ -293,8 +305,22 @@ def _check_keys(tree: dict, section: Section, before: Any, after: Any, path: str
     for key, value in tree.items():
         if key not in known and key not in before and key != '_delete_':
             raise ConfigurationError(f'{OPTIONS}: {_unknown(_join(path, key), key, known)}')
-        if isinstance(value, dict) and isinstance(known.get(key), Section):
-            _check_keys(value, known[key], before.get(key), after.get(key), _join(path, key))
+        node, old, new, below = known.get(key), before.get(key), after.get(key), _join(path, key)
+        if isinstance(node, Sections) and _are_typed(new):
+            _check_keys_of_list(value, node.each, old, new, below)
+        elif isinstance(value, dict) and isinstance(node, Section):
+            _check_keys(value, node, old, new, below)
+
+
+def _check_keys_of_list(tree: Any, each: Section, before: Any, after: list | tuple, path: str) -> None:
+    """`tree`: the new mappings, or some of them by their number."""
+    before = {item['type']: item for item in before} if _are_typed(before) else {}
+    whole = {item['type']: item for item in after}
+    numbered = isinstance(tree, dict)
+    for number, item in tree.items() if numbered else enumerate(tree):
+        if isinstance(item, dict):
+            kind = (after[int(number)] if numbered else item)['type']
+            _check_keys(item, each, before.get(kind), whole[kind], f'{path}[{number}]')
 
 
 def _unknown(path: str, key: str, known: dict) -> str:

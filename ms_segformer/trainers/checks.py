@@ -12,7 +12,7 @@ from ..config.messages import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
 from .errors import TrainingError
-from .optimizer import require_known_optimizer
+from .optimizer import require_known_optimizer, require_rate
 from .schedules import require_known_policy
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
@@ -32,8 +32,8 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None, max_
         optimizer, scheduler, max_epochs: what is used in place of what the configuration says.
 
     Raises:
-        TrainingError: no number of epochs, NaN, no or an unknown optimizer, an unknown policy, loader options without
-            loading processes, or crops that are too small for the network.
+        TrainingError: no number of epochs, NaN, no or an unknown optimizer, no rate, an unknown policy, loader options
+            without loading processes, or crops that are too small for the network.
         DatasetError: a pipeline that is no list, or a palette that is none for the classes.
     """
     train = raw.get('train') or {}
@@ -48,6 +48,7 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None, max_
                             '"AdamW", "lr": 6e-5, "weight_decay": 0.01}')
     if optimizer is None:
         require_known_optimizer(train['optimizer'].get('type', 'AdamW'))
+        require_rate(train['optimizer'].get('lr'))
     for section in ('train', 'evaluation'):
         _require_processes((raw.get(section) or {}).get('dataloader') or {}, f'{section}.dataloader')
     if scheduler is None and train.get('lr_scheduler'):

@@ -107,6 +107,16 @@ def _matches(pattern, name):
                             ) from None
 
 
+def require_rate(rate: Any) -> None:
+    """Refuse what is no learning rate.
+
+    Raises:
+        TrainingError: it is no number, or none of at least 0.
+    """
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < math.inf:
+        raise TrainingError(f'train.optimizer.lr is {shown(rate)}; expected a number of at least 0')
+
+
 def require_known_optimizer(name: Any) -> None:
     """Refuse what is no optimizer.
 
@@ -145,9 +155,7 @@ def build_optimizer(section, model, device_type='cpu'):
     name = options.pop('type', 'AdamW')
     options.pop('options', None)
     paramwise = options.pop('paramwise_options', None) or options.pop('paramwise_cfg', None)
-    rate = options.get('lr')
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < math.inf:
-        raise TrainingError(f'train.optimizer.lr is {shown(rate)}; expected a number of at least 0')
+    require_rate(options.get('lr'))
     require_known_optimizer(name)
     groups = parameter_groups(model, options['lr'], options.get('weight_decay'), paramwise)
     if not groups:

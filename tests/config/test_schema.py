@@ -69,6 +69,23 @@ def test_a_mistyped_option_is_refused_with_the_nearest_name(raw, option, said):
     assert said in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('option, value, said', [
+    ('train.hooks', [{'type': 'CheckpointHook', 'intervall': 2}], 'train.hooks[0].intervall (did you mean interval?)'),
+    ('train.hooks', [{'type': 'BestCkptSaverHook', 'metric_keys': 'mIoU'}], 'train.hooks[0].metric_keys'),
+    ('train.hooks', [{'type': 'EvaluationHook', 'every': 2}], 'train.hooks[0].every'),
+    ('train.hooks', [{'type': 'SomebodysHook', 'every': 2}, {'type': 'TextLoggerHook', 'every': 2}],
+     'train.hooks[1].every'),
+    ('train.hooks.0.intervall', 2, 'train.hooks[0].intervall')])
+def test_a_mistyped_key_of_a_hook_is_refused_where_its_keys_are_known(raw, option, value, said):
+    raw['train']['hooks'] = [{'type': 'CheckpointHook', 'interval': 1, 'of_the_file': 1}]
+    with pytest.raises(ConfigurationError) as error:
+        schema.merged(raw, {option: value})
+    assert f'unknown key {said}' in str(error.value) and '\n' not in str(error.value)
+    merged = schema.merged(raw, {'train.hooks': [{'type': 'CheckpointHook', 'interval': 2, 'of_the_file': 2},
+                                                 {'type': 'SomebodysHook', 'every': 2}]})
+    assert [hook.get('interval') for hook in merged['train']['hooks']] == [2, None]
+
+
 def test_a_mistyped_key_below_a_mapping_is_refused_too(raw):
     with pytest.raises(ConfigurationError, match='train.optimizer.lrr .did you mean lr'):
         schema.merged(raw, {'train': {'optimizer': {'lrr': 1}}})

@@ -128,8 +128,9 @@ def test_a_folder_named_easycv_is_not_taken_for_the_package(tmp_path, monkeypatc
 
 @pytest.mark.parametrize('name', sorted(bridge.REFUSED))
 def test_hooks_that_replace_the_trainer_are_refused_with_the_way_to_go(name):
-    with pytest.raises(bridge.BridgeError, match=name):
+    with pytest.raises(bridge.BridgeError, match=name) as refused:
         bridge.build_hook({'type': name})
+    assert ('train.amp' in str(refused.value)) == ('16' in name), 'the key that the configuration has'
 
 
 @without_easycv

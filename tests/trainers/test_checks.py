@@ -32,6 +32,8 @@ def test_arguments(options, arguments, message):
      r"train.optimizer.type is 'Adamm' \(did you mean Adam\?\); accepted: ASGD, .*SGD"),
     ('train.optimizer.type', 'Optimizer', "train.optimizer.type is 'Optimizer'"),
     ('train.optimizer.type', 'lr_scheduler', "train.optimizer.type is 'lr_scheduler'"),
+    ('train.optimizer.lr', None, 'train.optimizer.lr is missing; expected a number of at least 0'),
+    ('train.optimizer', {'_delete_': True, 'type': 'SGD'}, 'train.optimizer.lr is missing; expected'),
     ('train.optimizer.type', 'LBFGS', "train.optimizer.type is 'LBFGS'"),
     ('train.lr_scheduler.policy', 'polly', r"train.lr_scheduler.policy is 'polly' \(did you mean poly\?\); accepted: "),
     ('train.lr_scheduler', {'_delete_': True, 'type': 'StepLRR'},

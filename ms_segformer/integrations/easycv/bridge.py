@@ -30,10 +30,10 @@ _LR_HOOK = 'LrUpdaterHook'
 # Hooks of theirs that do what the trainer does itself, or that take part in no training stage.
 REFUSED = {
     'OptimizerHook': 'the trainer steps the optimizer itself; clipping goes into train.optimizer.options',
-    'AMPFP16OptimizerHook': 'the trainer steps the optimizer itself; set train.use_fp16',
-    'Fp16OptimizerHook': 'the trainer steps the optimizer itself; set train.use_fp16',
+    'AMPFP16OptimizerHook': 'the trainer steps the optimizer itself; set train.amp to fp16',
+    'Fp16OptimizerHook': 'the trainer steps the optimizer itself; set train.amp to fp16',
     'GradientCumulativeOptimizerHook': 'set train.optimizer.options.cumulative_iters',
-    'GradientCumulativeFp16OptimizerHook': 'set train.optimizer.options.cumulative_iters and train.use_fp16',
+    'GradientCumulativeFp16OptimizerHook': 'set train.optimizer.options.cumulative_iters and train.amp',
     'TensorboardLoggerHookV2': 'it needs the runner of EasyCV; use TensorboardHook',
     'WandbLoggerHookV2': 'it needs the runner of EasyCV; use TensorboardHook',
     'MixupCollateHook': 'it mixes classification labels while batches are collated and is no training hook',
