@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ms_segformer.errors import ArgumentError
-from ms_segformer.integrations.modelscope.hub import IMAGENET, SCRATCH, check_start
+from ms_segformer.integrations.modelscope.hub import MODEL, SCRATCH, check_start
 
 from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
 
@@ -133,7 +133,7 @@ def named_model(name: str, start: str | None) -> dict[str, str]:
     """
     from ms_segformer.metainfo import find_model, own_configuration
     found = find_model(name)
-    configuration = own_configuration(found) if start in (IMAGENET, SCRATCH) else None
+    configuration = None if start in (None, MODEL) else own_configuration(found)
     return {'model': found} if configuration is None else {'cfg_file': str(configuration)}
 
 

@@ -33,15 +33,14 @@ def test_the_command_line_becomes_the_trainer_s_arguments(tmp_path, tiny_model_d
 
 def test_the_start_is_chosen_and_a_published_configuration_needs_no_hub_where_its_weights_are_not_asked_for(
         tmp_path, tiny_model_dir):
-    for start in ('imagenet', 'scratch'):
+    for start in ('imagenet', 'scratch', 'https://host/mit.pth', str(tiny_model_dir)):
         for name in ('b0', 'iic/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'):
             chosen = train.trainer_arguments(parse(name, '--from', start))
             assert chosen['cfg_file'] == str(own_configuration('b0')) and 'model' not in chosen
             assert chosen['load_from'] == start
         assert train.trainer_arguments(parse(tiny_model_dir, '--from', start))['model'] == str(tiny_model_dir)
-    for start in ('model', 'https://host/mit.pth', str(tiny_model_dir)):
-        chosen = train.trainer_arguments(parse('b0', '--from', start))
-        assert chosen['model'].startswith('damo/') and chosen['load_from'] == start
+    chosen = train.trainer_arguments(parse('b0', '--from', 'model'))
+    assert chosen['model'].startswith('damo/') and chosen['load_from'] == 'model'
     with pytest.raises(FileNotFoundError, match='imagnet: no such file or model directory'):
         train.trainer_arguments(parse('b0', '--from', 'imagnet'))
 
