@@ -38,7 +38,7 @@ DIGEST_KEY = 'ms-segformer sha256'  # in the metadata of the safetensors files t
 logger = logging.getLogger(__name__)
 
 __all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoint', 'load_checkpoint', 'load_state',
-           'read_checkpoint', 'read_optimizer', 'save_checkpoint']
+           'read_checkpoint', 'read_optimizer', 'require_readable', 'save_checkpoint']
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,19 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     if found.left_out or average:
         warn_once(f'{path}: left out, as other copies of the weights: {_some([*found.left_out, *average])}')
     return state, {key: value for key, value in found.meta.items() if not isinstance(value, SetAside)}
+
+
+def require_readable(path: str | Path) -> None:
+    """Refuse a file that is no checkpoint, whole; what is in it is not looked at.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `read_checkpoint`.
+    """
+    path = regular_file(path)
+    if _is_safetensors(path):
+        _read_safetensors(path)
+    else:
+        _read_torch(path)
 
 
 def read_optimizer(path: str | Path) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ from ..datasets.layout import say_that_ids_are_taken_as_they_are
 from ..datasets.loader import Loader
 from ..datasets.seg_dataset import SegDataset, collate, raise_construction_error
 from ..datasets.sources import say_if_255_looks_like_a_class, share_ids
+from ..download import without_userinfo
 from ..errors import one_line
 from ..files import atomic_write
 from ..integrations.modelscope import hub, plugin
@@ -170,7 +171,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         schema.check_sections(raw, name)
         self._load_from = self._load_from or self._configured_start(raw.get('load_from'), written.get('load_from'))
         if isinstance(self._load_from, (str, os.PathLike)):
-            raw['load_from'] = os.fspath(self._load_from)  # into the configuration of this run
+            raw['load_from'] = without_userinfo(os.fspath(self._load_from))  # into the configuration of this run
         configuration.locate_class_files(raw, written, getattr(cfg, 'filename', None))
         prepared = configuration.prepare(raw, self._classes, self._data_root, written, self._cfg_options)
         self.new_classes, self._unnamed = prepared.new_classes, prepared.unnamed

@@ -146,16 +146,16 @@ def _classes_of(path: Path, meta: dict[str, Any], of_a_directory: bool) -> list[
 
 
 def _load_backbone(model: torch.nn.Module, content: dict[str, torch.Tensor], path: Path) -> None:
-    """Load the tensors of the backbone, all of them, and none else."""
-    expected = {key for key in model.state_dict() if key.startswith('backbone.')}
-    missing = sorted(expected - set(content))
-    if missing:
-        raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone: {len(missing)} of '
-                              f'{len(expected)} backbone keys are missing ({", ".join(missing[:5])} …)')
-    load_state(model, {**model.state_dict(), **{key: content[key] for key in expected}}, str(path))
-    dropped = sorted(set(content) - expected)
+    """Load the tensors of the backbone, all of them and as many: that of a deeper model holds those of another."""
+    theirs = {key: value for key, value in content.items() if key.startswith('backbone.')}
+    if not theirs:
+        raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone ({len(content)} tensors: '
+                              f'{", ".join(sorted(content)[:3])} …)')
+    head = {key: value for key, value in model.state_dict().items() if not key.startswith('backbone.')}
+    load_state(model, {**head, **theirs}, str(path))
+    dropped = sorted(set(content) - set(theirs))
     more = f' and {len(dropped) - 5} more' if len(dropped) > 5 else ''
-    _say(f'the backbone of {path}, {len(expected)} tensors; the head starts anew'
+    _say(f'the backbone of {path}, {len(theirs)} tensors; the head starts anew'
          + (f'; dropped: {", ".join(dropped[:5])}{more}' if dropped else ''))
 
 

@@ -51,18 +51,21 @@ def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, mes
     assert done.returncode and message in done.stderr and 'MODELSCOPE_ENDPOINT' in done.stderr
 
 
-def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path):
+def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path, tiny_model_dir):
     import json
-    content = published_files()
+    content, weights = published_files(), (tiny_model_dir / 'pytorch_model.pt').read_bytes()
     configuration = json.loads(content['configuration.json'])
     configuration['model']['pretrained'] = f'{hub.url}/pretrain/mit.pth'
     hub.add_model('me/mine', {**content, 'configuration.json': json.dumps(configuration).encode()})
-    hub.add_file('/pretrain/mit.pth', b'weights')
+    hub.add_file('/pretrain/mit.pth', weights)
     first = python.run('-c', FETCH, 'me/mine', '--imagenet', '--to', tmp_path / 'here').stdout.split()[-1]
     assert first == str(tmp_path / 'here' / 'mit.pth')
     second = python.run('-c', FETCH, f'{hub.url}/pretrain/mit.pth', MS_SEGFORMER_CACHE=tmp_path / 'cache')
     path = Path(second.stdout.split()[-1])
-    assert path.parent == tmp_path / 'cache' / 'weights' and path.read_bytes() == b'weights'
+    assert path.parent == tmp_path / 'cache' / 'weights' and path.read_bytes() == weights
+    hub.add_file('/page.pth', b'<html>log in')
+    done = python.run('-m', 'ms_segformer.cli.main', 'fetch', f'{hub.url}/page.pth', check=False)
+    assert done.returncode == 1 and 'page.pth cannot be had: what came is no checkpoint: a web page' in done.stderr
     done = python.run('-c', FETCH, 'demo', '--imagenet', check=False)
     assert 'the configuration of demo names no ImageNet weights' in done.stderr
 

@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hub.fixtures import Python  # noqa: E402
 from hub.server import Hub  # noqa: E402
 
+from ms_segformer.config.reader import read_configuration  # noqa: E402
+from ms_segformer.metainfo import own_configuration  # noqa: E402
 from ms_segformer.models.checkpoint import CheckpointError, read_checkpoint  # noqa: E402
 from ms_segformer.models.segformer import Segformer  # noqa: E402
 from ms_segformer.trainers import pretrained  # noqa: E402
@@ -113,6 +115,20 @@ def test_another_file_than_its_name_says_is_not_kept(model, server, tmp_path):
     assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
 
 
+@pytest.mark.parametrize('content, said', [
+    (b'<!DOCTYPE html><html>log in', 'a web page'), (b'', 'the file is empty'),
+    (b'version https://git-lfs.github.com/spec/v1\n', 'a Git LFS pointer'), (None, 'a truncated or damaged')])
+def test_what_is_no_checkpoint_is_not_kept_and_asked_for_again(model, backbone, server, tmp_path, content, said):
+    whole = content_of(DIALECTS['NVlabs'](backbone))
+    server.add_file('/mit.pth', whole[:len(whole) // 2] if content is None else content)
+    with pytest.raises(TrainingError, match=rf'/mit\.pth cannot be had: what came is no checkpoint: {said}'):
+        pretrained.load(model, load_from=f'{server.url}/mit.pth')
+    assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
+    server.add_file('/mit.pth', whole)
+    pretrained.load(model, load_from=f'{server.url}/mit.pth')
+    require_backbone_only(model, backbone)
+
+
 def test_a_url_that_cannot_be_had_names_where_to_put_the_file(model, server, tmp_path):
     url = f'{server.url}/nothing-0123abcd.pth'
     with pytest.raises(TrainingError, match=f'{url} cannot be had: .*404.*put it at .*weights/nothing-0123abcd.pth'):
@@ -180,6 +196,8 @@ def test_nothing_is_fetched_unasked(model, server, weights, tmp_path):
 def test_a_start_that_is_none_is_named(model, backbone, tmp_path):
     for start, error, said in ((3, TrainingError, 'load_from is 3; expected model, imagenet, scratch'),
                                ('nowhere.pth', FileNotFoundError, 'nowhere.pth: no such file or model directory'),
+                               ('checkpoints/mit.pth', FileNotFoundError, 'checkpoints/mit.pth: no such file'),
+                               ('http://[', FileNotFoundError, r'http://\[: no such file or model directory'),
                                ('model', TrainingError, 'there are no weights of a model'),
                                ('imagenet', TrainingError, 'model.pretrained names nothing')):
         with pytest.raises(error, match=said):
@@ -189,9 +207,30 @@ def test_a_start_that_is_none_is_named(model, backbone, tmp_path):
     torch.save(wide, tmp_path / 'wide.pth')
     with pytest.raises(CheckpointError, match='does not fit the configuration.*projection.weight is .16, '):
         pretrained.load(model, load_from='imagenet', pretrained=str(tmp_path / 'wide.pth'))
-    torch.save({'layers.0.0.projection.weight': torch.ones(3)}, tmp_path / 'part.pth')
-    with pytest.raises(CheckpointError, match=r'part\.pth: no weights of a whole model nor of its backbone: \d+ of'):
+    torch.save({key: value for key, value in backbone.items() if key != 'layers.3.2.bias'}, tmp_path / 'part.pth')
+    with pytest.raises(CheckpointError, match='part.pth: does not fit .*missing keys: backbone.layers.3.2.bias$'):
         pretrained.load(model, load_from='imagenet', pretrained=str(tmp_path / 'part.pth'))
+    torch.save({'features.0.weight': torch.ones(3)}, tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=r'other\.pth: no weights of a whole model nor of .*features'):
+        pretrained.load(model, load_from='imagenet', pretrained=str(tmp_path / 'other.pth'))
+
+
+@pytest.mark.parametrize('file, ours', [('b3', 'b2'), ('b1', 'b0'), ('b0', 'b2')])
+def test_the_backbone_of_another_variant_is_refused_by_its_name(tmp_path, file, ours):
+    """B3 has all that B2 has, in the same shapes, and blocks besides."""
+    theirs, model = (Segformer(**read_configuration(own_configuration(name)).raw['model']) for name in (file, ours))
+    save_file(theirs.half().backbone.state_dict(), tmp_path / 'mit.safetensors')
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f'this is a {file.upper()} checkpoint, the conf.* says {ours.upper()}.'):
+        pretrained.load(model, load_from=str(tmp_path / 'mit.safetensors'))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_password_in_a_url_is_not_kept(options, backbone, server):
+    server.add_file('/mit.pth', content_of(DIALECTS['NVlabs'](backbone)))
+    url = server.url.replace('//', '//me:secret@') + '/mit.pth'
+    trainer = build_trainer(Trainers.easycv, {**options, 'load_from': url})
+    assert trainer.cfg.load_from == f'{server.url}/mit.pth'
 
 
 @pytest.mark.parametrize('where', ['configuration', 'argument'])

@@ -19,6 +19,7 @@ WEIGHTS_OF_TRANSFORMERS = ('model.safetensors', 'pytorch_model.bin')
 FOLDER = 'weights'
 LARGEST = 2 << 30  # bytes; the backbone of B5 has 326 MB
 _ID = re.compile(r'[\w-][\w.-]*/[\w.-]+')
+_A_FILE = re.compile(r'\.(pt|pth|bin|safetensors|ckpt|pkl|tar|json)$')
 _SAYS_ITS_DIGEST = re.compile(r'.*-([0-9a-f]{8})\.pth?')
 logger = logging.getLogger('modelscope')
 
@@ -106,11 +107,17 @@ def weights(source: str | os.PathLike, folder: str | os.PathLike | None = None) 
 
 
 def _is_url(text: str) -> bool:
-    return urlsplit(text).scheme in ('http', 'https') if '://' in text else False
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ('http', 'https') and bool(parts.netloc)
 
 
 def _is_remote(text: str) -> bool:
-    return _is_url(text) or _ID.fullmatch(text.removeprefix(HUGGING_FACE)) is not None
+    if _is_url(text):
+        return True
+    return _ID.fullmatch(text.removeprefix(HUGGING_FACE)) is not None and _A_FILE.search(text) is None
 
 
 def _of_hugging_face(model_id: str, folder: str | os.PathLike | None) -> Path:
@@ -132,7 +139,7 @@ def _of_url(url: str, folder: str | os.PathLike | None) -> Path:
     try:
         if not target.is_file():
             logger.info(f'fetching {shown} to {target}')
-            size = download_file(url, target, LARGEST, lambda path: _check_digest(path, target.name))
+            size = download_file(url, target, LARGEST, lambda path: _check(path, target.name))
             logger.info(f'fetched {size / 1e6:.1f} MB')
         else:
             _check_digest(target, target.name)
@@ -151,6 +158,21 @@ def _place_of(url: str, folder: str | os.PathLike | None) -> Path:
     if not _SAYS_ITS_DIGEST.fullmatch(name):
         name = f'{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}'
     return cache_dir().parent / FOLDER / name
+
+
+def _check(path: Path, name: str) -> None:
+    """Refuse to keep what is no checkpoint, such as the web page of a proxy: it would be taken for one ever after.
+
+    Raises:
+        DownloadError: it is none, or another one than its name says.
+    """
+    from ...download import DownloadError
+    from ...models.checkpoint import CheckpointError, require_readable
+    _check_digest(path, name)
+    try:
+        require_readable(path)
+    except CheckpointError as error:
+        raise DownloadError(f'what came is no checkpoint: {str(error).removeprefix(f"{path}: ")}') from None
 
 
 def _check_digest(path: Path, name: str) -> None:
