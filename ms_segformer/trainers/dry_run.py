@@ -25,6 +25,7 @@ from . import hooks
 from .errors import TrainingError
 
 MEASURED = 3  # steps, after one that warms up
+MOST_IMAGES = 10_000_000  # an epoch's order lies in memory
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
     Raises:
         TrainingError, DatasetError, ConfigurationError: what is wrong with the run.
     """
+    if images is not None and not 1 <= images <= MOST_IMAGES:
+        raise TrainingError(f'{images} images (--images): expected 1 to {MOST_IMAGES:,}')
     with tempfile.TemporaryDirectory(prefix='ms-segformer-') as folder:
         trainer, made_up = _built({**arguments, 'work_dir': folder, 'resume': None, 'load_from': hub.SCRATCH}, images)
         if processes is not None:

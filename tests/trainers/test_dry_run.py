@@ -91,6 +91,9 @@ def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published
         dry_run({**published, 'data_root': str(tmp_path)})
     with pytest.raises(TrainingError, match='their number is not known: say where they are .--data. or how many'):
         dry_run({**published, 'classes': ['a', 'b']})
+    for images in (0, 10 ** 18):
+        with pytest.raises(TrainingError, match=f'{images} images .--images.: expected 1 to 10,000,000'):
+            dry_run(published, images=images)
 
 
 def test_no_weights_are_asked_for(published, monkeypatch):
