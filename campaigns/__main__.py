@@ -21,6 +21,7 @@ from campaigns.frame import ROOT, markdown
 # they overdraw only what is left for each other.
 SHARES = {'kernel_fuzz': 4, 'checkpoint_fuzz': 8, 'configuration_fuzz': 8, 'label_fuzz': 6, 'image_fuzz': 12,
           'kill_predict': 9, 'kill_training': 13, 'disk_full': 12, 'concurrency': 15, 'memory': 13}
+STARTING = 8  # seconds that the start of each takes, beside its share
 GRACE = 600
 
 
@@ -32,7 +33,8 @@ def main() -> int:
     end, left, rows, failed = time.monotonic() + args.seconds, dict(SHARES), [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in SHARES:
-            seconds = (end - time.monotonic()) * left[name] / sum(left.values())  # what one leaves, the next ones get
+            time_left = end - time.monotonic() - STARTING * len(left)
+            seconds = time_left * left[name] / sum(left.values())  # what one leaves, the next ones get
             del left[name]
             counts = run(name, args.seed, seconds, end + GRACE, Path(folder) / name)
             rows.append((name, *(counts or (0, 0, 1))))

@@ -150,7 +150,7 @@ def test_the_quick_campaigns_get_their_shares_whatever_the_slow_ones_overdraw(mo
     assert list(given) == list(campaigns.SHARES)
     for name, seconds in given.items():
         if name.endswith('_fuzz'):
-            assert seconds > 0.9 * 600 * campaigns.SHARES[name] / sum(campaigns.SHARES.values())
+            assert seconds > 0.8 * 600 * campaigns.SHARES[name] / sum(campaigns.SHARES.values())
     assert clock[0] < 600 + 2 * 60
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ms_segformer.config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE
+from ms_segformer.config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE, WORKERS
 from ms_segformer.files import FULL_DISK
 from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
@@ -48,9 +48,17 @@ def epochs(text: str) -> int:
     return number
 
 
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    return _whole(text, 0)
+def processes(text: str, least: int = 1) -> int:
+    """A number of processes of this machine."""
+    number = _whole(text, least)
+    if number > WORKERS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of processes, {WORKERS} at most')
+    return number
+
+
+def workers(text: str) -> int:
+    """A number of processes that load data; 0 stands for the process itself."""
+    return processes(text, 0)
 
 
 def side(text: str) -> int:

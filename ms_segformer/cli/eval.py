@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ms_segformer.errors import ArgumentError
 
-from .arguments import MODES, add_engine_arguments, natural, one_of, output_file, positive_int, scale, side
+from .arguments import MODES, add_engine_arguments, one_of, output_file, positive_int, scale, side, workers
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="average over these factors of the model's test size, e.g. 0.5 0.75 1 1.25 1.5 1.75")
     parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
     parser.add_argument('--batch-size', type=positive_int, default=1, metavar='N', help='default: %(default)s')
-    parser.add_argument('--workers', type=natural, default=0, metavar='N',
+    parser.add_argument('--workers', type=workers, default=0, metavar='N',
                         help='loading processes (default: %(default)s)')
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')

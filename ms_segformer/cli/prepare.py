@@ -3,7 +3,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .arguments import output_folder, positive_int
+from .arguments import output_folder, processes
 
 if TYPE_CHECKING:
     from ms_segformer.datasets.preparation import Preparation
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     coco.add_argument('-o', '--output', type=output_folder, required=True, metavar='DIR',
                       help='folder to write to')
     coco.add_argument('--no-links', action='store_true', help='do not link the image folders into the output folder')
-    coco.add_argument('-j', '--jobs', type=positive_int, metavar='N', help='processes; default: one per core')
+    coco.add_argument('-j', '--jobs', type=processes, metavar='N', help='processes; default: one per core')
     example = kinds.add_parser('example', help='16 small pictures of circles, squares and triangles, to try training',
                                description='Writes images/{train,val}, annotations/{train,val} and classes.txt, '
                                            'always the same.')

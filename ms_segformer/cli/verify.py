@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ms_segformer.errors import ArgumentError, SegformerError, one_line
 
-from .arguments import add_engine_arguments, natural, one_of, output_file, positive_int
+from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'has measured is kept beside the report, and the next run goes on from it')
     parser.add_argument('--split', default='val', help='default: %(default)s')
     parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
-    parser.add_argument('--processes', type=positive_int, metavar='N',
+    parser.add_argument('--processes', type=processes, metavar='N',
                         help='that measure the mIoU together (default: one for each GPU, or one)')
-    parser.add_argument('--workers', type=natural, default=0, metavar='N', help='loading processes of each (default: '
+    parser.add_argument('--workers', type=workers, default=0, metavar='N', help='loading processes of each (default: '
                         '%(default)s)')
     add_engine_arguments(parser, 'that measures the mIoU: ')
     parser.add_argument('--photograph', metavar='FILE_OR_URL', help="ModelScope's test photograph "

@@ -70,6 +70,9 @@ USAGE = {  # command line: what is said
     (*EVAL, '--limit', '0'): "--limit: '0' is not a whole number of at least 1",
     (*EVAL, '--batch-size', '-2'): "--batch-size: '-2' is not a whole number of at least 1",
     (*EVAL, '--workers', '-1'): "--workers: '-1' is not a whole number of at least 0",
+    (*EVAL, '--workers', '100000'): "--workers: '100000' is not a number of processes, 256 at most",
+    ('verify', 'demo', '--processes', '257'): "--processes: '257' is not a number of processes, 256 at most",
+    ('check-data', '.', '-j', '9' * 9): "-j/--jobs: '999999999' is not a number of processes, 256 at most",
     (*EVAL, '--mode', 'slide', '--crop-size', '8', '8'):
         f"--crop-size: '8' {SIDE}",
     (*EVAL, '--mode', 'slide', '--stride', '0', '0'): "--stride: '0' is not a whole number of at least 1",
