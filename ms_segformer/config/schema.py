@@ -178,14 +178,14 @@ def _paramwise(section: dict) -> dict:
 _LOGGING = {'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
             'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}
 _PERIOD = {'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)}
-_HOOKS = {  # that have a place of their own, where what a file says is checked
+_HOOKS = {  # that have a place of their own, where their values are checked
     'CheckpointHook': _CHECKPOINT, 'BestCkptSaver': _BEST, 'BestCkptSaverHook': _BEST, 'TextLoggerHook': _LOGGING,
     'EvaluationHook': _PERIOD}
 
 
 def _hook(section: dict) -> dict | None:
     known = _HOOKS.get(section['type'])
-    return known and {'type': TEXT, **known}
+    return known and dict.fromkeys(('type', *known), ANY)
 
 
 _TRAIN = Section({
