@@ -47,9 +47,9 @@ TITLE = {'en': 'The packages of ms_segformer', 'zh': 'ms_segformer 的各个包'
 # From the top: each package uses others of its row and of the rows below.
 LAYERS = (('cli',), ('pipelines', 'trainers', 'exporters', 'verification'), ('results', 'engines', 'integrations'),
           ('models', 'postprocess', 'datasets', 'metrics'), ('preprocessors',),
-          ('config', 'errors', 'metainfo', 'files'))
+          ('config', 'download', 'errors', 'files', 'metainfo', 'progress'))
 COLORS = {**dict.fromkeys(('trainers', 'datasets', 'metrics'), HEAD),
-          **dict.fromkeys(('cli', 'integrations', 'config', 'errors', 'metainfo', 'files'), PLAIN)}
+          **dict.fromkeys((*LAYERS[-1], 'cli', 'integrations'), PLAIN)}
 
 
 
