@@ -26,7 +26,7 @@ from campaigns.frame import TINY_MODEL, Campaign, Run, main
 from campaigns.image_corpus import BOMBS, bomb, corpus, picture, png_chunk
 from campaigns.mutations import BOUNDARIES, mutated, spliced, with_other_numbers
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.datasets.sources import read_image
+from ms_segformer.datasets.image_file import read_image
 from ms_segformer.pipelines.image_segmentation import SegformerPipeline
 from ms_segformer.preprocessors.image import FORMATS, ImageError, load_image
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ms_segformer.config.settings import InferenceSettings, Settings
     from ms_segformer.datasets.seg_dataset import SegDataset
-    from ms_segformer.datasets.sources import _Source
+    from ms_segformer.datasets.sources import Source
     from ms_segformer.engines import Engine
     from ms_segformer.models.segformer import Segformer
     from ms_segformer.trainers.evaluation import Evaluation
@@ -127,7 +127,7 @@ def _some(names: Sequence[str], most: int = 4) -> str:
     return ', '.join(names[:most]) + (', …' if len(names) > most else '')
 
 
-def _check_ids(source: '_Source', data: str) -> None:
+def _check_ids(source: 'Source', data: str) -> None:
     """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
     from ms_segformer.datasets.errors import DatasetError
     found, first = source.ids_outside()

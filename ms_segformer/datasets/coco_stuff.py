@@ -1,16 +1,20 @@
-"""COCO-Stuff 164k: class names, colours, and the map from the official label ids to training ids.
+"""COCO-Stuff 164k: class names, colors, and the map from the official label ids to training ids.
 
 The official label maps (`stuffthingmaps`) hold raw ids 0 to 181 and 255 where nothing is annotated. 11 of the 182 raw
 ids are in no image (`ABSENT_RAW_IDS`); training closes those gaps, which gives 171 ids in the same order.
 Sources: names and raw ids, the COCO-Stuff label list (Caesar et al., "COCO-Stuff: Thing and Stuff Classes in
-Context", CVPR 2018; annotations CC BY 4.0); training ids and colours, the published ModelScope configurations.
+Context", CVPR 2018; annotations CC BY 4.0); training ids and colors, the published ModelScope configurations.
 """
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
 import numpy as np
 
 from ..metainfo import IGNORE_INDEX
 from .errors import DatasetError
 
 NUM_RAW_IDS = 182
+Color: TypeAlias = tuple[int, int, int]  # red, green, blue of 0-255
 
 # Raw id -> name. The first 91 are things (COCO's), the others stuff.
 RAW_NAMES = (
@@ -42,7 +46,7 @@ CLASSES = tuple(name for raw_id, name in enumerate(RAW_NAMES) if raw_id not in A
 NUM_THINGS = 80  # training ids 0-79 are things, 80-170 stuff
 
 
-def _raw_to_train():
+def _raw_to_train() -> np.ndarray:
     table = np.full(256, IGNORE_INDEX, np.uint8)
     present = [raw_id for raw_id in range(NUM_RAW_IDS) if raw_id not in ABSENT_RAW_IDS]
     table[present] = np.arange(len(present), dtype=np.uint8)
@@ -67,42 +71,43 @@ _PALETTE_HEX = (
     '4020c0c0c0c00040a0c0a0c0c0c000804060c02040c0408040c06040a040404000'
 )
 
-# The 171 RGB colours of the published configurations, by training id. They are kept as published, and they are not
-# distinct: 162 colours for 171 classes (person and bicycle look the same, for example). `DISTINCT_PALETTE` is.
-PALETTE = tuple(tuple(colour) for colour in np.frombuffer(bytes.fromhex(''.join(_PALETTE_HEX)), np.uint8)
-                .reshape(-1, 3).tolist())
+# The 171 RGB colors of the published configurations, by training id. They are kept as published, and they are not
+# distinct: 162 colors for 171 classes (person and bicycle look the same, for example). `DISTINCT_PALETTE` is.
+PALETTE: tuple[Color, ...] = tuple((red, green, blue) for red, green, blue in np.frombuffer(
+    bytes.fromhex(''.join(_PALETTE_HEX)), np.uint8).reshape(-1, 3).tolist())
 
 
-def distinct_palette(palette):
-    """Return `palette` with every repeated colour moved to the nearest free one, so that no two entries are equal.
+def distinct_palette(palette: Iterable[Sequence[int]]) -> tuple[Color, ...]:
+    """Return `palette` with every repeated color moved to the nearest free one, so that no two entries are equal.
 
     Args:
         palette: sequence of (red, green, blue), each 0-255.
 
     Returns:
-        A tuple of as many distinct (red, green, blue) tuples. An entry keeps its colour unless an earlier entry has it.
+        A tuple of as many distinct (red, green, blue) tuples. An entry keeps its color unless an earlier entry has it.
     """
-    taken = {tuple(colour) for colour in palette}
-    seen, result = set(), []
-    for colour in map(tuple, palette):
-        if colour in seen:
-            colour = _nearest_free(colour, taken)
-            taken.add(colour)
-        seen.add(colour)
-        result.append(colour)
+    colors = [(red, green, blue) for red, green, blue in palette]
+    taken, seen, result = set(colors), set(), []
+    for color in colors:
+        if color in seen:
+            color = _nearest_free(color, taken)
+            taken.add(color)
+        seen.add(color)
+        result.append(color)
     return tuple(result)
 
 
-def _nearest_free(colour, taken, step=16):
-    """Return the free colour nearest to `colour` on a grid of `step`, at least one and a half steps away."""
+def _nearest_free(color: Color, taken: set[Color], step: int = 16) -> Color:
+    """Return the free color nearest to `color` on a grid of `step`, at least one and a half steps away."""
     grid = np.stack(np.meshgrid(*[np.arange(step // 2, 256, step)] * 3, indexing='ij'), -1).reshape(-1, 3)
-    distance = np.square(grid - np.array(colour)).sum(1)
+    distance = np.square(grid - np.array(color)).sum(1)
     distance[distance < (1.5 * step) ** 2] = distance.max() + 1
     for index in np.argsort(distance, kind='stable'):
-        candidate = tuple(int(value) for value in grid[index])
+        red, green, blue = grid[index].tolist()
+        candidate = red, green, blue
         if candidate not in taken:
             return candidate
-    raise ValueError(f'no free colour is left near {colour}: {len(taken)} are taken')
+    raise ValueError(f'no free color is left near {color}: {len(taken)} are taken')
 
 
 DISTINCT_PALETTE = distinct_palette(PALETTE)
@@ -118,7 +123,7 @@ _NEVER = {
 }
 
 
-def foreign_ids(values, from_one=False):
+def foreign_ids(values: Iterable[int], from_one: bool = False) -> dict[str, int]:
     """Say of each kind of label map which of some values speaks against it.
 
     Args:
@@ -129,12 +134,12 @@ def foreign_ids(values, from_one=False):
         {kind of `KINDS`: the largest of the values that maps of this kind never hold}, without the kinds that may hold
         them all. Values from 183 say nothing: 255 is "not labelled", others are in no kind of map.
     """
-    values = set(values)
+    found = set(values)
     never = {**_NEVER, TRAINING: _NEVER[TRAINING] - {len(CLASSES) + 1}} if from_one else _NEVER
-    return {kind: max(values & ids) for kind, ids in never.items() if values & ids}
+    return {kind: max(found & ids) for kind, ids in never.items() if found & ids}
 
 
-def raw_label_to_train(label):
+def raw_label_to_train(label: np.ndarray) -> np.ndarray:
     """Map an official label map to training ids.
 
     Args:

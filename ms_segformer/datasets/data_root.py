@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from .errors import DatasetError
+from .messages import tell
 
-logger = logging.getLogger('modelscope')
 DATA_ROOT = '${data_root}'
 _DEPTH = 4  # folders in one another of which each is the only one
 PATHS = ('img_root', 'label_root', 'split', 'path')  # keys of a data_source
@@ -31,7 +31,7 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
         DatasetError: as `replace_data_root`.
     """
     roots = _roots(Path(next(iter(split_config.values())))) if split_config else []
-    result = replace_data_root(section, roots and {'train': str(_home(section, roots))})
+    result = replace_data_root(section, {'train': str(_home(section, roots))} if roots else None)
     moved = {}
     for key in PATHS if roots else ():
         path = section.get(key)
@@ -46,10 +46,8 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
     if 'label_root' in moved and moved['label_root'] == moved.get('img_root'):
         del moved['label_root']  # the images are no label maps: better none than these
     if moved:
-        from modelscope.utils.torch_utils import is_master
-        if is_master():
-            logger.info('not in %s, and taken from the data set in %s: %s', os.getcwd(), roots[0],
-                        ', '.join(f'{section[key]} ({key})' for key in moved))
+        tell(logging.INFO, 'not in %s, and taken from the data set in %s: %s', os.getcwd(), roots[0],
+             ', '.join(f'{section[key]} ({key})' for key in moved))
     return {**result, **moved}
 
 
@@ -71,7 +69,7 @@ def _home(section: dict[str, Any], roots: list[Path]) -> Path:
                                            for path in paths))
 
 
-def _below(roots: list[Path], path: Any) -> str | None:
+def _below(roots: list[Path], path: str | os.PathLike) -> str | None:
     """The longest end of a relative path that exists below a folder; None where the path itself exists, or no end."""
     if os.path.isabs(path) or os.path.exists(path):
         return None
@@ -80,7 +78,7 @@ def _below(roots: list[Path], path: Any) -> str | None:
     return next(filter(os.path.exists, ends), None)
 
 
-def replace_data_root(value, split_config):
+def replace_data_root(value: Any, split_config: dict[str, str] | None) -> Any:
     """Return a section with `${data_root}` replaced by a folder, in nested values too.
 
     Args:

@@ -78,7 +78,7 @@ def _is_plain_jpeg(data: np.ndarray) -> bool:
 
 
 def _decode_with_pillow(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
-    file = io.BytesIO(data)
+    file = io.BytesIO(data.data)
     file.name = os.fspath(path)  # for messages
     try:
         return np.ascontiguousarray(load_image(file)[..., ::-1])

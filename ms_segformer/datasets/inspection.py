@@ -1,11 +1,17 @@
 """Open every pair of a source and report what is wrong, and how often each class occurs."""
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
+from ..files import atomic_write
+from ..metainfo import IGNORE_INDEX
 from .errors import DatasetError
 from .parallel import map_in_processes
-from .sources import IGNORE_INDEX, bad_values
+from .sources import SegSourceRaw, bad_values
 
 MISSING_IMAGE = 'missing image'
 MISSING_LABEL = 'missing label'
@@ -41,20 +47,19 @@ class Inspection:
         sizes: {(width, height): number of images}.
     """
 
-    classes: list
+    classes: list[str]
     pairs: int = 0
-    problems: list = field(default_factory=list)
-    pixels: np.ndarray = None
-    images: np.ndarray = None
+    problems: list[Problem] = field(default_factory=list)
+    pixels: np.ndarray = field(init=False)
+    images: np.ndarray = field(init=False)
     ignored: int = 0
-    sizes: dict = field(default_factory=dict)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def __post_init__(self):
-        if self.pixels is None:
-            self.pixels = np.zeros(len(self.classes), np.int64)
-            self.images = np.zeros(len(self.classes), np.int64)
+    def __post_init__(self) -> None:
+        self.pixels = np.zeros(len(self.classes), np.int64)
+        self.images = np.zeros(len(self.classes), np.int64)
 
-    def merge(self, other):
+    def merge(self, other: 'Inspection') -> None:
         """Add what was found in further pairs of the same classes."""
         self.pairs += other.pairs
         self.problems += other.problems
@@ -64,16 +69,16 @@ class Inspection:
         for size, count in other.sizes.items():
             self.sizes[size] = self.sizes.get(size, 0) + count
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Return {kind: number of problems} of the kinds that occur."""
         return {kind: count for kind in KINDS if (count := sum(problem.kind == kind for problem in self.problems))}
 
     @property
-    def usable(self):
+    def usable(self) -> bool:
         """Whether there are pairs and training could read all of them."""
         return self.pairs > 0 and not set(self.counts()) - {NOTHING_LABELLED}
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-compatible values."""
         return {
             'usable': self.usable,
@@ -88,7 +93,7 @@ class Inspection:
         }
 
 
-def inspect(source, jobs=None, description=''):
+def inspect(source: SegSourceRaw, jobs: int | None = None, description: str = '') -> Inspection:
     """Open every pair of a source in parallel.
 
     Args:
@@ -112,7 +117,7 @@ def inspect(source, jobs=None, description=''):
     return result
 
 
-def _inspect_some(source, indices):
+def _inspect_some(source: SegSourceRaw, indices: Sequence[int]) -> Inspection:
     result = Inspection(source.CLASSES)
     for index in indices:
         result.pairs += 1
@@ -120,14 +125,15 @@ def _inspect_some(source, indices):
         if img is not None:
             size = img.shape[1], img.shape[0]
             result.sizes[size] = result.sizes.get(size, 0) + 1
-        if source.has_labels:
-            label = _read(source.read_raw_label, index, source.label_path(index), result)
+        path = source.label_path(index)
+        if path is not None:
+            label = _read(source.read_raw_label, index, path, result)
             if label is not None:
-                _inspect_label(source, index, label, img, result)
+                _inspect_label(source, path, label, img, result)
     return result
 
 
-def _read(reader, index, path, result):
+def _read(reader: Callable[[int], np.ndarray], index: int, path: str, result: Inspection) -> np.ndarray | None:
     try:
         return reader(index)
     except DatasetError as error:
@@ -135,8 +141,8 @@ def _read(reader, index, path, result):
         return None
 
 
-def _inspect_label(source, index, label, img, result):
-    path = source.label_path(index)
+def _inspect_label(source: SegSourceRaw, path: str, label: np.ndarray, img: np.ndarray | None,
+                   result: Inspection) -> None:
     if img is not None and label.shape != img.shape[:2]:
         result.problems.append(Problem(SIZE_MISMATCH, path, f'{label.shape[1]}×{label.shape[0]} pixels, its image has '
                                        f'{img.shape[1]}×{img.shape[0]} (width×height)'))
@@ -155,7 +161,7 @@ def _inspect_label(source, index, label, img, result):
     result.images += pixels > 0
 
 
-def histogram_lines(inspection, width=40):
+def histogram_lines(inspection: Inspection, width: int = 40) -> list[str]:
     """Return the classes that occur as lines of text with bars, and a last line that names those that do not."""
     total = max(int(inspection.pixels.sum()), 1)
     longest = max(map(len, inspection.classes))
@@ -174,7 +180,8 @@ def histogram_lines(inspection, width=40):
     return lines
 
 
-def draw_histogram(inspections, palettes, path):
+def draw_histogram(inspections: dict[str, Inspection], palettes: dict[str, list[list[int]]],
+                   path: str | os.PathLike) -> np.ndarray:
     """Draw a bar per class and split, on a logarithmic scale of pixels, and write it as PNG.
 
     Args:
@@ -185,9 +192,6 @@ def draw_histogram(inspections, palettes, path):
     Returns:
         H×W×3 uint8 RGB array.
     """
-    from PIL import Image
-
-    from ms_segformer.files import atomic_write
     panels = [_draw_panel(split, inspection, palettes[split]) for split, inspection in inspections.items()]
     image = Image.new('RGB', (sum(panel.width for panel in panels), max(panel.height for panel in panels)), 'white')
     left = 0
@@ -199,8 +203,7 @@ def draw_histogram(inspections, palettes, path):
     return np.asarray(image)
 
 
-def _draw_panel(split, inspection, palette):
-    from PIL import Image, ImageDraw, ImageFont
+def _draw_panel(split: str, inspection: Inspection, palette: list[list[int]]) -> Image.Image:
     row, bar_width = 13, 360
     font = ImageFont.load_default()
     margin = max(int(font.getlength(name)) for name in inspection.classes) + 14

@@ -2,11 +2,11 @@
 import io
 import os
 import zlib
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import one_line
 from ..metainfo import IGNORE_INDEX
@@ -41,13 +41,13 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     return decode_label(data, path)
 
 
-def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
+def decode_label(data: np.ndarray, where: object) -> np.ndarray:
     """Like `read_label`, for the content of an image file as uint8; `where` is its name in messages."""
     header = data[:32].tobytes()
     if header[:4] == b'\x89PNG':
-        if not _is_sound(memoryview(data)):
+        if not _is_sound(data.data):
             raise DatasetError(f'label map {where} is truncated or damaged (a checksum is wrong or missing); {_REPAIR}')
-        _check_size(*(int.from_bytes(header[at:at + 4], 'big') for at in (16, 20)), where)
+        _check_size(int.from_bytes(header[16:20], 'big'), int.from_bytes(header[20:24], 'big'), where)
         if header[24:26] == b'\x08\x00':  # 8 bits, grey
             label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             if label is not None:
@@ -57,7 +57,7 @@ def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
     if header[8:16] == b'WEBPVP8 ':
         raise _lossy('WebP', where)
     try:
-        with open_image(io.BytesIO(data), f'label map {where}') as image:
+        with open_image(io.BytesIO(data.data), f'label map {where}') as image:
             _check_size(*image.size, where)
             label = label_from_pillow(image, depth=header[24] if image.format == 'PNG' else 8)
     except ImageError as error:
@@ -65,12 +65,12 @@ def decode_label(data: np.ndarray, where: Any) -> np.ndarray:
     return as_label(label, where)
 
 
-def _lossy(kind: str, where: Any) -> DatasetError:
+def _lossy(kind: str, where: object) -> DatasetError:
     return DatasetError(f'label map {where} is a lossy {kind}, which changes class ids; make the label maps anew and '
                         'save them as PNG')
 
 
-def label_of_image(image: Image.Image, where: Any) -> np.ndarray:
+def label_of_image(image: Image.Image, where: object) -> np.ndarray:
     """Like `read_label`, for a Pillow image; `where` is its name in messages."""
     if image.format == 'JPEG':
         raise _lossy('JPEG', where)
@@ -92,13 +92,13 @@ def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
 
 def _depth_of(image: Image.Image) -> int:
     """Bits per pixel of the PNG file that a Pillow image was opened from; 8 for anything else."""
-    if image.format != 'PNG' or image.mode != 'L' or not os.path.isfile(image.filename):
+    if not isinstance(image, PngImageFile) or image.mode != 'L' or not os.path.isfile(image.filename):
         return 8
     with open(image.filename, 'rb') as file:
         return file.read(32)[24]
 
 
-def as_label(label: Any, where: Any) -> np.ndarray:
+def as_label(label: object, where: object) -> np.ndarray:
     """Return an array as H×W uint8 class ids, or raise.
 
     Args:
@@ -109,35 +109,36 @@ def as_label(label: Any, where: Any) -> np.ndarray:
         DatasetError: it is anything else.
     """
     try:
-        label = np.asarray(label)
+        array = np.asarray(label)
     except ValueError as error:
         raise DatasetError(f'label map {where} is no array: {error}') from None
-    if label.ndim == 3 and label.shape[2] in (3, 4) and all(
-            np.array_equal(label[..., 0], label[..., channel]) for channel in (1, 2)):
-        label = label[..., 0]
-    if label.ndim == 3 and label.shape[2] == 1:
-        label = label[..., 0]
-    elif label.ndim == 3 and label.shape[0] == 1 and label.shape[2] > 4:
-        label = label[0]
-    if label.ndim == 3:
-        raise DatasetError(f'label map {where} has the shape {label.shape}: it holds colours. A label map has one '
+    if array.ndim == 3 and array.shape[2] in (3, 4) and all(
+            np.array_equal(array[..., 0], array[..., channel]) for channel in (1, 2)):
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    elif array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4:
+        array = array[0]
+    if array.ndim == 3:
+        raise DatasetError(f'label map {where} has the shape {array.shape}: it holds colours. A label map has one '
                            'channel with the class id of each pixel; convert the colours to ids')
-    if label.ndim != 2 or label.dtype.kind not in 'buif':
-        raise DatasetError(f'label map {where} holds {label.dtype} of the shape {label.shape}; expected a class id for '
+    if array.ndim != 2 or array.dtype.kind not in 'buif':
+        raise DatasetError(f'label map {where} holds {array.dtype} of the shape {array.shape}; expected a class id for '
                            'each pixel, H×W')
-    _check_size(*label.shape[::-1], where)
-    if label.dtype == bool or label.dtype == np.uint8:
-        return label.astype(np.uint8)
-    low, high = label.min(), label.max()
-    whole = low >= 0 and high <= 255  # not so when there are NaN
-    ids = label.astype(np.uint8) if whole else None
-    if not whole or (label.dtype.kind == 'f' and not np.array_equal(ids, label)):
-        raise DatasetError(f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
-                           f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"')
-    return ids
+    height, width = array.shape
+    _check_size(width, height, where)
+    if array.dtype == bool or array.dtype == np.uint8:
+        return array.astype(np.uint8)
+    low, high = array.min(), array.max()
+    if low >= 0 and high <= 255:  # not so when there are NaN
+        ids = array.astype(np.uint8)
+        if array.dtype.kind != 'f' or np.array_equal(ids, array):
+            return ids
+    raise DatasetError(f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
+                       f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"')
 
 
-def _check_size(width: int, height: int, where: Any) -> None:
+def _check_size(width: int, height: int, where: object) -> None:
     if width * height > MAX_PIXELS:
         raise DatasetError(f'label map {where} has {width}×{height} pixels; at most {MAX_PIXELS:,} are read')
     if not width or not height:
@@ -162,14 +163,14 @@ def _is_sound(data: memoryview) -> bool:
 
 def _from_mat(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     try:
-        return read_matrix(memoryview(data), 'S')
+        return read_matrix(data.data, 'S')
     except MatFileError as error:
         raise DatasetError(f'label map {path} cannot be read: {error}') from None
 
 
 def _from_npy(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     """The array of an `.npy` file, over its content: a header that claims more takes no memory."""
-    file = io.BytesIO(data)
+    file = io.BytesIO(data.data)
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

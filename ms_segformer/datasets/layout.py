@@ -1,11 +1,15 @@
 """Find the splits of a data set: in a configuration's sections, or in the folders of a directory."""
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..config.jsonplus import load_json
+from .coco_stuff import CLASSES
+from .data_root import locate_source
 from .errors import DatasetError
-from .sources import CONVERTED_SUFFIX, read_classes
+from .sources import CONVERTED_SUFFIX, ClassNames, SegSourceRaw, Source, read_classes
 
 logger = logging.getLogger('ms_segformer')
 SPLITS = ('train', 'val', 'test')
@@ -20,7 +24,8 @@ _SINGLE_IMAGE_FOLDERS = ('images', 'img', 'JPEGImages')
 _SINGLE_LABEL_FOLDERS = ('labels', 'annotations', 'masks', 'SegmentationClass')
 
 
-def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=False, ignore_index=255):
+def find_data_sources(path: str | os.PathLike, classes: ClassNames = None, data_root: str | None = None,
+                      reduce_zero_label: bool = False, ignore_index: int = 255) -> dict[str, dict[str, Any]]:
     """Return the `data_source` section of each split.
 
     Args:
@@ -38,6 +43,7 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
 
     Raises:
         DatasetError: nothing usable there; the message says what was looked for.
+        ConfigurationError: the configuration is no JSON file.
     """
     path = Path(path)
     configuration = path / 'configuration.json' if path.is_dir() else path
@@ -52,32 +58,18 @@ def find_data_sources(path, classes=None, data_root=None, reduce_zero_label=Fals
     return _sections_of_folder(path, classes, labels)
 
 
-def _sections_of_configuration(path, data_root):
-    from ms_segformer.config.jsonplus import decode_jsonplus
-
-    from .data_root import locate_source
-    dataset = _read_json(path).get('dataset') or {}
+def _sections_of_configuration(path: Path, data_root: str | None) -> dict[str, dict[str, Any]]:
+    dataset = load_json(path).get('dataset') or {}
     sections = {split: dataset[split]['data_source'] for split in SPLITS
                 if isinstance(dataset.get(split), dict) and 'data_source' in dataset[split]}
     if not sections:
         raise DatasetError(f'{path} names no data: it has no dataset.train.data_source or dataset.val.data_source')
     split_config = {'train': data_root} if data_root else None
     return {split: {'ignore_index': dataset[split].get('ignore_index', 255),
-                    **locate_source(decode_jsonplus(section), split_config)} for split, section in sections.items()}
+                    **locate_source(section, split_config)} for split, section in sections.items()}
 
 
-def _read_json(path):
-    import json
-    try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DatasetError(f'{path} is not a JSON configuration: {error}') from error
-    if not isinstance(content, dict):
-        raise DatasetError(f'{path} is not a configuration: it holds a {type(content).__name__}, not an object')
-    return content
-
-
-def _sections_of_folder(root, classes, labels_mean):
+def _sections_of_folder(root: Path, classes: ClassNames, labels_mean: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {split: folders for split in SPLITS if (folders := _folders(root, split))}
     if not found:
         images, labels = _first(root, _SINGLE_IMAGE_FOLDERS), _first(root, _SINGLE_LABEL_FOLDERS)
@@ -92,17 +84,18 @@ def _sections_of_folder(root, classes, labels_mean):
     return {split: _section(root, split, *folders, classes, labels_mean) for split, folders in found.items()}
 
 
-def _folders(root, split):
+def _folders(root: Path, split: str) -> tuple[Path, Path] | None:
     images = _first(root, [pattern.format(split=split) for pattern in _IMAGE_FOLDERS])
     labels = _first(root, [pattern.format(split=split) for pattern in _LABEL_FOLDERS])
     return (images, labels) if images and labels else None
 
 
-def _first(root, names):
+def _first(root: Path, names: Iterable[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _section(root, split, images, labels, classes, labels_mean):
+def _section(root: Path, split: str, images: Path, labels: Path, classes: ClassNames,
+             labels_mean: dict[str, Any]) -> dict[str, Any]:
     converted = _has_file(labels, CONVERTED_SUFFIX)
     list_file = root / f'{split}.txt'
     section = {'type': 'SegSourceRaw', 'img_root': os.fspath(images), 'label_root': os.fspath(labels),
@@ -111,18 +104,17 @@ def _section(root, split, images, labels, classes, labels_mean):
     return {**section, 'split': os.fspath(list_file)} if list_file.is_file() else section
 
 
-def _has_file(folder, suffix):
+def _has_file(folder: Path, suffix: str) -> bool:
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(suffix) for entry in entries)
 
 
-def _classes(root, classes, converted):
+def _classes(root: Path, classes: ClassNames, converted: bool) -> list[str]:
     if classes is not None:
         return read_classes(classes)
     if os.path.lexists(root / 'classes.txt'):
         return read_classes(root / 'classes.txt')
     if converted:
-        from .coco_stuff import CLASSES
         return list(CLASSES)
     raise DatasetError(f'the classes of {root} are not known: write their names, one per line, into '
                        f'{root / "classes.txt"} or name such a file with --classes')
@@ -134,14 +126,14 @@ def names_classes(path: str | os.PathLike) -> bool:
                                        for name in ('configuration.json', 'classes.txt'))
 
 
-def say_that_ids_are_taken_as_they_are(source: Any, path: str | os.PathLike) -> None:
+def say_that_ids_are_taken_as_they_are(source: Source, path: str | os.PathLike) -> None:
     """Warn that values in label maps are taken as the ids of a model's classes, unless they are COCO-Stuff's for sure.
 
     Args:
         source: a data source with the model's classes.
         path: its folder, which names no classes.
     """
-    if source.official or CONVERTED_SUFFIX in source.label_suffix:
+    if source.official or isinstance(source, SegSourceRaw) and CONVERTED_SUFFIX in source.label_suffix:
         return
     logger.warning(
         "%s names no classes: the values in its label maps are taken as the ids of the model's %d classes (0 %s, …). "

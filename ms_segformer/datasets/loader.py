@@ -3,11 +3,19 @@
 torch's own makes a new exception of the worker's, whose message is a traceback of the worker with ours at its end.
 """
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
 from .errors import DatasetError
+
+
+class MapStyle(Protocol):
+    """A data set of so many samples, each with its number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class Loader(DataLoader):
@@ -19,10 +27,10 @@ class Loader(DataLoader):
         options: those of torch's `DataLoader`.
     """
 
-    def __init__(self, dataset: Dataset, collate_fn: Callable[[list], Any], **options: Any):
+    def __init__(self, dataset: MapStyle, collate_fn: Callable[[list], Any], **options: Any) -> None:
         super().__init__(_ErrorsAsSamples(dataset), collate_fn=_ErrorsAsBatches(collate_fn), **options)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a class of its own; one iterates
         for batch in super().__iter__():
             if isinstance(batch, DatasetError):
                 raise batch
@@ -32,7 +40,7 @@ class Loader(DataLoader):
 class _ErrorsAsSamples(Dataset):
     """A data set whose samples may be its errors: what a worker returns is pickled as it is."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: MapStyle) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -48,7 +56,7 @@ class _ErrorsAsSamples(Dataset):
 class _ErrorsAsBatches:
     """A `collate_fn` that returns the first error among its samples, or its own."""
 
-    def __init__(self, collate: Callable[[list], Any]):
+    def __init__(self, collate: Callable[[list], Any]) -> None:
         self.collate = collate
 
     def __call__(self, samples: list) -> Any:

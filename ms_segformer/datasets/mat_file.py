@@ -8,11 +8,13 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from ..errors import SegformerError
 
+ByteOrder: TypeAlias = Literal['<', '>']
 LARGEST = 2**29  # bytes of numbers that are read
 _STORED = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
 _MATRIX, _PACKED = 14, 15
@@ -57,7 +59,7 @@ def read_matrix(content: bytes | memoryview, name: str) -> np.ndarray:
     raise MatFileError(f'it holds no matrix {name}, but {", ".join(names) or "none"}')
 
 
-def _byte_order(content: memoryview) -> str:
+def _byte_order(content: memoryview) -> ByteOrder:
     header = bytes(content[:128])
     if header.startswith(b'MATLAB 7.3') or bytes(content[:8]) == b'\x89HDF\r\n\x1a\n':
         raise MatFileError('it is of version 7.3 (HDF5), which is not read; save it in MATLAB with -v7')
@@ -66,7 +68,7 @@ def _byte_order(content: memoryview) -> str:
     return '<' if header[126:] == b'IM' else '>'
 
 
-def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+def _elements(content: memoryview, order: ByteOrder) -> Iterator[tuple[int, memoryview]]:
     """The kinds and contents of elements in a row."""
     at = 0
     while at + 8 <= len(content):
@@ -74,7 +76,7 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
         yield kind, element
 
 
-def _element(content: memoryview, at: int, order: str) -> tuple[int, memoryview, int]:
+def _element(content: memoryview, at: int, order: ByteOrder) -> tuple[int, memoryview, int]:
     """The kind and content of the element that begins somewhere, and where the next begins."""
     if at + 8 > len(content):
         raise MatFileError('it is damaged: it ends too early')
@@ -90,7 +92,7 @@ def _element(content: memoryview, at: int, order: str) -> tuple[int, memoryview,
     return kind, content[start:start + size], start + size + (-size % 8 if kind != _PACKED else 0)
 
 
-def _first(content: memoryview, order: str) -> tuple[int, memoryview]:
+def _first(content: memoryview, order: ByteOrder) -> tuple[int, memoryview]:
     """The kind of an element, and its content as far as it is there."""
     if len(content) < 8:
         raise MatFileError('it is damaged: it ends too early')
@@ -120,7 +122,7 @@ class _Matrix:
         end: bytes of the matrix up to the end of its numbers, 0 when it has none.
     """
 
-    def __init__(self, content: memoryview, order: str):
+    def __init__(self, content: memoryview, order: ByteOrder) -> None:
         self._order = order
         kind, flags, at = _element(content, 0, order)
         if kind != 6 or len(flags) < 8:

@@ -1,21 +1,30 @@
 """Work on many files in all processes of the machine, with a progress bar."""
 import os
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import cv2
+from tqdm import tqdm
 
 from ..progress import screen
 from .errors import DatasetError
 
 _CHUNK = 16
-_state = None
+Item = TypeVar('Item')
+State = TypeVar('State')
+Result = TypeVar('Result')
+_state: Any = None
 
 
-def available_cores():
+def available_cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def map_in_processes(function, state, items, jobs=None, description=''):
+def map_in_processes(function: Callable[[State, Sequence[Item]], Result], state: State, items: Sequence[Item],
+                     jobs: int | None = None, description: str = '') -> Iterator[Result]:
     """Yield `function(state, chunk)` for consecutive chunks of `items`, in the order they finish.
 
     Args:
@@ -28,7 +37,6 @@ def map_in_processes(function, state, items, jobs=None, description=''):
     Raises:
         DatasetError: a process was killed, usually for want of memory.
     """
-    from tqdm import tqdm
     jobs = jobs or available_cores()
     chunks = [items[start:start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with tqdm(total=len(items), desc=description, unit='file', disable=None, **screen()) as bar:
@@ -38,15 +46,17 @@ def map_in_processes(function, state, items, jobs=None, description=''):
             yield result
 
 
-def _here(function, state, chunks, _):
+def _here(function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]],
+          jobs: int) -> Iterator[tuple[Sequence[Item], Result]]:
     for chunk in chunks:
         yield chunk, function(state, chunk)
 
 
-def _in_processes(function, state, chunks, jobs):
+def _in_processes(function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]],
+                  jobs: int) -> Iterator[tuple[Sequence[Item], Result]]:
     queue = iter(chunks)
     with ProcessPoolExecutor(jobs, initializer=_start, initargs=(state,)) as pool:
-        running = {}
+        running: dict[Future[Result], Sequence[Item]] = {}
         try:
             while True:
                 for chunk in _take(queue, 2 * jobs - len(running)):
@@ -62,17 +72,16 @@ def _in_processes(function, state, chunks, jobs):
             pool.shutdown(cancel_futures=True)
 
 
-def _take(iterator, count):
+def _take(iterator: Iterator[Item], count: int) -> Iterator[Item]:
     for _, item in zip(range(count), iterator, strict=False):
         yield item
 
 
-def _start(state):
+def _start(state: Any) -> None:
     global _state
-    import cv2
     cv2.setNumThreads(0)  # no threads; 1 would hang in a forked process, where OpenCV waits for its pool to end
     _state = state
 
 
-def _call(function, chunk):
+def _call(function: Callable[[Any, Sequence[Item]], Result], chunk: Sequence[Item]) -> Result:
     return function(_state, chunk)

@@ -5,14 +5,15 @@ From `stuffthingmaps/<split>2017/<id>.png` (ids 0-181 and 255) come, under the o
 label maps may be any subset of the data set; a pair counts when both of its files are there.
 """
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
-from ms_segformer.files import atomic_write
-
+from ..files import atomic_write
 from .coco_stuff import raw_label_to_train
 from .errors import DatasetError
 from .label_file import read_label
@@ -21,6 +22,7 @@ from .sources import CONVERTED_SUFFIX, pair_files
 
 IMAGE_SUFFIXES = ['.jpg', '.jpeg']
 _UNFINISHED = '.unfinished'
+Task: TypeAlias = tuple[str, str, str]  # name, official label map, converted one
 SPLIT_FOLDERS = {'train2017': 'train', 'val2017': 'val', 'train': 'train', 'val': 'val'}
 
 
@@ -37,14 +39,15 @@ class Preparation:
     """
 
     split: str
-    names: list = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     written: int = 0
     kept: int = 0
-    without_label: list = field(default_factory=list)
-    failed: list = field(default_factory=list)
+    without_label: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def prepare_coco_stuff(images, stuffthingmaps, output, jobs=None, link_images=True):
+def prepare_coco_stuff(images: str | os.PathLike, stuffthingmaps: str | os.PathLike, output: str | os.PathLike,
+                       jobs: int | None = None, link_images: bool = True) -> list[Preparation]:
     """Convert label maps and write split files; finished ones are kept, so an interrupted run can be repeated.
 
     Args:
@@ -83,7 +86,7 @@ def require_no_file(folder: Path) -> None:
         raise DatasetError(f'{folder} is a file; choose a folder to write to, which need not exist')
 
 
-def _find_splits(images, maps):
+def _find_splits(images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
     """Return [(split, image folder, folder of official label maps)]."""
     for folder in (images, maps):
         if not folder.is_dir():
@@ -97,7 +100,7 @@ def _find_splits(images, maps):
     return [(SPLIT_FOLDERS.get(name, name), images, maps / name if (maps / name).is_dir() else maps)]
 
 
-def _prepare_split(split, images, maps, output, jobs):
+def _prepare_split(split: str, images: Path, maps: Path, output: Path, jobs: int | None) -> Preparation:
     pairing = pair_files(os.fspath(images), os.fspath(maps), IMAGE_SUFFIXES, ['.png'])
     pairing.require_distinct()
     folder = output / 'annotations' / f'{split}2017'
@@ -122,27 +125,27 @@ def _prepare_split(split, images, maps, output, jobs):
     return result
 
 
-def _convert_some(_, tasks):
+def _convert_some(_: None, tasks: Sequence[Task]) -> list[tuple[Task, str, str]]:
     return [(task, *_convert(task[1], task[2])) for task in tasks]
 
 
-def _convert(source, target):
-    """Return ('written' | 'kept' | 'failed', reason) for one label map."""
+def _convert(source: str, target: str) -> tuple[str, str]:
+    """Return ('written' | 'kept' | 'failed', reason or '') for one label map."""
     try:
         label = raw_label_to_train(read_label(source))
     except ValueError as error:
         return 'failed', str(error)
     if _is_finished(target, label):
-        return 'kept', None
+        return 'kept', ''
     try:
         _write_png(target, label)
     except OSError as error:
         raise DatasetError(f'{target} cannot be written: {error}. What is finished is kept; make room or choose '
                            'another output folder and run again') from error
-    return 'written', None
+    return 'written', ''
 
 
-def _is_finished(target, label):
+def _is_finished(target: str, label: np.ndarray) -> bool:
     """Return whether `target` holds exactly `label`; a damaged or outdated file is not finished."""
     if not os.path.exists(target):
         return False
@@ -152,7 +155,7 @@ def _is_finished(target, label):
         return False
 
 
-def _write_png(target, label):
+def _write_png(target: str, label: np.ndarray) -> None:
     """Write a label map under a temporary name and rename it.
 
     Nothing is flushed to the disk: after a power cut, the next run finds a file that is not whole and repeats it.
@@ -170,7 +173,7 @@ def _write_png(target, label):
             os.unlink(temporary)
 
 
-def _link(folder, link):
+def _link(folder: Path, link: Path) -> None:
     """Make `link` a symbolic link to `folder`, unless something is there or links are not possible."""
     if link.exists() or link.is_symlink():
         return

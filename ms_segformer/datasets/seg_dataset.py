@@ -9,19 +9,25 @@ The random draws of a sample follow from (seed, epoch, index) alone, so they do 
 on what ran before, and a resumed run sees what an unbroken one sees.
 """
 import logging
+from collections.abc import Sequence
+from typing import Any, cast
 
+import cv2
+import numpy as np
 import torch
 from modelscope.msdatasets.dataset_cls.custom_datasets import TorchCustomDataset
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
 
-from ms_segformer import metainfo
-from ms_segformer.config.jsonplus import decode_jsonplus
-from ms_segformer.integrations.easycv import bridge
-
+from .. import metainfo
+from ..config.jsonplus import decode_jsonplus
+from ..integrations.easycv import bridge
+from ..metainfo import IGNORE_INDEX
 from .data_root import locate_source
 from .errors import DatasetError
-from .sources import IGNORE_INDEX, SegSourcePairs, build_source
+from .sample import Batch, Formatted
+from .sources import SegSourcePairs, Source, build_source
 from .transforms import Compose, sample_rng
+from .transforms.registry import Fallback
 
 logger = logging.getLogger('ms_segformer')
 
@@ -53,8 +59,10 @@ class SegDataset(TorchCustomDataset):
             trainer prints an exception and goes on without the data set, the error comes at the first use instead.
     """
 
-    def __init__(self, data_source=None, pipeline=(), ignore_index=IGNORE_INDEX, mode=None, split_config=None,
-                 datasets=None, seed=0, fallback=None, preprocessor=None, trainer=None, profiling=False, **extra):
+    def __init__(self, data_source: dict[str, Any] | Source | None = None, pipeline: Sequence = (),
+                 ignore_index: int = IGNORE_INDEX, mode: str | None = None, split_config: dict[str, str] | None = None,
+                 datasets: Any = None, seed: int = 0, fallback: Fallback | None = None, preprocessor: Any = None,
+                 trainer: Any = None, profiling: bool = False, **extra: Any) -> None:
         if extra:
             logger.warning('SegDataset ignores %s', ', '.join(sorted(extra)))
         self.trainer = trainer
@@ -68,7 +76,7 @@ class SegDataset(TorchCustomDataset):
         self._threads_set = False
 
     @classmethod
-    def _instantiate(cls, **arguments):
+    def _instantiate(cls, **arguments: Any) -> 'SegDataset | UnusableSegDataset':
         """Build for ModelScope's registry: an error becomes a data set that raises it at the first use."""
         try:
             return cls(**arguments)
@@ -76,63 +84,60 @@ class SegDataset(TorchCustomDataset):
             logger.error('%s', error)
             return UnusableSegDataset(error)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def require_labels(self):
+    def require_labels(self) -> None:
         """Raise `DatasetError` where samples have no label maps: they can neither be trained on nor evaluated."""
         if not getattr(self.source, 'has_labels', True):
             raise DatasetError(self.source.without_labels())
 
     @property
-    def CLASSES(self):
+    def CLASSES(self) -> list[str]:
         """Names of the classes, by id."""
         return self.source.CLASSES
 
     @property
-    def PALETTE(self):
+    def PALETTE(self) -> list[list[int]]:
         """[red, green, blue] of the classes, by id."""
         return self.source.PALETTE
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Number of class names (the network may have one output more)."""
         return len(self.source.CLASSES)
 
     @property
-    def seed(self):
+    def seed(self) -> int:
         """The number set by `set_seed`."""
         return int(self._position[0])
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """The number set by `set_epoch`."""
         return int(self._position[1])
 
-    def set_seed(self, seed):
+    def set_seed(self, seed: int) -> None:
         """Set the seed (≥ 0) that every sample's random draws follow from, in running workers too."""
         self._position[0] = int(seed)
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Set the epoch (≥ 0) that every sample's random draws follow from, in running workers too."""
         self._position[1] = int(epoch)
 
-    def sample_name(self, index):
+    def sample_name(self, index: int) -> str:
         """Return the image's name relative to its folder."""
         return self.source.name(index)
 
-    def load_label(self, index):
+    def load_label(self, index: int) -> np.ndarray:
         """Return the ground truth of a sample: H×W uint8 at the image's size, class ids and 255."""
         return self.source.load_label(index)
 
     get_gt = load_label
 
-    def __getitem__(self, index):
-        """Return a sample.
-
-        With a training pipeline: `img` 3×H×W float32, `gt_semantic_seg` 1×H×W uint8, `img_metas` dict.
-        With a test pipeline (`MMMultiScaleFlipAug`): `img` list of 3×H×W float32 and `img_metas` list of dicts, one per
-        version, and of ours `label` H×W uint8 at the image's own size (when the source has labels) and `index`.
+    def __getitem__(self, index: int) -> Formatted:
+        """Return a sample as the pipeline ends it; with a test pipeline (`MMMultiScaleFlipAug`), `label` (when the
+        source has labels) and `index` are added.
 
         Raises:
             DatasetError: a file of the pair cannot be used.
@@ -140,9 +145,9 @@ class SegDataset(TorchCustomDataset):
         index = range(len(self))[index]
         self._limit_worker_threads()
         sample = self.source.load(index)
-        sample['rng'] = sample_rng(*self._position.tolist(), index)
+        sample['rng'] = sample_rng(self.seed, self.epoch, index)
         label = sample.get('gt_semantic_seg')
-        data = self.pipeline(sample)
+        data: Formatted | None = self.pipeline(sample)
         if data is None:
             raise DatasetError(f'the pipeline dropped {self.sample_name(index)}: a transform returned None')
         if 'gt_semantic_seg' not in data:
@@ -151,14 +156,13 @@ class SegDataset(TorchCustomDataset):
                 data['label'] = torch.from_numpy(label)
         return data
 
-    def _limit_worker_threads(self):
+    def _limit_worker_threads(self) -> None:
         """In a loader's worker process, keep OpenCV from starting threads: the workers are the parallelism."""
         if not self._threads_set and torch.utils.data.get_worker_info() is not None:
-            import cv2
             cv2.setNumThreads(0)  # 1 would hang in a forked process, where OpenCV waits for its pool to end
             self._threads_set = True
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, 'trainer': None, '_threads_set': False}
 
 
@@ -169,23 +173,23 @@ class UnusableSegDataset(TorchCustomDataset):
         error: the `DatasetError`.
     """
 
-    def __init__(self, error):
+    def __init__(self, error: DatasetError) -> None:
         self.error = error
         self.trainer = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         raise self.error
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Formatted:
         raise self.error
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'error':
             raise AttributeError(name)
         raise self.error
 
 
-def raise_construction_error(dataset):
+def raise_construction_error(dataset: Any) -> None:
     """Raise the `DatasetError` of a data set that ModelScope's registry could not build; do nothing otherwise."""
     if isinstance(dataset, UnusableSegDataset):
         raise dataset.error
@@ -194,7 +198,7 @@ def raise_construction_error(dataset):
 _TABLE_KEYS = ('palette', 'reduce_zero_label', 'raw_ids', 'to_float32', 'image_column', 'label_column')
 
 
-def _source(data_source, split_config, datasets, ignore_index):
+def _source(data_source: Any, split_config: dict[str, str] | None, datasets: Any, ignore_index: int) -> Source:
     if data_source is None and datasets is None:
         raise DatasetError('SegDataset needs data_source (a section such as {"type": "SegSourceRaw", …}) '
                            'or datasets (a table of pairs)')
@@ -207,24 +211,17 @@ def _source(data_source, split_config, datasets, ignore_index):
     return build_source(data_source)
 
 
-def collate(samples):
+def collate(samples: Sequence[Formatted]) -> Batch:
     """Join samples of a `SegDataset` into a batch, for a `DataLoader`.
-
-    Args:
-        samples: list of N samples.
-
-    Returns:
-        Training: `img` N×3×H×W, `gt_semantic_seg` N×1×H×W, `img_metas` list of N dicts.
-        Testing: `img` and `img_metas` as lists over the versions; a version's images are N×3×H×W when their sizes agree
-        and a list of N 1×3×H×W otherwise; `label` list of N H×W tensors, `index` list of N.
 
     Raises:
         DatasetError: training samples differ in size.
     """
-    return {key: _join(key, [sample[key] for sample in samples]) for key in samples[0]}
+    mappings = [cast(dict[str, Any], sample) for sample in samples]  # a pipeline may keep keys of its own
+    return cast(Batch, {key: _join(key, [sample[key] for sample in mappings]) for key in mappings[0]})
 
 
-def _join(key, values):
+def _join(key: str, values: list) -> Any:
     if isinstance(values[0], list):  # versions of the test pipeline
         return [_join_version(list(version)) for version in zip(*values, strict=True)]
     if key in ('label', 'index') or not isinstance(values[0], torch.Tensor):
@@ -236,7 +233,7 @@ def _join(key, values):
     return torch.stack(values)
 
 
-def _join_version(values):
+def _join_version(values: list) -> list | torch.Tensor:
     if not isinstance(values[0], torch.Tensor):
         return values
     if len({value.shape for value in values}) > 1:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ms_segformer.cli import check_data
+from ms_segformer.config import ConfigurationError
 from ms_segformer.datasets.errors import DatasetError
 
 CLASSES = ['sky', 'ground', 'house']
@@ -132,12 +133,12 @@ def test_a_configuration_is_checked_with_its_classes_and_data_root(folder, tmp_p
     (lambda folder: (folder / 'labels').rename(folder / 'things'), [], 'no images with label maps in known places'),
     (lambda folder: None, ['.', '--split', 'test'], 'has no split test; it has train, val'),
     (lambda folder: (folder / 'configuration.json').write_text('{}'), [], 'names no data'),
-    (lambda folder: (folder / 'configuration.json').write_text('{'), [], 'not a JSON configuration'),
+    (lambda folder: (folder / 'configuration.json').write_text('{'), [], 'not a JSON file'),
 ])
 def test_what_cannot_be_checked_says_why(folder, monkeypatch, prepare, arguments, message):
     prepare(folder)
     monkeypatch.chdir(folder)
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises((DatasetError, ConfigurationError), match=message):
         check(*(arguments or [folder]))
 
 

@@ -5,7 +5,8 @@ from PIL import Image
 
 from ms_segformer.datasets import coco_stuff
 from ms_segformer.datasets.errors import DatasetError
-from ms_segformer.datasets.sources import SegSourcePairs, build_source, logger, share_ids
+from ms_segformer.datasets.messages import logger
+from ms_segformer.datasets.sources import SegSourcePairs, build_source, share_ids
 
 CLASSES = list(coco_stuff.CLASSES)
 EITHER, OFFICIAL, TRAIN = [0, 12, 111, 255], [0, 12, 180, 255], [0, 11, 111, 255]  # values of three label maps

@@ -8,11 +8,11 @@ from PIL import Image
 from ms_segformer.datasets.coco_stuff import CLASSES as COCO_CLASSES
 from ms_segformer.datasets.coco_stuff import PALETTE, RAW_TO_TRAIN
 from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.datasets.messages import logger
 from ms_segformer.datasets.seg_dataset import SegDataset
 from ms_segformer.datasets.sources import (
     SegSourcePairs,
     build_source,
-    logger,
     make_palette,
     reduce_zero_label,
     say_if_255_looks_like_a_class,
