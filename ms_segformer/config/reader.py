@@ -4,6 +4,7 @@ Accepted are the published files, what EasyCV's converter wrote (tuples as `{"__
 and what a training run of this package exports. `read_configuration` is the only entrance.
 """
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +42,7 @@ LOSS_KEYS = ('type', 'use_sigmoid', 'use_mask', 'loss_weight', 'class_weight', '
 TEST_KEYS = ('mode', 'crop_size', 'stride')
 
 
-def read_configuration(source: str | Path | dict) -> Settings:
+def read_configuration(source: str | os.PathLike | dict) -> Settings:
     """Read and check a configuration.
 
     Args:
@@ -55,7 +56,7 @@ def read_configuration(source: str | Path | dict) -> Settings:
         ConfigurationError: it is not JSON, a section is missing, or a value is not accepted.
     """
     path = None
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         path = path / 'configuration.json' if path.is_dir() else path
         if not path.exists():

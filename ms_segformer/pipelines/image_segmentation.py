@@ -5,11 +5,12 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING, Any, Optional, TypeAlias, TypedDict, overload
 
 import numpy as np
 import torch
@@ -20,15 +21,20 @@ from modelscope.pipelines.builder import PIPELINES
 from ..config.limits import as_integer, check_windows
 from ..config.reader import read_configuration
 from ..download import Interruption, without_userinfo
-from ..engines import create_engine
+from ..engines import Engine, create_engine
 from ..errors import ArgumentError, SegformerError, one_line
 from ..metainfo import PIPELINE, TASK
-from ..postprocess.segmentation import masks, segment
+from ..postprocess.segmentation import Segmentation, masks, segment
 from ..postprocess.sliding_window import slide_segment
-from ..preprocessors.image import MAX_PIXELS, DamagedImageError, check_reading, load_image
-from ..preprocessors.segformer import SegformerPreprocessor
+from ..preprocessors.image import MAX_PIXELS, DamagedImageError, ImageSource, check_reading, load_image
+from ..preprocessors.segformer import PreparedImage, SegformerPreprocessor
 from ..preprocessors.shapes import ImageShapes
+from ..results.output import SegmentationOutput
 from ..results.visualization import palette_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +44,30 @@ MODELSCOPE_ARGUMENTS = ('type', 'framework', 'task', 'compile', 'compile_options
                         'config')
 
 
+Several: TypeAlias = list[Any] | tuple[Any, ...]
+Sides: TypeAlias = int | Sequence[int] | np.ndarray  # of both sides, or (height, width)
+Item: TypeAlias = "tuple[int, ImageSource, Future[PreparedImage]]"  # of a list: position, what was given, reading
+
+
+class CallOptions(TypedDict, total=False):
+    """The keyword arguments of `SegformerPipeline.__call__`."""
+
+    batch_size: int | None
+    channel_order: str
+    mode: str | None
+    crop_size: Sides | None
+    stride: Sides | None
+    resize: bool
+    with_masks: bool
+    max_pixels: int | None
+    with_image: bool
+
+
 @dataclass(frozen=True)
 class Options:
-    """How one call works: the keyword arguments of `SegformerPipeline.__call__`, checked, with defaults filled in."""
+    """`CallOptions`, checked, with defaults filled in; `windows` are their size and stride, None for one piece."""
 
-    mode: str
-    crop_size: tuple | None
-    stride: tuple | None
+    windows: tuple[tuple[int, int], tuple[int, int]] | None
     resize: bool
     with_masks: bool
     channel_order: str
@@ -75,13 +98,13 @@ class SegformerPipeline(Pipeline):
     (['tree', 'road', 'car'], [0.91, 0.98, 0.88], (480, 640))
     """
 
-    def __init__(self, model, preprocessor=None, device='gpu', engine='auto', precision='float32', **kwargs):
-        if isinstance(model, (list, tuple)):
-            if len(model) != 1:
-                raise ArgumentError(f'{len(model)} models were given; expected one')
-            model, = model
-        model_dir = model if isinstance(model, (str, os.PathLike)) else model.model_dir
-        self.settings = read_configuration(model_dir)
+    preprocessor: SegformerPreprocessor
+
+    def __init__(self, model: 'str | os.PathLike | Segformer | Several',
+                 preprocessor: SegformerPreprocessor | None = None, device: str = 'gpu', engine: str = 'auto',
+                 precision: str = 'float32', **kwargs: Any) -> None:
+        model = _only(model)
+        self.settings = read_configuration(model if isinstance(model, (str, os.PathLike)) else model.model_dir)
         _refuse_unknown(kwargs, 'the pipeline', 'preprocessor', 'device', 'engine', 'precision', *MODELSCOPE_ARGUMENTS,
                         *_parameters(Pipeline.__init__), *_parameters(Model.from_pretrained),
                         *self.settings.raw.get('pipeline', {}), *self.settings.raw['model'])
@@ -93,15 +116,15 @@ class SegformerPipeline(Pipeline):
             logger.warning("device %r was asked for, but torch %s sees no CUDA device; the CPU is used (device='cpu' "
                            'says so without this warning)', device, torch.__version__)
         self._engine_request = engine, precision
-        self._engine = None
+        self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """For pickle and deep copies: without what belongs to a process; the first call there makes the engine anew."""
         own = ('_engine', '_engine_lock', '_model_prepare', '_model_prepare_lock')
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._engine, self._model_prepare = None, False
         self._engine_lock, self._model_prepare_lock = threading.Lock(), threading.Lock()
@@ -126,10 +149,21 @@ class SegformerPipeline(Pipeline):
         """`b0` … `b5` by the sizes of the backbone; None where it is none of these."""
         return self.settings.model.variant
 
+    @overload  # the first of these that fits is meant
+    def __call__(  # type: ignore[overload-overlap]  # a text and bytes are iterable
+            self, input: ImageSource, **options: 'Unpack[CallOptions]') -> SegmentationOutput: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # so are lists and tuples
+            self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationOutput]: ...
+    @overload
+    def __call__(self, input: Iterable[Any], **options: 'Unpack[CallOptions]') -> Iterator[SegmentationOutput]: ...
+
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
-    def __call__(self, input, batch_size=None, channel_order='RGB', mode=None, crop_size=None, stride=None,
-                 resize=True, with_masks=True, max_pixels=None, with_image=False, **kwargs):
+    def __call__(self, input: Any, batch_size: Optional[int] = None, channel_order: str = 'RGB',  # noqa: UP045
+                 mode: Optional[str] = None, crop_size: Optional[Sides] = None,  # noqa: UP045
+                 stride: Optional[Sides] = None, resize: bool = True, with_masks: bool = True,  # noqa: UP045
+                 max_pixels: Optional[int] = None, with_image: bool = False, **kwargs: Any) -> Any:  # noqa: UP045
         """Segment one image or many.
 
         Args:
@@ -170,14 +204,14 @@ class SegformerPipeline(Pipeline):
             raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
-        options = Options(*self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels,
+        options = Options(self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels,
                           with_image)
         if not _is_many(input):
             return self._segment([self._prepare(input, options)], options)[0]
         results = self._stream(input, images_at_once, options)
         return list(results) if isinstance(input, (list, tuple)) else results
 
-    def prepare_model(self):
+    def prepare_model(self) -> Engine:
         """Move the model to its device and make the engine; done once, by the first call."""
         with self._engine_lock:
             if self._engine is None:
@@ -186,32 +220,33 @@ class SegformerPipeline(Pipeline):
                 self._engine = create_engine(self.model, name, precision, self.device)
         return self._engine
 
-    def _windows(self, mode, crop_size, stride):
-        """The first three of `Options`, checked, with the configuration's in place of None."""
+    def _windows(self, mode: str | None, crop_size: Sides | None, stride: Sides | None
+                 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """`Options.windows`, checked, with the configuration's in place of None."""
         test = self.settings.model.test
         mode = mode or test.mode
         if mode not in ('whole', 'slide'):
             raise ArgumentError(f"mode is {mode!r}; accepted: 'whole' or 'slide'")
         if mode == 'whole':
-            return mode, None, None
+            return None
         if crop_size is None:
             crop_size = test.crop_size or min(self.settings.preprocess.scale)
-        crop_size = _pair('crop_size', crop_size)
+        window = _pair('crop_size', crop_size)
         if stride is None:
-            stride = test.stride or tuple(max(1, size * 2 // 3) for size in crop_size)
-        stride = _pair('stride', stride)
-        check_windows(crop_size, stride)
-        return mode, crop_size, stride
+            stride = test.stride or [max(1, size * 2 // 3) for size in window]
+        step = _pair('stride', stride)
+        check_windows(window, step)
+        return window, step
 
-    def _stream(self, images, batch_size, options):
+    def _stream(self, images: Iterable[ImageSource], batch_size: int, options: Options) -> Iterator[SegmentationOutput]:
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
-        images = enumerate(images)
+        numbered = enumerate(images)
         interruption = Interruption()
         reader = ThreadPoolExecutor(1, 'ms-segformer-read', initializer=interruption.bind)
-        ahead = deque()
+        ahead: deque[Item] = deque()
         try:
             while True:
-                for index, image in islice(images, 2 * batch_size - len(ahead)):
+                for index, image in islice(numbered, 2 * batch_size - len(ahead)):
                     ahead.append((index, image, reader.submit(self._prepare, image, options)))
                 if not ahead:
                     return
@@ -220,11 +255,11 @@ class SegformerPipeline(Pipeline):
             reader.shutdown(wait=False, cancel_futures=True)
             interruption.interrupt()
 
-    def _finish(self, items, options):
+    def _finish(self, items: list[Item], options: Options) -> list[SegmentationOutput]:
         """Results of some items in order, an error entry where reading or the network failed."""
         self.prepare_model()  # what fails here fails for all
-        results = {}
-        prepared = {}
+        results: dict[int, SegmentationOutput] = {}
+        prepared: dict[int, PreparedImage] = {}
         for index, image, future in items:
             try:
                 prepared[index] = future.result()
@@ -238,21 +273,23 @@ class SegformerPipeline(Pipeline):
                     results[index] = self._alone(index, image, prepared[index], options)
         return [results[index] for index, *_ in items]
 
-    def _alone(self, index, image, prepared, options):
+    def _alone(self, index: int, image: ImageSource, prepared: PreparedImage, options: Options) -> SegmentationOutput:
         try:
             return self._segment([prepared], options)[0]
         except (RuntimeError, MemoryError) as error:
             return _left_out(index, image, error)
 
-    def _prepare(self, image, options):
-        read = self.preprocessor if options.mode == 'whole' else self.preprocessor.load
+    def _prepare(self, image: ImageSource, options: Options) -> PreparedImage:
+        read = self.preprocessor.load if options.windows else self.preprocessor.__call__
         if not options.with_image:
             return read(image, channel_order=options.channel_order, resize=options.resize,
                         max_pixels=options.max_pixels)
         picture = load_image(image, options.channel_order, options.max_pixels)
-        return {**read(picture, resize=options.resize), 'picture': picture}
+        prepared = read(picture, resize=options.resize)
+        prepared['picture'] = picture
+        return prepared
 
-    def _segment(self, prepared, options):
+    def _segment(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationOutput]:
         """Results of preprocessed images, with their pictures where they were kept."""
         results = self._results(prepared, options)
         for inputs, result in zip(prepared, results, strict=True):
@@ -260,32 +297,34 @@ class SegformerPipeline(Pipeline):
                 result['image'] = inputs['picture']
         return results
 
-    def _results(self, prepared, options):
+    def _results(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationOutput]:
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
-        if options.mode == 'slide':
-            return [self._result(self._slide(engine, inputs, options), options.with_masks) for inputs in prepared]
-        results = [None] * len(prepared)
+        if options.windows:
+            return [self._result(self._slide(engine, inputs, *options.windows), options.with_masks)
+                    for inputs in prepared]
+        results: dict[int, SegmentationOutput] = {}
         for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
             for i, one in zip(group, logits, strict=True):
                 results[i] = self.postprocess({**prepared[i], 'logits': one}, with_masks=options.with_masks)
-        return results
+        return [results[i] for i in range(len(prepared))]
 
-    def _slide(self, engine, inputs, options):
-        def read(top, bottom, left, right):
+    def _slide(self, engine: Engine, inputs: PreparedImage, crop_size: tuple[int, int], stride: tuple[int, int]
+               ) -> Segmentation:
+        def read(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
             return self.preprocessor.window(inputs['image'], top, bottom, left, right)
 
         return slide_segment(
-            engine, read, ImageShapes.of(inputs), options.crop_size, options.stride, len(self.settings.classes),
+            engine, read, ImageShapes.of(inputs), crop_size, stride, len(self.settings.classes),
             self.settings.model.head.align_corners, self.model.model_dir)
 
-    def forward(self, inputs, **_):
+    def forward(self, inputs: PreparedImage, **_: Any) -> PreparedImage:
         """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
         engine = self._engine or self.prepare_model()
         return {**inputs, 'logits': engine(inputs['img'])}
 
-    def postprocess(self, inputs, with_masks=True, **_):
+    def postprocess(self, inputs: PreparedImage, with_masks: bool = True, **_: Any) -> SegmentationOutput:
         """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
@@ -293,13 +332,22 @@ class SegformerPipeline(Pipeline):
             logits, ImageShapes.of(inputs), len(self.settings.classes), self.settings.model.head.align_corners,
             self.model.model_dir), with_masks)
 
-    def _result(self, found, with_masks):
+    def _result(self, found: Segmentation, with_masks: bool) -> SegmentationOutput:
         labels = [self.settings.classes[i] for i in found.class_ids]
-        return {'masks': masks(found) if with_masks else [], 'labels': labels, 'scores': list(found.scores),
-                'seg_map': found.seg_map}
+        return SegmentationOutput(masks=masks(found) if with_masks else [], labels=labels, scores=list(found.scores),
+                                  seg_map=found.seg_map)
 
 
-def _left_out(index, image, error):
+def _only(model: 'str | os.PathLike | Segformer | Several') -> 'str | os.PathLike | Segformer':
+    """A model, or the one of a list."""
+    if not isinstance(model, (list, tuple)):
+        return model
+    if len(model) != 1:
+        raise ArgumentError(f'{len(model)} models were given; expected one')
+    return model[0]
+
+
+def _left_out(index: int, image: ImageSource, error: Exception) -> SegmentationOutput:
     """The entry of an image without a result, which is logged."""
     ours = isinstance(error, (SegformerError, OSError))
     reason = str(error) if ours else f'{type(error).__name__}: {one_line(error)}'
@@ -308,15 +356,15 @@ def _left_out(index, image, error):
         with suppress(Exception):  # of an object's own `__fspath__`
             name = without_userinfo(os.fspath(image))
     logger.warning('image %d (%s) was left out: %s', index, name, reason)
-    return {'masks': [], 'labels': [], 'scores': [], 'error': reason, 'index': index,
-            'damaged': isinstance(error, DamagedImageError)}
+    return SegmentationOutput(masks=[], labels=[], scores=[], error=reason, index=index,
+                              damaged=isinstance(error, DamagedImageError))
 
 
-def _parameters(function):
+def _parameters(function: Callable) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ('self', 'input', 'kwargs')]
 
 
-def _refuse_unknown(arguments, what, *known):
+def _refuse_unknown(arguments: Iterable[str], what: str, *known: str) -> None:
     """Raise `TypeError` for the first keyword argument that is none of those known."""
     for name in arguments:
         if name not in known:
@@ -324,17 +372,17 @@ def _refuse_unknown(arguments, what, *known):
             raise TypeError(f'{what} takes no argument {name!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
-def _pair(name, value):
+def _pair(name: str, value: Sides) -> tuple[int, int]:
     """One number for both sides, or (height, width)."""
     given = value.tolist() if isinstance(value, np.ndarray) else value
     sides = given if isinstance(given, (tuple, list)) else (given, given)
-    pair = tuple(as_integer(side) or 0 for side in sides)
+    pair = [as_integer(side) or 0 for side in sides]
     if len(pair) != 2 or min(pair) < 1:
         raise ArgumentError(f'{name} is {one_line(repr(value))}; accepted: (height, width) in pixels')
-    return pair
+    return pair[0], pair[1]
 
 
-def _is_many(input):
+def _is_many(input: Any) -> bool:
     """Lists, tuples, generators and data sets are many images; what `load_image` takes is one."""
     if isinstance(input, (str, bytes, bytearray, memoryview, os.PathLike, dict, np.ndarray, torch.Tensor)):
         return False
@@ -343,11 +391,11 @@ def _is_many(input):
     return isinstance(input, Iterable) or (hasattr(input, '__getitem__') and hasattr(input, '__len__'))
 
 
-def _groups(prepared, together):
+def _groups(prepared: list[PreparedImage], together: bool) -> list[list[int]]:
     """Lists of indices to run in one go."""
     if not together:
         return [[i] for i in range(len(prepared))]
-    by_shape = {}
+    by_shape: dict[tuple[int, int], list[int]] = {}
     for i, inputs in enumerate(prepared):
         by_shape.setdefault(inputs['pad_shape'], []).append(i)
     return list(by_shape.values())

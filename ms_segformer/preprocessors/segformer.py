@@ -26,17 +26,13 @@ class _Shapes(TypedDict):
     filename: str | None
 
 
-class LoadedImage(_Shapes):
-    """An image after resizing: `image` is H×W×3 uint8 RGB, (H, W) is `img_shape`."""
+class PreparedImage(_Shapes, total=False):
+    """An image on its way through the pipeline; what ModelScope's `preprocess`, `forward` and `postprocess` hand on."""
 
-    image: np.ndarray
-
-
-class PreparedImage(_Shapes):
-    """The network's input of one image: `img` is a 1×3×H×W float32 tensor in channels-last memory, (H, W) is
-    `pad_shape`."""
-
-    img: torch.Tensor
+    image: np.ndarray  # from `load`: H×W×3 uint8 RGB after resizing
+    img: torch.Tensor  # from calling the preprocessor: 1×3×H×W float32 in channels-last memory
+    logits: torch.Tensor  # from the pipeline's `forward`: 1×C×h×w float32
+    picture: np.ndarray  # where the result shall have it: H×W×3 uint8 RGB, at its own size
 
 
 @PREPROCESSORS.register_module(group_key=Fields.cv, module_name=PREPROCESSOR, force=True)
@@ -80,7 +76,7 @@ class SegformerPreprocessor(Preprocessor):
             img_shape=loaded['img_shape'], pad_shape=loaded['pad_shape'], filename=loaded['filename'])
 
     def load(self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True,
-             max_pixels: int = MAX_PIXELS) -> LoadedImage:
+             max_pixels: int = MAX_PIXELS) -> PreparedImage:
         """Like calling the preprocessor, but with the image after resizing in place of the tensor."""
         array = load_image(image, channel_order, max_pixels)
         original = array.shape[0], array.shape[1]
@@ -91,8 +87,8 @@ class SegformerPreprocessor(Preprocessor):
         divisor = self.settings.size_divisor or 1
         padded_height, padded_width = (-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
         filename = str(image) if isinstance(image, (str, os.PathLike)) else None
-        return LoadedImage(image=resized, ori_shape=original, img_shape=(height, width),
-                           pad_shape=(padded_height, padded_width), filename=filename)
+        return PreparedImage(image=resized, ori_shape=original, img_shape=(height, width),
+                             pad_shape=(padded_height, padded_width), filename=filename)
 
     def network_shape(self, height: int, width: int) -> Shape:
         """(h, w) that an image of this size is resized to, before padding."""
