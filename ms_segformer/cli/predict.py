@@ -142,7 +142,7 @@ def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job',
     try:
         contents, rows = writer.contents(wanted, job.input.name, result)
         new = change(job, manifest, task, {wanted[kind]: content for kind, content in contents.items()})
-        announced = job.entry(task, version, new.outputs, writing=True, before=new.before)
+        announced = job.announcement(task, version, new)
         manifest.append(announced)
         writer.write(new.files)
     except AlteredError as reason:

@@ -35,6 +35,8 @@ from ..results.visualization import palette_for
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..models.segformer import Segformer
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,12 @@
 """Results of the pipeline as files, and the manifest that says which file belongs to which image.
 
-Imported lazily where it is used: it brings OpenCV and Pillow.
+It brings OpenCV and Pillow, so the command line imports it where it is used.
 """
 from .inputs import Input, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
+from .output import SegmentationOutput
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
 from .writer import ResultWriter, coco_rle, segments
 
-__all__ = ['AlteredError', 'Input', 'Job', 'Manifest', 'ManifestError', 'OwnOutputs', 'ResultWriter', 'Run', 'change',
-           'coco_rle', 'find_input', 'make_plan', 'obstacle', 'out_of_date', 'segments']
+__all__ = ['AlteredError', 'Input', 'Job', 'Manifest', 'ManifestError', 'OwnOutputs', 'ResultWriter', 'Run',
+           'SegmentationOutput', 'change', 'coco_rle', 'find_input', 'make_plan', 'obstacle', 'out_of_date', 'segments']

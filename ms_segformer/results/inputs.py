@@ -7,10 +7,17 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..download import DownloadError, download, without_userinfo
+from ..download import DownloadError, Version, download, without_userinfo
 from ..preprocessors.image import ImageError, check_regular
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
+
+
+class InputVersion(Version, total=False):
+    """What tells a content from a later one: of a URL as it is downloaded, of a file by what the system says."""
+
+    mtime_ns: int
+    link_to: str  # the file that a link leads to
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,7 @@ class Input:
         kind: `path`, `url` or `data`.
         key: what tells it from every other input: the absolute path, the URL without a password, or the digest of a
             `data:` URL.
-        version: size and mtime_ns of a file, and for a link what it leads to; None for what has none before it is
-            read.
+        version: of a file; None for what has none before it is read.
         file: (device, inode) of a file, None for anything else.
         refusal: why it can be no image, as far as that is seen without opening it; else None.
     """
@@ -31,8 +37,8 @@ class Input:
     location: str
     kind: str
     key: str
-    version: dict | None = None
-    file: tuple | None = None
+    version: InputVersion | None = None
+    file: tuple[int, int] | None = None
     refusal: str | None = None
 
     @cached_property
@@ -47,7 +53,7 @@ class Input:
         """How messages call it."""
         return self.location if self.kind == 'path' else self.key if self.kind == 'url' else f'the data URL {self.key}'
 
-    def source(self, known: dict | None = None):
+    def source(self, known: InputVersion | None = None) -> 'str | RemoteImage':
         """What `load_image` reads; a URL's content only if it is not the `known` version any more."""
         return RemoteImage(self.location, known) if self.kind == 'url' else self.location
 
@@ -61,9 +67,10 @@ class RemoteImage:
         unchanged: reading found the known version, and raised `ImageError` in place of fetching it.
     """
 
-    def __init__(self, url: str, known: dict | None = None):
+    def __init__(self, url: str, known: InputVersion | None = None) -> None:
         self.url, self.name, self.known = url, without_userinfo(url), known
-        self.version, self.unchanged = None, False
+        self.version: Version | None = None
+        self.unchanged = False
 
     def read(self) -> bytes:
         try:
@@ -95,7 +102,7 @@ def find_input(location: str) -> Input:
         status = os.stat(path)
     except (ImageError, OSError) as error:
         return Input(location, 'path', key, refusal=str(error))
-    version = {'size': status.st_size, 'mtime_ns': status.st_mtime_ns}
+    version = InputVersion(size=status.st_size, mtime_ns=status.st_mtime_ns)
     real = os.path.realpath(path)
     if real != key:  # a link that leads to another file later is another image
         version['link_to'] = real

@@ -22,6 +22,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, remove_left, temporary_prefix
@@ -35,12 +36,41 @@ class ManifestError(SegformerError, ValueError):
     """An output folder that cannot be used; the message says why and what to do."""
 
 
-def key_of(entry: dict) -> str:
+class Record(TypedDict):
+    """What tells a content from every other."""
+
+    size: int  # bytes
+    sha256: str
+
+
+class ModelName(TypedDict):
+    """A model as it was named, and the digest over its weights and settings."""
+
+    name: str
+    sha256: str
+
+
+class _Entry(TypedDict):
+    input: dict[str, Any]
+    outputs: dict[str, Record]
+    model: ModelName
+    options: dict[str, Any]
+    error: str | None
+
+
+class Entry(_Entry, total=False):
+    """A line of the manifest; see above."""
+
+    writing: bool
+    before: dict[str, Record]
+
+
+def key_of(entry: Entry) -> str:
     """What tells an entry's input from every other: `inputs.Input.key`."""
     return next(entry['input'][kind] for kind in ('path', 'url', 'data') if kind in entry['input'])
 
 
-def to_line(entry: dict) -> bytes:
+def to_line(entry: Entry) -> bytes:
     """An entry as a line of the manifest."""
     try:
         return (json.dumps(entry, ensure_ascii=False) + '\n').encode()
@@ -48,7 +78,7 @@ def to_line(entry: dict) -> bytes:
         return (json.dumps(entry) + '\n').encode()
 
 
-def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int, bool]:
+def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, Entry], int, bool]:
     """Read the manifest of a folder.
 
     Returns:
@@ -62,7 +92,8 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, dict], int, bool
     path = Path(folder) / NAME
     if not os.path.lexists(path):
         return {}, 0, True
-    entries, whole, ended = {}, 0, True
+    entries: dict[str, Entry] = {}
+    whole, ended = 0, True
     try:
         for line in _lines(path):
             try:
@@ -92,7 +123,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _checked(entry: dict) -> dict:
+def _checked(entry: Any) -> Entry:
     """The entry, if it has the fields of one, and of their types."""
     records = [*entry['outputs'].items(), *entry.get('before', {}).items()]
     for output, record in records:
@@ -107,17 +138,17 @@ def _checked(entry: dict) -> dict:
     return entry
 
 
-def record_of(content: bytes) -> dict:
-    """What tells a content from every other: `size` in bytes and `sha256`."""
-    return {'size': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+def record_of(content: bytes) -> Record:
+    """The record of a content."""
+    return Record(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def records_in(entry: dict, output: str) -> list[dict]:
+def records_in(entry: Entry, output: str) -> list[Record]:
     """What an entry says a file may hold: its result or, where it is still being written, what stood there before."""
-    return [entry[field][output] for field in ('outputs', 'before') if output in entry.get(field, {})]
+    return [records[output] for records in (entry['outputs'], entry.get('before', {})) if output in records]
 
 
-def holds_one_of(path: str | os.PathLike, records: list[dict]) -> bool:
+def holds_one_of(path: str | os.PathLike, records: list[Record]) -> bool:
     """Whether a regular file has a content of these; it is only read if its size is that of one."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode) or status.st_size not in [record['size'] for record in records]:
@@ -142,13 +173,14 @@ class Manifest:
         OSError: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.path = self.folder / NAME
-        self.entries: dict[str, dict] = {}
+        self.entries: dict[str, Entry] = {}
         self._whole, self._ended = 0, True  # bytes of lines, and whether the last one has its end
         self._links: dict[str, str | None] = {}  # the link that a folder lies behind
-        self._lock = self._file = None
+        self._lock: int | None = None
+        self._file: int | None = None
 
     def __enter__(self) -> 'Manifest':
         if self.folder.exists() and not self.folder.is_dir():
@@ -166,13 +198,13 @@ class Manifest:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for descriptor in (self._file, self._lock):
             if descriptor is not None:
                 os.close(descriptor)
         self._lock = self._file = None
 
-    def owned(self, key: str) -> dict[str, dict]:
+    def owned(self, key: str) -> dict[str, Record]:
         """The files of an input, relative to the folder, and what they hold."""
         return self.entries[key]['outputs'] if key in self.entries else {}
 
@@ -184,7 +216,7 @@ class Manifest:
                                    self.link_among(os.path.dirname(folder)))
         return self._links[folder]
 
-    def append(self, entry: dict) -> None:
+    def append(self, entry: Entry) -> None:
         """Add a line. One that announces files (`writing`) reaches the disk before this returns."""
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -218,23 +250,23 @@ class Manifest:
         for output in outputs:
             folder, _, name = output.rpartition('/')
             folders.setdefault(self.folder / folder, []).append(name)
-        for folder, names in folders.items():
+        for place, names in folders.items():
             try:
-                found = [name for name in os.listdir(folder) if name.startswith(TEMPORARY)]
+                found = [name for name in os.listdir(place) if name.startswith(TEMPORARY)]
             except OSError:  # not there yet
                 continue
             prefixes = {temporary_prefix(name) for name in names} if found else ()
             length = len(temporary_prefix(NAME))
             for name in found:
                 if name[:length] in prefixes:
-                    remove_left(folder / name)
+                    remove_left(place / name)
 
 
 def _lock(folder: Path) -> int | None:
     """Take the folder's lock; the system drops it when the process ends, however it does. None: there are no locks."""
     try:
-        import fcntl
-    except ImportError:  # Windows
+        import fcntl  # not on Windows
+    except ImportError:
         return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -255,8 +287,8 @@ class OwnOutputs:
     A file that holds something else than what the manifest says, or that is listed by another user's, is none.
     """
 
-    def __init__(self):
-        self._listed: dict[str, tuple[dict[str, list[dict]], ...]] = {}
+    def __init__(self) -> None:
+        self._listed: dict[str, tuple[dict[str, list[Record]], ...]] = {}
         self._real: dict[str, str] = {}
 
     def __contains__(self, path: str) -> bool:
@@ -270,12 +302,12 @@ class OwnOutputs:
                 return True
         return False
 
-    def _above(self, folder: str) -> tuple[dict[str, list[dict]], ...]:
+    def _above(self, folder: str) -> tuple[dict[str, list[Record]], ...]:
         """What the manifests of a folder and of those above it list, and what it may hold: a dict each."""
         if folder not in self._listed:
             parent = os.path.dirname(folder)
             above = self._above(parent) if parent != folder else ()
-            files: dict[str, list[dict]] = {}
+            files: dict[str, list[Record]] = {}
             for entry in _own_entries(folder).values():
                 for output in entry['outputs']:
                     files.setdefault(os.path.join(folder, *output.split('/')), []).extend(records_in(entry, output))
@@ -283,7 +315,7 @@ class OwnOutputs:
         return self._listed[folder]
 
 
-def _own_entries(folder: str) -> dict[str, dict]:
+def _own_entries(folder: str) -> dict[str, Entry]:
     """The entries of a folder's manifest if this user, or the system's, has written it."""
     try:
         if hasattr(os, 'geteuid') and os.lstat(os.path.join(folder, NAME)).st_uid not in (0, os.geteuid()):

@@ -2,10 +2,11 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, TypeGuard, cast
 
 from ..errors import SegformerError
-from .inputs import Input
-from .manifest import Manifest, ManifestError, holds_one_of, record_of, records_in
+from .inputs import Input, InputVersion
+from .manifest import Entry, Manifest, ManifestError, ModelName, Record, holds_one_of, record_of, records_in
 from .writer import KINDS
 
 LONGEST_NAME = 255  # bytes; the limit of nearly every file system
@@ -22,16 +23,16 @@ class Run:
     """What is the same for all images of a run.
 
     Attributes:
-        model: `name` as it was given, and `sha256` over weights and settings.
+        model: as it was named, and what its results follow from.
         options: those that change results, by name.
         save: the kinds of files wanted; see `writer.KINDS`.
         overwrite: segment everything again, over whatever stands there.
         retry_failed: segment again what failed before.
     """
 
-    model: dict
-    options: dict
-    save: tuple
+    model: ModelName
+    options: dict[str, Any]
+    save: tuple[str, ...]
     overwrite: bool = False
     retry_failed: bool = False
 
@@ -53,19 +54,24 @@ class Job:
     outputs: dict[str, str]
     state: str = 'todo'
     error: str | None = None
-    known: dict | None = None
+    known: InputVersion | None = None
 
     def fail(self, error: str) -> None:
         self.state, self.error = 'failed', error
 
-    def pass_over(self, entry: dict) -> None:
+    def pass_over(self, entry: Entry) -> None:
         """Leave the image as the manifest's entry has it."""
         self.state, self.error = ('skipped' if entry['error'] is None else 'failed before'), entry['error']
 
-    def entry(self, run: Run, version: dict | None, outputs: dict[str, dict], error: str | None = None, **more) -> dict:
+    def entry(self, run: Run, version: InputVersion | None, outputs: dict[str, Record], error: str | None = None
+              ) -> Entry:
         """The manifest's entry of this image."""
-        return {'input': {self.input.kind: self.input.key, **(version or {})}, 'outputs': dict(sorted(outputs.items())),
-                'model': run.model, 'options': run.options, 'error': error, **more}
+        return Entry(input={self.input.kind: self.input.key, **(version or {})}, outputs=dict(sorted(outputs.items())),
+                     model=run.model, options=run.options, error=error)
+
+    def announcement(self, run: Run, version: InputVersion | None, change: 'Change') -> Entry:
+        """The entry that goes before the files."""
+        return {**self.entry(run, version, change.outputs), 'writing': True, 'before': change.before}
 
 
 def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job]:
@@ -149,16 +155,16 @@ def _refuse_other_results(jobs: list[Job], manifest: Manifest, run: Run) -> None
                             'makes it again, another folder (-o) keeps both')
 
 
-def _has_result(entry: dict | None) -> bool:
+def _has_result(entry: Entry | None) -> TypeGuard[Entry]:
     return entry is not None and not entry.get('writing') and bool(entry['outputs'])
 
 
-def _differences(before: dict, now: dict) -> str:
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ', '.join(f'{key} {before.get(key)}, now {now.get(key)}' for key in {**before, **now}
                      if before.get(key) != now.get(key))
 
 
-def _refuse_inputs(job: Job, folder: str, files: dict[tuple, Input]) -> None:
+def _refuse_inputs(job: Job, folder: str, files: dict[tuple[int, int], Input]) -> None:
     for output in job.outputs.values():
         try:
             status = os.stat(f'{folder}/{output}')  # of many thousands of files: pathlib takes longer than the system
@@ -187,15 +193,15 @@ def _decide(job: Job, manifest: Manifest, run: Run) -> None:
         job.pass_over(entry)
 
 
-def _version(entry: dict, job: Job) -> dict:
-    return {key: value for key, value in entry['input'].items() if key != job.input.kind}
+def _version(entry: Entry, job: Job) -> InputVersion:
+    return cast(InputVersion, {key: value for key, value in entry['input'].items() if key != job.input.kind})
 
 
-def _differs(entry: dict, run: Run) -> bool:
+def _differs(entry: Entry, run: Run) -> bool:
     return entry['model']['sha256'] != run.model['sha256'] or entry['options'] != run.options
 
 
-def _complete(job: Job, entry: dict, manifest: Manifest, run: Run) -> bool:
+def _complete(job: Job, entry: Entry, manifest: Manifest, run: Run) -> bool:
     """Whether all files that this run is asked for are there, each as large as it was written."""
     for kind in run.save:
         record = entry['outputs'].get(job.outputs[kind])
@@ -230,7 +236,7 @@ def _is_plain(path: str) -> bool:
     return os.path.isfile(path) and not os.path.islink(path)
 
 
-def out_of_date(job: Job, version: dict | None, manifest: Manifest, run: Run) -> dict[str, str]:
+def out_of_date(job: Job, version: InputVersion | None, manifest: Manifest, run: Run) -> dict[str, str]:
     """The files to make of an image, kind to path: those asked for, and what was saved before of what has changed."""
     entry = manifest.entries.get(job.input.key)
     version = version or {}
@@ -249,8 +255,8 @@ class Change:
     """
 
     files: dict[str, bytes]
-    outputs: dict[str, dict]
-    before: dict[str, dict]
+    outputs: dict[str, Record]
+    before: dict[str, Record]
 
 
 def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> Change:
@@ -260,8 +266,10 @@ def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> C
         AlteredError: one holds neither that nor what the manifest says: somebody has worked on it.
         OSError: one cannot be read.
     """
-    entry = manifest.entries.get(job.input.key, {})
-    outputs, before, unequal = dict(manifest.owned(job.input.key)), {}, {}
+    entry = manifest.entries.get(job.input.key)
+    outputs = dict(manifest.owned(job.input.key))
+    before: dict[str, Record] = {}
+    unequal: dict[str, bytes] = {}
     for output, content in files.items():
         path = f'{manifest.folder}/{output}'
         outputs[output] = record_of(content)
@@ -272,7 +280,8 @@ def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> C
             continue
         if equal:
             continue
-        known = next((record for record in records_in(entry, output) if holds_one_of(path, [record])), None)
+        ours = records_in(entry, output) if entry else []
+        known = next((record for record in ours if holds_one_of(path, [record])), None)
         if known is None and not run.overwrite:
             raise AlteredError(f'{job.input.name}: {path} has been changed since it was written, and {_NOT_OURS}')
         unequal[output] = content

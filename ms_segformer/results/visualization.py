@@ -1,48 +1,54 @@
 """Pictures of segmentation results: label maps, overlays and legends."""
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..datasets.coco_stuff import CLASSES, DISTINCT_PALETTE, distinct_palette
+from ..metrics.report import font_of
 
-VOID_COLOUR = (0, 0, 0)
+Palette: TypeAlias = Sequence[Sequence[int]] | np.ndarray  # (red, green, blue) a class, each 0–255
+
+VOID_COLOR = (0, 0, 0)
 SMALLEST_SHARE = 0.001  # of the image, for a line in the legend
 
 
-def palette_for(num_classes, palette=None):
+def palette_for(num_classes: int, palette: Palette | None = None) -> np.ndarray:
     """256×3 uint8 colours by class id; ids without a class are black.
 
     The given palette is used, with repeated colours told apart; without one, COCO-Stuff's for its 171 classes and
     evenly spread hues for any other number.
     """
     if palette is not None:
-        colours = distinct_palette(palette)
+        colors = distinct_palette(palette)
     elif num_classes == len(CLASSES):
-        colours = DISTINCT_PALETTE
+        colors = DISTINCT_PALETTE
     else:
         hues = (np.arange(num_classes) * 137.508 % 180).astype(np.uint8)  # the golden angle keeps neighbours apart
         lightness = np.array([200, 150, 230], np.uint8)[np.arange(num_classes) % 3]
         hsv = np.stack([hues, np.full_like(hues, 190), lightness], -1)[None]
-        colours = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] if num_classes else ()
+        colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] if num_classes else ()
     table = np.zeros((256, 3), np.uint8)
-    table[:] = VOID_COLOUR
-    if len(colours):
-        table[:len(colours)] = np.asarray(colours, np.uint8)[:256]
+    table[:] = VOID_COLOR
+    if len(colors):
+        table[:len(colors)] = np.asarray(colors, np.uint8)[:256]
     return table
 
 
-def label_map_image(seg_map, palette):
+def label_map_image(seg_map: np.ndarray, palette: np.ndarray) -> Image.Image:
     """H×W uint8 class ids to a PIL image of mode P: the pixel values are the ids, `palette` (256×3) their colours."""
     seg_map = np.ascontiguousarray(seg_map, np.uint8)
-    image = Image.frombytes('P', seg_map.shape[::-1], seg_map.tobytes())
+    image = Image.frombytes('P', (seg_map.shape[1], seg_map.shape[0]), seg_map.tobytes())
     image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
     return image
 
 
-def overlay(image, seg_map, palette, opacity=0.55):
+def overlay(image: np.ndarray, seg_map: np.ndarray, palette: np.ndarray, opacity: float = 0.55) -> np.ndarray:
     """Colour an H×W×3 uint8 RGB image by its H×W class ids, with a thin light line between segments."""
-    colours = np.asarray(palette, np.uint8)[seg_map]
-    mixed = cv2.addWeighted(np.ascontiguousarray(image), 1 - opacity, colours, opacity, 0)
+    colors = np.asarray(palette, np.uint8)[seg_map]
+    mixed = cv2.addWeighted(np.ascontiguousarray(image), 1 - opacity, colors, opacity, 0)
     edges = np.zeros(seg_map.shape, bool)
     edges[:, 1:] |= seg_map[:, 1:] != seg_map[:, :-1]
     edges[1:] |= seg_map[1:] != seg_map[:-1]
@@ -50,7 +56,8 @@ def overlay(image, seg_map, palette, opacity=0.55):
     return mixed
 
 
-def draw_result(image, seg_map, rows, palette, max_side=2048):
+def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Mapping[str, Any]], palette: np.ndarray,
+                max_side: int = 2048) -> np.ndarray:
     """The overlay with a legend at its right.
 
     Args:
@@ -78,10 +85,10 @@ def draw_result(image, seg_map, rows, palette, max_side=2048):
     return canvas
 
 
-def _legend(rows, palette, height):
+def _legend(rows: Sequence[Mapping[str, Any]], palette: np.ndarray, height: int) -> np.ndarray:
     """A white panel with a swatch, the name, the share and the score of each row; as high as it needs to be."""
     line = int(np.clip(height / 24, 18, 60))
-    font = _font(line * 0.68)
+    font = font_of(line * 0.68)
     shown = [row for row in rows if row['share'] >= SMALLEST_SHARE]
     texts = [f'{row["label"]}  {row["share"]:.1%}  ({row["score"]:.2f})' for row in shown]
     if len(shown) < len(rows) or not rows:
@@ -92,15 +99,8 @@ def _legend(rows, palette, height):
     for i, text in enumerate(texts):
         top = int((i + 0.5) * line)
         if i < len(shown):
-            colour = tuple(int(c) for c in palette[shown[i]['id']])
-            draw.rectangle((line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=colour,
+            color = tuple(int(c) for c in palette[shown[i]['id']])
+            draw.rectangle((line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=color,
                            outline=(90, 90, 90))
         draw.text((2 * line, top + line // 8), text, font=font, fill=(20, 20, 20))
     return np.asarray(panel)
-
-
-def _font(size):
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size only
-        return ImageFont.load_default()

@@ -2,17 +2,36 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from ..files import atomic_write
-from .visualization import draw_result, label_map_image, palette_for
+from .output import SegmentationOutput
+from .visualization import Palette, draw_result, label_map_image, palette_for
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
+
+
+class RunLengths(TypedDict):
+    """A mask as COCO writes it: [H, W] and compressed run lengths."""
+
+    size: list[int]
+    counts: str
+
+
+class Row(TypedDict):
+    """A segment of an image."""
+
+    id: int  # of its class
+    label: str
+    score: float  # mean probability over the mask, 0–1
+    pixels: int
+    share: float  # of the image, 0–1
 
 
 class ResultWriter:
@@ -24,12 +43,13 @@ class ResultWriter:
         palette: (red, green, blue) per class, or None for a palette of our own.
     """
 
-    def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Sequence | None = None):
+    def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Palette | None = None) -> None:
         self.folder = Path(folder)
         self.classes = classes
         self.palette = palette_for(len(classes), palette)
 
-    def contents(self, kinds: Iterable[str], name: str | None, result: dict) -> tuple[dict[str, bytes], list[dict]]:
+    def contents(self, kinds: Iterable[str], name: str | None, result: SegmentationOutput
+                 ) -> tuple[dict[str, bytes], list[Row]]:
         """Make the files of an image.
 
         Args:
@@ -41,7 +61,8 @@ class ResultWriter:
             (content by kind, rows): the rows are the JSON's segments without their masks, largest first.
         """
         rows = segments(result, self.classes)
-        make = {'labels': self._labels, 'overlay': self._overlay, 'json': _json}
+        make: dict[str, Callable[[str | None, SegmentationOutput, list[Row]], bytes]] = {
+            'labels': self._labels, 'overlay': self._overlay, 'json': _json}
         return {kind: make[kind](name, result, rows) for kind in kinds}, rows
 
     def write(self, contents: dict[str, bytes]) -> None:
@@ -57,21 +78,21 @@ class ResultWriter:
             with atomic_write(self.folder / path) as temporary:
                 temporary.write_bytes(content)  # Pillow's own writing misses it when a full disk takes a part only
 
-    def _labels(self, name: str | None, result: dict, rows: list[dict]) -> bytes:
+    def _labels(self, name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
         return _encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
 
-    def _overlay(self, name: str | None, result: dict, rows: list[dict]) -> bytes:
+    def _overlay(self, name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
         picture = draw_result(result['image'], result['seg_map'], rows, self.palette)
         return _encoded(Image.fromarray(picture), 'JPEG', quality=92)
 
 
-def _encoded(image: Image.Image, format: str, **options) -> bytes:
+def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def _json(name: str | None, result: dict, rows: list[dict]) -> bytes:
+def _json(name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
     height, width = result['seg_map'].shape
     found = [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]
     content = {'image': name, 'height': height, 'width': width, 'segments': found}
@@ -81,18 +102,18 @@ def _json(name: str | None, result: dict, rows: list[dict]) -> bytes:
         return (json.dumps(content, indent=1) + '\n').encode()
 
 
-def segments(result, classes):
-    """One dict per segment of a pipeline result, largest first: id, label, score, pixels, share (0–1) of the image."""
+def segments(result: SegmentationOutput, classes: Sequence[str]) -> list[Row]:
+    """One row per segment of a pipeline result, largest first."""
     counts = np.bincount(result['seg_map'].ravel(), minlength=len(classes))
     ids = sorted(np.flatnonzero(counts[:len(classes)]).tolist(), reverse=True)
-    rows = [{'id': i, 'label': label, 'score': round(float(score), 6), 'pixels': int(counts[i]),
-             'share': round(int(counts[i]) / result['seg_map'].size, 6)}
+    rows = [Row(id=i, label=label, score=round(float(score), 6), pixels=int(counts[i]),
+                share=round(int(counts[i]) / result['seg_map'].size, 6))
             for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)]
     return sorted(rows, key=lambda row: -row['pixels'])
 
 
-def coco_rle(mask):
-    """H×W boolean mask to COCO's compressed run lengths, `{'size': [H, W], 'counts': str}`."""
+def coco_rle(mask: np.ndarray) -> RunLengths:
+    """H×W boolean mask to COCO's compressed run lengths."""
     from pycocotools import mask as coco
     encoded = coco.encode(np.asfortranarray(mask, np.uint8))
-    return {'size': [int(side) for side in encoded['size']], 'counts': encoded['counts'].decode('ascii')}
+    return RunLengths(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode('ascii'))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from exported import save_exported
+from modelscope.outputs import OutputKeys
 from modelscope.pipelines import pipeline
 from modelscope.utils.constant import Tasks
 from PIL import Image
@@ -18,6 +19,7 @@ from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.metainfo import VARIANTS, configuration_dir
 from ms_segformer.postprocess.segmentation import LogitsError
 from ms_segformer.preprocessors.image import ImageError, load_image
+from ms_segformer.results import SegmentationOutput
 
 PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',
                'china': 'china.jpg', 'flower': 'flower.jpg'}
@@ -258,6 +260,13 @@ def test_a_list_of_one_model_is_that_model(tiny_model_dir):
     image = random_images()[0]
     segmenter = pipeline(Tasks.image_segmentation, [str(tiny_model_dir)], device='cpu')
     same(segmenter(image), open_pipeline(tiny_model_dir)(image))
+
+
+def test_the_keys_of_a_result_are_modelscopes(tiny):
+    result = tiny(random_images()[0], with_image=True)
+    assert list(result)[:3] == [OutputKeys.MASKS, OutputKeys.LABELS, OutputKeys.SCORES]
+    failed, = tiny([b'no image'])
+    assert {*result, *failed} == {*SegmentationOutput.__required_keys__, *SegmentationOutput.__optional_keys__}
 
 
 def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
