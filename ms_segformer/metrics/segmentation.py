@@ -84,7 +84,7 @@ class EasyCVMetric(Metric):
     Attributes:
         confusion: the `ConfusionMatrix`.
 
-    Under `torch.distributed`, either ModelScope gathers the metrics of all processes and `merge`s them, or every
+    Under `torch.distributed`, either ModelScope gathers the metrics of all processes and calls `merge`, or every
     process calls `all_reduce` and then `evaluate`. `evaluate` itself does not communicate: ModelScope calls it on one
     process only.
     """
