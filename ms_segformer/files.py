@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # there are no locks then
+
 TEMPORARY = '.ms-segformer-tmp-'  # how the name of every temporary file of this package begins
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_SUFFIX = 100  # bytes of a suffix that a temporary name keeps, so that it stays within 255 bytes
@@ -85,10 +90,11 @@ def remove_left(temporary: str | os.PathLike) -> None:
 
 def _lock(handle: int) -> bool:
     """Lock a file until its last descriptor is closed; the system does that, however a process ends."""
+    if fcntl is None:
+        return False
     try:
-        import fcntl
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # Windows; a file system without locks, or another process has it
+    except OSError:  # a file system without locks, or another process has it
         return False
     return True
 
@@ -107,9 +113,7 @@ def locked(folder: str | os.PathLike, refusal: Exception) -> Iterator[None]:
         OSError: the folder cannot be created.
     """
     os.makedirs(folder, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

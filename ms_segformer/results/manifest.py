@@ -21,11 +21,12 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypedDict
 
 from ..errors import SegformerError
-from ..files import TEMPORARY, atomic_write, remove_left, temporary_prefix
+from ..files import TEMPORARY, atomic_write, locked, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
 LONGEST_LINE = 2**22  # bytes
@@ -179,8 +180,8 @@ class Manifest:
         self.entries: dict[str, Entry] = {}
         self._whole, self._ended = 0, True  # bytes of lines, and whether the last one has its end
         self._links: dict[str, str | None] = {}  # the link that a folder lies behind
-        self._lock: int | None = None
         self._file: int | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> 'Manifest':
         if self.folder.exists() and not self.folder.is_dir():
@@ -190,19 +191,17 @@ class Manifest:
         except (FileExistsError, NotADirectoryError):
             raise ManifestError(f'{self.folder}: the folder cannot be made, because a file or a link that leads '
                                 'nowhere is in the way; write to another folder (-o)') from None
-        self._lock = _lock(self.folder)
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(locked(self.folder, ManifestError(
+                f'{self.folder}: another process is writing there; wait until it has ended, or write to another folder '
+                '(-o)')))
             self.entries, self._whole, self._ended = read_manifest(self.folder)
-        except BaseException:
-            self.__exit__()
-            raise
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in (self._file, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._lock = self._file = None
+        self._open.close()
+        self._file = None
 
     def owned(self, key: str) -> dict[str, Record]:
         """The files of an input, relative to the folder, and what they hold."""
@@ -220,6 +219,7 @@ class Manifest:
         """Add a line. One that announces files (`writing`) reaches the disk before this returns."""
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self._open.callback(os.close, self._file)
             os.ftruncate(self._file, self._whole)
         line = to_line(entry) if self._ended else b'\n' + to_line(entry)
         try:
@@ -260,25 +260,6 @@ class Manifest:
             for name in found:
                 if name[:length] in prefixes:
                     remove_left(place / name)
-
-
-def _lock(folder: Path) -> int | None:
-    """Take the folder's lock; the system drops it when the process ends, however it does. None: there are no locks."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ManifestError(f'{folder}: another process is writing there; wait until it has ended, or write to another '
-                            'folder (-o)') from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 class OwnOutputs:

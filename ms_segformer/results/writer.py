@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco
 
 from ..files import atomic_write
 from .output import SegmentationOutput
@@ -114,6 +115,5 @@ def segments(result: SegmentationOutput, classes: Sequence[str]) -> list[Row]:
 
 def coco_rle(mask: np.ndarray) -> RunLengths:
     """H×W boolean mask to COCO's compressed run lengths."""
-    from pycocotools import mask as coco
     encoded = coco.encode(np.asfortranarray(mask, np.uint8))
     return RunLengths(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode('ascii'))
