@@ -208,6 +208,8 @@ def _source(data_source: Any, split_config: dict[str, str] | None, datasets: Any
         return SegSourcePairs(datasets, section.get('classes'), ignore_index=ignore_index, **kept)
     if isinstance(data_source, dict):
         data_source = {'ignore_index': ignore_index, **locate_source(decode_jsonplus(data_source), split_config)}
+    if hasattr(data_source, 'load') and hasattr(data_source, '__len__'):  # a source already, maybe the user's own
+        return data_source
     return build_source(data_source)
 
 

@@ -7,10 +7,8 @@ from .. import coco_stuff
 from .classes import ClassNames, Colors
 from .folders import SegSourceRaw
 from .pairing import suffixes
-from .registry import register
 
 
-@register
 class SegSourceCocoStuff164k(SegSourceRaw):
     """COCO-Stuff 164k with its official label maps or with converted ones.
 
@@ -34,7 +32,6 @@ class SegSourceCocoStuff164k(SegSourceRaw):
                          raw_ids=raw_ids, check=check)
 
 
-@register
 class SegSourceCocoStuff10k(SegSourceRaw):
     """COCO-Stuff 10k: images, and `.mat` label maps (key `S`, 0 unlabelled, 1-182) or PNGs, listed in a file.
 

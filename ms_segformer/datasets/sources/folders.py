@@ -13,13 +13,11 @@ from ..messages import name_some, tell
 from .classes import ClassNames, Colors
 from .label_ids import settle_ids
 from .pairing import pair_files, suffixes
-from .registry import register
 from .source import Source
 
 CONVERTED_SUFFIX = '_labelTrainIds.png'  # of COCO-Stuff's label maps with training ids
 
 
-@register
 class SegSourceRaw(Source):
     """Images and label maps in two folders, paired by their relative name.
 

@@ -1,34 +1,28 @@
 """From a `data_source` section to the source it describes."""
 import inspect
-from typing import Any, TypeVar
+from typing import Any
 
 from ...config.messages import shown
 from ...config.schema import SOURCE, wrong_value
 from ..errors import DatasetError
-from .source import Source
+from .coco_stuff import SegSourceCocoStuff10k, SegSourceCocoStuff164k
+from .folders import SegSourceRaw
+from .voc import SegSourceVoc2010, SegSourceVoc2012
 
-SOURCES: dict[str, type[Source]] = {}
-Kind = TypeVar('Kind', bound=type[Source])
-
-
-def register(cls: Kind) -> Kind:
-    """Make a source known by its class's name."""
-    SOURCES[cls.__name__] = cls
-    return cls
+SOURCES: dict[str, type[SegSourceRaw]] = {cls.__name__: cls for cls in (
+    SegSourceRaw, SegSourceCocoStuff164k, SegSourceCocoStuff10k, SegSourceVoc2010, SegSourceVoc2012)}
 
 
-def build_source(cfg: Any, check: bool = True) -> Any:
+def build_source(cfg: dict[str, Any], check: bool = True) -> SegSourceRaw:
     """Return the source that a `data_source` section describes.
 
     Args:
-        cfg: `{'type': 'SegSourceRaw', …}`, or an object that already is a source (has `load`).
+        cfg: `{'type': 'SegSourceRaw', …}`.
         check: raise when files are missing; False leaves them in `source.pairing`, for a report.
 
     Raises:
         DatasetError: unknown type or arguments, or files are missing.
     """
-    if hasattr(cfg, 'load') and hasattr(cfg, '__len__'):
-        return cfg
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise DatasetError('data_source is a dict with the key "type", e.g. {"type": "SegSourceRaw", "img_root": …}; '
                            f'got {cfg!r}')
@@ -44,4 +38,4 @@ def build_source(cfg: Any, check: bool = True) -> Any:
     wrong = wrong_value(arguments, SOURCE)
     if wrong:
         raise DatasetError(f'{cfg["type"]}: {wrong}')
-    return cls(**arguments, **({} if check else {'check': False}))
+    return cls(**arguments if check else {**arguments, 'check': False})

@@ -6,7 +6,6 @@ from typing import ClassVar
 from ...metainfo import IGNORE_INDEX
 from .classes import Colors
 from .folders import SegSourceRaw
-from .registry import register
 
 VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
                'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
@@ -35,13 +34,11 @@ class _SegSourceVoc(SegSourceRaw):
                          reduce_zero_label, palette, ignore_index, to_float32, check=check)
 
 
-@register
 class SegSourceVoc2010(_SegSourceVoc):
     __doc__ = _SegSourceVoc.__doc__
     YEAR = 'VOC2010'
 
 
-@register
 class SegSourceVoc2012(_SegSourceVoc):
     __doc__ = _SegSourceVoc.__doc__
     YEAR = 'VOC2012'
