@@ -5,6 +5,8 @@
 
 The optional packages are imported when an engine that needs them is made.
 """
-from .base import ENGINES, Engine, EngineError, create_engine
+from ..metainfo import ENGINES
+from .base import Engine, EngineError
+from .factory import create_engine
 
 __all__ = ['ENGINES', 'Engine', 'EngineError', 'create_engine']

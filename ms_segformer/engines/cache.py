@@ -4,6 +4,8 @@ A compiled network is code: OpenVINO runs what it reads there. So the folder and
 what another user owns or could have written is neither loaded nor written over. The folder is opened once and its files
 through that descriptor, so that nobody can put another one in its place between the check and the use.
 """
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
@@ -13,9 +15,13 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SegformerError
 from ..version import __version__
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
 
 LIMIT = 2 << 30  # bytes; the least recently used files above it go
 FOLDER = 'compiled-networks'
@@ -28,7 +34,7 @@ _NO_WAITING = getattr(os, 'O_NONBLOCK', 0)  # for a named pipe that somebody put
 _BY_DESCRIPTOR = ({os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd
                   and os.listdir in os.supports_fd)
 logger = logging.getLogger(__name__)
-_told = set()  # folders that were warned about; once is enough
+_told: set[Path | None] = set()  # folders that were warned about; once is enough
 
 
 class _Unsafe(OSError):
@@ -56,7 +62,7 @@ def cache_dir() -> Path:
         raise NoHome(f'{folder}: {str(error).rstrip(".")}') from None
 
 
-def key_of(model, **what):
+def key_of(model: Segformer, **what: object) -> str:
     """A name for what is compiled from a model: its weights, its settings, this package's version and `what`."""
     digest = hashlib.sha256(repr((__version__, model.settings, sorted(what.items()))).encode())
     for name, value in model.state_dict().items():
@@ -113,28 +119,30 @@ class _Folder:
     def __init__(self, create: bool = False):
         self.path = cache_dir()
         self._create = create
-        self._descriptor = None  # Windows has no descriptors of folders, and other owners and modes than are checked
+        # Windows has no descriptors of folders, and other owners and modes than are checked.
+        self._descriptor: int | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> _Folder:
         if self._create:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
         if _BY_DESCRIPTOR:
             if self.path.is_symlink():
                 raise _Unsafe(f'{self.path} is a symbolic link')
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINKS)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINKS)
             try:
-                _check_owner(os.fstat(self._descriptor), self.path)
+                _check_owner(os.fstat(descriptor), self.path)
             except _Unsafe:
-                os.close(self._descriptor)
+                os.close(descriptor)
                 raise
+            self._descriptor = descriptor
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
-    def _at(self, name: str) -> dict:
+    def _at(self, name: str) -> dict[str, Any]:
         return {'path': self.path / name} if self._descriptor is None else {'path': name, 'dir_fd': self._descriptor}
 
     def read(self, name: str) -> tuple[bytes, bytes]:

@@ -1,15 +1,21 @@
 """The network in ONNX Runtime, on the CPU."""
+from __future__ import annotations
+
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..models.segformer_head import weights_version
+from ..models.folding import weights_version
 from . import cache
 from .base import Engine, as_array
 from .onnx_graph import OPSET, write_onnx
 from .silent_import import import_onnxruntime
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
 
 onnxruntime = import_onnxruntime()
 
@@ -26,15 +32,15 @@ class ONNXRuntimeEngine(Engine):
 
     name = 'onnxruntime'
 
-    def __init__(self, model, precision):
+    def __init__(self, model: Segformer, precision: str):
         if precision != 'float32':
             warnings.warn('ONNX Runtime has no bfloat16 on the CPU; it runs in float32', RuntimeWarning, stacklevel=4)
         super().__init__('float32')
         self._model = model
-        self._built_for = None
+        self._built_for: tuple | None = None  # threads and version of the weights
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         if self._built_for == (torch.get_num_threads(), weights_version(self._model)):
             return
         self._model.prepare_inference()
@@ -45,7 +51,7 @@ class ONNXRuntimeEngine(Engine):
         self._session = onnxruntime.InferenceSession(self._content(), options, providers=['CPUExecutionProvider'])
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
-    def _content(self):
+    def _content(self) -> bytes:
         name = f'{cache.key_of(self._model, opset=OPSET, torch=torch.__version__)}.onnx-cached'
         content = cache.read(name)
         if content is None:
@@ -56,6 +62,6 @@ class ONNXRuntimeEngine(Engine):
             cache.write(name, content)
         return content
 
-    def _run(self, batch):
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
         self._start()
         return torch.from_numpy(self._session.run(None, {'img': as_array(batch)})[0])

@@ -1,22 +1,31 @@
 """The network as an ONNX file, for ONNX Runtime and for export."""
+from __future__ import annotations
+
 import inspect
+import os
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
 
 OPSET = 17
 
 
 class _Logits(torch.nn.Module):
-    def __init__(self, model):
+    def __init__(self, model: Segformer):
         super().__init__()
         self.model = model
 
-    def forward(self, img):
+    def forward(self, img: torch.Tensor) -> torch.Tensor:
         return self.model.logits(img)
 
 
-def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True, opset=OPSET):
+def write_onnx(model: Segformer, path: str | os.PathLike, shape: Sequence[int] = (1, 3, 128, 160), dynamic: bool = True,
+               opset: int = OPSET) -> None:
     """Write a prepared `Segformer` as ONNX: `img` N×3×H×W float32 to `logits` N×C×ceil(H/4)×ceil(W/4).
 
     Args:
@@ -28,10 +37,10 @@ def write_onnx(model, path, shape=(1, 3, 128, 160), dynamic=True, opset=OPSET):
     """
     model.prepare_inference()
     axes = {'img': {0: 'N', 2: 'H', 3: 'W'}, 'logits': {0: 'N', 2: 'h', 3: 'w'}} if dynamic else None
-    options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
+    options: dict[str, Any] = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     with warnings.catch_warnings(), torch.no_grad():
         # It warns of its own deprecation, and of sizes taken as Python numbers where they are none that change.
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        torch.onnx.export(_Logits(model).eval(), (torch.zeros(shape),), str(path), input_names=['img'],
+        torch.onnx.export(_Logits(model).eval(), (torch.zeros(tuple(shape)),), str(path), input_names=['img'],
                           output_names=['logits'], opset_version=opset, dynamic_axes=axes, **options)

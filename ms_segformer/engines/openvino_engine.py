@@ -1,12 +1,15 @@
 """The network in OpenVINO, on the CPU."""
+from __future__ import annotations
+
 import logging
 import warnings
 from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import one_line
-from ..models.segformer_head import weights_version
+from ..models.folding import weights_version
 from . import cache
 from .base import Engine, as_array, channels_last_output
 from .openvino_core import CORE
@@ -14,10 +17,15 @@ from .openvino_graph import build_graph
 from .silent_import import import_openvino
 from .torch_engine import TorchEngine
 
+if TYPE_CHECKING:
+    from openvino import CompiledModel, InferRequest
+
+    from ..models.segformer import Segformer
+
 ov = import_openvino()
 GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
-KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, upright and lying
+KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, portrait and landscape
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +45,7 @@ class OpenVINOEngine(Engine):
 
     name = 'openvino'
 
-    def __init__(self, model, precision):
+    def __init__(self, model: Segformer, precision: str):
         super().__init__(precision)
         if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,
@@ -45,10 +53,11 @@ class OpenVINOEngine(Engine):
             self.precision = 'float32'
         self._model = model
         self._classes = model.settings.head.num_classes
-        self._built_for = self._instead = None
+        self._built_for: tuple | None = None  # threads and version of the weights
+        self._instead: TorchEngine | None = None
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         """Compile anew when the number of threads or a weight has changed since the last time."""
         current = torch.get_num_threads(), weights_version(self._model)
         if current == self._built_for:
@@ -59,10 +68,12 @@ class OpenVINOEngine(Engine):
             self._model, graph=GRAPH, openvino=ov.get_version(), precision=self.precision, threads=self._threads,
             processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
                                                                    'OPTIMIZATION_CAPABILITIES')])
-        self._seen, self._special, self._general = Counter(), OrderedDict(), None
+        self._seen: Counter[tuple[int, ...]] = Counter()
+        self._special: OrderedDict[tuple[int, ...], InferRequest] = OrderedDict()
+        self._general: InferRequest | None = None
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
-    def _run(self, batch):
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
         if self._instead is None:
             self._start()
             try:
@@ -80,7 +91,7 @@ class OpenVINOEngine(Engine):
         request.infer()
         return logits.permute(0, 3, 1, 2)
 
-    def _request(self, shape):
+    def _request(self, shape: tuple[int, ...]) -> InferRequest:
         """The inference request of the network for a shape; compiles what is missing."""
         if shape in self._special:
             self._special.move_to_end(shape)
@@ -95,7 +106,7 @@ class OpenVINOEngine(Engine):
             self._special.popitem(last=False)
         return self._special[shape]
 
-    def _compile(self, shape):
+    def _compile(self, shape: tuple[int, ...]) -> InferRequest:
         settings = {'INFERENCE_PRECISION_HINT': 'bf16' if self.precision == 'bf16' else 'f32',
                     'INFERENCE_NUM_THREADS': self._threads, 'NUM_STREAMS': 1}
         name = f'{self._key}-{"x".join(map(str, shape))}.openvino'
@@ -111,6 +122,6 @@ class OpenVINOEngine(Engine):
         return compiled.create_infer_request()
 
 
-def _exported(compiled):
+def _exported(compiled: CompiledModel) -> bytes:
     content = compiled.export_model()
     return content if isinstance(content, bytes) else content.getvalue()

@@ -6,56 +6,71 @@ of pixels N×L×C, which the plugin takes as an N×C×H×W image without a copy 
 this way; feed-forward networks and head are convolutions on such images, 1×1 ones in place of matrix products. The
 tests hold it to the modules' results.
 """
-import numpy as np
+from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..models.folding import FoldedHead
+from ..models.mix_transformer import Block, EfficientAttention
 from .silent_import import import_openvino
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
+
+    from ..models.segformer import Segformer
 
 ov = import_openvino()
 ops = ov.opset13
 TO_NHWC = 0, 2, 3, 1
 
 
-def build_graph(model, shape=(-1, 3, -1, -1), channels_last=True):
+def build_graph(model: Segformer, shape: Sequence[int] = (-1, 3, -1, -1), channels_last: bool = True) -> Model:
     """Return an `openvino.Model` from `img`, N×3×H×W, to `logits`, N×ceil(H/4)×ceil(W/4)×C.
 
     Args:
-        model: a prepared `Segformer`.
+        model: whose weights it takes.
         shape: of the input; -1 leaves a dimension open.
         channels_last: False for logits N×C×ceil(H/4)×ceil(W/4), at the cost of a copy.
     """
     image = ops.parameter(list(shape), np.float32, name='img')
     features, x = [], image
-    for embed, blocks, norm in model.backbone.layers:
+    for stage in model.backbone.stages():
+        embed, blocks, norm = stage.parts()
         x = _convolution(x, embed.projection)
-        shape = ops.shape_of(x)
+        size = ops.shape_of(x)
         x = _norm(_pixels(x), embed.norm)
         for block in blocks:
-            x = _block(x, block, shape)
-        x = _image(_norm(x, norm), shape)
+            x = _block(x, block, size)
+        x = _image(_norm(x, norm), size)
         features.append(x)
-    logits = _head(features, model.decode_head)
+    logits = _head(features, FoldedHead(model.decode_head))
     logits = _transpose(logits, TO_NHWC) if channels_last else logits
     image.output(0).get_tensor().set_names({'img'})
     logits.output(0).get_tensor().set_names({'logits'})
     return ov.Model([logits], [image], 'segformer')
 
 
-def _block(x, block, shape):
+def _block(x: Node, block: Block, shape: Node) -> Node:
     """N×L×C; `shape` is that of the pixels as an image."""
     x = _attention(x, block.norm1, block.attn, shape)
-    expand, depthwise, _, _, shrink, _ = block.ffn.layers
+    expand, depthwise, _, _, shrink, _ = block.ffn.parts()
     hidden = _convolution(_image(_norm(x, block.norm2), shape), expand)
     hidden = ops.gelu(_convolution(hidden, depthwise), 'erf')
     return ops.add(_pixels(_convolution(hidden, shrink)), x)
 
 
-def _attention(x, norm, attention, shape):
+def _attention(x: Node, norm: nn.LayerNorm, attention: EfficientAttention, shape: Node) -> Node:
     weights = attention.attn
     channels, heads = weights.out_proj.out_features, attention.num_heads
     queries = keys = _norm(x, norm)
     if attention.sr_ratio > 1:
         keys = _norm(_pixels(_convolution(_image(queries, shape), attention.sr)), attention.norm)  # N×S×C
-    weight, bias = _array(weights.in_proj_weight), _array(weights.in_proj_bias)
+    weight, bias = _array(weights.in_proj_weight), _optional(weights.in_proj_bias)
     parts = [slice(i * channels, (i + 1) * channels) for i in range(3)]
     q, k, v = (_heads(_linear(tokens, weight[part], None if bias is None else bias[part]), heads, channels // heads)
                for tokens, part in zip((queries, keys, keys), parts, strict=True))
@@ -64,13 +79,13 @@ def _attention(x, norm, attention, shape):
     return ops.add(_linear(out, _array(weights.out_proj.weight), _array(weights.out_proj.bias)), x)
 
 
-def _head(features, head):
+def _head(features: list[Node], head: FoldedHead) -> Node:
     size = ops.gather(ops.shape_of(features[0]), _integers(2, 3), ops.constant(np.int64(0)))
-    folded, fused = head.folded(), None
+    fused = None
     for i in reversed(range(len(features))):
-        x = _pointwise(features[i], *map(_array, folded['projections'][i]))
+        x = _pointwise(features[i], *head.projections[i])
         x = x if head.plain_projections else _relu(x)
-        x = _pointwise(x, *map(_array, folded['fusion'][i]))
+        x = _pointwise(x, *head.parts[i])
         if i:
             x = ops.interpolate(
                 x, size, 'linear_onnx', 'sizes', pads_begin=[0, 0, 0, 0], pads_end=[0, 0, 0, 0], antialias=False,
@@ -80,7 +95,7 @@ def _head(features, head):
     return _convolution(_relu(fused), head.conv_seg)
 
 
-def _relu(x: ov.Output) -> ov.Output:
+def _relu(x: Node) -> Node:
     """ReLU that keeps NaN, as torch's does: OpenVINO's own makes it 0, and a broken network's label map looks whole.
 
     A slope below what float32 can add to a logit: the same numbers, and unlike `select` computed in the convolution.
@@ -88,62 +103,67 @@ def _relu(x: ov.Output) -> ov.Output:
     return ops.prelu(x, _constant([np.finfo(np.float32).tiny]))
 
 
-def _convolution(x, module):
-    weight, stride, pad = _array(module.weight), list(module.stride), list(module.padding)
+def _convolution(x: Node, module: nn.Conv2d) -> Node:
+    weight, stride, pad = _array(module.weight), list(module.stride), [int(side) for side in module.padding]
     if module.groups > 1:
         weight = weight.reshape(module.groups, -1, *weight.shape[1:])
         x = ops.group_convolution(x, _constant(weight), stride, pad, pad, [1, 1])
     else:
         x = ops.convolution(x, _constant(weight), stride, pad, pad, [1, 1])
-    return _biased(x, None if module.bias is None else _array(module.bias))
+    return _biased(x, _optional(module.bias))
 
 
-def _pointwise(x, weight, bias):
+def _pointwise(x: Node, weight: torch.Tensor, bias: torch.Tensor | None) -> Node:
     """1×1 convolution of N×C×H×W with an out×in matrix."""
-    return _biased(ops.convolution(x, _constant(weight[:, :, None, None]), [1, 1], [0, 0], [0, 0], [1, 1]), bias)
+    x = ops.convolution(x, _constant(_array(weight)[:, :, None, None]), [1, 1], [0, 0], [0, 0], [1, 1])
+    return _biased(x, _optional(bias))
 
 
-def _biased(x, bias):
+def _biased(x: Node, bias: np.ndarray | None) -> Node:
     return x if bias is None else ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
 
 
-def _linear(x, weight, bias):
+def _linear(x: Node, weight: np.ndarray, bias: np.ndarray | None) -> Node:
     x = ops.matmul(x, _constant(weight), False, True)
     return x if bias is None else ops.add(x, _constant(bias))
 
 
-def _norm(x, norm):
+def _norm(x: Node, norm: nn.LayerNorm) -> Node:
     """Layer norm over the channels of N×L×C."""
     x = ops.mvn(x, _integers(2), True, float(norm.eps), 'inside_sqrt')
     return ops.add(ops.multiply(x, _constant(_array(norm.weight))), _constant(_array(norm.bias)))
 
 
-def _pixels(x):
+def _pixels(x: Node) -> Node:
     """N×C×H×W to N×L×C."""
     channels = x.get_output_partial_shape(0)[1].get_length()
     return _transpose(ops.reshape(x, _integers(0, channels, -1), True), (0, 2, 1))
 
 
-def _image(x, shape):
+def _image(x: Node, shape: Node) -> Node:
     """N×L×C to N×C×H×W of a given shape."""
     return ops.reshape(_transpose(x, (0, 2, 1)), shape, False)
 
 
-def _heads(x, heads, size):
+def _heads(x: Node, heads: int, size: int) -> Node:
     return _transpose(ops.reshape(x, _integers(0, -1, heads, size), True), (0, 2, 1, 3))
 
 
-def _transpose(x, order):
+def _transpose(x: Node, order: Sequence[int]) -> Node:
     return ops.transpose(x, _integers(*order))
 
 
-def _integers(*values):
+def _integers(*values: int) -> Node:
     return ops.constant(np.array(values, np.int64))
 
 
-def _constant(values):
+def _constant(values: np.ndarray | list[float]) -> Node:
     return ops.constant(np.ascontiguousarray(values, np.float32))
 
 
-def _array(tensor):
-    return None if tensor is None else tensor.detach().float().cpu().numpy()
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _optional(tensor: torch.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else _array(tensor)

@@ -56,9 +56,9 @@ def import_onnxruntime() -> ModuleType:
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
     """Let `import package` fail inside the block; afterwards its modules are as they were."""
-    gone = object()
+    gone = ModuleType('gone')
 
-    def taken() -> dict[str, ModuleType | None]:
+    def taken() -> dict[str, ModuleType]:
         # From a copy, made in one step, and without `del`: other threads import, and remove, meanwhile.
         names = [name for name in list(sys.modules) if name == package or name.startswith(f'{package}.')]
         found = {name: sys.modules.pop(name, gone) for name in names}
@@ -66,7 +66,7 @@ def _hidden(package: str) -> Iterator[None]:
 
     before = taken()
     try:
-        sys.modules[package] = None
+        sys.modules[package] = None  # type: ignore[assignment]  # makes importing it fail
         yield
     finally:
         sys.modules.pop(package, None)  # first: nothing that follows may leave the package hidden for good

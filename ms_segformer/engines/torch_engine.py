@@ -1,10 +1,16 @@
 """The network in PyTorch, as it is or compiled."""
+from __future__ import annotations
+
 import copy
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 
 from .base import Engine
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +25,7 @@ class TorchEngine(Engine):
         compiled: go through `torch.compile`; the first batch of a shape then takes long, and a C++ compiler is needed.
     """
 
-    def __init__(self, model, precision, device, compiled=False):
+    def __init__(self, model: Segformer, precision: str, device: torch.device, compiled: bool = False):
         super().__init__(precision)
         self.name = 'torch-compile' if compiled else 'torch'
         self.device = device
@@ -33,8 +39,10 @@ class TorchEngine(Engine):
             self._logits = torch.compile(model.logits, dynamic=True)
             self(torch.zeros(1, 3, 64, 64))  # what cannot be compiled shows here, not at the first photograph
 
-    def _run(self, batch):
-        if self.model.training or self.model.decode_head.training:
-            self.model.eval()
-        self.model.decode_head.fold()  # at no cost unless weights have changed
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
+        folding = self.model.folding
+        if self.model.training or self.model.decode_head.training or folding is None:
+            self.model.prepare_inference()
+        else:
+            folding.folded()  # at no cost unless weights have changed
         return self._logits(batch.to(self.device, self.dtype)).float().cpu()

@@ -6,10 +6,14 @@
 Both take `img`, N×3×H×W float32: the RGB image, scaled, minus the configuration's mean, over its std; and give
 `logits`, N×C×ceil(H/4)×ceil(W/4) float32. `postprocess.segment` says how label maps come from them.
 """
+from __future__ import annotations
+
 import math
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +27,13 @@ from ..errors import SegformerError, one_line
 from ..files import atomic_write
 from ..metainfo import MODEL, ONNX_OPSETS, TASK
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from openvino import Model
+
+    from ..models.segformer import Segformer
+
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
 
 
@@ -34,7 +45,8 @@ class ExportError(SegformerError, ValueError):
 class SegformerExporter(Exporter):
     """Exports a `Segformer`; `Exporter.from_model` makes it from a model, a model directory or a hub id."""
 
-    def export_onnx(self, output_dir, opset=OPSET, shape=None, validate=True, **_):
+    def export_onnx(self, output_dir: str | os.PathLike, opset: int = OPSET, shape: Sequence[int] | None = None,
+                    validate: bool = True, **_: Any) -> dict[str, str]:
         """Write `model.onnx`.
 
         Args:
@@ -60,7 +72,8 @@ class SegformerExporter(Exporter):
                 self._compare(temporary, shape, _run_onnx)
         return {'model': os.fspath(path)}
 
-    def export_openvino(self, output_dir, shape=None, compress_to_fp16=False, validate=True, **_):
+    def export_openvino(self, output_dir: str | os.PathLike, shape: Sequence[int] | None = None,
+                        compress_to_fp16: bool = False, validate: bool = True, **_: Any) -> dict[str, str]:
         """Write `model.xml` and `model.bin`, OpenVINO's IR.
 
         Args:
@@ -77,7 +90,7 @@ class SegformerExporter(Exporter):
             openvino = import_openvino()
         except ImportError as error:
             raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
-        from ..engines.openvino_graph import build_graph
+        from ..engines.openvino_graph import build_graph  # optional
         graph = build_graph(self._prepared(), _checked(shape) or (-1, 3, -1, -1), channels_last=False)
         path = Path(output_dir, 'model.xml')
         with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
@@ -91,10 +104,11 @@ class SegformerExporter(Exporter):
                 own.unlink(missing_ok=True)
         return {'model': os.fspath(path), 'weights': os.fspath(path.with_suffix('.bin'))}
 
-    def _prepared(self):
+    def _prepared(self) -> Segformer:
         return self.model.cpu().float().prepare_inference()
 
-    def _compare(self, path, shape, run):
+    def _compare(self, path: Path, shape: Sequence[int] | None,
+                 run: Callable[[Path, np.ndarray], np.ndarray | None]) -> None:
         image = torch.randn(_checked(shape) or (2, 3, 96, 133), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             expected = self.model.logits(image).numpy()
@@ -107,7 +121,7 @@ class SegformerExporter(Exporter):
                               'was written. Please report it with the versions of torch and the runtime')
 
 
-def _save_openvino(openvino, graph, path: Path, compress_to_fp16: bool) -> None:
+def _save_openvino(openvino: ModuleType, graph: Model, path: Path, compress_to_fp16: bool) -> None:
     try:
         openvino.save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
     except RuntimeError as error:  # OpenVINO's form of an OSError, without its reason
@@ -116,7 +130,7 @@ def _save_openvino(openvino, graph, path: Path, compress_to_fp16: bool) -> None:
                           'free). Nothing was written; make room or choose another folder') from None
 
 
-def _checked(shape):
+def _checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
     if shape is None:
         return None
     if len(shape) != 4 or shape[1] != 3 or shape[0] < 1 or min(shape[2:]) < SMALLEST_SIDE:
@@ -127,7 +141,7 @@ def _checked(shape):
     return tuple(shape)
 
 
-def _run_onnx(path, image):
+def _run_onnx(path: Path, image: np.ndarray) -> np.ndarray | None:
     """Logits by ONNX Runtime, or None when it is not installed."""
     try:
         onnxruntime = import_onnxruntime()
@@ -137,7 +151,7 @@ def _run_onnx(path, image):
     return session.run(['logits'], {'img': image})[0]
 
 
-def _run_openvino(path, image):
-    from ..engines.openvino_core import CORE
+def _run_openvino(path: Path, image: np.ndarray) -> np.ndarray:
+    from ..engines.openvino_core import CORE  # optional
     compiled = CORE.compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return compiled({'img': image})['logits']

@@ -5,14 +5,18 @@ they are larger than all else in a training step. Here a few rows at a time are 
 while they are in the cache, and scaled back. Same numbers (up to the order of additions), a fraction of the time on a
 CPU and of the memory anywhere.
 """
+from typing import Any
+
 import torch
 
-from ..postprocess.resampling import resize_taps
+from ..postprocess.resampling import Taps, resize_taps
 
 ROWS_BYTES = 2 << 20  # upsampled logits handled at once; measured best of 0.25 to 4 MiB
 
 
-def upsampled_cross_entropy(logits, labels, weight=None, ignore_index=255, align_corners=False):
+def upsampled_cross_entropy(
+        logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = 255,
+        align_corners: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the cross entropy of logits scaled to the labels' size, and how many pixels are right.
 
     Args:
@@ -29,7 +33,8 @@ def upsampled_cross_entropy(logits, labels, weight=None, ignore_index=255, align
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, labels, weight, ignore_index, align_corners):
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None, ignore_index: int,
+                align_corners: bool) -> tuple[torch.Tensor, torch.Tensor]:
         n, channels, height, width = logits.shape
         maps = logits.detach().permute(0, 2, 3, 1).float().contiguous()  # N×h×w×C
         across = resize_taps(width, labels.shape[2], align_corners).matrix(width).to(maps)  # W×w
@@ -38,10 +43,10 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         loss, correct = maps.new_zeros((), dtype=torch.float64), maps.new_zeros((), dtype=torch.int64)
         for i in range(n):
             wide = torch.matmul(across, maps[i]).view(height, -1)  # h×(W·C)
-            wide_gradient = None if gradients is None else torch.zeros_like(wide)
+            wide_gradient = torch.zeros_like(wide) if gradients is not None else None
             part, right = _rows(wide, wide_gradient, labels[i], down, channels, weight, ignore_index)
             loss, correct = loss + part, correct + right
-            if gradients is not None:
+            if gradients is not None and wide_gradient is not None:
                 torch.matmul(across.t(), wide_gradient.view(height, -1, channels), out=gradients[i])
         if gradients is not None:
             ctx.save_for_backward(gradients)
@@ -50,18 +55,20 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return loss.to(maps.dtype), correct
 
     @staticmethod
-    def backward(ctx, loss_gradient, _):
+    def backward(ctx: Any, loss_gradient: torch.Tensor, _: torch.Tensor
+                 ) -> tuple[torch.Tensor, None, None, None, None]:
         gradients, = ctx.saved_tensors
         return (gradients * loss_gradient).to(ctx.dtype).permute(0, 3, 1, 2), None, None, None, None
 
 
-def _rows(wide, wide_gradient, labels, down, channels, weight, ignore_index):
+def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.Tensor, down: Taps, channels: int,
+          weight: torch.Tensor | None, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and right pixels of one image; adds the gradient of its horizontally scaled logits h×(W·C) to a buffer."""
     rows = max(1, ROWS_BYTES // (4 * wide.shape[1]))
     counted = labels != ignore_index
     targets = torch.where(counted, labels, 0)
     factors = counted.to(wide.dtype) if weight is None else weight[targets] * counted
-    loss, correct = wide.new_zeros((), dtype=torch.float64), 0
+    loss, correct = wide.new_zeros((), dtype=torch.float64), wide.new_zeros((), dtype=torch.int64)
     for top in range(0, len(labels), rows):
         read, taps = down.part(slice(top, top + rows))
         part = taps.matrix(len(read)).to(wide)  # rows × the few low rows they come from
@@ -79,7 +86,7 @@ def _rows(wide, wide_gradient, labels, down, channels, weight, ignore_index):
     return loss, correct
 
 
-def _minus_log(hit, scaled, target):
+def _minus_log(hit: torch.Tensor, scaled: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """-log of the targets' probabilities; those too small for a float32 are computed from the logits."""
     result = -hit.log()
     lost = (hit < 1e-30).squeeze(1)

@@ -10,7 +10,7 @@ import torch
 
 from ms_segformer import metainfo
 from ms_segformer.config.reader import read_configuration
-from ms_segformer.engines import EngineError, base, cache, create_engine
+from ms_segformer.engines import EngineError, cache, create_engine, factory
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess.segmentation import LogitsError, segment
 from ms_segformer.preprocessors.shapes import ImageShapes
@@ -271,11 +271,11 @@ def test_torch_takes_over_from_an_openvino_that_cannot_compile(model, monkeypatc
 
 def test_auto_is_the_fastest_installed(model, monkeypatch):
     present = {'openvino'}
-    monkeypatch.setattr(base.importlib.util, 'find_spec', lambda package: package in present or None)
-    assert base._fastest(torch.device('cpu')) == 'openvino'
-    assert base._fastest(torch.device('meta')) == 'torch'
+    monkeypatch.setattr(factory.importlib.util, 'find_spec', lambda package: package in present or None)
+    assert factory._fastest(torch.device('cpu')) == 'openvino'
+    assert factory._fastest(torch.device('meta')) == 'torch'
     present.clear()
-    assert base._fastest(torch.device('cpu')) == 'torch'
+    assert factory._fastest(torch.device('cpu')) == 'torch'
 
 
 @pytest.mark.parametrize('variant', list(metainfo.VARIANTS))
@@ -348,7 +348,7 @@ class TestCache:
         assert 'MS_SEGFORMER_CACHE' in caplog.text
 
 
-def test_importing_the_room_imports_no_runtime():
+def test_importing_the_package_imports_no_runtime():
     code = ('import sys, ms_segformer.engines; '
             'sys.exit(any(name in sys.modules for name in ("openvino", "onnxruntime", "onnx")))')
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

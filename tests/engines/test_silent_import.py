@@ -122,4 +122,7 @@ def test_threads_that_import_meanwhile_leave_nothing_hidden(monkeypatch):
 def test_there_is_no_other_door():
     package = Path(ms_segformer.__file__).parent
     direct = re.compile(r'^\s*(import|from) (openvino|onnxruntime)\b', re.MULTILINE)
-    assert [path.name for path in package.rglob('*.py') if direct.search(path.read_text(encoding='utf-8'))] == []
+    for_types = re.compile(r'^if TYPE_CHECKING:\n(?:    .*\n|\n)+', re.MULTILINE)  # never run
+    found = [path.name for path in package.rglob('*.py')
+             if direct.search(for_types.sub('', path.read_text(encoding='utf-8')))]
+    assert found == []

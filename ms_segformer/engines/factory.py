@@ -1,0 +1,87 @@
+"""The choice among the engines."""
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import one_line
+from ..metainfo import ENGINES, PRECISIONS
+from .base import Engine, EngineError
+from .torch_engine import TorchEngine
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
+
+# Engines of a CPU by their speed there, fastest first; the package that each needs beside torch.
+CPU_ORDER = (('openvino', 'openvino'), ('torch', None))
+
+
+def create_engine(model: Segformer, name: str = 'auto', precision: str = 'float32',
+                  device: str | torch.device = 'cpu') -> Engine:
+    """Prepare a model for inference and return the engine that runs it.
+
+    Args:
+        model: a `Segformer` with its weights loaded; it is put in evaluation mode. Weights that change later change
+            the engine's results at the next batch, if PyTorch counts the change: `load_state_dict`, a step of an
+            optimizer, writing in place (under `torch.no_grad()`), and a parameter or its `.data` replaced by another
+            tensor. Values written through `.data` or `.numpy()` are not counted, and results may be those of before.
+        name: one of `ENGINES`, or 'auto': the fastest installed one for the device.
+        precision: 'float32' reproduces the plain network's label maps; 'bf16' is faster where the processor has it and
+            may change pixels near a boundary.
+        device: 'cpu', or a device of torch; OpenVINO and ONNX Runtime run on the CPU only.
+
+    Returns:
+        `Engine`. One that cannot be loaded is replaced by the torch engine, with a warning that says why.
+
+    Raises:
+        EngineError: unknown name or precision, or a device that is not there or that the named engine does not have.
+    """
+    device = _checked_device(device)
+    if name != 'auto' and name not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}; expected 'auto', {', '.join(map(repr, ENGINES))}")
+    if precision not in PRECISIONS:
+        raise EngineError(f'unknown precision {precision!r}; expected {" or ".join(map(repr, PRECISIONS))}')
+    if device.type != 'cpu' and name in ('openvino', 'onnxruntime'):
+        raise EngineError(f"engine {name!r} runs on the CPU, device is '{device}'; use device='cpu' or engine='torch'")
+    model.prepare_inference()
+    if name == 'auto':
+        name = _fastest(device)
+    try:
+        return _make(name, model, precision, device)
+    except Exception as error:  # whatever a foreign runtime raises while it loads
+        if name == 'torch':
+            raise
+        warnings.warn(f'engine {name!r} cannot be used ({type(error).__name__}: {error}); using torch instead',
+                      RuntimeWarning, stacklevel=2)
+        return _make('torch', model, precision, device)
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(device)
+        if device.type != 'cpu':
+            torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error)
+        raise EngineError(
+            f"device '{device}' cannot be used ({reason}); use 'cpu' or a device of this machine") from None
+    return device
+
+
+def _fastest(device: torch.device) -> str:
+    if device.type != 'cpu':
+        return 'torch'
+    return next(name for name, package in CPU_ORDER if package is None or importlib.util.find_spec(package))
+
+
+def _make(name: str, model: Segformer, precision: str, device: torch.device) -> Engine:
+    if name == 'openvino':
+        from .openvino_engine import OpenVINOEngine  # optional
+        return OpenVINOEngine(model, precision)
+    if name == 'onnxruntime':
+        from .onnx_engine import ONNXRuntimeEngine  # optional
+        return ONNXRuntimeEngine(model, precision)
+    return TorchEngine(model, precision, device, compiled=name == 'torch-compile')
