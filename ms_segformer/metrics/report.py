@@ -94,7 +94,7 @@ def font_of(size: float) -> Font:
 
 def _write(draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, color: str | int, font: Font,
            align: float) -> None:
-    """Write `text` with its line centred on `position`, which is its left end (0), middle (0.5) or right end (1)."""
+    """Write `text` with its line centered on `position`, which is its left end (0), middle (0.5) or right end (1)."""
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox('Ag')
     x, y = position[0] - left - align * (right - left), position[1] - (top + bottom) / 2

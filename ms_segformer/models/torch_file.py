@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ..errors import one_line
 from ..files import LFS_ADVICE, LFS_POINTER, atomic_write
 from .pickle_interpreter import BYTES, CheckpointError, PickleInterpreter, shown
 
@@ -68,7 +69,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
         if isinstance(error, MemoryError) or 'allocate memory' in str(error):
             raise CheckpointError(f'{path}: not enough memory for what this file of {size} bytes holds') from None
         raise CheckpointError(f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
-                              f'({shown(_first_line(error))}); fetch it again') from None
+                              f'({shown(one_line(error))}); fetch it again') from None
 
 
 def regular_file(path: str | Path) -> Path:
@@ -254,7 +255,3 @@ def _read_legacy(stream: io.BytesIO) -> tuple[Any, tuple[str, ...]]:
         if data:
             values.copy_(torch.frombuffer(data, dtype=values.dtype))
     return content, interpreter.set_aside()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]

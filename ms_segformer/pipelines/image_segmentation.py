@@ -143,7 +143,7 @@ class SegformerPipeline(Pipeline):
 
     @property
     def palette(self) -> np.ndarray:
-        """256×3 uint8 RGB colours by class id, as `predict` draws them; ids without a class are black."""
+        """256×3 uint8 RGB colors by class id, as `predict` draws them; ids without a class are black."""
         return palette_for(len(self.settings.classes), self.settings.palette)
 
     @property

@@ -335,7 +335,7 @@ def _from_pil(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
         image.load()  # a TIFF is turned upright here, and its size changes
     _check_size(*image.size, kind, name, max_pixels)
     wide = image.mode in ('I', 'F') or image.mode.startswith('I;16')
-    convert = _to_grey(image, name) if wide else _to_rgb
+    convert = _to_gray(image, name) if wide else _to_rgb
     stored, upright = _canvas(image.width, image.height, _orientation(image))
     for rows, band in _bands(image):
         stored[rows] = convert(band)
@@ -387,7 +387,7 @@ def _to_rgb(band: Image.Image) -> np.ndarray:
     return np.asarray(band if band.mode == 'RGB' else band.convert('RGB'))
 
 
-def _to_grey(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarray]:
+def _to_gray(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarray]:
     """What turns bands of a grey image of more than 8 bits into h×w×1 uint8: its range decides how."""
     ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in (np.asarray(band),)]
     low, high = np.min(ranges), np.max(ranges)  # NaN stays NaN

@@ -16,9 +16,9 @@ SMALLEST_SHARE = 0.001  # of the image, for a line in the legend
 
 
 def palette_for(num_classes: int, palette: Palette | None = None) -> np.ndarray:
-    """256×3 uint8 colours by class id; ids without a class are black.
+    """256×3 uint8 colors by class id; ids without a class are black.
 
-    The given palette is used, with repeated colours told apart; without one, COCO-Stuff's for its 171 classes and
+    The given palette is used, with repeated colors told apart; without one, COCO-Stuff's for its 171 classes and
     evenly spread hues for any other number.
     """
     if palette is not None:
@@ -38,7 +38,7 @@ def palette_for(num_classes: int, palette: Palette | None = None) -> np.ndarray:
 
 
 def label_map_image(seg_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """H×W uint8 class ids to a PIL image of mode P: the pixel values are the ids, `palette` (256×3) their colours."""
+    """H×W uint8 class ids to a PIL image of mode P: the pixel values are the ids, `palette` (256×3) their colors."""
     seg_map = np.ascontiguousarray(seg_map, np.uint8)
     image = Image.frombytes('P', (seg_map.shape[1], seg_map.shape[0]), seg_map.tobytes())
     image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
