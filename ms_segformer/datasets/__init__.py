@@ -9,8 +9,8 @@ from .inspection import Inspection, inspect
 from .label_file import read_label
 from .layout import find_data_sources
 from .preparation import Preparation, prepare_coco_stuff
-from .sample import Batch, Formatted, Sample
+from .sample import Batch, Formatted, ImageMeta, Sample
 from .sources import build_source
 
-__all__ = ['Batch', 'DatasetError', 'Formatted', 'Inspection', 'Preparation', 'Sample', 'build_source',
+__all__ = ['Batch', 'DatasetError', 'Formatted', 'ImageMeta', 'Inspection', 'Preparation', 'Sample', 'build_source',
            'find_data_sources', 'inspect', 'prepare_coco_stuff', 'read_image', 'read_label']

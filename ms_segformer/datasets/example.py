@@ -13,7 +13,7 @@ from .preparation import require_no_file
 CLASSES = ('background', 'circle', 'square', 'triangle')
 SPLITS = {'train': 12, 'val': 4}
 SIDES = (96, 160)  # pixels, shortest and longest
-_COLOURS = ((120, 120, 120), (210, 60, 60), (60, 170, 80), (70, 90, 210))  # RGB by class, which every shape varies
+_COLORS = ((120, 120, 120), (210, 60, 60), (60, 170, 80), (70, 90, 210))  # RGB by class, which every shape varies
 
 
 def write_example(folder: str | os.PathLike) -> Path:
@@ -72,24 +72,24 @@ def _picture(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     image = np.empty((height, width, 3), np.float32)
     image[:] = _varied(random, 0)
     for kind, quarter in zip((1, 2, 3), random.permutation(4).tolist(), strict=False):
-        centre = (0.25 + 0.5 * (quarter % 2)) * width, (0.25 + 0.5 * (quarter // 2)) * height
-        shape = _shape(random, kind, label.shape, centre, 0.25 * min(height, width))
+        center = (0.25 + 0.5 * (quarter % 2)) * width, (0.25 + 0.5 * (quarter // 2)) * height
+        shape = _shape(random, kind, label.shape, center, 0.25 * min(height, width))
         label[shape], image[shape] = kind, _varied(random, kind)
     image += random.normal(0, 12, image.shape)
     return image.clip(0, 255).astype(np.uint8), label
 
 
 def _varied(random: np.random.Generator, kind: int) -> np.ndarray:
-    return np.array(_COLOURS[kind], np.float32) + random.uniform(-30, 30, 3)
+    return np.array(_COLORS[kind], np.float32) + random.uniform(-30, 30, 3)
 
 
-def _shape(random: np.random.Generator, kind: int, size: tuple[int, int], centre: tuple[float, float],
+def _shape(random: np.random.Generator, kind: int, size: tuple[int, int], center: tuple[float, float],
            radius: float) -> np.ndarray:
     """H×W bool, a circle (1), square (2) or triangle (3) of about a radius, turned by any angle."""
     count = {1: 60, 2: 4, 3: 3}[kind]  # corners
     angles = 2 * np.pi * (np.arange(count) / count + random.uniform())
     radius *= random.uniform(0.9, 1.0) * {1: 1.0, 2: 1.2, 3: 1.3}[kind]
-    points = np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], 1)
+    points = np.stack([center[0] + radius * np.cos(angles), center[1] + radius * np.sin(angles)], 1)
     mask = np.zeros(size, np.uint8)
     cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
     return mask > 0

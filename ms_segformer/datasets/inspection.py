@@ -19,9 +19,9 @@ ONE_NAME = 'several images of one name'
 UNREADABLE = 'unreadable'
 SIZE_MISMATCH = 'size mismatch'
 OUT_OF_RANGE = 'values out of range'
-NOTHING_LABELLED = 'nothing labelled'
+NOTHING_LABELED = 'nothing labelled'
 # The last one is legitimate, and worth knowing: such a pair teaches nothing.
-KINDS = (MISSING_IMAGE, MISSING_LABEL, ONE_NAME, UNREADABLE, SIZE_MISMATCH, OUT_OF_RANGE, NOTHING_LABELLED)
+KINDS = (MISSING_IMAGE, MISSING_LABEL, ONE_NAME, UNREADABLE, SIZE_MISMATCH, OUT_OF_RANGE, NOTHING_LABELED)
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Inspection:
     @property
     def usable(self) -> bool:
         """Whether there are pairs and training could read all of them."""
-        return self.pairs > 0 and not set(self.counts()) - {NOTHING_LABELLED}
+        return self.pairs > 0 and not set(self.counts()) - {NOTHING_LABELED}
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-compatible values."""
@@ -156,7 +156,7 @@ def _inspect_label(source: SegSourceRaw, path: str, label: np.ndarray, img: np.n
     result.ignored += int(pixels[IGNORE_INDEX])
     pixels = pixels[:count]
     if not pixels.any():
-        result.problems.append(Problem(NOTHING_LABELLED, path, 'no pixel carries a class'))
+        result.problems.append(Problem(NOTHING_LABELED, path, 'no pixel carries a class'))
     result.pixels += pixels
     result.images += pixels > 0
 

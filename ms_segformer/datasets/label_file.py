@@ -20,17 +20,17 @@ _REPAIR = 'restore or remove it'
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:
-    """Decode a label map as it is stored: class ids, not colours.
+    """Decode a label map as it is stored: class ids, not colors.
 
     Args:
-        path: PNG (grey of any depth, palette), or another lossless image with one 8-bit channel; `.npy`; `.mat` of
+        path: PNG (gray of any depth, palette), or another lossless image with one 8-bit channel; `.npy`; `.mat` of
             version 5 to 7 (the matrix `S` of COCO-Stuff 10k).
 
     Returns:
         H×W uint8 array.
 
     Raises:
-        DatasetError: no such file, not decodable, coloured, lossy, ids above 255, or more than 134 megapixels.
+        DatasetError: no such file, not decodable, colored, lossy, ids above 255, or more than 134 megapixels.
     """
     data = read_bytes(path, 'label map')
     suffix = os.path.splitext(path)[1].lower()
@@ -48,7 +48,7 @@ def decode_label(data: np.ndarray, where: object) -> np.ndarray:
         if not _is_sound(data.data):
             raise DatasetError(f'label map {where} is truncated or damaged (a checksum is wrong or missing); {_REPAIR}')
         _check_size(int.from_bytes(header[16:20], 'big'), int.from_bytes(header[20:24], 'big'), where)
-        if header[24:26] == b'\x08\x00':  # 8 bits, grey
+        if header[24:26] == b'\x08\x00':  # 8 bits, gray
             label = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             if label is not None:
                 return label
@@ -78,11 +78,11 @@ def label_of_image(image: Image.Image, where: object) -> np.ndarray:
 
 
 def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
-    """Return the class ids of a Pillow image: palette indices, not colours.
+    """Return the class ids of a Pillow image: palette indices, not colors.
 
     Args:
         image: of mode L, P, 1 or I; RGB when its three channels are equal.
-        depth: bits per pixel of the grey PNG it comes from: Pillow stretches 2 and 4 bits to 0-255.
+        depth: bits per pixel of the gray PNG it comes from: Pillow stretches 2 and 4 bits to 0-255.
     """
     label = np.array(image)
     if image.mode == 'L' and depth in (2, 4):

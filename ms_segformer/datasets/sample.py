@@ -1,6 +1,6 @@
 """A sample on its way: from a source, through the transforms, to a batch."""
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 
@@ -8,14 +8,40 @@ if TYPE_CHECKING:
     import torch
 
 
-class Sample(TypedDict, total=False):
+class Normalization(TypedDict):
+    """What was done to the gray levels of an image: one mean and standard deviation per channel."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    to_rgb: bool
+
+
+class ImageMeta(TypedDict, total=False):
+    """What is known of an image besides its pixels: `img_metas`, of which a key that nothing has set is left out.
+
+    filename: its path. ori_filename: the same, relative to its folder.
+    ori_shape, img_shape, pad_shape: of the image as read, as scaled or cropped, and as padded.
+    scale_factor: (w, h, w, h) by which it was scaled, or the one number by which it is to be.
+    """
+
+    filename: str
+    ori_filename: str
+    ori_shape: tuple[int, ...]
+    img_shape: tuple[int, ...]
+    pad_shape: tuple[int, ...]
+    scale_factor: np.ndarray | float
+    flip: bool
+    flip_direction: str | None
+    img_norm_cfg: Normalization
+
+
+class Sample(ImageMeta, total=False):
     """What a source loads and transforms work on. EasyCV's transforms, and a user's, may add keys of their own.
 
     img: H×W×3 BGR, uint8 or float32. gt_semantic_seg: H×W uint8 class ids, absent at inference.
     img_fields, seg_fields: the keys that hold images and label maps.
-    filename, seg_filename: paths. ori_filename: of the image, relative to its folder.
-    ori_shape, img_shape, pad_shape: of the image as read, as scaled or cropped, and as padded.
-    scale: (long, short) or (width, height) to scale to. scale_factor: (w, h, w, h) by which it was, or what is asked.
+    seg_filename: path of the label map.
+    scale: (long, short) or (width, height) to scale to.
     rng: random stream of this sample; without it the draws come from numpy's global stream.
     """
 
@@ -23,18 +49,9 @@ class Sample(TypedDict, total=False):
     gt_semantic_seg: np.ndarray
     img_fields: list[str]
     seg_fields: list[str]
-    filename: str
-    ori_filename: str
     seg_filename: str
-    ori_shape: tuple[int, ...]
-    img_shape: tuple[int, ...]
-    pad_shape: tuple[int, ...]
     scale: tuple[int, int]
-    scale_factor: np.ndarray | float
     keep_ratio: bool
-    flip: bool
-    flip_direction: str | None
-    img_norm_cfg: dict[str, Any]
     pad_fixed_size: tuple[int, int] | None
     pad_size_divisor: int | None
     rng: np.random.RandomState
@@ -43,14 +60,14 @@ class Sample(TypedDict, total=False):
 class Formatted(TypedDict, total=False):
     """A sample as the network takes it: what `Collect` keeps.
 
-    Of a training pipeline: img 3×H×W float32, gt_semantic_seg 1×H×W uint8, img_metas a dict.
+    Of a training pipeline: img 3×H×W float32, gt_semantic_seg 1×H×W uint8, img_metas of the image.
     Of a test pipeline: img and img_metas lists with one entry per version, label H×W uint8 at the image's own size, and
     the number of the sample.
     """
 
     img: 'torch.Tensor | list[torch.Tensor]'
     gt_semantic_seg: 'torch.Tensor'
-    img_metas: dict[str, Any] | list[dict[str, Any]]
+    img_metas: ImageMeta | list[ImageMeta]
     label: 'torch.Tensor'
     index: int
 
@@ -65,7 +82,7 @@ class Batch(TypedDict, total=False):
 
     img: 'torch.Tensor | list[torch.Tensor | list[torch.Tensor]]'
     gt_semantic_seg: 'torch.Tensor'
-    img_metas: list[dict[str, Any]] | list[list[dict[str, Any]]]
+    img_metas: list[ImageMeta] | list[list[ImageMeta]]
     label: 'list[torch.Tensor]'
     index: list[int]
 

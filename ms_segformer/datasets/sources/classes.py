@@ -1,7 +1,7 @@
 """The classes of a data set: their names, and a color of each."""
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ ClassNames: TypeAlias = str | os.PathLike | Sequence[str] | None  # a text file 
 Colors: TypeAlias = Sequence[Sequence[int]] | None  # one (red, green, blue) of 0-255 per class
 
 
-def read_classes(classes: Any) -> list[str]:
+def read_classes(classes: ClassNames) -> list[str]:
     """Return class names as a list.
 
     Args:
@@ -44,7 +44,7 @@ def read_classes(classes: Any) -> list[str]:
     return names
 
 
-def make_palette(palette: Any, classes: Sequence[str]) -> list[list[int]]:
+def make_palette(palette: Colors, classes: Sequence[str]) -> list[list[int]]:
     """Return one [red, green, blue] per class.
 
     Args:
@@ -54,10 +54,9 @@ def make_palette(palette: Any, classes: Sequence[str]) -> list[list[int]]:
     """
     if palette is None and list(classes) == list(coco_stuff.CLASSES):
         palette = coco_stuff.PALETTE
-    if palette is None:
-        palette = np.random.RandomState(42).randint(0, 255, size=(len(classes), 3))
     try:
-        colors = np.asarray(palette)
+        colors = np.asarray(palette) if palette is not None else np.random.RandomState(42).randint(
+            0, 255, size=(len(classes), 3))
     except ValueError:  # lists of different lengths
         colors = np.empty(0)
     if colors.shape != (len(classes), 3) or colors.dtype.kind not in 'iuf' or not (

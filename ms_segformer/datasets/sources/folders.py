@@ -35,10 +35,10 @@ class SegSourceRaw(Source):
             official map. What they show holds for all, and one that contradicts it is an error when it is read. Where
             none shows it, they are training ids, with a warning. With `reduce_zero_label`, official ids are those of
             COCO-Stuff 10k (1-182, 0 is "not labelled"); which of the two ways they count is looked at too.
-        palette: one (red, green, blue) per class; None: COCO-Stuff's colours for its classes, random ones otherwise.
+        palette: one (red, green, blue) per class; None: COCO-Stuff's colors for its classes, random ones otherwise.
         ignore_index: value in the files for "not labelled" besides 255 (counted after `reduce_zero_label`); samples
             carry 255 in its place, the one value that padding, loss and metric ignore.
-        to_float32: load images as float32, so that resizing does not round to grey levels, as in the original.
+        to_float32: load images as float32, so that resizing does not round to gray levels, as in the original.
         num_processes, cache_at_init, cache_on_the_fly: accepted for published configurations, without effect: listing
             takes one process, and the operating system keeps files in memory.
         check: raise when files are missing; False leaves them in `pairing`.

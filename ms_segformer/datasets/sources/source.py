@@ -1,7 +1,6 @@
 """What all sources share."""
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import cv2
 import numpy as np
@@ -9,21 +8,21 @@ import numpy as np
 from .. import coco_stuff
 from ..errors import DatasetError
 from ..sample import Sample
-from .classes import make_palette, read_classes
+from .classes import ClassNames, Colors, make_palette, read_classes
 from .label_values import bad_values, label_table
 
 DO_NOT_MIX = 'Convert the official ones with "ms-segformer prepare coco-stuff" and do not mix the two'
 
 
 class Source(ABC):
-    """What all sources share: classes, colours, and loading a pair with its checks.
+    """What all sources share: classes, colors, and loading a pair with its checks.
 
     Attributes:
         official: the label maps hold COCO-Stuff's official ids (0-181), which are turned into training ids.
         ids_unknown: nothing shows whether they do, and nobody has said it; they are taken for training ids.
     """
 
-    def __init__(self, classes: Any, palette: Any, reduce_zero_label: bool, ignore_index: int | None,
+    def __init__(self, classes: ClassNames, palette: Colors, reduce_zero_label: bool, ignore_index: int | None,
                  to_float32: bool) -> None:
         self.CLASSES = read_classes(classes)
         self.PALETTE = make_palette(palette, self.CLASSES)

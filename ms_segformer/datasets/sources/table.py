@@ -118,7 +118,7 @@ def _plain_table(pairs: Any) -> Any:
 def _with_stored(table: Any, column: str | int | None) -> Any:
     """Return a `datasets.Dataset` whose images in a column come as the files they are, other tables as they are.
 
-    Decoded, grey PNGs of 2 or 4 bits have other values, and lossy files look like others.
+    Decoded, gray PNGs of 2 or 4 bits have other values, and lossy files look like others.
     """
     feature: Any = getattr(table, 'features', {}).get(column)
     if type(feature).__name__ != 'Image' or not hasattr(table, 'cast_column'):

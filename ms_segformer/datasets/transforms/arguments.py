@@ -1,12 +1,15 @@
 """What the arguments of transforms may be."""
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...config.limits import DIVISOR, TRAINING_PIXELS
 from ...config.schema import FLAG, TEXT, Kind, either, integer, number, several
 from ..errors import DatasetError
+
+Scales: TypeAlias = tuple[int, int] | Sequence[tuple[int, int]]  # (long, short) in pixels, or several of them
 
 
 def pair(value: Any, what: str) -> tuple[int, int]:
@@ -26,7 +29,7 @@ def check_pixels(count: float, what: str) -> None:
         raise DatasetError(f'{what} makes images of {int(count):,} pixels; accepted: up to {TRAINING_PIXELS:,}')
 
 
-def scales(img_scale: Any, what: str) -> list[tuple[int, int]]:
+def scales(img_scale: Scales, what: str) -> list[tuple[int, int]]:
     """Return the scales of a configuration as a list of (long, short): one pair, or a list of pairs."""
     if len(img_scale) and isinstance(img_scale[0], (list, tuple)):
         return [pair(scale, what) for scale in img_scale]

@@ -19,7 +19,7 @@ class MMPhotoMetricDistortion:
     and is not clipped: values may leave 0-255, as in the original.
 
     Args:
-        brightness_delta: largest shift, in grey levels.
+        brightness_delta: largest shift, in gray levels.
         contrast_range, saturation_range: (low, high) of the factor.
         hue_delta: largest shift, in degrees.
     """
@@ -69,7 +69,7 @@ class MMNormalize:
     """Subtract the mean and divide by the standard deviation of each channel.
 
     Args:
-        mean, std: one number per channel, in grey levels, in RGB order when `to_rgb` (else in the image's order).
+        mean, std: one number per channel, in gray levels, in RGB order when `to_rgb` (else in the image's order).
         to_rgb: turn BGR into RGB first.
     """
 
@@ -81,7 +81,7 @@ class MMNormalize:
         if self.mean.shape != self.std.shape or self.mean.ndim != 1 or not (self.std > 0).all():
             raise DatasetError(f'MMNormalize: mean and std hold one number per channel, std above 0; got {mean}, {std}')
         self._shift, self._scale = self.mean.astype(np.float64), 1 / self.std.astype(np.float64)
-        # The normalized value of each of the 256 grey levels: a uint8 image is looked up, not computed.
+        # The normalized value of each of the 256 gray levels: a uint8 image is looked up, not computed.
         self._table = ((np.arange(256)[:, None] - self._shift) * self._scale).astype(np.float32)  # 256×C
 
     def __call__(self, results: Sample) -> Sample:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..errors import DatasetError
-from ..sample import Sample
+from ..sample import Formatted, Sample
 from .registry import register
 
 
@@ -72,7 +72,7 @@ class Collect:
         self.keys = list(keys)
         self.meta_keys = tuple(meta_keys)
 
-    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, results: dict[str, Any]) -> Formatted:
         """Return a new dict of `keys` and `img_metas`.
 
         Raises:
@@ -84,4 +84,4 @@ class Collect:
                                'correct "keys", or the order of the pipeline')
         data = {key: results[key] for key in self.keys}
         data['img_metas'] = {key: results[key] for key in self.meta_keys if key in results}
-        return data
+        return cast(Formatted, data)

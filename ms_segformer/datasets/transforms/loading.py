@@ -10,7 +10,7 @@ class LoadImageFromFile:
     """Accepted at the beginning of a pipeline, where the source has read the image already.
 
     Args:
-        to_float32: convert to float32, so that resizing does not round to grey levels.
+        to_float32: convert to float32, so that resizing does not round to gray levels.
         color_type, channel_order, file_client_args, mode: accepted for published configurations; images are BGR here.
     """
 

@@ -1,9 +1,7 @@
 """The test pipeline: versions of an image at several scales, and mirrored."""
-from typing import Any
-
 from ..errors import DatasetError
 from ..sample import Sample
-from .arguments import scales
+from .arguments import Scales, scales
 from .compose import Compose
 from .registry import Fallback, register
 
@@ -21,18 +19,19 @@ class MMMultiScaleFlipAug:
         fallback: see `build`.
     """
 
-    def __init__(self, transforms: list, img_scale: Any = None, scale_factor: Any = None, flip: bool = False,
+    def __init__(self, transforms: list, img_scale: Scales | None = None,
+                 scale_factor: float | list[float] | tuple[float, ...] | None = None, flip: bool = False,
                  flip_direction: str | list[str] = 'horizontal', fallback: Fallback | None = None) -> None:
-        if (img_scale is None) == (scale_factor is None):
+        self._scales: list[Sample]
+        if img_scale is not None and scale_factor is None:
+            self._scales = [{'scale': scale} for scale in scales(img_scale, 'MMMultiScaleFlipAug: img_scale')]
+        elif scale_factor is not None and img_scale is None:
+            factors = scale_factor if isinstance(scale_factor, (list, tuple)) else [scale_factor]
+            self._scales = [{'scale_factor': float(factor)} for factor in factors]
+        else:
             raise DatasetError(f'MMMultiScaleFlipAug takes either img_scale or scale_factor; '
                                f'got img_scale={img_scale}, scale_factor={scale_factor}')
         self.transforms = Compose(transforms, fallback)
-        self._scales: list[Sample]
-        if img_scale is not None:
-            self._scales = [{'scale': scale} for scale in scales(img_scale, 'MMMultiScaleFlipAug: img_scale')]
-        else:
-            factors = scale_factor if isinstance(scale_factor, (list, tuple)) else [scale_factor]
-            self._scales = [{'scale_factor': float(factor)} for factor in factors]
         directions = [flip_direction] if isinstance(flip_direction, str) else list(flip_direction)
         self._flips: list[Sample] = [{'flip': False, 'flip_direction': None}]
         self._flips += [{'flip': True, 'flip_direction': direction} for direction in directions if flip]

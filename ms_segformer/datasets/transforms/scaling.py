@@ -2,14 +2,13 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
 
 from ..errors import DatasetError
 from ..sample import Sample, change, image_keys, label_keys
-from .arguments import check_pixels, checked_range, scales
+from .arguments import Scales, check_pixels, checked_range, scales
 from .random_streams import stream
 from .registry import register
 
@@ -44,7 +43,7 @@ class MMResize:
         bbox_clip_border, backend, override: accepted for published configurations; they have no effect here.
     """
 
-    def __init__(self, img_scale: Any = None, multiscale_mode: str = 'range',
+    def __init__(self, img_scale: Scales | None = None, multiscale_mode: str = 'range',
                  ratio_range: tuple[float, float] | None = None, keep_ratio: bool = True,
                  interpolation: str = 'bilinear', bbox_clip_border: bool = True, backend: str = 'cv2',
                  override: bool = False) -> None:
