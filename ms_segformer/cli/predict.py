@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
     from ms_segformer.results import Job, Manifest, ResultWriter, Run
+    from ms_segformer.results.inputs import InputVersion
+    from ms_segformer.results.output import SegmentationOutput
+    from ms_segformer.results.writer import Row
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -129,8 +132,8 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
                     _report(job, writer.folder, rows, args.min_share)
 
 
-def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None,
-          result: dict) -> list[dict] | None:
+def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None',
+          result: 'SegmentationOutput') -> 'list[Row] | None':
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
     from ms_segformer.results import AlteredError, change, obstacle, out_of_date
     wanted = out_of_date(job, version, manifest, task)
@@ -163,7 +166,7 @@ def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job',
     return rows
 
 
-def _fail(manifest: 'Manifest', task: 'Run', job: 'Job', version: dict | None, error: str) -> None:
+def _fail(manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None', error: str) -> None:
     """Note why an image failed before anything was written; what the manifest knows of its earlier result stays."""
     job.fail(error if job.input.name in error else f'{job.input.name}: {error}')
     if not manifest.owned(job.input.key):
@@ -194,7 +197,7 @@ def _without_warnings(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _report(job: 'Job', folder: 'Path', rows: list[dict], least: float) -> None:
+def _report(job: 'Job', folder: 'Path', rows: 'list[Row]', least: float) -> None:
     """Say which classes cover at least some share of an image, 0 to 1, and where its files are."""
     _say(job.input.name)
     large = [row for row in rows if row['share'] >= least]
