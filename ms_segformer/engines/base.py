@@ -22,7 +22,7 @@ class Engine(ABC):
 
     name: str
 
-    def __init__(self, precision: str):
+    def __init__(self, precision: str) -> None:
         self.precision = precision
         self._lock = threading.Lock()
 

@@ -116,7 +116,7 @@ def write(name: str, content: bytes) -> None:
 class _Folder:
     """`cache_dir()`, opened and found to be this user's alone; raises `_Unsafe` or another OSError where it is not."""
 
-    def __init__(self, create: bool = False):
+    def __init__(self, create: bool = False) -> None:
         self.path = cache_dir()
         self._create = create
         # Windows has no descriptors of folders, and other owners and modes than are checked.

@@ -32,7 +32,7 @@ class ONNXRuntimeEngine(Engine):
 
     name = 'onnxruntime'
 
-    def __init__(self, model: Segformer, precision: str):
+    def __init__(self, model: Segformer, precision: str) -> None:
         if precision != 'float32':
             warnings.warn('ONNX Runtime has no bfloat16 on the CPU; it runs in float32', RuntimeWarning, stacklevel=4)
         super().__init__('float32')

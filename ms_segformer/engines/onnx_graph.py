@@ -16,7 +16,7 @@ OPSET = 17
 
 
 class _Logits(torch.nn.Module):
-    def __init__(self, model: Segformer):
+    def __init__(self, model: Segformer) -> None:
         super().__init__()
         self.model = model
 

@@ -45,7 +45,7 @@ class OpenVINOEngine(Engine):
 
     name = 'openvino'
 
-    def __init__(self, model: Segformer, precision: str):
+    def __init__(self, model: Segformer, precision: str) -> None:
         super().__init__(precision)
         if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,

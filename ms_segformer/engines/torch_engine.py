@@ -25,7 +25,7 @@ class TorchEngine(Engine):
         compiled: go through `torch.compile`; the first batch of a shape then takes long, and a C++ compiler is needed.
     """
 
-    def __init__(self, model: Segformer, precision: str, device: torch.device, compiled: bool = False):
+    def __init__(self, model: Segformer, precision: str, device: torch.device, compiled: bool = False) -> None:
         super().__init__(precision)
         self.name = 'torch-compile' if compiled else 'torch'
         self.device = device

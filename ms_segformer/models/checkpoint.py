@@ -15,6 +15,7 @@ What is read of a file, and what is not, stands in `torch_file` and `pickle_inte
 import hashlib
 import logging
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ CLASSIFIER = 'decode_head.conv_seg.'
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # types that weights may have
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # and counters
 DIGEST_KEY = 'ms-segformer sha256'  # in the metadata of the safetensors files that this package writes
+State = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # found and expected, by name
+Rule = tuple[str, Callable[[re.Match[str]], str]]  # the pattern of a foreign name, and ours
 logger = logging.getLogger(__name__)
 
 __all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoint', 'load_checkpoint', 'load_state',
@@ -45,9 +49,9 @@ __all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoi
 class LoadReport:
     """What `load_checkpoint` did not load: names that the file lacks, has too many, or that were dropped on purpose."""
 
-    missing: tuple = ()
-    unexpected: tuple = ()
-    dropped: tuple = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def find_checkpoint(model_dir: str | Path) -> Path:
@@ -87,7 +91,7 @@ def _named_file(folder: Path) -> Path | None:
     return folder / name if isinstance(name, str) else None
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_checkpoint(path: str | Path) -> tuple[State, dict[str, Any]]:
     """Read a checkpoint file in any known dialect.
 
     Returns:
@@ -148,7 +152,8 @@ def read_optimizer(path: str | Path) -> dict[str, Any] | None:
     return found if good else None
 
 
-def load_checkpoint(model, path, strict=True, new_classifier=False):
+def load_checkpoint(model: torch.nn.Module, path: str | Path, strict: bool = True, new_classifier: bool = False
+                    ) -> LoadReport:
     """Load a checkpoint file into a `Segformer`.
 
     Args:
@@ -167,14 +172,15 @@ def load_checkpoint(model, path, strict=True, new_classifier=False):
     return load_state(model, state, path, strict, new_classifier)
 
 
-def load_state(model, state, source, strict=True, new_classifier=False, other_classes=False):
+def load_state(model: torch.nn.Module, state: State, source: str | Path, strict: bool = True,
+               new_classifier: bool = False, other_classes: bool = False) -> LoadReport:
     """Load a translated state dict; `source` names it in messages. See `load_checkpoint`.
 
     Args:
         other_classes: the weights were made for other classes than the model's: the classifier is left as it is.
     """
     expected = model.state_dict()
-    dropped = ()
+    dropped: tuple[str, ...] = ()
     if new_classifier or other_classes:
         dropped = tuple(key for key in state if key.startswith(CLASSIFIER)
                         and key in expected and (other_classes or state[key].shape != expected[key].shape))
@@ -209,14 +215,14 @@ def save_checkpoint(path: str | Path, model: torch.nn.Module, meta: dict[str, An
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if path.suffix != '.safetensors':
         return write_torch_file(path, {'meta': dict(meta or {}), 'state_dict': state})
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # imported late: few files are of this kind
     digest = _digest(state)
     with atomic_write(path) as temporary:
         save_file(state, temporary, {DIGEST_KEY: digest})
     return digest
 
 
-def checkpoint_variant(state: dict[str, torch.Tensor]) -> str | None:
+def checkpoint_variant(state: State) -> str | None:
     """Return `b0` … `b5` by the shapes of a translated state dict, or None when it is none of them."""
     dims, depths = [], []
     for stage in range(4):
@@ -239,8 +245,8 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b'{' or path.suffix.lower() == '.safetensors' and not start.startswith(b'PK\x03\x04')
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError, safe_open  # imported late: few files are of this kind
     try:
         with open(path, 'rb') as file:
             check_start(file.read(64))
@@ -258,13 +264,13 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _digest(state: dict[str, torch.Tensor]) -> str:
+def _digest(state: State) -> str:
     """SHA-256 of names, types, shapes and numbers."""
     digest = hashlib.sha256()
     for key in sorted(state):
         value = state[key].detach().cpu().contiguous()
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -284,7 +290,7 @@ _ODD_TENSORS = {  # part of the name of what makes it -> what it is
     'meta_tensor': 'a tensor without numbers (of the device "meta")', 'tensor_v3': 'a tensor of 8-bit floats'}
 
 
-def _tensors(content: dict, size: int) -> dict[str, torch.Tensor]:
+def _tensors(content: dict, size: int) -> State:
     """The tensors of a state dict from a file of `size` bytes; what else stands among them is left out."""
     for key, value in content.items():
         if isinstance(value, SetAside) and value.name.startswith('torch'):
@@ -302,7 +308,7 @@ def _tensors(content: dict, size: int) -> dict[str, torch.Tensor]:
     return state
 
 
-def _check_values(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str) -> None:
+def _check_values(state: State, expected: State, source: str | Path) -> None:
     """Refuse numbers of the wrong kind, and weights that are not finite."""
     kinds = [f'{key} is {str(value.dtype)[6:]}, expected {str(expected[key].dtype)[6:]}' for key, value in state.items()
              if key in expected
@@ -318,10 +324,11 @@ def _check_values(state: dict[str, torch.Tensor], expected: dict[str, torch.Tens
                               'training had diverged; take an earlier checkpoint')
 
 
-def _mismatch(source, state, expected, missing, unexpected, shapes):
+def _mismatch(source: str | Path, state: State, expected: State, missing: Sequence[str], unexpected: Sequence[str],
+              shapes: Shapes) -> str:
     theirs, ours = checkpoint_variant(state), checkpoint_variant(expected)
     if theirs != ours and (theirs or ours):
-        def name(variant):
+        def name(variant: str | None) -> str:
             return variant.upper() if variant else 'model of other dimensions'
         lead = f'this is a {name(theirs)} checkpoint, the configuration says {name(ours)}. '
     elif set(shapes) and all(key.startswith(CLASSIFIER) and found[:1] != wanted[:1]
@@ -333,7 +340,7 @@ def _mismatch(source, state, expected, missing, unexpected, shapes):
     return f'{source}: does not fit the configuration: {lead}{_listing(missing, unexpected, shapes)}'
 
 
-def _listing(missing, unexpected, shapes):
+def _listing(missing: Sequence[str], unexpected: Sequence[str], shapes: Shapes) -> str:
     parts = []
     if missing:
         parts.append(f'missing keys: {_some(missing)}')
@@ -344,14 +351,14 @@ def _listing(missing, unexpected, shapes):
     return '; '.join(parts)
 
 
-def _some(items: Any) -> str:
+def _some(items: Iterable[object]) -> str:
     items = list(items)
     return ', '.join(map(shown, items[:5])) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
 
 
 # --- Foreign names -----------------------------------------------------------------------------------------------
 
-def _translate(state):
+def _translate(state: State) -> State:
     if any(re.search(r'\bpatch_embed1\.', key) for key in state):
         return _join_attention(_rename(state, _NVLABS))
     if any('patch_embeddings.0.' in key or 'stages.0.patch_embeddings.' in key for key in state):
@@ -361,7 +368,7 @@ def _translate(state):
     return state
 
 
-def _minus_one(text):
+def _minus_one(text: str) -> str:
     return str(int(text) - 1)
 
 
@@ -379,12 +386,12 @@ _BLOCK_PARTS = {
 }
 
 
-def _block(stage, block, part, leaf):
+def _block(stage: str, block: str, part: str, leaf: str) -> str:
     return f'backbone.layers.{stage}.1.{block}.{_BLOCK_PARTS.get(part, part)}.{leaf}'
 
 
 _LEAF = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
-_NVLABS = (
+_NVLABS: tuple[Rule, ...] = (
     (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.proj\.{_LEAF}',
      lambda m: f'backbone.layers.{_minus_one(m[1])}.0.projection.{m[2]}'),
     (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.norm\.{_LEAF}',
@@ -397,7 +404,7 @@ _NVLABS = (
     (rf'decode_head\.linear_fuse\.(conv|bn)\.{_LEAF}', lambda m: f'decode_head.fusion_conv.{m[1]}.{m[2]}'),
     (rf'decode_head\.linear_pred\.{_LEAF}', lambda m: f'decode_head.conv_seg.{m[1]}'),
 )
-_HUGGING_FACE = (
+_HUGGING_FACE: tuple[Rule, ...] = (
     (rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.proj\.{_LEAF}',
      lambda m: f'backbone.layers.{m[1]}.0.projection.{m[2]}'),
     (rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.layer_norm\.{_LEAF}',
@@ -417,7 +424,7 @@ _HUGGING_FACE = (
 _MATRIX_CONVS = re.compile(r'(ffn\.layers\.[04]|decode_head\.convs\.\d\.conv)\.weight$')
 
 
-def _rename(state, rules):
+def _rename(state: State, rules: Sequence[Rule]) -> State:
     """Apply the first rule that matches each key; keys that none matches (an ImageNet classifier) keep their name."""
     renamed = {}
     for key, value in state.items():
@@ -434,7 +441,7 @@ def _rename(state, rules):
     return renamed
 
 
-def _join_attention(state):
+def _join_attention(state: State) -> State:
     """Stack separate query, key and value matrices into `in_proj_*`."""
     joined = {}
     for key, value in state.items():
@@ -443,14 +450,14 @@ def _join_attention(state):
             joined[key] = value
         elif match[2] == 'q':
             rest = ('kv',) if f'{match[1]}.kv.{match[3]}' in state else ('k', 'v')
-            parts = [value] + [state.get(f'{match[1]}.{part}.{match[3]}') for part in rest]
+            parts = [value, *(state.get(f'{match[1]}.{part}.{match[3]}') for part in rest)]
             joined[f'{match[1]}.in_proj_{match[3]}'] = _cat(parts, key)
     return joined
 
 
 def _cat(parts: list[torch.Tensor | None], key: str) -> torch.Tensor:
-    fit = all(part is not None and part.dim() and part.shape[1:] == parts[0].shape[1:] for part in parts)
-    if not fit:
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts) or not all(part.dim() and part.shape[1:] == found[0].shape[1:] for part in found):
         shapes = ', '.join('missing' if part is None else str(tuple(part.shape)) for part in parts)
         raise CheckpointError(f'query, key and value beside {key} do not go together: {shapes}')
-    return torch.cat(parts)
+    return torch.cat(found)

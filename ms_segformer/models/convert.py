@@ -7,6 +7,7 @@ SOURCE is a directory of `transformers` (`config.json`, `model.safetensors`) or 
 configuration says so with `plain_projections`.
 """
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ MAX_NAME = 200  # characters of a class
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-def convert(source, target, classes=None):
+def convert(source: str | Path, target: str | Path, classes: Sequence[str] | None = None) -> Path:
     """Write a model directory for a foreign model.
 
     Args:
@@ -67,7 +68,7 @@ def convert(source, target, classes=None):
 
 def _built(section: dict, state: dict[str, torch.Tensor], file: str) -> torch.nn.Module:
     """The model of a section with the weights; without memory for it before every shape has been compared."""
-    from .segformer import Segformer
+    from .segformer import Segformer  # imported late: it imports ModelScope
     arguments = {key: value for key, value in section.items() if key != 'type'}
     with torch.device('meta'):
         expected = Segformer(**arguments).state_dict()
@@ -80,7 +81,7 @@ def _built(section: dict, state: dict[str, torch.Tensor], file: str) -> torch.nn
     return model
 
 
-def model_section(state, described=None):
+def model_section(state: dict[str, torch.Tensor], described: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the `model` section that fits a translated state dict.
 
     Args:
@@ -150,7 +151,7 @@ def _reduction(state: dict[str, torch.Tensor], stage: int) -> int:
     return _convolution(state, key).shape[-1] if key in state else 1
 
 
-def _weights_of(folder):
+def _weights_of(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file() and (folder / 'config.json').is_file():
             return folder / name
@@ -165,7 +166,7 @@ def _of_meta(meta: dict[str, Any], key: str) -> list | tuple:
     return found if isinstance(found, (list, tuple)) else ()
 
 
-def _class_names(classes: list | None, described: dict, meta: dict[str, Any], count: int) -> list[str]:
+def _class_names(classes: Sequence[str] | None, described: dict, meta: dict[str, Any], count: int) -> list[str]:
     labels = described.get('id2label')
     if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
         labels = {}
@@ -190,7 +191,7 @@ def _palette(meta: dict[str, Any]) -> list[list[int]]:
     return [list(colour) for colour in palette] if good else []
 
 
-def _test_pipeline(source):
+def _test_pipeline(source: Path) -> list[dict[str, Any]]:
     """The test pipeline: that of `preprocessor_config.json`, else the short side to 512 as in the paper."""
     settings, scale, keep_ratio = {}, [2048, 512], True
     if (source / 'preprocessor_config.json').is_file():
@@ -213,8 +214,8 @@ def _on_255(settings: dict, key: str) -> list[float]:
     return [255 * value for value in values]
 
 
-def _main():
-    import argparse
+def _main() -> None:
+    import argparse  # imported late: only the command needs it and what follows
 
     from ..datasets.sources import read_classes
     parser = argparse.ArgumentParser(prog='python -m ms_segformer.models.convert', description=__doc__.splitlines()[0])

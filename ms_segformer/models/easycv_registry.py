@@ -37,7 +37,7 @@ NAMES = ['MsMixVisionTransformer', 'MsSegformerHead', 'MsSegformer']
 class MsMixVisionTransformer(MixVisionTransformer):
     """The backbone with EasyCV's interface: four maps N×C×h×w, finest first."""
 
-    def __init__(self, **arguments: Any):
+    def __init__(self, **arguments: Any) -> None:
         known = read_model_section({
             'type': MODEL, 'backbone': {**arguments, 'type': 'MixVisionTransformer'}, 'decode_head': _ANY_HEAD},
             name='EasyCV configuration').backbone
@@ -63,7 +63,7 @@ class MsSegformerHead(SegformerHead):
                  in_index: Sequence[int] = (0, 1, 2, 3), dropout_ratio: float = 0.1, align_corners: bool = False,
                  ignore_index: int = 255, sampler: Mapping[str, Any] | None = None,
                  loss_decode: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-                 plain_projections: bool = False, **_: Any):
+                 plain_projections: bool = False, **_: Any) -> None:
         if sampler is not None:
             raise ConfigurationError(
                 'MsSegformerHead takes every pixel into the loss: remove `sampler` from decode_head')
@@ -100,7 +100,7 @@ class MsSegformerHead(SegformerHead):
 class MsSegformer(EncoderDecoder):
     """EasyCV's encoder-decoder around our backbone and head, whatever the configuration calls the two."""
 
-    def __init__(self, backbone: Mapping[str, Any], decode_head: Mapping[str, Any], **others: Any):
+    def __init__(self, backbone: Mapping[str, Any], decode_head: Mapping[str, Any], **others: Any) -> None:
         others.pop('__easycv_arch__', None)
         super().__init__(backbone={**backbone, 'type': 'MsMixVisionTransformer'},
                          decode_head={**decode_head, 'type': 'MsSegformerHead'}, **others)

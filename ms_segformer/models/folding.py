@@ -25,7 +25,7 @@ class FoldedHead(SegformerHead):
         parts: (weight, bias or None) of its share of the fusion, channels×channels.
     """
 
-    def __init__(self, head: SegformerHead):
+    def __init__(self, head: SegformerHead) -> None:
         nn.Module.__init__(self)  # without parameters of its own
         self.align_corners, self.plain_projections = head.align_corners, head.plain_projections
         self.conv_seg, self.dropout = head.conv_seg, head.dropout
@@ -86,7 +86,7 @@ class Folding:
     Copies and pickles have none of the folded weights; they make their own.
     """
 
-    def __init__(self, head: SegformerHead):
+    def __init__(self, head: SegformerHead) -> None:
         self.head = head
         self._made: FoldedHead | None = None
         self._made_from: tuple = ()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .strips import ffn_in_strips, in_strips, strips
+from .strips import in_rows, in_strips, strips
 
 Norm = Callable[[int], nn.LayerNorm]  # from a number of channels
 
@@ -20,7 +20,7 @@ Norm = Callable[[int], nn.LayerNorm]  # from a number of channels
 class DropPath(nn.Module):
     """Drops the whole residual branch of a sample with probability `rate` while training (stochastic depth)."""
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
@@ -35,7 +35,7 @@ class DropPath(nn.Module):
 class PatchEmbed(nn.Module):
     """Overlapping patch embedding: a strided convolution and a layer norm."""
 
-    def __init__(self, in_channels: int, channels: int, patch_size: int, stride: int, norm: Norm):
+    def __init__(self, in_channels: int, channels: int, patch_size: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.projection = nn.Conv2d(in_channels, channels, patch_size, stride, padding=patch_size // 2)
         self.norm = norm(channels)
@@ -48,7 +48,7 @@ class PatchEmbed(nn.Module):
 class AttentionWeights(nn.Module):
     """The parameters of one multi-head attention, stored as `torch.nn.MultiheadAttention` stores them."""
 
-    def __init__(self, channels: int, bias: bool):
+    def __init__(self, channels: int, bias: bool) -> None:
         super().__init__()
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels)) if bias else None
@@ -61,7 +61,7 @@ class EfficientAttention(nn.Module):
     """Self-attention whose keys and values come from a map `sr_ratio` times smaller on each side."""
 
     def __init__(self, channels: int, num_heads: int, sr_ratio: int, qkv_bias: bool, attn_drop_rate: float,
-                 drop_rate: float, drop_path_rate: float, norm: Norm):
+                 drop_rate: float, drop_path_rate: float, norm: Norm) -> None:
         super().__init__()
         self.attn = AttentionWeights(channels, qkv_bias)
         self.num_heads = num_heads
@@ -95,7 +95,7 @@ class EfficientAttention(nn.Module):
 class MixFFN(nn.Module):
     """Feed-forward network with a 3×3 depth-wise convolution, which also tells it the position."""
 
-    def __init__(self, channels: int, hidden: int, drop_rate: float, drop_path_rate: float):
+    def __init__(self, channels: int, hidden: int, drop_rate: float, drop_path_rate: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
@@ -112,7 +112,7 @@ class MixFFN(nn.Module):
         if not self.training and in_strips(x):
             rows = strips(x.shape[1], x.shape[2], self.parts()[0].out_channels)
             if len(rows) > 1:
-                return ffn_in_strips(self, x, identity, rows)
+                return in_rows(self.expand, self.shrink, x, identity, rows)
         x = self.expand(x)  # N×H×W×hidden
         x = self.shrink(x)  # N×H×W×C
         return self.drop_path(x).add_(identity)
@@ -135,7 +135,7 @@ class Block(nn.Module):
     """One transformer encoder layer (pre-norm)."""
 
     def __init__(self, channels: int, num_heads: int, sr_ratio: int, mlp_ratio: int, qkv_bias: bool, drop_rate: float,
-                 attn_drop_rate: float, drop_path_rate: float, norm: Norm):
+                 attn_drop_rate: float, drop_path_rate: float, norm: Norm) -> None:
         super().__init__()
         self.norm1 = norm(channels)
         self.attn = EfficientAttention(
@@ -151,7 +151,7 @@ class Block(nn.Module):
 class Stage(nn.ModuleList):
     """Patch embedding, blocks and layer norm; a list, as the published state-dict keys number them."""
 
-    def __init__(self, embed: PatchEmbed, blocks: Sequence[Block], norm: nn.LayerNorm):
+    def __init__(self, embed: PatchEmbed, blocks: Sequence[Block], norm: nn.LayerNorm) -> None:
         super().__init__([embed, nn.ModuleList(blocks), norm])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -185,7 +185,7 @@ class MixVisionTransformer(nn.Module):
                  num_heads: Sequence[int] = (1, 2, 5, 8), patch_sizes: Sequence[int] = (7, 3, 3, 3),
                  strides: Sequence[int] = (4, 2, 2, 2), sr_ratios: Sequence[int] = (8, 4, 2, 1), mlp_ratio: int = 4,
                  qkv_bias: bool = True, drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
-                 drop_path_rate: float = 0.1, layer_norm_eps: float = 1e-6):
+                 drop_path_rate: float = 0.1, layer_norm_eps: float = 1e-6) -> None:
         super().__init__()
         norm = partial(nn.LayerNorm, eps=layer_norm_eps)
         self.channels = tuple(embed_dims * heads for heads in num_heads)

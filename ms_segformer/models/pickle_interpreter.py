@@ -59,10 +59,10 @@ class SetAside:
 
     __slots__ = ('name',)
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f'<{shown(self.name)}, set aside>'
 
 
@@ -79,7 +79,7 @@ class _Known(SetAside):
 
     __slots__ = ('make',)
 
-    def __init__(self, name: str, make: Callable[..., Any]):
+    def __init__(self, name: str, make: Callable[..., Any]) -> None:
         super().__init__(name)
         self.make = make
 
@@ -89,7 +89,7 @@ class _Dtype(SetAside):
 
     __slots__ = ('code', 'order')
 
-    def __init__(self, code: Any):
+    def __init__(self, code: Any) -> None:
         super().__init__('numpy.dtype')
         self.code, self.order = code if isinstance(code, str) else '', '<'
 
@@ -106,7 +106,7 @@ class _Array(SetAside):
 
     __slots__ = ('values',)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('numpy.ndarray')
         self.values: Any = None
 
@@ -123,7 +123,7 @@ class PickleInterpreter:
             a key.
     """
 
-    def __init__(self, storage: Callable[[torch.dtype, str, int], torch.Tensor]):
+    def __init__(self, storage: Callable[[torch.dtype, str, int], torch.Tensor]) -> None:
         self._storage = storage
         self._storages: dict[str, torch.Tensor] = {}
         self._allowed = MAX_COPIED_BYTES
@@ -216,12 +216,14 @@ class PickleInterpreter:
         self._stack.append(tuple(self._pop_some(3)))
 
     def _dict(self, _: Any) -> None:
-        items, made = self._pop_to_mark(), {}
+        items = self._pop_to_mark()
+        made: dict[Any, Any] = {}
         _set_items(made, items)
         self._stack.append(made)
 
     def _frozen_set(self, _: Any) -> None:
-        items, made = self._pop_to_mark(), set()
+        items = self._pop_to_mark()
+        made: set[Any] = set()
         _add(made, items)
         self._stack.append(made)
 

@@ -36,7 +36,7 @@ class Segformer(TorchModel):
 
     def __init__(self, model_dir: str | os.PathLike | None = None, backbone: Mapping[str, Any] | None = None,
                  decode_head: Mapping[str, Any] | None = None, test_cfg: Mapping[str, Any] | None = None,
-                 pretrained: Any = None, **_: Any):
+                 pretrained: Any = None, **_: Any) -> None:
         super().__init__(model_dir)
         self.settings = read_model_section({
             'type': MODEL, 'backbone': backbone, 'decode_head': decode_head, 'test_cfg': test_cfg,

@@ -17,7 +17,7 @@ from .mix_transformer import pointwise
 class ConvNorm(nn.Module):
     """The parameters of a 1×1 convolution and its batch norm; `plain` means a bias in place of the norm."""
 
-    def __init__(self, in_channels: int, channels: int, plain: bool = False):
+    def __init__(self, in_channels: int, channels: int, plain: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 1, bias=plain)
         if not plain:
@@ -38,7 +38,7 @@ class SegformerHead(nn.Module):
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, dropout_ratio: float = 0.1,
-                 align_corners: bool = False, plain_projections: bool = False):
+                 align_corners: bool = False, plain_projections: bool = False) -> None:
         super().__init__()
         self.align_corners = align_corners
         self.plain_projections = plain_projections

@@ -1,12 +1,7 @@
 """Large maps a few rows at a time: on a CPU, where what stays in the processor's cache is faster, without gradients."""
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
-
-if TYPE_CHECKING:
-    from .mix_transformer import MixFFN
 
 STRIP = 720 << 10  # elements of a strip: 2.8 MiB in float32
 
@@ -30,11 +25,12 @@ def strips(height: int, width: int, channels: int) -> list[slice]:
     return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
-def ffn_in_strips(ffn: MixFFN, x: torch.Tensor, identity: torch.Tensor, rows: list[slice]) -> torch.Tensor:
-    """`MixFFN.forward` without dropout, strip by strip."""
+def in_rows(expand: Callable[[torch.Tensor], torch.Tensor], shrink: Callable[[torch.Tensor], torch.Tensor],
+            x: torch.Tensor, identity: torch.Tensor, rows: list[slice]) -> torch.Tensor:
+    """`shrink(expand(x)) + identity` of a channels-last map, strip by strip; `expand` looks one row up and down."""
     out = torch.empty_like(x)
     for strip in rows:
-        above = max(strip.start - 1, 0)  # the depth-wise convolution looks one row up and down
-        hidden = ffn.expand(x[:, above:strip.stop + 1])[:, strip.start - above:strip.stop - above]
-        torch.add(ffn.shrink(hidden), identity[:, strip], out=out[:, strip])
+        above = max(strip.start - 1, 0)
+        hidden = expand(x[:, above:strip.stop + 1])[:, strip.start - above:strip.stop - above]
+        torch.add(shrink(hidden), identity[:, strip], out=out[:, strip])
     return out

@@ -38,7 +38,7 @@ class Whole:
     """
 
     def __init__(self, logits: torch.Tensor, shapes: ImageShapes, align_corners: bool = False,
-                 model: str | os.PathLike | None = None):
+                 model: str | os.PathLike | None = None) -> None:
         self.classes = len(logits)
         self._pixels = logits.detach().permute(1, 2, 0).to(exact_type(logits, model))
         self._rows, cols = taps_to_original(logits, shapes, align_corners)
@@ -52,7 +52,7 @@ class Whole:
 class Windows:
     """A `Version` from a mosaic of windows, filled and with nothing forgotten."""
 
-    def __init__(self, mosaic: Mosaic, shapes: ImageShapes):
+    def __init__(self, mosaic: Mosaic, shapes: ImageShapes) -> None:
         self.classes, self._mosaic = mosaic.classes, mosaic
         self._rows, cols = taps_from_padded(shapes, mosaic.align_corners)
         self._read_columns = range(shapes.resized[1])

@@ -120,7 +120,7 @@ class ColumnStretch:
 
     WIDTH = 32
 
-    def __init__(self, taps: Taps, dtype: torch.dtype, device: torch.device):
+    def __init__(self, taps: Taps, dtype: torch.dtype, device: torch.device) -> None:
         self.final = len(taps.first)
         blocks = math.ceil(self.final / self.WIDTH)
         pad = blocks * self.WIDTH - self.final

@@ -137,7 +137,7 @@ class Mosaic:
     """
 
     def __init__(self, shape: tuple[int, int], crop_size: tuple[int, int], stride: tuple[int, int],
-                 align_corners: bool, model: str | os.PathLike | None):
+                 align_corners: bool, model: str | os.PathLike | None) -> None:
         if any(not 1 <= step <= size for step, size in zip(stride, crop_size, strict=True)):
             raise ValueError(
                 f'stride {tuple(stride)} with windows of {tuple(crop_size)}; expected 1 <= stride <= crop_size')
