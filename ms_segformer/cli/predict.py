@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
-    from ms_segformer.results import Job, Manifest, ResultWriter, Run
-    from ms_segformer.results.inputs import InputVersion
-    from ms_segformer.results.output import SegmentationOutput
-    from ms_segformer.results.writer import Row
+    from ms_segformer.results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationOutput
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -107,7 +104,7 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ms_segformer.progress import screen
-    from ms_segformer.results import ResultWriter
+    from ms_segformer.results import RemoteImage, ResultWriter
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
         if job.state == 'failed':
@@ -123,10 +120,13 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
             zip(todo, sources, results, strict=True), total=len(todo), unit=' images', bar_format=PROGRESS,
             disable=not shown, **screen()) as progress:
         for job, source, result in progress:
-            if getattr(source, 'unchanged', False):
-                job.pass_over(manifest.entries[job.input.key])
-                continue
-            rows = _keep(writer, manifest, task, job, getattr(source, 'version', job.input.version), result)
+            version = job.input.version
+            if isinstance(source, RemoteImage):
+                if source.unchanged:
+                    job.pass_over(manifest.entries[job.input.key])
+                    continue
+                version = source.version
+            rows = _keep(writer, manifest, task, job, version, result)
             if rows is not None and not args.quiet:
                 with tqdm.external_write_mode():
                     _report(job, writer.folder, rows, args.min_share)

@@ -152,13 +152,13 @@ class SegformerPipeline(Pipeline):
         return self.settings.model.variant
 
     @overload  # the first of these that fits is meant
-    def __call__(  # type: ignore[overload-overlap]  # a text and bytes are iterable
+    def __call__(  # type: ignore[overload-overlap]  # a text is iterable
             self, input: ImageSource, **options: 'Unpack[CallOptions]') -> SegmentationOutput: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # so are lists and tuples
-            self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationOutput]: ...
+    def __call__(self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationOutput]: ...
     @overload
-    def __call__(self, input: Iterable[Any], **options: 'Unpack[CallOptions]') -> Iterator[SegmentationOutput]: ...
+    def __call__(self, input: Iterable[ImageSource], **options: 'Unpack[CallOptions]'
+                 ) -> Iterator[SegmentationOutput]: ...
 
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.

@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,7 +23,6 @@ from ..errors import SegformerError, one_line
 
 if TYPE_CHECKING:
     import torch
-    from _typeshed import SupportsRead
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +38,15 @@ SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.gif', '.webp', '.tif', '.
 FORMATS = ('JPEG', 'PNG', 'BMP', 'GIF', 'WEBP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 ANIMATED = ('PNG', 'GIF', 'WEBP', 'TIFF', 'AVIF')  # a JPEG may hold a preview or a gain map besides, which is no page
 
+
+class Readable(Protocol):
+    """A binary file object, as far as an image needs it."""
+
+    def read(self) -> bytes: ...
+
+
 # What `load_image` takes; a dict is a row of a data set.
-ImageSource: TypeAlias = ('str | os.PathLike | bytes | bytearray | memoryview | SupportsRead[bytes] | Image.Image | '
+ImageSource: TypeAlias = ('str | os.PathLike | bytes | bytearray | memoryview | Readable | Image.Image | '
                           'np.ndarray | torch.Tensor | dict[str, Any]')
 
 _pillow_limit = threading.Lock()
@@ -123,7 +129,7 @@ def _is_closed(image: Image.Image) -> bool:
     return unread and (file is None or getattr(file, 'closed', False))
 
 
-def _from_file_object(file: 'SupportsRead[bytes]', max_pixels: int) -> np.ndarray:
+def _from_file_object(file: Readable, max_pixels: int) -> np.ndarray:
     name = str(getattr(file, 'name', 'the file object given'))
     with _damage_named(name):
         content = file.read()

@@ -69,7 +69,7 @@ class RemoteImage:
 
     def __init__(self, url: str, known: InputVersion | None = None) -> None:
         self.url, self.name, self.known = url, without_userinfo(url), known
-        self.version: Version | None = None
+        self.version: InputVersion | None = None
         self.unchanged = False
 
     def read(self) -> bytes:
@@ -80,7 +80,7 @@ class RemoteImage:
         if found is None:
             self.unchanged = True
             raise ImageError(f'{self.name}: unchanged')
-        self.version = found.version
+        self.version = InputVersion(**found.version)
         return found.content
 
 

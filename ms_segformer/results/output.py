@@ -1,4 +1,4 @@
-"""What the pipeline says of an image."""
+"""What the pipeline says of an image, and the rows that files and legends list of it."""
 from typing import TypedDict
 
 import numpy as np
@@ -23,3 +23,13 @@ class SegmentationOutput(_Segments, total=False):
     error: str  # why there is no result
     index: int  # the image's position in the list
     damaged: bool  # the content is at fault: another try would give the same
+
+
+class Row(TypedDict):
+    """A segment of an image."""
+
+    id: int  # of its class
+    label: str
+    score: float  # mean probability over the mask, 0–1
+    pixels: int
+    share: float  # of the image, 0–1

@@ -1,6 +1,6 @@
 """Pictures of segmentation results: label maps, overlays and legends."""
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from ..datasets.coco_stuff import CLASSES, DISTINCT_PALETTE, distinct_palette
 from ..metrics.report import font_of
+from .output import Row
 
 Palette: TypeAlias = Sequence[Sequence[int]] | np.ndarray  # (red, green, blue) a class, each 0–255
 
@@ -56,15 +57,14 @@ def overlay(image: np.ndarray, seg_map: np.ndarray, palette: np.ndarray, opacity
     return mixed
 
 
-def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Mapping[str, Any]], palette: np.ndarray,
+def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Row], palette: np.ndarray,
                 max_side: int = 2048) -> np.ndarray:
     """The overlay with a legend at its right.
 
     Args:
         image: H×W×3 uint8 RGB.
         seg_map: H×W uint8 class ids.
-        rows: dicts with `id`, `label`, `share` (0–1) and `score` (0–1), in the legend's order; those below a
-            thousandth of the image are only counted.
+        rows: in the legend's order; those below a thousandth of the image are only counted.
         palette: 256×3 uint8.
         max_side: a larger image is drawn this long; the legend's text keeps its proportion.
 
@@ -85,7 +85,7 @@ def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Mapping[s
     return canvas
 
 
-def _legend(rows: Sequence[Mapping[str, Any]], palette: np.ndarray, height: int) -> np.ndarray:
+def _legend(rows: Sequence[Row], palette: np.ndarray, height: int) -> np.ndarray:
     """A white panel with a swatch, the name, the share and the score of each row; as high as it needs to be."""
     line = int(np.clip(height / 24, 18, 60))
     font = font_of(line * 0.68)

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from ..files import atomic_write
-from .output import SegmentationOutput
+from .output import Row, SegmentationOutput
 from .visualization import Palette, draw_result, label_map_image, palette_for
 
 # What is saved of an image, and how the names of the files end.
@@ -23,16 +23,6 @@ class RunLengths(TypedDict):
 
     size: list[int]
     counts: str
-
-
-class Row(TypedDict):
-    """A segment of an image."""
-
-    id: int  # of its class
-    label: str
-    score: float  # mean probability over the mask, 0–1
-    pixels: int
-    share: float  # of the image, 0–1
 
 
 class ResultWriter:
