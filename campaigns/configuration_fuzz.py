@@ -29,9 +29,9 @@ from modelscope.trainers import build_trainer
 from campaigns.frame import ROOT, TINY_MODEL, Campaign, Run, main
 from ms_segformer.config.limits import WHOLE_PIXELS
 from ms_segformer.config.reader import read_configuration
+from ms_segformer.config.recognition import is_segformer
 from ms_segformer.config.schema import check_file
 from ms_segformer.errors import SegformerError
-from ms_segformer.integrations.modelscope.plugin import is_segformer
 from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir, demo_model_dir
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.preprocessors.segformer import SegformerPreprocessor

@@ -11,7 +11,7 @@ Segment a photograph with the model that lies in this package; no network is nee
         print(label, round(score, 2), mask.mean())          # mask: H×W uint8, 1 where the class is
 
 Run the code of a model card: `import ms_segformer` above it is all. The import activates the package, which makes
-ModelScope resolve SegFormer models to it; what that changes stands in `ms_segformer.integrations.modelscope.plugin`,
+ModelScope resolve SegFormer models to it; what that changes stands in `ms_segformer.integrations.modelscope.patches`,
 and `deactivate()` undoes it.
 
 Train on classes of your own:

@@ -36,14 +36,14 @@ def autoload_file() -> 'Path':
 
 def status() -> str:
     """One line: whether autoload is on, and through which file."""
-    from ms_segformer.integrations.modelscope import plugin
+    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
     path = autoload_file()
     if not path.is_file():
         return f'autoload is off ({path} does not exist)'
     if path.read_text(encoding='utf-8') != LINE:
         return f'autoload is on, through a file of another version: run `ms-segformer autoload on` again ({path})'
-    if plugin.disabled():
-        return f'autoload is on ({path}), but {plugin.DISABLE_VARIABLE} is set'
+    if disabled():
+        return f'autoload is on ({path}), but {DISABLE_VARIABLE} is set'
     return f'autoload is on ({path})'
 
 

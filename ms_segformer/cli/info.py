@@ -43,26 +43,26 @@ def environment() -> dict[str, str]:
     import torch
 
     from ms_segformer.cli import autoload as cli_autoload
-    from ms_segformer.integrations.modelscope import autoload, plugin
+    from ms_segformer.integrations.modelscope import autoload, patches
     for name in sorted(autoload.MODULES - {'modelscope_hub.api'}):  # so that what does not connect shows here
         import_module(name)
     return {
         'versions': ', '.join(f'{name} {version}' for name, version in _versions().items()),
         'python': f'{platform.python_version()} on {platform.platform()}',
         'hardware': _hardware(torch),
-        'served by': _server(plugin),
+        'served by': _server(),
         'autoload': cli_autoload.status(),
-        'connection to ModelScope': '; '.join(plugin.problems()) or 'complete',
+        'connection to ModelScope': '; '.join(patches.problems()) or 'complete',
         'cache': _cache(),
     }
 
 
 def published_models() -> dict[str, str]:
     """The six published models: id -> published figures, and where its copy is."""
-    from ms_segformer.integrations.modelscope import plugin
+    from ms_segformer.integrations.modelscope.offline_hub import cached_copy
     from ms_segformer.metainfo import VARIANTS
     return {variant.hub_ids[0]: _published(variant) + ', ' + (
-        f'in {found}' if (found := next(filter(None, map(plugin.cached_copy, variant.hub_ids)), None))
+        f'in {found}' if (found := next(filter(None, map(cached_copy, variant.hub_ids)), None))
         else f'not fetched: ms-segformer fetch {variant.name}') for variant in VARIANTS.values()}
 
 
@@ -77,13 +77,13 @@ def model(name: str) -> dict[str, str | bool]:
     """
     from pathlib import Path
 
-    from ms_segformer.integrations.modelscope import plugin
+    from ms_segformer.integrations.modelscope.offline_hub import cached_copy
     from ms_segformer.metainfo import find_model, variant_of_hub_id
     model_id = find_model(name)
     if Path(model_id).is_dir():
         return _directory(Path(model_id))
     variant = variant_of_hub_id(model_id)
-    found = plugin.cached_copy(model_id)
+    found = cached_copy(model_id)
     about = {'id': model_id, **({'published': _published(variant)} if variant else {})}
     if found is None:
         return {**about, 'files': f'not in the cache; `ms-segformer fetch {model_id}` brings them'}
@@ -138,11 +138,12 @@ def _published(variant: 'Variant') -> str:
             f'{variant.published_latency_ms} ms per image on a V100 (model card)')
 
 
-def _server(plugin: ModuleType) -> str:
+def _server() -> str:
+    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, active
     versions = _versions()
     easycv = f"pai-easycv {versions['pai-easycv']}" if 'pai-easycv' in versions else None
-    if not plugin.active():
-        return f'{easycv or "nothing"}: {plugin.DISABLE_VARIABLE} is set'
+    if not active():
+        return f'{easycv or "nothing"}: {DISABLE_VARIABLE} is set'
     return 'ms-segformer' + (f'; the other models of EasyCV by {easycv}' if easycv else '')
 
 

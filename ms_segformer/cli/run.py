@@ -17,14 +17,14 @@ def run(args: argparse.Namespace) -> int:
     import runpy
     import sys
 
-    from ms_segformer.integrations.modelscope import plugin
+    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, activate
 
     from .autoload import autoload_file
     script = os.path.abspath(args.script)
     if not os.path.isfile(script):
         raise FileNotFoundError(f'{args.script} is not a file; give the path of a Python script')
-    if not plugin.activate():
-        print(f'{plugin.DISABLE_VARIABLE} is set: ModelScope runs as it is', file=sys.stderr)
+    if not activate():
+        print(f'{DISABLE_VARIABLE} is set: ModelScope runs as it is', file=sys.stderr)
     elif sys.flags.ignore_environment and not autoload_file().is_file():
         print('this Python ignores its environment (-E or -I), and so do the processes that the script starts: '
               'SegFormer will not resolve to this package in them. Leave the option out, or first run '

@@ -8,6 +8,11 @@ from .messages import ConfigurationError, shown
 REPOSITORY = 'easycv'  # of DEAD_PLUGIN, in lower case: the name at the end of its URL
 
 
+def is_segformer(configuration: Any) -> bool:
+    """Whether a configuration (a dict or ModelScope's `Config`) is that of a SegFormer model of EasyCV's making."""
+    return type_in(configuration, 'model') == MODEL and type_in(configuration, 'pipeline') == PIPELINE
+
+
 def check_pipeline(configuration: Any, name: str) -> None:
     """Refuse a SegFormer of EasyCV's whose pipeline is another: ModelScope would run pip for the plugin it names.
 

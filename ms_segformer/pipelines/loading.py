@@ -20,7 +20,7 @@ def load(model: str | os.PathLike[str] = DEMO, *, revision: str | None = None, d
     Args:
         model: `'demo'`, the street-scene model in this package, which needs no network; `'b0'` … `'b5'` for the
             published models; an id of ModelScope's hub; or a model directory. What is not on this machine yet is
-            downloaded; while the hub cannot be reached, the cached copy serves.
+            downloaded; while the hub cannot be reached, the cached copy is taken.
         revision: branch, tag or commit of a hub id; default: `master`.
         device: `'cpu'`, `'gpu'`, `'cuda:0'`, …; the default takes the CPU where there is no GPU.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those

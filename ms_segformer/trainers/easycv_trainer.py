@@ -42,7 +42,8 @@ from ..datasets.sources import say_if_255_looks_like_a_class, share_ids
 from ..download import without_userinfo
 from ..errors import one_line
 from ..files import atomic_write
-from ..integrations.modelscope import hub, plugin
+from ..integrations.modelscope import hub
+from ..integrations.modelscope.shared_names import own_names
 from ..metainfo import TRAINER
 from ..metrics.segmentation import EasyCVMetric
 from ..models.checkpoint import load_state
@@ -126,7 +127,7 @@ class EasyCVTrainer(EpochBasedTrainer):
                                 'weights, or cfg_file=<configuration.json> to train from scratch')
         if cfg_file is not None:
             schema.check_file(cfg_file)
-        with plugin.serving():
+        with own_names():
             super().__init__(model=model, cfg_file=cfg_file, cfg_modify_fn=cfg_modify_fn, train_dataset=train_dataset,
                              eval_dataset=eval_dataset, seed=seed, device='cpu', **kwargs)
         self._finish_construction(seed)
@@ -313,7 +314,7 @@ class EasyCVTrainer(EpochBasedTrainer):
                 checkpoint cannot be written, a loader's process died; the message says which checkpoint is safe.
         """
         self.prepare()
-        with plugin.serving():
+        with own_names():
             with resuming.alone(self), closing(self._progress), self._explained_failures():
                 self._begin(checkpoint_path, load_all_state)
                 self.train_loop(self.train_dataloader)
@@ -326,7 +327,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         """
         self._check_training_data()
         self._mode = ModeKeys.TRAIN
-        with plugin.serving():
+        with own_names():
             self._prepare_training()
 
     def _begin(self, checkpoint_path: str | Path | None, load_all_state: bool) -> None:
@@ -698,7 +699,7 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.logger.warning('evaluating random weights: no checkpoint was loaded and nothing was trained')
         self._mode = ModeKeys.EVAL
         self.eval_dataloader = self.get_eval_data_loader()
-        with plugin.serving(), self._explained_failures():
+        with own_names(), self._explained_failures():
             metrics = self._build_metrics()
             self._metric_values = self.evaluation_loop(self.eval_dataloader, metrics, saving_fn, model)
         return self._metric_values

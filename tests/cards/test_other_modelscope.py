@@ -34,10 +34,10 @@ def other(python, hub, tmp_path):
 
 def test_every_change_is_made(other):
     done = other.run(code='''
-        from ms_segformer.integrations.modelscope import plugin
+        from ms_segformer.integrations.modelscope import patches
         import modelscope.hub.api, modelscope.preprocessors.base, modelscope.utils.config, modelscope.version
         from modelscope.metainfo import Trainers
-        print(modelscope.version.__version__, plugin.problems(), Trainers.easycv)
+        print(modelscope.version.__version__, patches.problems(), Trainers.easycv)
     ''')
     assert done.stdout.split()[-2:] == ['[]', 'easycv'] and 'could not connect' not in done.stderr
 

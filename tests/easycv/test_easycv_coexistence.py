@@ -144,7 +144,7 @@ def test_deactivating_hands_segformer_back_to_easycv(imports, segformer, image):
     result = run(f"""
 {imports}
 found = segment({segformer!r}, {image!r})['served by']
-ms_segformer.integrations.modelscope.plugin.deactivate()
+ms_segformer.deactivate()
 show({{'before': found, 'after': registered()}})""")
     assert result['before'] == 'ms_segformer'
     assert {result['after']['/'.join(names)] for names in SHARED} == {'easycv'}
@@ -161,7 +161,7 @@ def packages():
     return [METRICS.get('EasyCVMetric').__module__.split('.')[0],
             CUSTOM_DATASETS.get('SegDataset', 'image-segmentation').__module__.split('.')[0]]
 outside = packages()
-with ms_segformer.integrations.modelscope.plugin.serving():
+with ms_segformer.integrations.modelscope.shared_names.own_names():
     inside = packages()
 show([outside, inside, packages()])""")
     assert result == [['easycv'] * 2, ['ms_segformer'] * 2, ['easycv'] * 2]

@@ -105,13 +105,13 @@ def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
         current_device, torch.cuda.current_device = torch.cuda.current_device, lambda: 0  # it asks without CUDA too
         try:
             import ms_segformer
-            ms_segformer.integrations.modelscope.plugin.deactivate()
+            ms_segformer.deactivate()
             data = {split: easycv.SegDataset(**{key: value for key, value in section.items() if key != 'type'})
                     for split, section in decode_jsonplus(configuration)['dataset'].items()}
             return Run(easycv.Trainer(cfg_file=str(path), train_dataset=data['train'], eval_dataset=data['val'],
                                       seed=0), folder / 'work')
         finally:
-            ms_segformer.integrations.modelscope.plugin.activate()
+            ms_segformer.activate()
             torch.cuda.current_device = current_device
     return train
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ...errors import ArgumentError
 from ...metainfo import find_model
+from .offline_hub import HubUnreachable, offline_copy
 
 MODEL, IMAGENET, SCRATCH = STARTS = ('model', 'imagenet', 'scratch')
 HUGGING_FACE = 'hf:'  # before an id of the Hugging Face hub
@@ -24,7 +25,7 @@ _SAYS_ITS_DIGEST = re.compile(r'.*-([0-9a-f]{8})\.pth?')
 logger = logging.getLogger('modelscope')
 
 
-def fetch(model_id, revision=None, folder=None):
+def fetch(model_id: str, revision: str | None = None, folder: str | os.PathLike[str] | None = None) -> str:
     """Download a model repository and return its directory; its cached copy while the hub is out of reach.
 
     Raises:
@@ -34,16 +35,15 @@ def fetch(model_id, revision=None, folder=None):
     from requests import RequestException
 
     from ...errors import one_line
-    from . import plugin
-    copy = plugin.offline_copy(model_id, revision)
+    copy = offline_copy(model_id, revision)
     if copy and folder:
-        raise plugin.HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
-                                    f'lies in {copy}')
+        raise HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
+                             f'lies in {copy}')
     if copy:
         return copy
     from modelscope.hub.snapshot_download import snapshot_download
     try:
-        return snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {}))
+        return str(snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {})))
     except Exception as error:  # the client has exceptions of its own, and others for answers it does not expect
         if isinstance(error, OSError) and not isinstance(error, (RequestException, ConnectionError)):
             raise  # of this machine, such as a full disk
@@ -55,7 +55,7 @@ def fetch(model_id, revision=None, folder=None):
 def model_directory(name: str | os.PathLike[str], revision: str | None = None) -> str:
     """The directory of a model: a directory, a hub id, `b0` … `b5` or `demo`; downloaded when missing.
 
-    Whether the hub answers is known within seconds; without it the cached copy serves.
+    Whether the hub answers is known within seconds; without it the cached copy is taken.
 
     Raises:
         FileNotFoundError: the name is none of these.

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import ms_segformer
-from ms_segformer.integrations.modelscope import autoload, plugin
-from ms_segformer.integrations.modelscope.plugin import COMPONENTS, is_segformer
+from ms_segformer.config.recognition import is_segformer
+from ms_segformer.integrations.modelscope import autoload, patches
+from ms_segformer.integrations.modelscope.shared_names import COMPONENTS
 
 
 def test_importing_the_package_imports_neither_modelscope_nor_torch(python):
@@ -50,23 +51,23 @@ def test_switching_off_restores_modelscope_and_switching_on_again_works(python):
 
         untouched = state()
         import ms_segformer
-        from ms_segformer.integrations.modelscope import plugin
+        from ms_segformer.integrations.modelscope import patches
         changed = state()
-        plugin.activate(); plugin.activate()
+        ms_segformer.activate(); ms_segformer.activate()
         again = state()
-        plugin.deactivate(); plugin.deactivate()
+        ms_segformer.deactivate(); ms_segformer.deactivate()
         off = state()
-        plugin.activate()
+        ms_segformer.activate()
         on = LazyImportModule.get_ast_index()['index'][('MODELS', 'image-segmentation', 'Segformer')]['module']
-        print(json.dumps([changed != untouched, again == changed, off == untouched, on, plugin.problems()]))
+        print(json.dumps([changed != untouched, again == changed, off == untouched, on, patches.problems()]))
     ''') == [True, True, True, 'ms_segformer.models.segformer', []]
 
 
 def test_the_variable_hands_segformer_back(python):
     done = python.run(code='''
-        from ms_segformer.integrations.modelscope import plugin
+        from ms_segformer.integrations.modelscope.autoload import active
         from modelscope.metainfo import Trainers
-        print(plugin.active(), hasattr(Trainers, 'easycv'))
+        print(active(), hasattr(Trainers, 'easycv'))
     ''', MS_SEGFORMER_DISABLE='1')
     assert done.stdout.split() == ['False', 'False']
 
@@ -81,9 +82,9 @@ def test_the_variable_hands_segformer_back(python):
 def test_a_changed_modelscope_gives_one_clear_warning(python, broken, problems):
     done = python.run(code=f'''
         {broken}
-        from ms_segformer.integrations.modelscope import plugin
+        from ms_segformer.integrations.modelscope import patches
         import modelscope.hub.api, modelscope.utils.config
-        print(len(plugin.problems()))
+        print(len(patches.problems()))
     ''')
     assert done.stderr.count('ms-segformer could not connect to ModelScope') == 1
     assert 'pip install modelscope==' in done.stderr
@@ -94,7 +95,7 @@ def test_the_index_file_on_disk_stays_as_it_is(python):
     assert python.result('''
         import hashlib, json, pathlib
         import modelscope
-        from ms_segformer.integrations.modelscope import plugin
+        from ms_segformer.integrations.modelscope.shared_names import COMPONENTS
         from modelscope.utils import ast_utils
         file = pathlib.Path(ast_utils.__file__).with_name('ast_index_file.py')
         before = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -102,7 +103,7 @@ def test_the_index_file_on_disk_stays_as_it_is(python):
         entries = [key for key, entry in LazyImportModule.get_ast_index()['index'].items()
                    if entry['module'].startswith('ms_segformer')]
         same = before == hashlib.sha256(file.read_bytes()).hexdigest()
-        print(json.dumps([len(entries) == len(plugin.COMPONENTS), same, b'ms_segformer' in
+        print(json.dumps([len(entries) == len(COMPONENTS), same, b'ms_segformer' in
                           file.read_bytes()]))
     ''') == [True, True, False]
     assert not list(python.cache.rglob('ast_indexer*'))
@@ -122,7 +123,7 @@ def test_every_component_is_a_module_of_this_package_that_registers_it():
 
 
 def test_the_watched_modules_are_the_changed_ones():
-    assert set(plugin._CHANGES) == autoload.MODULES
+    assert {patch.module for patch in patches.PATCHES} == autoload.MODULES
 
 
 def test_the_names_here_are_those_of_metainfo():

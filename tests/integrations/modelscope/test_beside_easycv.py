@@ -32,10 +32,10 @@ LOOK = '''
 import importlib, json, sys
 sys.path.insert(0, {folder!r})
 import ms_segformer
-from ms_segformer.integrations.modelscope import plugin
+from ms_segformer.integrations.modelscope.shared_names import COMPONENTS, own_names
 
 def ours():
-    for (registry, _, _), module in plugin.COMPONENTS.items():
+    for (registry, _, _), module in COMPONENTS.items():
         if registry not in ('EXPORTERS', 'PREPROCESSORS'):  # EasyCV has none
             importlib.import_module(module)
 
@@ -72,12 +72,12 @@ def names():
             for name, (registry, group) in SHARED.items()}}
 
 plain = names()
-with plugin.serving():
+with own_names():
     inside = {{name: owner(registry.get(name, group)) for name, (registry, group) in SHARED.items()
               if name in ('SegDataset', 'EasyCVMetric', 'AddLrLogHook')}}
 rest = [owner(MODELS.get('YOLOX', 'image-object-detection')),
         owner(PIPELINES.get('easycv-detection', 'image-object-detection'))]
-plugin.deactivate()
+ms_segformer.deactivate()
 off = {{name: owner(registry.get(name, group)) for name, (registry, group) in SHARED.items()}}
 print(json.dumps([plain, inside, rest, off, hasattr(Trainers, 'easycv')]))
 '''

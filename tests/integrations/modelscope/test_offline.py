@@ -98,11 +98,11 @@ def test_other_models_wait_for_the_hub_as_ever(python, hub):
 
 def test_a_look_at_the_hub_ends(monkeypatch):
     """No timeout of a request bounds how long a name server thinks."""
-    from ms_segformer.integrations.modelscope import plugin
+    from ms_segformer.integrations.modelscope import offline_hub
     answered, answer = threading.Event(), SimpleNamespace(close=lambda: None)
     monkeypatch.setattr('requests.head', lambda *_, **__: answered.wait(60) and answer)
-    monkeypatch.setattr(plugin, '_LOOK_SECONDS', 0.1)
-    assert plugin._look_at('http://slow.example') == 'no answer within 0.1 seconds'
+    monkeypatch.setattr(offline_hub, 'LOOK_SECONDS', 0.1)
+    assert offline_hub._look_at('http://slow.example') == 'no answer within 0.1 seconds'
     answered.set()
 
 

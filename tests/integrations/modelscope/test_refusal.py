@@ -7,7 +7,7 @@ from hub.fixtures import published_files
 from ms_segformer.config.messages import ConfigurationError
 from ms_segformer.config.reader import read_configuration
 from ms_segformer.config.recognition import check_pipeline
-from ms_segformer.integrations.modelscope import plugin
+from ms_segformer.integrations.modelscope.patches import drop_dead_plugin
 
 LOAD = '''
 import json, sys
@@ -112,13 +112,13 @@ def test_the_plugin_is_known_in_every_form(plugins):
 @pytest.mark.parametrize('plugins', DEAD_FORMS, ids=str)
 def test_no_form_of_it_reaches_modelscope(plugins):
     configuration = {'plugins': plugins}
-    plugin._serve(configuration)
+    drop_dead_plugin(configuration)
     assert configuration in ({}, {'plugins': ['adaseq']})
 
 
 def test_other_plugins_stay():
     configuration = {'plugins': OTHER_PLUGINS}
-    plugin._serve(configuration)
+    drop_dead_plugin(configuration)
     assert configuration == {'plugins': OTHER_PLUGINS}
 
 

@@ -9,7 +9,7 @@ import sys
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def activate():
+def activate() -> None:
     if sys.version_info < (3, 10):  # noqa: UP036  (another environment may have a Python too old for the package)
         return
     root = os.path.abspath(os.path.join(FOLDER, *[os.pardir] * 4))
@@ -20,7 +20,7 @@ def activate():
         sys.path.remove(root)
 
 
-def go_on():
+def go_on() -> None:
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != FOLDER]
     this = sys.modules.pop('sitecustomize')
     try:
