@@ -21,19 +21,23 @@ Train on classes of your own:
 
 On the command line: `ms-segformer --help`, or `python -m ms_segformer --help`.
 
+What a user's files, settings or arguments make fail is a `SegformerError`, or an `OSError` where the operating system
+says so; the message says what was given, what was expected and what to do.
+
 Importing this package imports neither torch nor ModelScope; the names below bring them when they are first used.
 """
 from .integrations.modelscope.autoload import activate, deactivate
 from .version import __version__
 
-__all__ = ['EasyCVTrainer', 'SegDataset', 'Segformer', 'SegformerPipeline', '__version__', 'activate', 'deactivate',
-           'load', 'read_configuration']
+__all__ = ['EasyCVTrainer', 'SegDataset', 'Segformer', 'SegformerError', 'SegformerPipeline', '__version__', 'activate',
+           'deactivate', 'load', 'read_configuration']
 
 # Name -> the module it is imported from when it is first asked for.
 _HOMES = {
     'EasyCVTrainer': 'trainers.easycv_trainer',
     'SegDataset': 'datasets.seg_dataset',
     'Segformer': 'models.segformer',
+    'SegformerError': 'errors',
     'SegformerPipeline': 'pipelines.image_segmentation',
     'load': 'pipelines.loading',
     'read_configuration': 'config.reader',
@@ -43,6 +47,7 @@ TYPE_CHECKING = False  # what type checkers take for true; importing `typing` wo
 if TYPE_CHECKING:
     from .config.reader import read_configuration
     from .datasets.seg_dataset import SegDataset
+    from .errors import SegformerError
     from .models.segformer import Segformer
     from .pipelines.image_segmentation import SegformerPipeline
     from .pipelines.loading import load

@@ -96,7 +96,7 @@ def test_it_says_so_when_it_is_not_active(python):  # noqa: F811
         ms_segformer.deactivate()
         try:
             ms_segformer.load('demo')
-        except RuntimeError as error:
+        except ms_segformer.SegformerError as error:
             print(error)
     '''
     assert 'call ms_segformer.activate()' in python.run(code=code).stdout

@@ -5,12 +5,17 @@ import os
 from typing import TYPE_CHECKING
 
 from ..config.reader import read_configuration
+from ..errors import SegformerError
 from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
 from ..integrations.modelscope.hub import model_directory
 from ..metainfo import DEMO, TASK
 
 if TYPE_CHECKING:
     from .image_segmentation import SegformerPipeline
+
+
+class NotActiveError(SegformerError, RuntimeError):
+    """ModelScope does not resolve SegFormer models to this package."""
 
 
 def load(model: str | os.PathLike[str] = DEMO, *, revision: str | None = None, device: str = 'gpu',
@@ -35,11 +40,11 @@ def load(model: str | os.PathLike[str] = DEMO, *, revision: str | None = None, d
         FileNotFoundError: the model is none of these.
         ConnectionError: it cannot be downloaded; the message says what to try.
         ConfigurationError: the directory is no SegFormer's.
-        RuntimeError: this package is not active, see `ms_segformer.activate`.
+        NotActiveError: this package is not active, see `ms_segformer.activate`.
     """
     if not active():
-        raise RuntimeError('ms-segformer is not active, so ModelScope would not find its classes: call '
-                           f'ms_segformer.activate(), and unset {DISABLE_VARIABLE} where it is set')
+        raise NotActiveError('ms-segformer is not active, so ModelScope would not find its classes: call '
+                             f'ms_segformer.activate(), and unset {DISABLE_VARIABLE} where it is set')
     folder = model_directory(model, revision)
     read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
     from modelscope.pipelines import pipeline  # imported late: it takes seconds, and a mistyped name is told at once

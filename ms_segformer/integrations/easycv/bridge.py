@@ -1,23 +1,37 @@
 """What a configuration names and this package does not have, taken from EasyCV or mmcv 1.x where they are installed.
 
-Hooks, learning-rate policies, optimizers and transforms. Neither package is imported before a name of theirs is asked
-for: importing EasyCV takes seconds and several hundred megabytes. The other way round, `register_in_easycv` puts our
-network into EasyCV's own registries.
+Hooks, learning-rate policies, optimizers and transforms: `foreign` finds their class, and `build_hook`,
+`build_lr_hook`, `build_optimizer` and `transform` make what fits our trainer of it. Their hooks see a `Runner`, mmcv's
+view of the trainer; what that needs of the trainer stands in `HookedTrainer`. Neither package is imported before a name
+of theirs is asked for: importing EasyCV takes seconds and several hundred megabytes. The other way round,
+`register_in_easycv` puts our network into EasyCV's own registries.
 """
+from __future__ import annotations
+
 import difflib
 import importlib
 import importlib.util
 import inspect
 import os
 import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import ImageFile
 
 from ...errors import SegformerError
+from ...files import atomic_write
+
+if TYPE_CHECKING:
+    import torch
 
 INSTALL = 'docs/en/easycv.md, in the source of ms-segformer, says how to install them (Python 3.10 at most)'
 
 # kind -> where to look, in this order: (package, module to import, registry or namespace in it)
-SOURCES = {
+SOURCES: dict[str, tuple[tuple[str, str, str | None], ...]] = {
     'hook': (('easycv', 'easycv.hooks', 'HOOKS'), ('mmcv', 'mmcv.runner.hooks', 'HOOKS')),
     # EasyCV adds its policies to mmcv's registry when it is imported, so the cheaper package is asked first.
     'lr_policy': (('mmcv', 'mmcv.runner.hooks', 'HOOKS'), ('easycv', 'easycv.hooks', 'runner.hooks.HOOKS')),
@@ -44,7 +58,7 @@ class BridgeError(SegformerError, ValueError):
     """A name is known neither here nor in EasyCV or mmcv, or the package that has it is missing or does not load."""
 
 
-def available():
+def available() -> dict[str, str | None]:
     """Versions of the installed packages, read from their metadata: nothing is imported.
 
     Returns:
@@ -53,7 +67,7 @@ def available():
     return {'easycv': _version('easycv', 'pai-easycv'), 'mmcv': _version('mmcv', 'mmcv', 'mmcv-full', 'mmcv-lite')}
 
 
-def foreign(kind, name):
+def foreign(kind: str, name: str) -> Any:
     """Return what EasyCV or mmcv registered under a name.
 
     Args:
@@ -68,7 +82,9 @@ def foreign(kind, name):
         BridgeError: naming what was looked for and where, and how to get it.
     """
     wanted = _lr_hook_name(name) if kind == 'lr_policy' else name
-    tried, failed, known = [], [], []
+    tried: list[str] = []
+    failed: list[ImportError] = []
+    known: list[str] = []
     for package, module, attribute in SOURCES[kind]:
         if not _installed(package):
             continue
@@ -84,7 +100,7 @@ def foreign(kind, name):
     raise BridgeError(_not_found(kind, name, wanted, tried, failed, known)) from (failed[0] if failed else None)
 
 
-def build_hook(cfg):
+def build_hook(cfg: Mapping[str, Any]) -> Any:
     """Return a ModelScope hook that runs a hook of EasyCV or mmcv.
 
     Args:
@@ -100,7 +116,7 @@ def build_hook(cfg):
     return _adapt(_construct('hook', name, foreign('hook', name), arguments), priority)
 
 
-def build_lr_hook(cfg):
+def build_lr_hook(cfg: Mapping[str, Any]) -> Any:
     """Return a ModelScope hook that sets the learning rate by a policy of EasyCV or mmcv.
 
     Args:
@@ -115,7 +131,8 @@ def build_lr_hook(cfg):
     return _adapt(_construct('lr_policy', cfg['policy'], foreign('lr_policy', cfg['policy']), arguments), 'VERY_HIGH')
 
 
-def build_optimizer(cfg, params):
+def build_optimizer(cfg: Mapping[str, Any],
+                    params: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     """Return an optimizer of EasyCV or mmcv, e.g. `{'type': 'LARS', 'lr': 0.1}`.
 
     Args:
@@ -127,10 +144,12 @@ def build_optimizer(cfg, params):
     """
     arguments = dict(cfg)
     name = arguments.pop('type')
-    return _construct('optimizer', name, foreign('optimizer', name), {'params': params, **arguments})
+    built: torch.optim.Optimizer = _construct('optimizer', name, foreign('optimizer', name),
+                                              {'params': params, **arguments})
+    return built
 
 
-def transform(name):
+def transform(name: str) -> type | None:
     """Return EasyCV's transform class of a name, or None where there is none: the `fallback` of `datasets.transforms`.
 
     The class gets images as float32, as EasyCV's data sources hand them out.
@@ -149,7 +168,7 @@ def transform(name):
     return None if found is None else _on_float_images(found)
 
 
-def register_in_easycv():
+def register_in_easycv() -> list[str]:
     """Put our network into EasyCV's registries and return the names: see `ms_segformer.models.easycv_registry`.
 
     Raises:
@@ -159,7 +178,7 @@ def register_in_easycv():
         raise BridgeError(f'EasyCV is not installed; {INSTALL}')
     try:
         _load('easycv', 'easycv.models')
-        from ...models import easycv_registry
+        from ...models import easycv_registry  # imported late: it needs EasyCV, and registers our network there
     except ImportError as error:
         raise BridgeError(f'EasyCV is installed but does not load: {error}') from error
     return easycv_registry.NAMES
@@ -167,12 +186,12 @@ def register_in_easycv():
 
 # --- finding --------------------------------------------------------------------------------------------------------
 
-def _installed(package):
+def _installed(package: str) -> bool:
     spec = importlib.util.find_spec(package)
     return spec is not None and spec.origin is not None  # a mere folder of that name on the path has no origin
 
 
-def _version(module, *distributions):
+def _version(module: str, *distributions: str) -> str | None:
     if not _installed(module):
         return None
     for name in distributions:
@@ -183,11 +202,10 @@ def _version(module, *distributions):
     return 'unknown'
 
 
-def _load(package, module):
+def _load(package: str, module: str) -> ModuleType:
     """Import a module of theirs, without what their import does to the rest of the process."""
     if package == 'easycv' and not _installed('cityscapesscripts'):
         raise ImportError('its import would run `pip install cityscapesscripts`; install that package first')
-    from PIL import ImageFile
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         return importlib.import_module(module)
@@ -199,28 +217,30 @@ def _load(package, module):
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
-def _mmcv_hint(package):
+def _mmcv_hint(package: str) -> str:
     version = available()['mmcv'] if package == 'mmcv' else None
     return f' (mmcv {version}; hooks and optimizers were last in 1.7.2)' if version else ''
 
 
-def _names(module, attribute):
+def _names(module: ModuleType, attribute: str | None) -> dict[str, Any]:
     """Return {name: class} of a registry, or of a module that serves as one."""
     if attribute is None:
         return {name: value for name, value in vars(module).items() if isinstance(value, type)}
     if attribute == 'runner.hooks.HOOKS':
         module, attribute = importlib.import_module('mmcv.runner.hooks'), 'HOOKS'
+    registry: Any = module
     for part in attribute.split('.'):
-        module = getattr(module, part)
-    return module._module_dict
+        registry = getattr(registry, part)
+    return dict(registry._module_dict)
 
 
-def _lr_hook_name(policy):
+def _lr_hook_name(policy: str) -> str:
     # Their rule: a policy in lower case gets a capital, any other is taken as it stands.
     return (policy.title() if policy == policy.lower() else policy) + _LR_HOOK
 
 
-def _not_found(kind, name, wanted, tried, failed, known):
+def _not_found(kind: str, name: str, wanted: str, tried: Sequence[str], failed: Sequence[ImportError],
+               known: Collection[str]) -> str:
     what = _what(kind, name)
     if failed:
         return (f'{what} is not one of ms-segformer\'s or ModelScope\'s; {" and ".join(tried)} might have it and '
@@ -231,18 +251,18 @@ def _not_found(kind, name, wanted, tried, failed, known):
     if kind == 'lr_policy':
         known = [item[:-len(_LR_HOOK)] for item in known if item.endswith(_LR_HOOK)]
         wanted = name
-    known = {item.lower(): item for item in known}
-    close = [known[item] for item in difflib.get_close_matches(wanted.lower(), sorted(known), n=3, cutoff=0.5)]
+    written = {item.lower(): item for item in known}
+    close = [written[item] for item in difflib.get_close_matches(wanted.lower(), sorted(written), n=3, cutoff=0.5)]
     hint = f' Did you mean {", ".join(close)}?' if close else ''
     return (f'{what} is known neither to ms-segformer and ModelScope nor to the installed '
             f'{" and ".join(f"{package} {available()[package]}" for package in tried)}.{hint}')
 
 
-def _what(kind, name):
+def _what(kind: str, name: str) -> str:
     return f'{kind.replace("lr_policy", "learning-rate policy")} {name!r}'
 
 
-def _construct(kind, name, cls, arguments):
+def _construct(kind: str, name: str, cls: type, arguments: Mapping[str, Any]) -> Any:
     try:
         return cls(**arguments)
     except (TypeError, ValueError, AssertionError) as error:
@@ -258,7 +278,31 @@ def _construct(kind, name, cls, arguments):
 STAGES = ('before_run', 'before_train_epoch', 'before_train_iter', 'after_train_iter', 'after_train_epoch',
           'before_val_epoch', 'before_val_iter', 'after_val_iter', 'after_val_epoch', 'after_run')
 
-_runners = weakref.WeakKeyDictionary()  # trainer -> the Runner all its foreign hooks share
+# trainer -> the Runner all its foreign hooks share
+_runners: weakref.WeakKeyDictionary[HookedTrainer, Runner] = weakref.WeakKeyDictionary()
+
+
+class HookedTrainer(Protocol):
+    """What the `Runner` below needs of the trainer; ModelScope's `EpochBasedTrainer` has all of it."""
+
+    hooks: list
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    data_loader: torch.utils.data.DataLoader
+    train_outputs: dict[str, Any]
+    _metric_values: dict[str, float] | None  # of the last evaluation, a new dict each; None before the first
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def iter(self) -> int: ...
+
+    @property
+    def max_epochs(self) -> int: ...
+
+    @property
+    def max_iters(self) -> int: ...
 
 
 class Runner:
@@ -267,12 +311,12 @@ class Runner:
     What hooks set stays here and is seen by the other hooks; everything else is the trainer's.
     """
 
-    def __init__(self, trainer):
-        self.__dict__['trainer'] = weakref.proxy(trainer)
-        self.__dict__['meta'] = {'hook_msgs': {}}
-        self.__dict__['_evaluations'] = []
+    def __init__(self, trainer: HookedTrainer) -> None:
+        self.trainer: HookedTrainer = weakref.proxy(trainer)
+        self.meta: dict[str, Any] = {'hook_msgs': {}}
+        self._evaluations: list[tuple[dict[str, float], dict[str, float]]] = []
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return getattr(self.trainer, name)
         except AttributeError:
@@ -280,11 +324,11 @@ class Runner:
                                  'hook of EasyCV or mmcv asks for') from None
 
     @property
-    def hooks(self):
+    def hooks(self) -> list:
         return [getattr(hook, 'foreign', hook) for hook in self.trainer.hooks]
 
     @property
-    def outputs(self):
+    def outputs(self) -> dict[str, Any]:
         """Outputs of the last training step, `num_samples` among them."""
         outputs = dict(self.trainer.train_outputs)
         outputs.setdefault('num_samples', getattr(self.trainer.data_loader, 'batch_size', 1))
@@ -292,37 +336,36 @@ class Runner:
         return outputs
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         return _process()[0]
 
     @property
-    def world_size(self):
+    def world_size(self) -> int:
         return _process()[1]
 
     _rank = rank
     _hooks = hooks
 
     @property
-    def _max_epochs(self):
+    def _max_epochs(self) -> int:
         return self.trainer.max_epochs
 
     @property
-    def _max_iters(self):
+    def _max_iters(self) -> int:
         return self.trainer.max_iters
 
     @property
-    def eval_res(self):
+    def eval_res(self) -> dict[str, list[dict[str, float]]]:
         """Every evaluation so far as EasyCV keeps them: `{'evaluation': [{'runner_epoch': …, metric: value}]}`."""
-        values = getattr(self.trainer, '_metric_values', None)
+        values = self.trainer._metric_values
         if values and not any(seen is values for seen, _ in self._evaluations):
             self._evaluations.append((values, {'runner_epoch': self.trainer.epoch, **values}))
         return {'evaluation': [record for _, record in self._evaluations]}
 
-    def save_checkpoint(self, out_dir, filename_tmpl='epoch_{}.pth', save_optimizer=True, meta=None, **_):
+    def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'epoch_{}.pth', save_optimizer: bool = True,
+                        meta: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Write weights (and optimizer state) into a folder in mmcv's layout, as the hooks that save ask for it."""
-        from mmcv.runner import save_checkpoint
-
-        from ...files import atomic_write
+        from mmcv.runner import save_checkpoint  # optional
         path = os.path.join(out_dir, filename_tmpl.format(self.trainer.epoch + 1))
         optimizer = self.trainer.optimizer if save_optimizer else None
         meta = {'epoch': self.trainer.epoch + 1, 'iter': self.trainer.iter, **(meta or {})}
@@ -330,20 +373,21 @@ class Runner:
             save_checkpoint(self.trainer.model, str(temporary), optimizer, meta)
 
 
-def _process():
-    import torch.distributed as dist
+def _process() -> tuple[int, int]:
+    import torch.distributed as dist  # imported late: what is installed is told without torch
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
-def _adapt(hook, priority):
+def _adapt(hook: Any, priority: str | int) -> Any:
     """Wrap a hook of theirs as one of ModelScope's."""
+    # Imported late: all but hooks does without ModelScope.
     from modelscope.trainers.hooks.hook import Hook
     from modelscope.trainers.hooks.priority import get_priority
 
-    def stage(name):
-        def run(self, trainer):
+    def stage(name: str) -> Callable[[Any, HookedTrainer], None]:
+        def run(self: Any, trainer: HookedTrainer) -> None:
             runner = _runners.get(trainer)
             if runner is None:
                 runner = _runners[trainer] = Runner(trainer)
@@ -361,18 +405,16 @@ def _adapt(hook, priority):
     return adapter
 
 
-def _stages_of(hook):
+def _stages_of(hook: Any) -> Iterable[str]:
     triggered = getattr(hook, 'get_triggered_stages', None)
     return triggered() if triggered else [name for name in STAGES if hasattr(hook, name)]
 
 
 # --- transforms -----------------------------------------------------------------------------------------------------
 
-def _on_float_images(cls):
+def _on_float_images(cls: type) -> type:
     """Subclass of a transform of theirs that is called with float32 images."""
-    import numpy as np
-
-    def call(self, results):
+    def call(self: Any, results: dict[str, Any]) -> Any:
         for key in results.get('img_fields', ['img']):
             image = results.get(key)
             if isinstance(image, np.ndarray) and image.dtype == np.uint8:

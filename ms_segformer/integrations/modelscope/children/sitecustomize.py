@@ -24,7 +24,7 @@ def go_on() -> None:
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != FOLDER]
     this = sys.modules.pop('sitecustomize')
     try:
-        import sitecustomize  # noqa: F401
+        __import__('sitecustomize')
     except ModuleNotFoundError as error:
         if error.name != 'sitecustomize':
             raise
