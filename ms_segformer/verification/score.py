@@ -2,10 +2,12 @@
 
 Each process keeps what it has counted in a file of its own, `<digest>-<random>.npz`: which images, and the counts of
 them. The counts are integers, so the sum over the files is that of one unbroken evaluation, to the last pixel. Files
-of another model, other data or other options have another digest and are left alone.
+of another model, other data or other options have another digest and are not counted; a run that has finished removes
+them too.
 """
 import hashlib
 import os
+import re
 import secrets
 import time
 import zipfile
@@ -19,6 +21,7 @@ from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left
 from ..metrics import ConfusionMatrix
 
+PART = re.compile(r'[0-9a-f]{16}-[0-9a-f]{12}\.npz')  # names of files of progress
 SECONDS = 20.0  # between two writes: at most this much work is lost
 
 
@@ -68,7 +71,7 @@ class Progress:
 
     Args:
         folder: where the files lie; created by the first write.
-        digest: of model, data and options, see `digest_of`.
+        digest: of model, data and options, 16 hexadecimal digits; see `digest_of`.
         images: number of images of the whole.
         num_classes: of the confusion matrix.
 
@@ -82,8 +85,7 @@ class Progress:
         self.done = np.zeros(images, bool)
         self.engines: set[str] = set()  # what has counted, as texts
         self.engine = ''  # what counts here
-        self._own = ConfusionMatrix(num_classes)
-        self._own_done = np.zeros(images, bool)
+        self._own = np.zeros(images, bool), ConfusionMatrix(num_classes).counts  # done, counts
         self._file = self.folder / f'{digest}-{secrets.token_hex(6)}.npz'
         self._written = time.monotonic()
         self.read()
@@ -120,25 +122,31 @@ class Progress:
             index: of the image, from 0.
             prediction, label: H×W class ids, see `ConfusionMatrix.update`.
         """
-        self._own.update(prediction, label)
-        self._own_done[index] = True
+        done, one = self._own[0].copy(), ConfusionMatrix(self.total.num_classes)
+        one.update(prediction, label)
+        done[index] = True
+        self._own = done, self._own[1] + one.counts  # both at once: Ctrl-C may come between any two statements
         if time.monotonic() - self._written >= SECONDS:
             self.write()
 
     def write(self) -> None:
         """Write what this process has counted, in one step."""
-        if self._own_done.any():
+        done, counts = self._own
+        if done.any():
             with atomic_write(self._file) as temporary:
-                np.savez(temporary, done=self._own_done, counts=self._own.counts, engine=np.array(self.engine))
+                np.savez(temporary, done=done, counts=counts, engine=np.array(self.engine))
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the files of this digest: the result is kept elsewhere."""
-        for path in self.parts():
-            path.unlink()
+        """Remove all progress of the folder, also that of data or a model that have changed since.
+
+        To be called when the report is written, beside which the folder lies. Files of other programs stay.
+        """
+        for path in self.folder.glob('*.npz'):
+            if PART.fullmatch(path.name):
+                path.unlink()
         for path in self.folder.glob(f'{TEMPORARY}*'):  # of a run that was killed while it wrote
             remove_left(path)
-
 
 
 def _read(path: Path, images: tuple, classes: tuple) -> tuple[np.ndarray, np.ndarray, str]:
