@@ -5,6 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ms_segformer.cli.main import main
+
 
 def random_pairs(root: Path, names: list[str]) -> Path:
     """Write small pictures with label maps of COCO-Stuff classes, as training ids, below `root`; returns it."""
@@ -25,3 +27,10 @@ def scale_to(folder: Path, size: list[int]) -> None:
         if pipeline:
             pipeline[0]['img_scale'] = size
     (folder / 'configuration.json').write_text(json.dumps(configuration))
+
+
+def evaluated(model: Path, data: Path, folder: Path) -> dict:
+    """What `ms-segformer eval` says; `folder` takes its file."""
+    words = ['--model', model, '--data', data, '--device', 'cpu', '--json', folder / 'eval.json']
+    assert main(['eval', *map(str, words)]) == 0
+    return json.loads((folder / 'eval.json').read_text())

@@ -4,13 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ms_segformer.errors import ArgumentError, SegformerError, one_line
+from ms_segformer.errors import ArgumentError, one_line
 
 from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
     from ms_segformer.config.settings import Settings
@@ -19,9 +17,9 @@ if TYPE_CHECKING:
     from ms_segformer.verification import Check, Progress, Report
 
 HELP = 'check a model against its card: files, weights, known pixels, label maps, speed, and mIoU if images are given'
-ENGINES = ('torch', 'openvino')
+# Engines, and the packages that each needs beside torch; torch-compile needs a compiler, and minutes.
+ENGINES = {'torch': (), 'openvino': ('openvino',), 'onnxruntime': ('onnxruntime', 'onnx')}
 TIMED = 3  # runs, after the one that made the label map
-SECONDS_TO_WRITE = 10  # that processes get when they are stopped
 CARDS = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
 
 
@@ -216,7 +214,7 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer | None, Settings |
 
 def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', settings: 'Settings',
                          theirs: dict[str, Any], report: 'Report') -> None:
-    """Known pixels, label maps of both engines, and speed."""
+    """Known pixels, label maps of the engines, and speed."""
     from ms_segformer.metainfo import photographs
     from ms_segformer.verification import FAILED, Check, label_maps
     pipelines = _pipelines(folder)
@@ -238,8 +236,8 @@ def _pipelines(folder: Path) -> 'dict[str, Any]':
     import importlib.util
 
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
-    return {engine: SegformerPipeline(str(folder), device='cpu', engine=engine) for engine in ENGINES
-            if engine == 'torch' or importlib.util.find_spec(engine)}
+    return {engine: SegformerPipeline(str(folder), device='cpu', engine=engine)
+            for engine, packages in ENGINES.items() if all(map(importlib.util.find_spec, packages))}
 
 
 def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'Check':
@@ -263,10 +261,12 @@ def _same_pixels(name: str, maps: 'dict[str, np.ndarray]') -> 'Check':
     title = f'{name}, label maps of the engines'
     first, *others = maps.values()
     if not others:
-        return Check(title, SKIPPED, "only torch is here; pip install 'ms-segformer[openvino]' brings the other")
+        return Check(title, SKIPPED,
+                     "only torch is here; pip install 'ms-segformer[openvino]' or [onnx] brings another")
     least = min(float((first == other).mean()) for other in others)
     return Check(title, checks.outcome(least >= checks.SAME_PIXELS),
-                 f'{" and ".join(maps)} agree on {least:.4%} of the pixels, {checks.SAME_PIXELS:.1%} are asked for')
+                 f'{" and ".join(maps)} agree on {least:.4%} of the pixels or more, {checks.SAME_PIXELS:.1%} are asked '
+                 'for')
 
 
 def _same_cells(name: str, described: dict[str, Any], theirs: dict[str, Any]) -> 'Check':
@@ -323,135 +323,28 @@ def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
 
 
 def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, progress: 'Progress') -> None:
-    """Count the images that are left, in this process or in several."""
+    """Count the images that are left, in this process or in several, with a progress bar."""
     import sys
+    from functools import partial
 
     from tqdm import tqdm
 
     from ms_segformer.progress import screen
-    processes = args.processes or _processes(args.device)
+    from ms_segformer.verification import counting
+    task = counting.Task(partial(_open, args, str(folder)), args.device, args.engine, args.precision, args.workers)
     done = int(progress.done.sum())
     if done:
         print(f'{done:,} of {len(dataset):,} images were counted by an earlier run', file=sys.stderr)
     with tqdm(total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty(),
               **screen()) as bar:
-        if processes == 1:
-            _count(args, network, dataset, progress, progress.left(), args.device, bar.update)
-        elif progress.left():
-            _count_in_processes(args, folder, progress, processes, bar)
-    progress.read()
-    _all_counted(progress)
+        counting.count_all(task, network, dataset, progress, args.processes, bar.update)
 
 
-def _all_counted(progress: 'Progress', why: str = '') -> None:
-    from ms_segformer.verification import ScoreError
-    if why or progress.left():
-        raise ScoreError(f'{why or "a process has ended before its time"} ({len(progress.left())} of '
-                         f'{progress.images} images are not counted; the same command goes on)')
-
-
-def _processes(device: str | None) -> int:
-    import torch
-    return max(1, torch.cuda.device_count()) if device in (None, 'gpu', 'cuda') else 1
-
-
-def _count(args: Namespace, network: 'Segformer', dataset: Any, progress: 'Progress', indices: list[int],
-           device: str | None, seen: 'Callable[[], Any]') -> None:
-    """Count some images; what is counted is written at the end, and when it is stopped."""
-    from ms_segformer.engines import create_engine
-    from ms_segformer.trainers import distributed
-    from ms_segformer.trainers.evaluation import Evaluator, predictions
-    device = distributed.choose_device(device)
-    engine = create_engine(network.to(device), args.engine, args.precision, device)
-    progress.engine = f'{engine.name}, {engine.precision}, {device.type}'
-    try:
-        evaluator = Evaluator(network, device, network=engine)
-        for index, prediction, label in predictions(evaluator, dataset, indices, workers=args.workers):
-            progress.count(index, prediction, label)
-            seen()
-    finally:
-        progress.write()
-
-
-def _count_in_processes(args: Namespace, folder: Path, progress: 'Progress', processes: int, bar: Any) -> None:
-    """Count what is left in several processes, each with its share, its file, and its GPU or threads.
-
-    Raises:
-        ScoreError: one of them has failed; what the others have counted is kept.
-    """
-    import os
-    from multiprocessing.connection import wait
-
-    import torch
-    import torch.multiprocessing as multiprocessing
-
-    from ms_segformer.verification import score
-    context = multiprocessing.get_context('spawn')  # CUDA does not survive a fork
-    threads = max(1, torch.get_num_threads() // processes)
-    workers, pipes = [], []
-    for number, share in enumerate(score.shares(progress.left(), processes)):
-        ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_child, daemon=args.workers == 0, args=(
-            args, str(folder), progress.digest, share, number, threads, theirs, os.getpid()))
-        worker.start()
-        theirs.close()
-        workers.append(worker)
-        pipes.append(ours)
-    failed = ''
-    try:
-        while pipes:
-            for pipe in wait(pipes):
-                try:
-                    message = pipe.recv()
-                except EOFError:  # this one has ended
-                    pipes.remove(pipe)
-                    continue
-                if isinstance(message, str):
-                    failed = failed or message
-                else:
-                    bar.update(message)
-        for worker in workers:
-            worker.join()
-    except KeyboardInterrupt:  # Ctrl-C reaches them too: they write what they have counted
-        for worker in workers:
-            worker.join(SECONDS_TO_WRITE)
-            worker.terminate()
-        raise
-    if failed:
-        progress.read()
-        _all_counted(progress, failed)
-
-
-def _child(args: Namespace, folder: str, digest: str, share: list[int], number: int, threads: int, pipe: Any,
-           parent: int) -> None:
-    """One of several processes: opens model and data itself, and sends 1 for every image, or a text when it fails."""
-    import os
-
-    import torch
-
-    from ms_segformer.verification import Progress
-
-    from . import eval as evaluation
-
-    def tell() -> None:
-        if os.getppid() != parent:
-            raise KeyboardInterrupt  # the command was killed
-        pipe.send(1)
-
-    try:
-        torch.set_num_threads(threads)
-        device = args.device
-        if torch.cuda.is_available() and device in (None, 'gpu', 'cuda'):
-            device = f'cuda:{number % torch.cuda.device_count()}'
-        network, settings = evaluation.load(folder)
-        dataset = evaluation.open_data(args, settings)
-        progress = Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
-        if os.getppid() == parent:
-            _count(args, network, dataset, progress, share, device, tell)
-    except (KeyboardInterrupt, BrokenPipeError):
-        os._exit(130)
-    except Exception as error:  # whatever it is, the command says it
-        pipe.send(f'{error}' if isinstance(error, (SegformerError, OSError)) else f'{type(error).__name__}: {error}')
+def _open(args: Namespace, folder: str) -> 'tuple[Segformer, Any]':
+    """Network and data set of a command line, in a process that counts."""
+    from .eval import load, open_data
+    network, settings = load(folder)
+    return network, open_data(args, settings)
 
 
 def _json(value: Any) -> str:

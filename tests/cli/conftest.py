@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hub.fixtures import hub, python  # noqa: E402,F401
 from small_evaluation import scale_to  # noqa: E402
 
+from ms_segformer.cli.main import main  # noqa: E402
+
 
 @pytest.fixture(scope='module')
 def model(tiny_model_dir, tmp_path_factory):
@@ -17,3 +20,14 @@ def model(tiny_model_dir, tmp_path_factory):
     shutil.copytree(tiny_model_dir, folder)
     scale_to(folder, [96, 64])
     return folder
+
+
+@pytest.fixture
+def verify(tmp_path, capsys):
+    """Runs the command; returns exit code, report and what was printed."""
+    def run(*words):
+        code = main(['verify', *map(str, words), '--device', 'cpu', '-o', str(tmp_path / 'report.json')])
+        printed = capsys.readouterr()
+        path = tmp_path / 'report.json'
+        return code, json.loads(path.read_text()) if path.exists() else None, printed
+    return run

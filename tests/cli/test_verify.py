@@ -1,4 +1,5 @@
 """`ms-segformer verify`."""
+import importlib
 import json
 import os
 import shutil
@@ -11,8 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_evaluation import random_pairs, scale_to
+from small_evaluation import evaluated, random_pairs, scale_to
 
+from ms_segformer.cli import verify as command
 from ms_segformer.cli.main import main
 from ms_segformer.metainfo import VARIANTS, demo_model_dir
 from ms_segformer.verification import score
@@ -27,34 +29,15 @@ def data(tmp_path_factory):
     return random_pairs(tmp_path_factory.mktemp('verify_data'), [str(i) for i in range(IMAGES)])
 
 
-@pytest.fixture
-def verify(tmp_path, capsys):
-    """Runs the command; returns exit code, report and what was printed."""
-    def run(*words):
-        code = main(['verify', *map(str, words), '--device', 'cpu', '-o', str(tmp_path / 'report.json')])
-        printed = capsys.readouterr()
-        path = tmp_path / 'report.json'
-        return code, json.loads(path.read_text()) if path.exists() else None, printed
-    return run
-
-
 def outcomes(report):
     return {check['name']: check['outcome'] for check in report['checks']}
-
-
-def evaluated(model, data, tmp_path, capsys):
-    """What `eval` says of the same."""
-    assert main(['eval', '--model', str(model), '--data', str(data), '--device', 'cpu', '--json',
-                 str(tmp_path / 'eval.json')]) == 0
-    capsys.readouterr()
-    return json.loads((tmp_path / 'eval.json').read_text())
 
 
 def test_a_directory_of_one_s_own(verify, model, data, tmp_path, capsys):
     code, report, printed = verify(model, '--data', data)
     assert code == 0 and set(outcomes(report).values()) == {'passed', 'skipped'}
     assert {file['name'] for file in report['files']} == {'configuration.json', 'pytorch_model.pt'}
-    expected = evaluated(model, data, tmp_path, capsys)
+    expected = evaluated(model, data, tmp_path)
     assert report['score']['mIoU'] == pytest.approx(100 * expected['mIoU'], abs=1e-9)
     assert report['score']['aAcc'] == pytest.approx(100 * expected['aAcc'], abs=1e-9)
     assert report['score']['IoU']['person'] == pytest.approx(100 * expected['IoU.person'], abs=1e-9)
@@ -82,11 +65,11 @@ def test_a_killed_run_goes_on(verify, model, data, tmp_path, capsys):
     assert 0 < counted < IMAGES
     code, report, printed = verify(model, '--data', data)
     assert code == 0 and f'{counted} of {IMAGES} images were counted by an earlier run' in printed.err
-    assert report['score']['mIoU'] == pytest.approx(100 * evaluated(model, data, tmp_path, capsys)['mIoU'], abs=1e-9)
+    assert report['score']['mIoU'] == pytest.approx(100 * evaluated(model, data, tmp_path)['mIoU'], abs=1e-9)
     assert not folder.exists()
 
 
-def test_a_process_that_fails_says_why_and_the_others_count_on(verify, model, data, tmp_path):
+def test_a_process_that_fails_says_why_and_stops_the_others(verify, model, data, tmp_path):
     broken = tmp_path / 'broken'
     shutil.copytree(data, broken)
     (broken / 'images' / 'val' / '7.jpg').write_bytes(b'no picture')
@@ -131,11 +114,29 @@ def test_an_engine_that_cannot_be_used_is_not_taken_for_one_that_agrees(verify, 
         raise RuntimeError('no')
 
     monkeypatch.setattr(engine, 'OpenVINOEngine', broken)
+    monkeypatch.setattr(command, 'ENGINES', {'torch': (), 'openvino': ('openvino',)})
     with pytest.warns(RuntimeWarning, match='cannot be used'):
         code, report, _ = verify(model)
     found = outcomes(report)
     assert code == 1 and found['engine openvino'] == 'failed' and set(report['speed']) == {'torch'}
     assert found['china.jpg, label maps of the engines'] == 'skipped'
+
+
+@pytest.mark.parametrize('name, package', [('OpenVINOEngine', 'openvino'), ('ONNXRuntimeEngine', 'onnxruntime')])
+def test_every_installed_engine_is_looked_at(verify, model, monkeypatch, name, package):
+    """One whose logits are turned around does not pass; a right one does, and is timed."""
+    for needed in command.ENGINES[package]:
+        pytest.importorskip(needed)
+    code, report, _ = verify(model)
+    title = 'china.jpg, label maps of the engines'
+    assert code == 0 and outcomes(report)[title] == 'passed' and report['speed'][package] > 0
+    assert package in next(check['detail'] for check in report['checks'] if check['name'] == title)
+    module = {'openvino': 'openvino_engine', 'onnxruntime': 'onnx_engine'}[package]
+    engine = getattr(importlib.import_module(f'ms_segformer.engines.{module}'), name)
+    right = engine._run
+    monkeypatch.setattr(engine, '_run', lambda self, batch: -right(self, batch))
+    code, report, _ = verify(model)
+    assert code == 1 and outcomes(report)[title] == 'failed'
 
 
 def test_a_report_in_the_model_s_own_folder_is_neither_a_file_of_the_model_nor_another_machine_s(model, tmp_path):
