@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ms_segformer.verification import Check, Progress, Report
 
 HELP = 'check a model against its card: files, weights, known pixels, label maps, speed, and mIoU if images are given'
-# Engines, and the packages that each needs beside torch; torch-compile needs a compiler, and minutes.
+# Engines, and the packages that each needs beside torch; torch-compile, which needs a compiler, is left out.
 ENGINES = {'torch': (), 'openvino': ('openvino',), 'onnxruntime': ('onnxruntime', 'onnx')}
 TIMED = 3  # runs, after the one that made the label map
 CARDS = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
