@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..errors import SegformerError
+from ..models.segformer import Segformer
 from .score import Progress, ScoreError, shares
 
 SECONDS_TO_WRITE = 10  # that processes get when they are stopped
@@ -33,7 +33,7 @@ class Task:
         workers: loading processes of each process that counts.
     """
 
-    open: Callable[[], tuple[nn.Module, Any]]
+    open: Callable[[], tuple[Segformer, Any]]
     device: str | None = None
     engine: str = 'auto'
     precision: str = 'float32'
@@ -45,7 +45,7 @@ class Task:
         return torch.cuda.is_available() and self.device in (None, 'gpu', 'cuda')
 
 
-def count_all(task: Task, network: nn.Module, dataset: Any, progress: Progress, processes: int | None = None,
+def count_all(task: Task, network: Segformer, dataset: Any, progress: Progress, processes: int | None = None,
               seen: Callable[[int], Any] = lambda _: None) -> None:
     """Count the images that are left.
 
@@ -93,7 +93,7 @@ def _terminated_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _count(task: Task, network: nn.Module, dataset: Any, progress: Progress, indices: list[int], device: str | None,
+def _count(task: Task, network: Segformer, dataset: Any, progress: Progress, indices: list[int], device: str | None,
            seen: Callable[[int], Any]) -> str:
     """Count some images; what is counted is written at the end, and when it is stopped.
 
@@ -130,18 +130,19 @@ def _count_in_processes(task: Task, progress: Progress, processes: int, seen: Ca
     context = multiprocessing.get_context('spawn')  # CUDA does not survive a fork
     threads = max(1, torch.get_num_threads() // processes)
     workers: list[multiprocessing.process.BaseProcess] = []
-    pipes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    pipes: dict[Any, multiprocessing.process.BaseProcess] = {}
     try:
         for number, share in enumerate(shares(progress.left(), processes)):
             ours, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_child, args=(
+            worker: multiprocessing.process.BaseProcess = context.Process(target=_child, args=(
                 task, progress.folder, progress.digest, share, number, threads, theirs))
             workers.append(worker)
             _start_without_ctrl_c(worker)
             theirs.close()
             pipes[ours] = worker
         while pipes:
-            for pipe in wait(list(pipes)):
+            ready: list[Any] = wait(list(pipes))
+            for pipe in ready:
                 try:
                     message = pipe.recv()
                 except EOFError:  # this one has ended
@@ -207,7 +208,9 @@ def _child(task: Task, folder: Any, digest: str, share: list[int], number: int, 
 
 def _end_with_parent() -> None:
     """End this process and its own when the command was killed: the next run may count the same images already."""
-    wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
     for loading in multiprocessing.active_children():
         loading.kill()
     os._exit(1)
