@@ -71,7 +71,7 @@ def ours(data, folder, args):
         'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'), 'amp': args.amp,
         'data_root': str(data), 'work_dir': str(Path(folder) / 'run'), 'seed': 0, 'max_epochs': 10_000, 'device': 'cpu',
         'cfg_options': {'model.pretrained': None, 'evaluation.period': None, 'train.dataloader.workers_per_gpu': 0}})
-    trainer._prepare_training()
+    trainer.prepare()
     trainer.invoke_hook('before_run')
     trainer.invoke_hook('before_train_epoch')
 

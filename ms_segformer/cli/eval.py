@@ -99,7 +99,7 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     from ms_segformer.datasets.layout import find_data_sources, names_classes, say_that_ids_are_taken_as_they_are
     from ms_segformer.datasets.seg_dataset import SegDataset
     from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes, say_if_255_looks_like_a_class
-    from ms_segformer.trainers.evaluation import test_pipeline
+    from ms_segformer.trainers.evaluation import inference_pipeline
     classes = list(settings.classes)
     named = names_classes(args.data)
     sections = find_data_sources(args.data, None if named else classes)
@@ -112,7 +112,7 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
         raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({_some(theirs)}), the model has '
                            f'{len(classes)} ({_some(classes)}): a model is evaluated on data of its own classes')
     section['classes'] = classes
-    dataset = SegDataset(section, test_pipeline(settings.raw, args.scales, args.flip), mode='eval',
+    dataset = SegDataset(section, inference_pipeline(settings.raw, args.scales, args.flip), mode='eval',
                          ignore_index=section.pop('ignore_index', 255))
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')

@@ -11,7 +11,8 @@ command line or from code, where a mistyped key would change nothing and say not
 """
 import inspect
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,20 @@ PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys
 _MULTIPLIERS = Section({'lr_mult': FACTOR, 'decay_mult': FACTOR, 'weight_decay_mult': FACTOR}, 'refuse')
 
 
+def policy_name(section: Mapping[str, Any]) -> str:
+    """The lower-case policy of a `train.lr_scheduler` section, else ''.
+
+    `policy: poly` and `type: PolyLrUpdaterHook` are the same.
+    """
+    name = section.get('policy')
+    if name is None:
+        match = re.fullmatch(r'(\w+)LrUpdaterHook', str(section.get('type', '')))
+        name = match[1] if match else ''
+    name = str(name).lower()
+    return {'cosineannealing': 'cosine', 'cosineannealinglr': 'cosine'}.get(name, name)
+
+
 def _schedule(section: dict) -> dict | None:
-    from ..trainers.schedules import policy_name
     own = _POLICIES.get(policy_name(section)) if type(section.get('policy')) in (str, type(None)) else {}
     return None if own is None else {**_WARMUP, **own}
 

@@ -54,6 +54,10 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
 
 
+class SeveralCheckpointsError(CheckpointError):
+    """A model directory has several checkpoints, and nothing says which one is its own."""
+
+
 def find_checkpoint(model_dir: str | Path) -> Path:
     """Return the checkpoint file of a model directory.
 
@@ -77,8 +81,8 @@ def find_checkpoint(model_dir: str | Path) -> Path:
         warn_once(f'{folder}: more than one checkpoint ({names}); {chosen.name} is taken')
         return chosen
     if found:
-        raise CheckpointError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the directory, '
-                              f'or name it {PREFERRED}')
+        raise SeveralCheckpointsError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the '
+                                      f'directory, or name it {PREFERRED}')
     seen = _some(sorted(p.name for p in folder.iterdir())) or 'nothing'
     raise CheckpointError(f'{folder}: no checkpoint (a file ending in {", ".join(SUFFIXES)}); found only: {seen}')
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from ..config.limits import LARGEST_SEED, SMALLEST_SIDE
+from ..config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE
 from ..config.messages import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
 from .errors import TrainingError
 from .optimizer import require_known_optimizer, require_rate
+from .protocol import Trainer
+from .resuming import safe_checkpoint
 from .schedules import require_known_policy
 
 PRECISIONS = {'bf16': torch.bfloat16, 'bfloat16': torch.bfloat16, 'fp16': torch.float16, 'float16': torch.float16}
@@ -122,6 +124,38 @@ def require_writable(folder: str) -> None:
             pass
     except OSError as error:
         raise TrainingError(f'work_dir {folder} cannot be written ({error}); choose another with work_dir=…') from None
+
+
+def require_data(training: Any, evaluation: Any) -> None:
+    """Refuse to train on nothing, or to evaluate on an empty data set.
+
+    Args:
+        training, evaluation: data sets, or None.
+    """
+    if training is None:
+        raise TrainingError('no training data: pass train_dataset, data_root, or a configuration with dataset.train')
+    if len(training) == 0:
+        raise TrainingError('the training split is empty: no image was found for it. Check dataset.train (img_root, '
+                            'img_suffix, split) with "ms-segformer check-data"')
+    if evaluation is not None and len(evaluation) == 0:
+        raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
+
+
+def require_iterations(trainer: Trainer) -> None:
+    """Refuse a number of epochs that is none, or epochs without an iteration.
+
+    Raises:
+        TrainingError: there is nothing to train.
+    """
+    epochs, loader = trainer.max_epochs, trainer.train_dataloader
+    if not isinstance(epochs, int) or epochs > EPOCHS:
+        raise TrainingError(f'max_epochs is {epochs!r}; expected an integer from 1 to {EPOCHS}')
+    if trainer.max_iters > 0:
+        return
+    why = (f'max_epochs is {epochs}' if epochs < 1 else
+           f'an epoch has no iteration: {len(trainer.train_dataset)} samples in batches of {loader.batch_size}'
+           f'{" without the last, smaller one (drop_last)" if loader.drop_last else ""}')
+    raise TrainingError(f'there is nothing to train: {why}. Nothing was written. {safe_checkpoint(trainer)}')
 
 
 def _require_large_enough(size: Any, path: str) -> None:

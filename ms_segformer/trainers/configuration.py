@@ -6,36 +6,30 @@ Two lines are enough to train on data of one's own: `classes` (a list of names, 
 import json
 import logging
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-from modelscope.utils.torch_utils import is_master
+from typing import Any
 
 from ..config.class_file import ClassFileError, ConfiguredClassFile
-from ..config.jsonplus import decode_jsonplus
+from ..config.jsonplus import decode_jsonplus, encode_jsonplus
 from ..config.limits import as_list
 from ..config.messages import shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError
 from ..datasets.layout import find_data_sources, names_classes
+from ..datasets.sources import read_classes
+from ..files import atomic_write
 from ..metainfo import METRIC, TASK
-from . import class_list
+from . import class_list, confinement, distributed, hook_places
 from .errors import TrainingError
 
 logger = logging.getLogger('modelscope')
-PLACES = {  # of hooks that a configuration may name in train.hooks
-    'TextLoggerHook': ('train', 'logging'), 'CheckpointHook': ('train', 'checkpoint', 'period'),
-    'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
-    'EvaluationHook': ('evaluation', 'period'),
-}
-# How the name of a key ends that says where to write.
-_A_PATH = re.compile(r'(dir|path|file|folder|root)(_?name)?$|(^|_)(out|output|log|save_to)$')
-_BELOW_ANOTHER = ('output_sub_dir', 'save_file_name')  # of `save_dir`
+
+# Class names, or the text file that holds them.
+Classes = Sequence[str] | str | os.PathLike | ConfiguredClassFile
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,8 @@ def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None)
             section[key] = ConfiguredClassFile(Path(path), name)
 
 
-def prepare(raw, classes=None, data_root=None, written=None, options=None):
+def prepare(raw: dict, classes: Classes | None = None, data_root: str | os.PathLike | None = None,
+            written: dict | None = None, options: dict | None = None) -> Prepared:
     """Complete a configuration, in place, for a training run.
 
     Where the class list becomes another, what the file says about the old one goes, and the log says so in a line.
@@ -109,31 +104,33 @@ def prepare(raw, classes=None, data_root=None, written=None, options=None):
             classes = str(Path(data_root) / 'classes.txt')
         other_data = _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')), in_code)
     changed = _use_classes(raw, classes, in_code)
-    _refuse_two_of_a_kind(raw)
-    _settle_hooks(raw)
+    hook_places.refuse_two_of_a_kind(raw)
+    hook_places.settle(raw)
     if changed:
         own = classes is None or classes is configured['classes']
         taken = class_list.forget(raw, in_code, raw['CLASSES'], own, other_data)
-        if taken and is_master():
+        if taken and distributed.is_first():
             logger.info('other classes than the configuration was written for; left out, as of the former ones: %s',
                         ', '.join(taken))
     _merge_evaluation(raw)
     return Prepared(changed, data_root if other_data and classes is None and not names_classes(data_root) else None)
 
 
-def _given_classes(raw, classes, in_code):
+def _given_classes(raw: dict, classes: Classes | None, in_code: class_list.SetInCode) -> Classes | None:
     """The class list that was given, as an argument or by setting one in code; None where there is none."""
-    places = [('CLASSES',), *(('dataset', split, 'data_source', 'classes') for split in ('train', 'val'))]
+    places: list[class_list.Place] = [
+        ('CLASSES',), *(('dataset', split, 'data_source', 'classes') for split in ('train', 'val'))]
     for place in filter(in_code, places):
         names = class_list.at(raw, place)
         if classes is not None and _names(names) != _names(classes):
-            raise DatasetError(f'{".".join(place)} is set to {shown(names)}, and the classes that are given besides '
-                               f'are {shown(_names(classes))}; give the one or the other')
+            raise DatasetError(f'{".".join(map(str, place))} is set to {shown(names)}, and the classes that are '
+                               f'given besides are {shown(_names(classes))}; give the one or the other')
         classes = names if classes is None else classes
     return classes
 
 
-def _use_classes(raw, classes, in_code):
+def _use_classes(raw: dict, classes: Classes | None, in_code: class_list.SetInCode) -> bool:
+    """Put the class list into every section; returns whether it is another than the configuration's."""
     sections = [section for split in ('train', 'val') if (section := _data_source(raw, split)) is not None]
     known = in_code.written('CLASSES') if in_code(('CLASSES',)) else _names(raw.get('CLASSES'))
     if classes is None:
@@ -161,26 +158,25 @@ def _use_classes(raw, classes, in_code):
     return changed
 
 
-def _names(classes):
+def _names(classes: Classes | None) -> list[str] | None:
     if isinstance(classes, ConfiguredClassFile):
         try:
-            classes = classes.read()
+            return classes.read()
         except (FileNotFoundError, ClassFileError) as error:
             raise DatasetError(f'{classes.configuration}: classes are {classes.name!r}; expected a list of names, or a '
                                'text file with one name a line (relative to the configuration; a file elsewhere can be '
                                f'given in code, classes=…): {error}') from None
-    if classes is None or isinstance(classes, (list, tuple)):
-        return classes and [str(name) for name in classes]
-    from ..datasets.sources import read_classes
-    return read_classes(classes)
+    if isinstance(classes, (list, tuple)):
+        return [str(name) for name in classes]
+    return None if classes is None else read_classes(classes)
 
 
-def _data_source(raw, split):
+def _data_source(raw: dict, split: str) -> dict | None:
     section = (raw.get('dataset') or {}).get(split)
     return section.setdefault('data_source', {}) if isinstance(section, dict) else None
 
 
-def _evaluators(raw):
+def _evaluators(raw: dict) -> list[dict]:
     metrics = as_list((raw.get('evaluation') or {}).get('metrics'))
     return [evaluator for metric in metrics if isinstance(metric, dict)
             for evaluator in as_list(metric.get('evaluators')) if isinstance(evaluator, dict)]
@@ -206,174 +202,7 @@ def limit_checkpoints(raw: dict, count: int | None) -> None:
         checkpoint['best'] = {'metric_key': 'mIoU'}
 
 
-def confine(raw: dict, written: dict, base: str | None, options: dict | None = None) -> None:
-    """Make the hooks of a configuration file write into the work directory only, in place.
-
-    A file may come from anywhere. What the user set in code is as the user wants it: what `options` name, and otherwise
-    (`cfg_modify_fn`) a value that is another than the file's. The file's relative paths are taken below the work
-    directory.
-
-    Args:
-        raw: what `prepare` completed, with `train.work_dir`.
-        written: the configuration as it was read.
-        base: folder that a `train.work_dir` of the file has to be in; None when it was given in code.
-        options: `cfg_options`.
-
-    Raises:
-        TrainingError: the file names a place outside, or uploads; the message names the key. Or it has two best savers.
-    """
-    written = decode_jsonplus(deepcopy(written))
-    folder, said = raw['train']['work_dir'], class_list.dotted(options or {})
-    if base is not None and 'train.work_dir' not in said and folder == (written.get('train') or {}).get('work_dir'):
-        _inside(folder, base, 'train.work_dir')
-        if os.path.abspath(folder) == os.path.abspath(base):
-            _refuse('train.work_dir', folder, 'is the present folder itself')
-    _refuse_two_best(written)
-    for place, section in _hook_sections(raw):
-        # What the file says of such a hook may stand in either place: which one was taken is not asked.
-        theirs = [other for name, other in _hook_sections(written) if name == place]
-        if place != 'train.hooks' or place not in said:
-            name = place if place != 'train.hooks' else f'train.hooks, {section.get("type")}'
-            _confine_section(section, theirs, folder, name, said)
-
-
-def _hook_sections(raw: dict) -> list[tuple[str, dict]]:
-    """(place, section) of every hook of a configuration; the place of those that have none is `train.hooks`."""
-    found = []
-    for place in dict.fromkeys(PLACES.values()):
-        section = raw
-        for key in place:
-            section = section.get(key) if isinstance(section, dict) else None
-        if isinstance(section, dict):
-            found.append(('.'.join(place), section))
-    hooks = (raw.get('train') or {}).get('hooks') or []
-    return found + [('.'.join(PLACES.get(hook.get('type'), ('train', 'hooks'))), hook) for hook in hooks]
-
-
-def _confine_section(section: dict, theirs: list, folder: str, name: str, said: set[str]) -> None:
-    """`theirs`: the sections of the file that this one may come from; `said`: keys that the user set."""
-    for key, value in section.items():
-        same = [other[key] for other in theirs if isinstance(other, dict) and key in other]
-        if isinstance(value, dict):
-            _confine_section(value, same, folder, f'{name}.{key}', said)
-        elif value not in same or key in ('type', 'metric_key', 'hub_token') or f'{name}.{key}' in said:
-            continue
-        elif key == 'push_to_hub' and value:
-            _refuse(f'{name}.{key}', value, 'uploads the model')
-        else:
-            section[key] = _below(value, folder, f'{name}.{key}', key)
-
-
-def relocatable(raw: dict) -> dict:
-    """Return a run's configuration as `confine` takes it: what its hooks write below the work directory is relative.
-
-    Other paths become absolute, so that they are never taken for ones below it.
-    """
-    result = deepcopy(raw)
-    folder = result['train']['work_dir']
-    for _, section in _hook_sections(result):
-        _change_paths(section, lambda path: _relative(path, folder) or os.path.abspath(path))
-    return result
-
-
-def _relative(path: str, folder: str) -> str | None:
-    """A path relative to the folder that it is in; None where it is not."""
-    relative = os.path.relpath(path, folder)
-    return None if relative.split(os.sep)[0] == os.pardir else relative
-
-
-def _change_paths(section: dict, change: Callable[[str], str | None]) -> None:
-    """Replace the paths in a hook's section, in place; None takes the key (or the item of a list) out."""
-    for key in list(section):
-        section[key] = _changed(section[key], key, change)
-        if section[key] is None:
-            del section[key]
-
-
-def _changed(value: Any, key: str, change: Callable[[str], str | None]) -> Any:
-    if isinstance(value, dict):
-        _change_paths(value, change)
-    elif isinstance(value, (list, tuple)):
-        return type(value)(new for item in value if (new := _changed(item, key, change)) is not None)
-    elif isinstance(value, str) and value and _is_path(key):
-        return change(value)
-    return value
-
-
-def _is_path(key: str) -> bool:
-    return _A_PATH.search(key) is not None and key not in _BELOW_ANOTHER
-
-
-def _below(value: Any, folder: str, name: str, key: str) -> Any:
-    """The file's value of a key, its texts inside a folder or refused; a relative path as one below the folder."""
-    if isinstance(value, dict):
-        return {inner: _below(item, folder, f'{name}.{inner}', inner) for inner, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_below(item, folder, name, key) for item in value)
-    if not isinstance(value, str):
-        return value
-    _inside(value, folder, name)
-    return os.path.join(folder, value) if value and _is_path(key) else value
-
-
-def _inside(path: str, folder: str, key: str) -> None:
-    """Refuse a path that is not in a folder."""
-    absolute = os.path.normpath(os.path.join(os.path.abspath(folder), path))
-    if path.startswith('~') or '://' in path or os.path.commonpath(
-            [absolute, os.path.abspath(folder)]) != os.path.abspath(folder):
-        _refuse(key, path, f'is outside {folder}')
-
-
-def _refuse(key: str, value: Any, why: str) -> NoReturn:
-    raise TrainingError(f'the configuration file says {key} = {value!r}, which {why}. A file may come from anywhere: '
-                        'it is not followed in this. If you want it, say so in code (cfg_options={…}, --options or '
-                        'cfg_modify_fn), or take it out of the file')
-
-
-def _settle_hooks(raw):
-    """Move the hooks that have a place of their own there; what stands in that place already wins, null switches off.
-
-    `{'type': 'EvaluationHook', 'interval': 2}` in `train.hooks` is `evaluation.period: {'interval': 2}`. ModelScope
-    does the same afterwards, but stops at a null and drops what the hook says when the place says something else.
-    """
-    train = raw.setdefault('train', {})
-    kept = []
-    for hook in train.get('hooks') or []:
-        place = PLACES.get(hook.get('type'))
-        if place is None:
-            kept.append(hook)
-            continue
-        section = raw
-        for key in place[:-1]:
-            if not isinstance(section.get(key), dict):
-                section[key] = {}
-            section = section[key]
-        if place[-1] not in section or isinstance(section[place[-1]], dict):
-            options = {key: value for key, value in hook.items() if key != 'type'}
-            section[place[-1]] = {**options, **section.get(place[-1], {})}
-    train['hooks'] = kept
-
-
-def _refuse_two_of_a_kind(raw: dict) -> None:
-    """Two hooks for one place would become one, and what the other says would be lost."""
-    seen = {}
-    for hook in (raw.get('train') or {}).get('hooks') or []:
-        place = PLACES.get(hook.get('type'))
-        if place is not None and seen.setdefault(place, hook) is not hook:
-            raise TrainingError(f'train.hooks has two hooks for {".".join(place)}: {seen[place]} and {hook}; keep one')
-
-
-def _refuse_two_best(written: dict) -> None:
-    """A file whose two places for the best checkpoint contradict each other: one would be dropped."""
-    best = [section for place, section in _hook_sections(written) if place == 'train.checkpoint.best']
-    for other in best[1:]:
-        for key in other.keys() & best[0].keys() - {'type'}:
-            if other[key] != best[0][key]:
-                raise TrainingError(f'the configuration has two hooks for the best checkpoint, {best[0]} and {other}; '
-                                    'keep one')
-
-
-def _merge_evaluation(raw):
+def _merge_evaluation(raw: dict) -> None:
     evaluation = raw.setdefault('evaluation', {})
     if not evaluation.get('metrics'):
         evaluation['metrics'] = {'type': METRIC, 'evaluators': [
@@ -381,7 +210,8 @@ def _merge_evaluation(raw):
     evaluation.setdefault('dataloader', {'batch_size_per_gpu': 1, 'workers_per_gpu': 0})
 
 
-def _use_data_root(raw, data_root, classes, in_code):
+def _use_data_root(raw: dict, data_root: str | os.PathLike, classes: list[str] | None,
+                   in_code: class_list.SetInCode) -> bool:
     """Point the configuration's data sections at a folder; returns whether they meant another one.
 
     What was set in code of a section counts before what the folder's layout says.
@@ -414,7 +244,7 @@ def _use_data_root(raw, data_root, classes, in_code):
     return True
 
 
-def exported(raw, palette=None):
+def exported(raw: dict, palette: Sequence[Sequence[int]] | None = None) -> dict:
     """Return the configuration of the trained model directory.
 
     It opens and trains on without the training data of this run: class names stand in it, the ImageNet URL and the
@@ -443,9 +273,9 @@ def exported(raw, palette=None):
                     source.pop(key)
     train = result.get('train') or {}
     folder = train.get('work_dir')
-    for place, section in _hook_sections(result):
+    for place, section in hook_places.sections(result):
         if place == 'train.hooks':
-            _change_paths(section, lambda path: folder and _relative(path, folder))
+            confinement.change_paths(section, lambda path: folder and confinement.relative(path, folder))
     train['work_dir'] = None
     for section in ((train.get('checkpoint') or {}).get('period'), (train.get('checkpoint') or {}).get('best')):
         for key in ('save_dir', 'output_dir', 'hub_token', 'push_to_hub', 'hub_repo_id', 'private_hub'):
@@ -457,3 +287,18 @@ def exported(raw, palette=None):
         result.pop(key, None)
     result.setdefault('__easycv_meta__', {'reserved_keys': ['CLASSES', 'PALETTE']})
     return result
+
+
+def write_exported(cfg: Any, dataset: Any, folder: str | os.PathLike) -> None:
+    """Write the configuration of the trained model directory.
+
+    Args:
+        cfg: ModelScope's configuration of the run.
+        dataset: the training data; its `PALETTE` counts where the configuration has none.
+        folder: the model directory.
+    """
+    raw = exported(cfg._cfg_dict.to_dict(), getattr(dataset, 'PALETTE', None))
+    with atomic_write(Path(folder) / 'configuration.json') as temporary:
+        # Tuples are written as EasyCV writes them: its transforms refuse lists.
+        temporary.write_text(json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False),
+                             encoding='utf-8')

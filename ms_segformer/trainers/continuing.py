@@ -4,6 +4,7 @@ Those files have no trainer state beside them (see `run_state`): epochs are coun
 is taken along where it fits. Random states, and what hooks know, are not in them.
 """
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 
 from ..models.checkpoint import read_checkpoint, read_optimizer
-from . import run_state
+from . import pretrained, resuming, run_state
 from .errors import TrainingError
+from .protocol import Trainer
 
 
 @dataclass(frozen=True)
@@ -27,33 +29,61 @@ class _DoesNotFit(ValueError):
     """Why the optimizer of a file is not that of the run."""
 
 
-def progress_of(path: str | Path, max_epochs: int) -> Progress | None:
+def begin(trainer: Trainer, path: str | Path | None, load_all_state: bool, resume: str | Path | bool | None) -> None:
+    """Put a trainer where its run begins. Every process of a distributed run has to call it.
+
+    Args:
+        trainer: whose optimizer and hooks exist.
+        path, load_all_state: as for `EasyCVTrainer.train`.
+        resume: what is gone on from where no path is given, see `resuming.choose_start`.
+
+    Raises:
+        TrainingError, CheckpointError: what is named cannot be gone on from, or does not fit.
+    """
+    if path is None or (load_all_state and resuming.is_resumable(path)):
+        resuming.begin(trainer, path if path is not None else resume)
+        return
+    progress, why = None, ''
+    if load_all_state:
+        progress, why = progress_of(path, trainer.max_epochs, trainer.cfg.CLASSES)
+    trainer.load_weights(path)
+    trainer.starting_point = str(path)
+    resuming.begin(trainer, None)
+    if progress is not None:
+        go_on(trainer, path, progress)
+    else:
+        trainer.logger.info(f'{path}: its weights are the start of a new run{why}')
+
+
+def progress_of(path: str | Path, max_epochs: int, classes: Sequence[str]) -> tuple[Progress | None, str]:
     """Read from a checkpoint how far its run had come.
 
     Args:
         path: checkpoint file in any dialect.
-        max_epochs: of the run that is to go on from it.
+        max_epochs, classes: of the run that is to go on from it.
 
     Returns:
-        None when its `meta` names no epoch.
+        None, and the reason, when it is not to be gone on from: its `meta` names no epoch, or it is of other classes.
 
     Raises:
         TrainingError: no epoch is left.
         CheckpointError, FileNotFoundError: the file cannot be read.
     """
     meta = read_checkpoint(path)[1]
+    if pretrained.are_others(classes, Path(path), meta):
+        return None, ', for they are of other classes'
     epochs, iterations = (value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
                           for value in (meta.get('epoch'), meta.get('iter')))
     if epochs is None:
-        return None
+        return None, ', for its meta names no epoch'
     if epochs >= max_epochs:
         raise TrainingError(f'{path}: its meta says that epoch {epochs} is done, and this run has {max_epochs}: '
                             'nothing is left to train. Raise train.max_epochs to go on from it, or start a new run '
                             'from its weights with load_from, or train(checkpoint_path=…, load_all_state=False)')
-    return Progress(epochs, iterations)
+    return Progress(epochs, iterations), ''
 
 
-def go_on(trainer: Any, path: str | Path, progress: Progress) -> None:
+def go_on(trainer: Trainer, path: str | Path, progress: Progress) -> None:
     """Put a trainer, which has the weights of a file, where the run of the file was.
 
     Args:
@@ -80,7 +110,7 @@ def go_on(trainer: Any, path: str | Path, progress: Progress) -> None:
         trainer.logger.warning('a scheduler of torch keeps its own count: it starts at the beginning')
 
 
-def _restore_optimizer(trainer: Any, saved: dict[str, Any] | None) -> None:
+def _restore_optimizer(trainer: Trainer, saved: dict[str, Any] | None) -> None:
     """Take over what an optimizer has gathered; rates and decays are the configuration's.
 
     Raises:
@@ -109,7 +139,7 @@ def _restore_optimizer(trainer: Any, saved: dict[str, Any] | None) -> None:
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
 
 
-def _in_their_order(groups: list[dict], trainer: Any) -> list[torch.nn.Parameter]:
+def _in_their_order(groups: list[dict], trainer: Trainer) -> list[torch.nn.Parameter]:
     """The parameters as the optimizer of a file numbers them: by its groups, if those are ours, else as in the model.
 
     mmcv makes one group of all parameters, or one of each.

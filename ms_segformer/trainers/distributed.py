@@ -11,7 +11,7 @@ from .errors import TrainingError
 Result = TypeVar('Result')
 
 
-def start(launcher=None, device=None):
+def start(launcher: str | None = None, device: object = None) -> tuple[int, int]:
     """Join the process group when there are several processes.
 
     Args:
@@ -31,28 +31,27 @@ def start(launcher=None, device=None):
                 torch.cuda.set_device(local_rank())
             dist.init_process_group('nccl' if on_gpu else 'gloo')
         elif launcher in ('slurm', 'mpi'):
-            from modelscope.utils.torch_utils import init_dist
+            from modelscope.utils.torch_utils import init_dist  # imported late: ModelScope takes seconds
             init_dist(launcher)
         else:
             raise TrainingError(f'launcher is {launcher!r}; accepted: pytorch (torchrun), slurm, mpi, or none')
     return dist.get_rank(), dist.get_world_size()
 
 
-def local_rank():
+def local_rank() -> int:
     """Number of this process on its machine."""
     return int(os.environ.get('LOCAL_RANK', 0))
 
 
-def choose_device(name=None, world_size=1):
+def choose_device(name: object = None, world_size: int = 1) -> torch.device:
     """Return the torch device for a name (`cpu`, `gpu`, `cuda`, `cuda:1`, …); None takes a GPU where there is one.
 
     Raises:
         TrainingError: a GPU is asked for by name and there is none.
     """
-    name = None if name is None else str(name)
     if name is None:
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    name = name.replace('gpu', 'cuda')
+    name = str(name).replace('gpu', 'cuda')
     if name.startswith('cuda') and not torch.cuda.is_available():
         raise TrainingError(f'device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device; leave '
                             "the device out or pass device='cpu'")
@@ -64,7 +63,7 @@ def choose_device(name=None, world_size=1):
         raise TrainingError(f'device {name!r} is not known: {error}') from None
 
 
-def mean_over_processes(values, device):
+def mean_over_processes(values: list[float], device: torch.device) -> list[float]:
     """Return the mean of a list of floats over all processes; the list itself when there is only one."""
     if not several():
         return values
@@ -93,7 +92,7 @@ def from_every_process(value: Any) -> list[Any]:
     """Return the values of all processes, by rank."""
     if not several():
         return [value]
-    values = [None] * dist.get_world_size()
+    values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
@@ -106,7 +105,7 @@ def decided_by_first(decide: Callable[[], Result]) -> Result:
     if not several():
         return decide()
     wait()
-    result = [None, None]
+    result: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
             result[0] = decide()
@@ -123,12 +122,12 @@ def first_on_each_machine(act: Callable[[], Any]) -> None:
 
     All have come here when it is done.
     """
-    error = None
+    error: Exception | None = None
     if local_rank() == 0:
         try:
             act()
         except Exception as raised:
             error = raised
-    for raised in from_every_process(error):
-        if raised is not None:
-            raise raised
+    for other in from_every_process(error):
+        if other is not None:
+            raise other

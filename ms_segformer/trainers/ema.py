@@ -4,7 +4,7 @@ from copy import deepcopy
 import torch
 
 
-class WeightAverage:
+class ModelEma:
     """A copy of a model whose weights follow it slowly; it is what gets evaluated and saved.
 
     Args:
@@ -16,7 +16,7 @@ class WeightAverage:
         model: the averaged model.
     """
 
-    def __init__(self, model, decay=0.999):
+    def __init__(self, model: torch.nn.Module, decay: float = 0.999):
         self.decay, self.steps = decay, 0
         self.model = deepcopy(model).eval().requires_grad_(False)
 
@@ -27,7 +27,7 @@ class WeightAverage:
         self.model.load_state_dict(model.state_dict())
 
     @torch.no_grad()
-    def update(self, model):
+    def update(self, model: torch.nn.Module) -> None:
         """Follow one optimizer step."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))

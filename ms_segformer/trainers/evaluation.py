@@ -3,25 +3,34 @@
 An image may go through the network whole or in overlapping windows (`slide`), at several scales, and mirrored; the
 class probabilities of all versions are averaged, as the original's test-time augmentation does.
 """
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
+from ..datasets.loader import Loader
+from ..datasets.seg_dataset import SegDataset, collate
 from ..errors import ArgumentError
+from ..metrics import ConfusionMatrix
 from ..postprocess.augmentation import Mirrored, Whole, Windows, label_versions
 from ..postprocess.segmentation import segment
 from ..postprocess.sliding_window import Mosaic, slide_segment
 from ..preprocessors.shapes import ImageShapes
 from ..progress import screen
+from . import distributed
+from .data_loading import ShareSampler
+
+Network = Callable[[torch.Tensor], torch.Tensor]  # images to logits
 
 
 class Evaluator:
@@ -35,18 +44,21 @@ class Evaluator:
         network: callable from images to logits in place of the model's own, such as a `runtime` engine.
     """
 
-    def __init__(self, model, device='cpu', test=None, dtype=None, network=None):
+    def __init__(self, model: torch.nn.Module, device: torch.device | str = 'cpu',
+                 test: InferenceSettings | None = None, dtype: torch.dtype | None = None,
+                 network: Network | None = None):
         self.model, self.device = model, torch.device(device)
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or InferenceSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
         self.dtype = dtype
         self.name = getattr(model, 'model_dir', None)
         # The folded head works in place, which autocast does not follow.
-        (model.prepare_inference if dtype is None and hasattr(model, 'prepare_inference') else model.eval)()
-        self.network = network or model.logits
+        prepare = getattr(model, 'prepare_inference', None) if dtype is None else None
+        (prepare or model.eval)()
+        self.network = network or cast(Network, model.logits)
 
     @torch.no_grad()
-    def predict(self, batch):
+    def predict(self, batch: Mapping[str, Any]) -> list[torch.Tensor]:
         """Predict the label maps of a batch.
 
         Args:
@@ -92,10 +104,11 @@ class Evaluator:
         """From the network's inputs for an image, one 3×H×W or 1×3×H×W of each version."""
         parts = [_Parts(image.reshape(1, *image.shape[-3:])) for image in versions]
         shapes = [replace(ImageShapes.of(meta), padded=part.size) for part, meta in zip(parts, metas, strict=True)]
-        windows = self.test.crop_size, self.test.stride
+        crop, stride = self.test.crop_size, self.test.stride
+        assert crop is not None and stride is not None  # which the reader of the configuration looks at
         if len(versions) == 1:
-            return slide_segment(self._run, parts[0], shapes[0], *windows, 0, self.align_corners, self.name).seg_map
-        mosaics = [Mosaic(part.size, *windows, self.align_corners, self.name) for part in parts]
+            return slide_segment(self._run, parts[0], shapes[0], crop, stride, 0, self.align_corners, self.name).seg_map
+        mosaics = [Mosaic(part.size, crop, stride, self.align_corners, self.name) for part in parts]
         for mosaic, part in zip(mosaics, parts, strict=True):
             deque(mosaic.fill(self._run, part), maxlen=0)
         return label_versions([Mirrored(Windows(mosaic, sizes), _mirrored_axis(meta))
@@ -130,18 +143,19 @@ class Evaluation:
         seconds: time it took, data loading included.
     """
 
-    confusion: object
-    classes: list
+    confusion: ConfusionMatrix
+    classes: list[str]
     images: int
     seconds: float
 
-    def values(self):
+    def values(self) -> dict[str, float]:
         """Return the report of the original's evaluator: `mIoU`, `mAcc`, `aAcc`, `IoU.<class>`, …, in [0, 1]."""
-        from ..metrics.segmentation import SegmentationEvaluator
+        from ..metrics.segmentation import SegmentationEvaluator  # imported late: brings ModelScope's metrics
         return SegmentationEvaluator(self.classes).evaluate(self.confusion)
 
 
-def test_pipeline(configuration, scales=(1.0,), flip=False):
+def inference_pipeline(configuration: Mapping[str, Any], scales: Sequence[float] = (1.0,),
+                       flip: bool = False) -> list[dict[str, Any]]:
     """Return the test pipeline of a configuration, with scales and mirrored versions added.
 
     Args:
@@ -165,7 +179,8 @@ def test_pipeline(configuration, scales=(1.0,), flip=False):
     return pipeline
 
 
-def predictions(evaluator, dataset, indices, batch_size=1, workers=0):
+def predictions(evaluator: Evaluator, dataset: torch.utils.data.Dataset, indices: Iterable[int], batch_size: int = 1,
+                workers: int = 0) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
     """Predict label maps of some samples of a data set, in order.
 
     Args:
@@ -180,14 +195,14 @@ def predictions(evaluator, dataset, indices, batch_size=1, workers=0):
     Raises:
         DatasetError: a pair cannot be used, whichever process noticed.
     """
-    from ..datasets.loader import Loader
-    from ..datasets.seg_dataset import collate
     for batch in Loader(dataset, batch_size=batch_size, sampler=indices, num_workers=workers, collate_fn=collate):
         yield from zip(batch['index'], evaluator.predict(batch), batch['label'], strict=True)
 
 
-def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, batch_size=1, workers=0, rank=0,
-             world_size=1, progress=False):
+def evaluate(model: torch.nn.Module, dataset: SegDataset, device: torch.device | str = 'cpu',
+             test: InferenceSettings | None = None, dtype: torch.dtype | None = None, network: Network | None = None,
+             batch_size: int = 1, workers: int = 0, rank: int = 0, world_size: int = 1,
+             progress: bool = False) -> Evaluation:
     """Evaluate a model on a data set; under `torch.distributed` every process takes its share.
 
     Args:
@@ -201,12 +216,8 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
         `Evaluation`, the same in every process.
 
     Raises:
-        ValueError: the data set is empty.
+        DatasetError: the data set is empty.
     """
-    from tqdm import tqdm
-
-    from ..metrics import ConfusionMatrix
-    from .sampler import ShareSampler
     if len(dataset) == 0:
         raise DatasetError('there is no image to evaluate on')
     started = time.monotonic()
@@ -221,4 +232,35 @@ def evaluate(model, dataset, device='cpu', test=None, dtype=None, network=None, 
     return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
 
 
-test_pipeline.__test__ = False  # no test, whatever its name suggests to pytest
+def measure(metrics: Sequence[Any], evaluator: Evaluator, batches: Iterable[Mapping[str, Any]],
+            most: int | None = None, seen: Callable[[Mapping[str, Any], dict], None] | None = None) -> dict[str, float]:
+    """Feed this process's batches into metrics of ModelScope's kind, and add up those of every process.
+
+    Args:
+        metrics: with `add` and `evaluate`, and `all_reduce` where they can be added up.
+        evaluator: predicts.
+        batches: of the evaluation data.
+        most: number of batches to look at; None for all.
+        seen: called as `seen(batch, {'seg_map': […]})` with every batch.
+    """
+    for number, batch in enumerate(batches):
+        if most is not None and number >= most:
+            break
+        outputs = {'seg_map': evaluator.predict(batch)}
+        for metric in metrics:
+            metric.add(outputs, batch)
+        if seen is not None:
+            seen(batch, outputs)
+    values: dict[str, float] = {}
+    for metric in metrics:
+        if hasattr(metric, 'all_reduce'):
+            metric.all_reduce()
+        values.update(metric.evaluate())
+    return values
+
+
+def with_progress(loader: Iterable[Any]) -> Iterable[Any]:
+    """The loader, with a progress bar where a terminal shows it."""
+    if not (sys.stderr.isatty() and distributed.is_first()):
+        return loader
+    return tqdm(loader, desc='evaluating', leave=False, **screen())

@@ -17,7 +17,7 @@ def unwritable_raises(logger: logging.Logger, folder: str | os.PathLike) -> Iter
     handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)
                 and handler.baseFilename.startswith(below) and 'handleError' not in vars(handler)]
     for handler in handlers:
-        handler.handleError = functools.partial(_fail, handler)
+        setattr(handler, 'handleError', functools.partial(_fail, handler))  # noqa: B010 mypy refuses to assign methods
     try:
         yield
     finally:

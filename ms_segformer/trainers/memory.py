@@ -5,7 +5,7 @@ import sys
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Tell glibc not to return large blocks to the system and ask for them again in every iteration.
 
     Each such round trip makes the kernel clear the pages anew; in a training step of B0 (8 crops of 256×256) that was

@@ -15,12 +15,14 @@ for. To train as it did, set `train.optimizer.paramwise_options` to null.
 import inspect
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ..config.messages import nearest, shown
 from ..config.schema import PARAMWISE
+from ..integrations.easycv import bridge
 from .errors import TrainingError
 
 _NORMS = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.instancenorm._InstanceNorm, torch.nn.GroupNorm,
@@ -31,7 +33,8 @@ OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items()
               and name not in ('SparseAdam', 'LBFGS')}
 
 
-def parameter_groups(model, lr, weight_decay, paramwise_options=None):
+def parameter_groups(model: torch.nn.Module, lr: float, weight_decay: float | None,
+                     paramwise_options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Group a model's trainable parameters by learning rate and weight decay.
 
     Args:
@@ -45,7 +48,7 @@ def parameter_groups(model, lr, weight_decay, paramwise_options=None):
     Raises:
         TrainingError: a multiplier that is not known.
     """
-    groups = {}
+    groups: dict[tuple[float, float | None], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -60,7 +63,9 @@ def parameter_groups(model, lr, weight_decay, paramwise_options=None):
     return list(groups.values())
 
 
-def _multiplied(name, layer, lr, weight_decay, options):
+def _multiplied(name: str, layer: torch.nn.Module, lr: float, weight_decay: float | None,
+                options: Mapping[str, Any]) -> tuple[float, float | None]:
+    """The rate and the decay of a parameter."""
     custom = options.get('custom_keys') or {}
     chosen = []
     for key in sorted(sorted(custom), key=len, reverse=True):
@@ -84,7 +89,7 @@ def _multiplied(name, layer, lr, weight_decay, options):
     return lr, weight_decay
 
 
-def _of_its_kind(name, layer, options):
+def _of_its_kind(name: str, layer: torch.nn.Module, options: Mapping[str, Any]) -> dict[str, float]:
     """mmcv's multipliers for a parameter by the layer that it belongs to."""
     bias = name.rpartition('.')[2] == 'bias'
     if isinstance(layer, _NORMS):
@@ -95,11 +100,11 @@ def _of_its_kind(name, layer, options):
     return {**found, 'decay_mult': _factor(options, 'bias_decay_mult')} if bias else found
 
 
-def _factor(options, key):
+def _factor(options: Mapping[str, Any], key: str) -> float:
     return 1.0 if options.get(key) is None else options[key]
 
 
-def _matches(pattern, name):
+def _matches(pattern: str, name: str) -> bool:
     try:
         return re.search(pattern, name) is not None
     except re.error as error:
@@ -128,18 +133,18 @@ def require_known_optimizer(name: Any) -> None:
     """
     if isinstance(name, str) and name in OPTIMIZERS:
         return
-    from ..integrations.easycv.bridge import BridgeError, foreign
     try:
-        cls = foreign('optimizer', name) if isinstance(name, str) else None
+        cls = bridge.foreign('optimizer', name) if isinstance(name, str) else None
         reason = 'this is not the name of an optimizer'
-    except BridgeError as error:
+    except bridge.BridgeError as error:
         cls, reason = None, str(error)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
         raise TrainingError(f'train.optimizer.type is {name!r}{nearest(str(name), OPTIMIZERS)}; accepted: '
                             f'{", ".join(sorted(OPTIMIZERS))}, or one of EasyCV or mmcv: {reason}')
 
 
-def build_optimizer(section, model, device_type='cpu'):
+def build_optimizer(section: Mapping[str, Any], model: torch.nn.Module,
+                    device_type: str = 'cpu') -> torch.optim.Optimizer:
     """Build the optimizer of a `train.optimizer` section.
 
     Args:
@@ -151,7 +156,8 @@ def build_optimizer(section, model, device_type='cpu'):
     Raises:
         TrainingError: unknown type or arguments.
     """
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
     name = options.pop('type', 'AdamW')
     options.pop('options', None)
     paramwise = options.pop('paramwise_options', None) or options.pop('paramwise_cfg', None)
@@ -162,8 +168,7 @@ def build_optimizer(section, model, device_type='cpu'):
         raise TrainingError('the model has no trainable parameter')
     cls = OPTIMIZERS.get(name)
     if cls is None:
-        from ..integrations.easycv.bridge import build_optimizer as build_foreign
-        return build_foreign({'type': name, **options}, groups)
+        return bridge.build_optimizer({'type': name, **options}, groups)
     if 'fused' not in options and _has_fused(cls, device_type):
         options['fused'] = True
     try:
@@ -172,7 +177,7 @@ def build_optimizer(section, model, device_type='cpu'):
         raise TrainingError(f'train.optimizer: {name} does not take these arguments ({error})') from None
 
 
-def _has_fused(cls, device_type):
+def _has_fused(cls: type[torch.optim.Optimizer], device_type: str) -> bool:
     if 'fused' not in inspect.signature(cls).parameters:
         return False
     version = tuple(int(part) for part in torch.__version__.split('.')[:2])

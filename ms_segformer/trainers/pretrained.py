@@ -20,7 +20,7 @@ import torch
 from ..config.messages import ConfigurationError
 from ..config.reader import read_configuration
 from ..integrations.modelscope import hub
-from ..models.checkpoint import CheckpointError, find_checkpoint, load_state, read_checkpoint
+from ..models.checkpoint import CheckpointError, SeveralCheckpointsError, find_checkpoint, load_state, read_checkpoint
 from . import distributed
 from .errors import TrainingError
 
@@ -28,7 +28,9 @@ logger = logging.getLogger('modelscope')
 IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
-def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=False, whole=False, classes=None):
+def load(model: torch.nn.Module, model_dir: str | os.PathLike | None = None, load_from: object = None,
+         pretrained: object = None, new_classes: bool = False, whole: bool = False,
+         classes: Sequence[str] | None = None) -> str | None:
     """Load the starting point into a model. Every process of a distributed run has to call it where it is fetched.
 
     Args:
@@ -60,7 +62,7 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
         _load_file(model, path, new_classes, whole, classes, os.path.isdir(load_from))
         return str(path)
     if model_dir is not None and has_checkpoint(model_dir):
-        path = find_checkpoint(model_dir)
+        path = find_checkpoint(Path(model_dir))
         _load_file(model, path, new_classes, classes=classes, of_a_directory=True)
         return str(path)
     if load_from == hub.MODEL:
@@ -78,13 +80,13 @@ def load(model, model_dir=None, load_from=None, pretrained=None, new_classes=Fal
     return pretrained
 
 
-def has_checkpoint(model_dir):
-    """Whether a model directory holds a checkpoint; raises CheckpointError when it holds several."""
+def has_checkpoint(model_dir: str | os.PathLike) -> bool:
+    """Whether a model directory holds a checkpoint; raises SeveralCheckpointsError when it holds several."""
     try:
-        find_checkpoint(model_dir)
-    except CheckpointError as error:
-        if 'more than one' in str(error):
-            raise
+        find_checkpoint(Path(model_dir))
+    except SeveralCheckpointsError:
+        raise
+    except CheckpointError:
         return False
     return True
 
@@ -115,18 +117,30 @@ def _load_imagenet(model: torch.nn.Module, pretrained: str | None) -> str:
     return str(path)
 
 
-def _load_file(model, path, new_classes, whole=False, classes=None, of_a_directory=False):
+def _load_file(model: torch.nn.Module, path: Path, new_classes: bool, whole: bool = False,
+               classes: Sequence[str] | None = None, of_a_directory: bool = False) -> None:
     content, meta = read_checkpoint(path)
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
-        theirs = None if classes is None else _classes_of(path, meta, of_a_directory)
-        others = theirs is not None and theirs != list(classes)
+        others = classes is not None and are_others(classes, path, meta, of_a_directory)
         load_state(model, state, str(path), new_classifier=new_classes, other_classes=others)
         _say(str(path))
     elif whole:
         raise CheckpointError(f'{path}: no weights of a whole model (none of the head, decode_head.*)')
     else:
         _load_backbone(model, content, path)
+
+
+def are_others(classes: Sequence[str], path: Path, meta: dict[str, Any], of_a_directory: bool = False) -> bool:
+    """Whether weights are known to be made for other classes than these.
+
+    Args:
+        classes: names.
+        path, meta: of the weights, see `read_checkpoint`.
+        of_a_directory: they belong to the configuration beside them.
+    """
+    theirs = _classes_of(path, meta, of_a_directory)
+    return theirs is not None and theirs != list(classes)
 
 
 def _classes_of(path: Path, meta: dict[str, Any], of_a_directory: bool) -> list[str] | None:

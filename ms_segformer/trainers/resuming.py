@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..config.jsonplus import encode_jsonplus
 from ..files import atomic_write
-from . import configuration, distributed, hooks, run_state, work_dir
+from . import confinement, distributed, hooks, run_state, work_dir
 from .errors import TrainingError
+from .protocol import Trainer
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def choose_start(where: str | Path | bool | None, folder: str | Path, home: str 
     prefix = prefix_of(where)
     pair = run_state.read_pair(prefix)
     if _same(os.path.dirname(prefix) or '.', folder) and _may_go_on(folder, home):
-        newest, skipped = run_state.newest_pair(folder, record and record.run)
+        newest, skipped = run_state.newest_pair(folder, _run_of(record))
         if newest is not None and os.path.basename(newest.prefix) == os.path.basename(prefix):
             return _going_on(pair, record, skipped)
     return Start(uuid.uuid4().hex, prefix, messages=_of_earlier_version(pair))
@@ -66,9 +66,9 @@ def choose_start(where: str | Path | bool | None, folder: str | Path, home: str 
 
 def _newest_run(folder: Path, home: Path) -> Start:
     record = work_dir.read_record(home)
-    pair, skipped = run_state.newest_pair(folder, record and record.run) if _may_go_on(folder, home) else (None, {})
+    pair, skipped = run_state.newest_pair(folder, _run_of(record)) if _may_go_on(folder, home) else (None, {})
     if pair is None and record is not None and record.resumed_from:
-        pair = _pair_begun_with(home, record)
+        pair = _pair_begun_with(home, record.resumed_from)
     if pair is not None:
         return _going_on(pair, record, skipped)
     messages = [('warning', f'skipped: {reason}') for reason in skipped.values()]
@@ -96,9 +96,9 @@ def _may_go_on(folder: str | Path, home: str | Path) -> bool:
     return here is None or (record is not None and record.run == here.run)
 
 
-def _pair_begun_with(home: Path, record: work_dir.Record) -> run_state.Pair:
+def _pair_begun_with(home: Path, prefix: str) -> run_state.Pair:
     try:
-        return run_state.read_pair(record.resumed_from)
+        return run_state.read_pair(prefix)
     except TrainingError as error:
         raise TrainingError(f'the run in {home} has no checkpoint of its own, and the one it began with (so '
                             f'{work_dir.RECORD} there says) cannot be gone on from: {error}. Without resume it starts '
@@ -120,6 +120,10 @@ def _of_earlier_version(pair: run_state.Pair) -> tuple[tuple[str, str], ...]:
                         'the weights: whether they are undamaged cannot be told'),)
 
 
+def _run_of(record: work_dir.Record | None) -> str | None:
+    return None if record is None else record.run
+
+
 def is_resumable(path: str | Path) -> bool:
     """Whether a checkpoint path names a run to go on with, rather than a file with nothing but weights."""
     return not Path(path).is_file() or run_state.pair_of(prefix_of(path))[1].is_file()
@@ -134,7 +138,7 @@ def prefix_of(path: str | Path) -> str:
     path = Path(path)
     if path.is_dir():
         record = work_dir.read_record(path)
-        found, skipped = run_state.newest_pair(path, record and record.run)
+        found, skipped = run_state.newest_pair(path, _run_of(record))
         if found is None:
             reasons = f' (skipped: {"; ".join(skipped.values())})' if skipped else ''
             raise TrainingError(f'{path}: nothing to resume from; expected files such as '
@@ -150,7 +154,7 @@ def prefix_of(path: str | Path) -> str:
 # --- for a trainer ---------------------------------------------------------------------------------------------------
 
 @contextmanager
-def alone(trainer: Any) -> Iterator[None]:
+def alone(trainer: Trainer) -> Iterator[None]:
     """Keep every other run out of the folders of a trainer. Every process of a distributed run has to call it.
 
     Raises:
@@ -168,7 +172,7 @@ def alone(trainer: Any) -> Iterator[None]:
         yield
 
 
-def begin(trainer: Any, where: str | Path | bool | None) -> None:
+def begin(trainer: Trainer, where: str | Path | bool | None) -> None:
     """Load what a run begins with, and make its folders its own. Every process of a distributed run has to call it.
 
     Args:
@@ -184,52 +188,53 @@ def begin(trainer: Any, where: str | Path | bool | None) -> None:
     start = distributed.decided_by_first(lambda: _choose(trainer, where, folder))
     for level, message in start.messages if trainer.rank == 0 else ():
         getattr(trainer.logger, level)(message)
-    own = start.goes_on and start.prefix is not None and _same(os.path.dirname(start.prefix) or '.', folder)
+    own = False
     if start.prefix is not None:
+        own = start.goes_on and _same(os.path.dirname(start.prefix) or '.', folder)
         run_state.restore(trainer, run_state.read_pair(start.prefix), own)
         trainer.logger.info(f'resumed from {start.prefix}: epoch {trainer.epoch + 1}, {trainer.iter} of '
                             f'{trainer.max_iters} iterations done')
     distributed.decided_by_first(lambda: _take_folders(trainer, start))
     trainer.run, trainer.resumed_from = start.run, None
-    if own:
+    if own and start.prefix is not None:
         trainer.resumed_from = os.path.join(folder, os.path.basename(start.prefix))
 
 
-def safe_checkpoint(trainer: Any) -> str:
+def safe_checkpoint(trainer: Trainer) -> str:
     """Return a sentence that names the newest whole checkpoint of a trainer's run, or of what stands in its folder."""
     folder = checkpoint_folder(trainer)
     record = work_dir.read_record(trainer.work_dir)
-    found, _ = run_state.newest_pair(folder, trainer.run or record and record.run)
+    found, _ = run_state.newest_pair(folder, trainer.run or _run_of(record))
     if found is None:
         return 'No checkpoint was written yet'
     return f'The last checkpoint, {found.prefix}{run_state.MODEL_SUFFIX}, is safe: resume=True goes on from it'
 
 
-def savers(trainer: Any) -> list[hooks.CheckpointHook]:
+def savers(trainer: Trainer) -> list[hooks.CheckpointHook]:
     """The hooks of a trainer that write checkpoints."""
     return [hook for hook in trainer.hooks if isinstance(hook, hooks.CheckpointHook)]
 
 
-def model_directories(trainer: Any) -> list[str]:
+def model_directories(trainer: Trainer) -> list[str]:
     """The model directories of the newest weights that a trainer's run writes; empty when it writes no checkpoints."""
     return list(dict.fromkeys(hook.output_folder(trainer) for hook in savers(trainer)
                               if not isinstance(hook, hooks.BestCkptSaverHook)))
 
 
-def checkpoint_folder(trainer: Any) -> str:
+def checkpoint_folder(trainer: Trainer) -> str:
     """Where the checkpoints are from which a trainer's run goes on."""
     return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, hooks.BestCkptSaverHook)),
                 trainer.work_dir)
 
 
-def folders_of(trainer: Any) -> dict[str, set[str]]:
+def folders_of(trainer: Trainer) -> dict[str, set[str]]:
     """The folders that a run owns, and in each the relative paths of what it writes besides the usual names.
 
     Those are the folders of checkpoints, every model directory that is in none of them, and last the work directory,
     whose record is the run's identity. A model directory belongs to the nearest folder around it.
     """
     writers, home = savers(trainer), os.path.abspath(trainer.work_dir)
-    folders = {os.path.abspath(hook.folder(trainer)): set() for hook in writers}
+    folders: dict[str, set[str]] = {os.path.abspath(hook.folder(trainer)): set() for hook in writers}
     folders[home] = folders.pop(home, set())
     for hook in writers:
         folders[os.path.abspath(hook.folder(trainer))].update(hook.names_of_its_own())
@@ -243,7 +248,7 @@ def folders_of(trainer: Any) -> dict[str, set[str]]:
     return folders
 
 
-def _choose(trainer: Any, where: str | Path | bool | None, folder: str) -> Start:
+def _choose(trainer: Trainer, where: str | Path | bool | None, folder: str) -> Start:
     for path in folders_of(trainer):
         work_dir.finish_moving(path)
     start = choose_start(where, folder, trainer.work_dir)
@@ -252,14 +257,14 @@ def _choose(trainer: Any, where: str | Path | bool | None, folder: str) -> Start
     return start
 
 
-def _check_starting_point(trainer: Any) -> None:
+def _check_starting_point(trainer: Trainer) -> None:
     """Refuse to move aside, and then to write over, what the run itself starts from."""
     outputs = [hook.output_folder(trainer) for hook in savers(trainer)]
     model = trainer.model_dir if trainer.input_model_id is not None else None
     if model is not None and any(_same(output, model) for output in outputs):
         raise TrainingError(f'the model {model} is where this run would write its own; choose another work_dir, or go '
                             'on with the run that made it with resume=True')
-    start = getattr(trainer, 'starting_point', None)
+    start = trainer.starting_point
     if not start or not os.path.isfile(start):
         return
     folder, name = os.path.split(os.path.realpath(start))
@@ -270,7 +275,7 @@ def _check_starting_point(trainer: Any) -> None:
                             'work_dir, or go on with the run that made it with resume=True')
 
 
-def _take_folders(trainer: Any, start: Start) -> None:
+def _take_folders(trainer: Trainer, start: Start) -> None:
     """In the first process: move aside what earlier runs left, and write the configuration of this one."""
     folders, target = folders_of(trainer), Path(trainer.work_dir) / work_dir.CONFIGURATION
     outputs = {os.path.abspath(hook.output_folder(trainer)) for hook in savers(trainer)}
@@ -290,7 +295,7 @@ def _take_folders(trainer: Any, start: Start) -> None:
     work_dir.remove_unfinished({*folders, *outputs})
     if not was_read:
         with atomic_write(target) as temporary:
-            content = encode_jsonplus(configuration.relocatable(trainer.cfg._cfg_dict.to_dict()))
+            content = encode_jsonplus(confinement.relocatable(trainer.cfg._cfg_dict.to_dict()))
             temporary.write_text(json.dumps(content, indent=2, default=str))
         trainer.logger.info(f'the configuration of this run: {target}')
 

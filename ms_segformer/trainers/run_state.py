@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,13 +20,59 @@ from ..models.checkpoint import CheckpointError, load_state, read_checkpoint, sa
 from ..models.torch_file import digest_of, read_torch_file, write_torch_file
 from . import distributed
 from .errors import TrainingError
+from .protocol import Trainer
 
 MODEL_SUFFIX = '.pth'
 STATE_SUFFIX = '_trainer_state.pth'
 VERSION = 2  # 1 had neither the run's identity nor the digest of the weights
 KINDS = ('epoch', 'iter')
-REQUIRED = {'iteration', 'epoch', 'inner_iteration', 'random', 'optimizer', 'hooks', 'seed', 'world_size', 'batch_size',
-            'samples', 'max_epochs'}
+
+
+class RandomState(TypedDict):
+    """The state of Python's, numpy's and torch's generators as plain values and tensors."""
+
+    python: list[Any]
+    numpy: list[Any]
+    torch: torch.Tensor
+    cuda: list[torch.Tensor]
+
+
+class Circumstances(TypedDict):
+    """What has to stay the same for a resumed run to equal an unbroken one."""
+
+    seed: int
+    world_size: int
+    batch_size: int | None
+    samples: int
+    max_epochs: int
+
+
+class _Required(Circumstances):
+    """What every state has."""
+
+    iteration: int  # in the run, as the next two, after the last one that is done
+    epoch: int  # that it belongs to, from 0
+    inner_iteration: int
+    random: list[RandomState]  # by rank
+    optimizer: dict[str, Any]
+    hooks: dict[str, dict[str, Any]]  # by the hook's name
+
+
+class TrainerState(_Required, total=False):
+    """All that a run needs besides the weights; tensors, numbers, strings, lists and dicts only."""
+
+    version: int
+    weights: str  # digest of the file beside it
+    run: str | None  # its identity
+    epoch_done: bool
+    lr_scheduler: dict[str, Any]
+    scaler: dict[str, Any]
+    ema_steps: int
+    model: dict[str, torch.Tensor]  # what is trained, where the file beside it has the average
+    gradients: dict[str, torch.Tensor]  # accumulated for the next step
+
+
+REQUIRED = _Required.__required_keys__
 
 
 @dataclass(frozen=True)
@@ -41,7 +87,7 @@ class Pair:
     """
 
     prefix: str
-    state: dict[str, Any]
+    state: TrainerState
     weights: dict[str, torch.Tensor]
     classes: list[str] | None = None
 
@@ -58,7 +104,7 @@ def pair_of(prefix: str | Path) -> tuple[Path, Path]:
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
-def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict, state: dict[str, Any] | None) -> Path:
+def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict[str, Any], state: TrainerState | None) -> Path:
     """Write the weights and the state of a moment.
 
     Args:
@@ -86,12 +132,12 @@ def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict, state: dic
     return model_file
 
 
-def _write_failure(path: Path, error: Exception, state: dict[str, Any] | None) -> str:
+def _write_failure(path: Path, error: Exception, state: TrainerState | None) -> str:
     try:
         free = f'{shutil.disk_usage(path.parent).free / 2**20:.0f} MiB free'
     except OSError:
         free = 'free space unknown'
-    last, _ = newest_pair(path.parent, (state or {}).get('run'))
+    last, _ = newest_pair(path.parent, state.get('run') if state is not None else None)
     safe = f'{last.prefix}{MODEL_SUFFIX} is safe' if last else 'nothing was saved before'
     return (f'could not write {path} ({one_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
             'then go on with resume=True')
@@ -136,7 +182,7 @@ def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
     return Pair(str(prefix), state, weights, meta.get('CLASSES'))
 
 
-def read_state(path: str | Path) -> dict[str, Any]:
+def read_state(path: str | Path) -> TrainerState:
     """Read a state file.
 
     Raises:
@@ -173,7 +219,8 @@ def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None
     Returns:
         (the pair or None, why each newer one was skipped, by its prefix).
     """
-    found, skipped = None, {}
+    found: Pair | None = None
+    skipped: dict[str, str] = {}
     for kind in KINDS:
         for number in sorted(_numbers(folder, kind), reverse=True):
             prefix = os.path.join(folder, f'{kind}_{number}')
@@ -188,7 +235,7 @@ def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None
     return found, skipped
 
 
-def _progress(state: Mapping[str, Any]) -> tuple[int, int]:
+def _progress(state: TrainerState) -> tuple[int, int]:
     """How far a run has come, in epochs and iterations of the next one: batch sizes may have changed in between."""
     return (state['epoch'] + 1, 0) if state.get('epoch_done') else (state['epoch'], state['inner_iteration'])
 
@@ -209,13 +256,13 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 # --- between a trainer and a state -----------------------------------------------------------------------------------
 
-def capture(trainer: Any, after_epoch: bool) -> dict[str, Any]:
+def capture(trainer: Trainer, after_epoch: bool) -> TrainerState:
     """Return all that a run needs besides the weights, after the current iteration (or epoch).
 
-    Tensors, numbers, strings, lists and dicts only. Every process of a distributed run has to call it.
+    Every process of a distributed run has to call it.
     """
     model = trainer.bare_model
-    result = {
+    result: TrainerState = {
         'run': trainer.run, 'iteration': trainer.iter if after_epoch else trainer.iter + 1, 'epoch': trainer.epoch,
         'inner_iteration': trainer.iters_per_train_epoch if after_epoch else trainer.inner_iter + 1,
         'epoch_done': after_epoch,
@@ -235,7 +282,7 @@ def capture(trainer: Any, after_epoch: bool) -> dict[str, Any]:
     return result
 
 
-def gradients(trainer: Any) -> dict[str, torch.Tensor]:
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     """What has been accumulated for the next step, by parameter."""
     return {name: p.grad for name, p in trainer.bare_model.named_parameters() if p.grad is not None}
 
@@ -249,7 +296,7 @@ def gathered(optimizer: Mapping[str, Any], accumulated: Mapping[str, torch.Tenso
     return result
 
 
-def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
+def restore(trainer: Trainer, pair: Pair, same_run: bool = True) -> None:
     """Put a trainer where a pair was captured.
 
     Args:
@@ -269,10 +316,10 @@ def restore(trainer: Any, pair: Pair, same_run: bool = True) -> None:
         load_state(trainer.ema.model, pair.weights, model_file)
         trainer.ema.steps = saved['ema_steps']
     _restore_optimizer(trainer, saved['optimizer'])
-    for name in ('lr_scheduler', 'scaler'):
-        part = getattr(trainer, name)
-        if part is not None and name in saved:
-            part.load_state_dict(saved[name])
+    if trainer.lr_scheduler is not None and 'lr_scheduler' in saved:
+        trainer.lr_scheduler.load_state_dict(saved['lr_scheduler'])
+    if trainer.scaler is not None and 'scaler' in saved:
+        trainer.scaler.load_state_dict(saved['scaler'])
     for key, hook in _hooks_with_state(trainer):
         if key in saved['hooks'] and hasattr(hook, 'load_state_dict') and (same_run or not _knows_files(hook)):
             hook.load_state_dict(saved['hooks'][key])
@@ -300,7 +347,7 @@ def _some(names: list[str]) -> str:
     return ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
 
 
-def _restore_optimizer(trainer: Any, saved: dict[str, Any]) -> None:
+def _restore_optimizer(trainer: Trainer, saved: dict[str, Any]) -> None:
     """Restore what the optimizer has gathered; rates and decays are the present configuration's, if changed.
 
     Not with a schedule of torch's or mmcv's: those keep the rate in the optimizer.
@@ -321,9 +368,10 @@ def _knows_files(hook: Any) -> bool:
     return getattr(hook, 'STATE_OF_FILES', False)
 
 
-def _hooks_with_state(trainer: Any) -> list[tuple[str, Any]]:
+def _hooks_with_state(trainer: Trainer) -> list[tuple[str, Any]]:
     """(name, hook) of the hooks that have a state; a second one of a class is `<name>-2`."""
-    result, count = [], {}
+    result: list[tuple[str, Any]] = []
+    count: dict[str, int] = {}
     for hook in trainer.hooks:
         if hasattr(hook, 'state_dict'):
             name = type(hook).__name__
@@ -332,15 +380,15 @@ def _hooks_with_state(trainer: Any) -> list[tuple[str, Any]]:
     return result
 
 
-def _circumstances(trainer: Any) -> dict[str, Any]:
-    """What has to stay the same for a resumed run to equal an unbroken one."""
+def _circumstances(trainer: Trainer) -> Circumstances:
     return {'seed': trainer.seed, 'world_size': trainer.world_size, 'batch_size': trainer.train_dataloader.batch_size,
             'samples': len(trainer.train_dataset), 'max_epochs': trainer.max_epochs}
 
 
-def _check_circumstances(trainer: Any, saved: Mapping[str, Any]) -> None:
-    changed = [f'{key} {saved[key]} -> {value}' for key, value in _circumstances(trainer).items()
-               if saved[key] != value]
+def _check_circumstances(trainer: Trainer, saved: TrainerState) -> None:
+    before = dict(saved)
+    changed = [f'{key} {before[key]} -> {value}' for key, value in _circumstances(trainer).items()
+               if before[key] != value]
     if changed and trainer.rank == 0:
         trainer.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
                                'not give the weights an unbroken run gives')
@@ -350,19 +398,19 @@ def _check_circumstances(trainer: Any, saved: Mapping[str, Any]) -> None:
                             'was made with')
 
 
-def random_state() -> dict[str, Any]:
+def random_state() -> RandomState:
     """Return the state of Python's, numpy's and torch's generators as plain values and tensors."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
         'python': [version, list(numbers), gauss],
-        'numpy': [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        'numpy': [kind, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],
         'torch': torch.get_rng_state(),
         'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: RandomState) -> None:
     """Set what `random_state` returned."""
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers), gauss))

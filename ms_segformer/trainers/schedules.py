@@ -7,15 +7,19 @@
 A schedule has no state: whatever the iteration, the rate follows from it, so a resumed run needs no schedule file.
 """
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelscope.trainers.lrscheduler.builder import LR_SCHEDULER
+
 from ..config.messages import nearest
+from ..config.schema import policy_name
+from ..integrations.easycv.bridge import BridgeError, foreign
 from .errors import TrainingError
 
 WARMUPS = ('constant', 'linear', 'exp')
+Policy = Callable[[float, int, int], float]  # (base rate, progress, total) to rate
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,14 @@ class Schedule:
         warmup_ratio: the first rate over the policy's.
     """
 
-    policy: Callable
+    policy: Policy
     total: int
     by_epoch: bool = False
     warmup: str | None = None
     warmup_iters: int = 0
     warmup_ratio: float = 0.1
 
-    def rate(self, base, iteration, epoch):
+    def rate(self, base: float, iteration: int, epoch: int) -> float:
         """Return the learning rate of an iteration (counted from 0) in an epoch (from 0) for a group's base rate."""
         rate = self.policy(base, epoch if self.by_epoch else iteration, self.total)
         if self.warmup is None or iteration >= self.warmup_iters:
@@ -51,7 +55,8 @@ class Schedule:
         return rate * self.warmup_ratio ** (1 - done)
 
 
-def build_schedule(section, total_iterations, total_epochs, iterations_per_epoch=None):
+def build_schedule(section: Mapping[str, Any], total_iterations: int, total_epochs: int,
+                   iterations_per_epoch: int | None = None) -> Schedule | None:
     """Build a schedule from a `train.lr_scheduler` section.
 
     Args:
@@ -66,6 +71,8 @@ def build_schedule(section, total_iterations, total_epochs, iterations_per_epoch
         TrainingError: arguments the policy does not take, or an unknown warm-up.
     """
     options = dict(section)
+    if not isinstance(options.get('policy'), str | None):
+        raise TrainingError(f'train.lr_scheduler.policy is {options["policy"]!r}; expected a name, such as poly')
     name = policy_name(options)
     if name not in POLICIES:
         return None
@@ -87,7 +94,7 @@ def build_schedule(section, total_iterations, total_epochs, iterations_per_epoch
     return Schedule(policy, total_epochs if by_epoch else total_iterations, by_epoch, **warmup)
 
 
-def require_known_policy(section: dict[str, Any]) -> None:
+def require_known_policy(section: Mapping[str, Any]) -> None:
     """Refuse a `train.lr_scheduler` section that names nothing to schedule by.
 
     Known are the policies here, those of EasyCV and mmcv where they are installed, and with `type` torch's schedulers.
@@ -100,13 +107,11 @@ def require_known_policy(section: dict[str, Any]) -> None:
         return
     name = section.get('policy', section.get('type'))
     if section.get('policy') is None and not policy_name(section):
-        from modelscope.trainers.lrscheduler.builder import LR_SCHEDULER
         known = LR_SCHEDULER.modules.get('default', {})
         if name not in known:
             raise TrainingError(f'train.lr_scheduler names no policy, and type is {name!r}{nearest(str(name), known)}; '
                                 f'accepted: policy with one of {", ".join(POLICIES)}, or a scheduler of torch as type')
         return
-    from ..integrations.easycv.bridge import BridgeError, foreign
     try:
         foreign('lr_policy', section.get('policy') or policy_name(section))
     except BridgeError as error:
@@ -114,46 +119,32 @@ def require_known_policy(section: dict[str, Any]) -> None:
                             f'{", ".join(POLICIES)}, or one of EasyCV or mmcv: {error}') from None
 
 
-def policy_name(section):
-    """Return the lower-case policy of a section that says `policy: poly` or `type: PolyLrUpdaterHook`, else ''.
-
-    Raises:
-        TrainingError: the policy is no text.
-    """
-    name = section.get('policy')
-    if name is not None and not isinstance(name, str):
-        raise TrainingError(f'train.lr_scheduler.policy is {name!r}; expected a name, such as poly')
-    if name is None:
-        match = re.fullmatch(r'(\w+)LrUpdaterHook', str(section.get('type', '')))
-        name = match[1] if match else ''
-    return {'cosineannealing': 'cosine', 'cosineannealinglr': 'cosine'}.get(name.lower(), name.lower())
-
-
-def _fixed():
+def _fixed() -> Policy:
     return lambda base, progress, total: base
 
 
-def _poly(power=1.0, min_lr=0.0):
+def _poly(power: float = 1.0, min_lr: float = 0.0) -> Policy:
     return lambda base, progress, total: (base - min_lr) * (1 - min(progress / total, 1)) ** power + min_lr
 
 
-def _cosine(min_lr=None, min_lr_ratio=None):
-    def rate(base, progress, total):
+def _cosine(min_lr: float | None = None, min_lr_ratio: float | None = None) -> Policy:
+    def rate(base: float, progress: int, total: int) -> float:
         low = base * min_lr_ratio if min_lr_ratio is not None else (min_lr or 0.0)
         return low + 0.5 * (base - low) * (1 + math.cos(math.pi * min(progress / total, 1)))
     return rate
 
 
-def _step(step, gamma=0.1, min_lr=None):
-    def rate(base, progress, total):
+def _step(step: int | Sequence[int], gamma: float = 0.1, min_lr: float | None = None) -> Policy:
+    def rate(base: float, progress: int, total: int) -> float:
         passed = progress // step if isinstance(step, int) else sum(progress >= at for at in step)
         lowered = base * gamma ** passed
         return lowered if min_lr is None else max(lowered, min_lr)
     return rate
 
 
-def _exp(gamma):
+def _exp(gamma: float) -> Policy:
     return lambda base, progress, total: base * gamma ** progress
 
 
-POLICIES = {'poly': _poly, 'fixed': _fixed, 'cosine': _cosine, 'step': _step, 'exp': _exp}
+POLICIES: dict[str, Callable[..., Policy]] = {
+    'poly': _poly, 'fixed': _fixed, 'cosine': _cosine, 'step': _step, 'exp': _exp}

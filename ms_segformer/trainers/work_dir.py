@@ -6,6 +6,7 @@ its files. The record lists what is to be moved before the first file is, so tha
 folder that the next one sets right.
 """
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -90,6 +91,17 @@ def is_checkpoint(name: str) -> bool:
 def is_checkpoint_name(name: Any) -> bool:
     """Whether a value read from a file is the name, without ending, of a checkpoint as the hooks name them."""
     return isinstance(name, str) and _PREFIX.fullmatch(name) is not None
+
+
+def remembered_evaluation(folder: str | Path, run: str | None, iteration: int) -> dict[str, float] | None:
+    """The values of the newest evaluation in a work directory, if it was of this run after so many iterations."""
+    try:
+        values = json.loads((Path(folder) / EVALUATION).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(values, dict) or values.pop('run', run) != run or values.pop('iteration', None) != iteration:
+        return None
+    return {key: math.nan if value is None else value for key, value in values.items()}
 
 
 def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),

@@ -162,7 +162,7 @@ def test_classes_that_an_option_names_count_before_those_of_the_data(options, ti
     arguments['classes'] = None
     trainer = build_trainer('easycv', arguments)
     assert trainer.cfg.CLASSES == trainer.train_dataset.CLASSES == trainer.eval_dataset.CLASSES == ['a', 'b', 'c']
-    assert trainer.new_classes
+    assert trainer.completed.new_classes
 
 
 def test_label_maps_to_evaluate_on_count_as_those_to_train_on_where_nothing_in_them_shows_how(tiny_model_dir, tmp_path):

@@ -10,7 +10,7 @@ from tiny_run import CLASSES, shrink
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.layout import find_data_sources
-from ms_segformer.trainers import configuration
+from ms_segformer.trainers import configuration, confinement
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -71,7 +71,7 @@ def prepared(raw, work_dir):
     result = deepcopy(raw)
     configuration.prepare(result)
     result['train']['work_dir'] = str(work_dir)
-    configuration.confine(result, raw, None)
+    confinement.confine(result, raw, None)
 
 
 def test_the_trainer_holds_the_file_to_it(with_train_section):
@@ -210,7 +210,7 @@ def test_a_hook_of_the_file_is_held_to_it_where_the_user_switched_its_place_on_a
     configuration.prepare(changed)
     changed['train']['work_dir'] = str(tmp_path)
     with pytest.raises(TrainingError, match='train.checkpoint.period.save_dir = .*outside'):
-        configuration.confine(changed, raw, None)
+        confinement.confine(changed, raw, None)
 
 
 @pytest.mark.parametrize('said', [
@@ -269,10 +269,10 @@ def test_what_somebody_s_hook_writes_is_below_the_work_directory(tiny_model_dir,
     result = deepcopy(raw)
     configuration.prepare(result)
     result['train']['work_dir'] = str(tmp_path)
-    configuration.confine(result, raw, None)
+    confinement.confine(result, raw, None)
     assert result['train']['hooks'] == [{'type': 'SomebodysHook', key: f'{tmp_path}/a/b',
                                          'more': {key: [f'{tmp_path}/c']}, 'level': 'd'}]
-    assert configuration.relocatable(result)['train']['hooks'] == raw['train']['hooks']
+    assert confinement.relocatable(result)['train']['hooks'] == raw['train']['hooks']
 
 
 @pytest.mark.parametrize('key, value, holds', [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_run import CLASSES
 
-from ms_segformer.trainers.sampler import EpochSampler, ShareSampler
+from ms_segformer.trainers.data_loading import EpochSampler, ShareSampler
 
 
 @pytest.fixture

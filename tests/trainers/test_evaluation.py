@@ -13,7 +13,7 @@ from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.seg_dataset import SegDataset, collate
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess.segmentation import LogitsError
-from ms_segformer.trainers.evaluation import Evaluator, evaluate, test_pipeline
+from ms_segformer.trainers.evaluation import Evaluator, evaluate, inference_pipeline
 
 
 def load(folder):
@@ -23,7 +23,7 @@ def load(folder):
 
 
 def dataset(settings, root, split, size=(96, 64), **pipeline):
-    steps = test_pipeline(settings.raw, **pipeline)
+    steps = inference_pipeline(settings.raw, **pipeline)
     if size:
         factor = size[0] / 2048 if not isinstance(steps[0]['img_scale'], list) else None
         if factor is not None:
@@ -39,7 +39,7 @@ def test_label_maps_are_the_original_s(shared, oracle, split, names):
     root = shared / 'data' / 'cocostuff_sample'
     data = SegDataset({'type': 'SegSourceRaw', 'img_root': str(root / split), 'label_root': str(
         root / 'annotations' / split), 'label_suffix': '_labelTrainIds.png', 'to_float32': False,
-        'classes': list(settings.classes)}, test_pipeline(settings.raw), mode='eval')
+        'classes': list(settings.classes)}, inference_pipeline(settings.raw), mode='eval')
     maps = np.load(oracle / 'trained_b0' / 'label_maps.npz')
     stems = {key[:-4]: key for key in maps.files if key.endswith('_seg')}
     evaluator, seen = Evaluator(model), 0
@@ -88,7 +88,7 @@ def test_windows_average_where_they_overlap(tiny, tiny_data):
 
 def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_data):
     model, settings = tiny
-    pipeline = test_pipeline(settings.raw, scales=(0.5, 1.0), flip=True)
+    pipeline = inference_pipeline(settings.raw, scales=(0.5, 1.0), flip=True)
     pipeline[0]['img_scale'] = [(48, 32), (96, 64)]
     data = SegDataset({'type': 'SegSourceRaw', 'img_root': str(tiny_data / 'images' / 'val'), 'label_root': str(
         tiny_data / 'annotations' / 'val'), 'classes': list(settings.classes)}, pipeline, mode='eval')
@@ -108,11 +108,11 @@ def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_dat
 
 def test_the_factors_multiply_the_test_size(tiny):
     settings = tiny[1]
-    size = test_pipeline(settings.raw)[0]['img_scale']
-    assert test_pipeline(settings.raw, (0.5, 2.0))[0]['img_scale'] == [
+    size = inference_pipeline(settings.raw)[0]['img_scale']
+    assert inference_pipeline(settings.raw, (0.5, 2.0))[0]['img_scale'] == [
         (size[0] // 2, size[1] // 2), (2 * size[0], 2 * size[1])]
     with pytest.raises(ValueError, match="MMMultiScaleFlipAug .*this one has .'MMResize'"):
-        test_pipeline({'test_pipeline': [{'type': 'MMResize'}]})
+        inference_pipeline({'test_pipeline': [{'type': 'MMResize'}]})
 
 
 def test_an_evaluation_is_the_same_for_any_batch_size_and_worker(tiny, tiny_data):

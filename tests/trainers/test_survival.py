@@ -277,7 +277,7 @@ def test_infinite_gradients_under_a_scaler_are_no_error(options):
         def update(self):
             pass
 
-    trainer._prepare_training()
+    trainer.prepare()
     hook, = (hook for hook in trainer.hooks if type(hook).__name__ == 'OptimizerHook')
     hook.scaler = Scaler()
     trainer.train()

@@ -42,7 +42,7 @@ def test_own_classes_are_two_lines_and_the_result_opens_where_the_data_are_not(o
     result = pipeline('image-segmentation', str(output), device='cpu', engine='torch')(image)
     assert set(result['labels']) <= set(CLASSES)
     again = build_trainer(Trainers.easycv, {**options, 'model': str(output), 'max_epochs': 1})
-    assert again.starting_point == str(output / 'pytorch_model.pt') and not again.new_classes
+    assert again.starting_point == str(output / 'pytorch_model.pt') and not again.completed.new_classes
 
 
 def test_it_learns(options):
