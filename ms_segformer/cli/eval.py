@@ -144,6 +144,8 @@ class _First:
 
     def __init__(self, dataset: 'SegDataset', count: int) -> None:
         self.dataset, self.count = dataset, min(count, len(dataset))
+        self.CLASSES, self.num_classes = dataset.CLASSES, dataset.num_classes
+        self.ignore_index = dataset.ignore_index
 
     def __len__(self) -> int:
         return self.count

@@ -46,8 +46,13 @@ class TorchFile:
     digest: str | None
 
 
-def read_torch_file(path: str | Path) -> TorchFile:
+def read_torch_file(path: str | Path, values_only: bool = False) -> TorchFile:
     """Read a file that `torch.save` wrote, in either format.
+
+    Args:
+        path: of the file.
+        values_only: of a zip, leave the tensors where they are, and the digest unread: they come as tensors of torch's
+            device `meta`, which have no numbers.
 
     Raises:
         FileNotFoundError: there is no such file, or it is no regular one.
@@ -60,8 +65,8 @@ def read_torch_file(path: str | Path) -> TorchFile:
             start = file.read(64)
             check_start(start)
             if start.startswith(b'PK\x03\x04'):
-                digest = _verify_seal(file)
-                return TorchFile(*_read_zip(file, size), digest)
+                digest = None if values_only else _verify_seal(file)
+                return TorchFile(*_read_zip(file, size, values_only), digest)
             return TorchFile(*_read_legacy(io.BytesIO(start + file.read())), None)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
@@ -189,7 +194,7 @@ def _sha256(file: BinaryIO, end: int) -> str:
 
 # --- The two formats -------------------------------------------------------------------------------------------------
 
-def _read_zip(file: BinaryIO, size: int) -> tuple[Any, tuple[str, ...]]:
+def _read_zip(file: BinaryIO, size: int, values_only: bool) -> tuple[Any, tuple[str, ...]]:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
@@ -209,6 +214,8 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[Any, tuple[str, ...]]:
             raise CheckpointError(_BIG_ENDIAN)
 
         def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
+            if values_only:
+                return torch.empty(count, dtype=dtype, device='meta')
             data = archive.read(f'{root}data/{key}')  # compares the checksum
             if len(data) != count * BYTES[dtype]:
                 raise CheckpointError(f'storage {shown(key)} has {len(data)} bytes, not {count} × {dtype}')

@@ -223,8 +223,8 @@ def _use_data_root(raw: dict, data_root: str | os.PathLike, classes: list[str] |
         dataset.update(meant)
         return False
     found = find_data_sources(data_root, classes)
-    found = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}
-    for split, source in found.items():
+    sources = {'train': found.get('train') or found.get('all'), 'val': found.get('val') or found.get('test')}
+    for split, source in sources.items():
         if split == 'val' and dataset.get('val', {}) is None:
             continue  # null: not to be evaluated
         section = dataset.get(split) or {'type': 'SegDataset', 'ignore_index': 255}

@@ -3,15 +3,15 @@
 The order of the training samples follows from the seed and the epoch, and may begin anywhere in an epoch.
 """
 import math
-from collections.abc import Callable, Iterator, Mapping, Sized
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config.jsonplus import plain
 from ..datasets.errors import DatasetError
-from ..datasets.loader import Loader
+from ..datasets.loader import Loader, MapStyle
 from ..datasets.seg_dataset import SegDataset, raise_construction_error
 from .errors import TrainingError
 
@@ -69,7 +69,7 @@ class ShareSampler(Sampler):
         return iter(self.indices)
 
 
-def training_loader(dataset: Dataset, section: Mapping[str, Any] | None, sampler: Sampler | None,
+def training_loader(dataset: MapStyle, section: Mapping[str, Any] | None, sampler: Sampler | None,
                     collate: Callable[[list], Any], seed: int, rank: int, world_size: int, pin: bool) -> DataLoader:
     """The loader of the training data; its order follows from the seed and the epoch alone.
 
@@ -87,19 +87,19 @@ def training_loader(dataset: Dataset, section: Mapping[str, Any] | None, sampler
         options.setdefault('persistent_workers', True)
     shuffle = options.pop('shuffle', True)
     if sampler is None:
-        sampler = EpochSampler(len(cast(Sized, dataset)), seed, rank, world_size, shuffle)
+        sampler = EpochSampler(len(dataset), seed, rank, world_size, shuffle)
     # Its own generator: the global one must not depend on how often a loader was started.
     return Loader(dataset, sampler=sampler, collate_fn=collate, generator=torch.Generator().manual_seed(seed),
                   **options)
 
 
-def evaluation_loader(dataset: Dataset, section: Mapping[str, Any] | None, sampler: Sampler | None,
+def evaluation_loader(dataset: MapStyle, section: Mapping[str, Any] | None, sampler: Sampler | None,
                       collate: Callable[[list], Any], seed: int, rank: int, world_size: int, pin: bool) -> DataLoader:
     """The loader of a process's share of the evaluation data; arguments as for `training_loader`."""
     options = _loader_options(section, pin)
     for key in ('shuffle', 'persistent_workers'):
         options.pop(key, None)
-    return Loader(dataset, sampler=sampler or ShareSampler(len(cast(Sized, dataset)), rank, world_size),
+    return Loader(dataset, sampler=sampler or ShareSampler(len(dataset), rank, world_size),
                   collate_fn=collate, generator=torch.Generator().manual_seed(seed), **options)
 
 

@@ -5,10 +5,13 @@
 
 Nothing is written where the run would write, and no weights are loaded or fetched.
 """
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
 from statistics import median
@@ -22,6 +25,7 @@ from .. import metainfo
 from ..datasets.errors import DatasetError
 from ..integrations.modelscope import hub
 from . import hooks
+from .easycv_trainer import EasyCVTrainer
 from .errors import TrainingError
 
 MEASURED = 3  # steps, after one that warms up
@@ -102,7 +106,7 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
     """
     if images is not None and not 1 <= images <= MOST_IMAGES:
         raise TrainingError(f'{images} images (--images): expected 1 to {MOST_IMAGES:,}')
-    with tempfile.TemporaryDirectory(prefix='ms-segformer-') as folder:
+    with _temporary_folder() as folder:
         trainer, made_up = _built({**arguments, 'work_dir': folder, 'resume': None, 'load_from': hub.SCRATCH}, images)
         if processes is not None:
             if trainer.world_size > 1:
@@ -112,12 +116,27 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
         rates = tuple(_rates(trainer))
         seconds, memory = _measure(trainer)
         step = _hook(trainer, hooks.OptimizerHook)
-        return Plan(len(trainer.train_dataset), made_up, trainer.world_size, trainer.train_dataloader.batch_size,
+        return Plan(len(trainer.train_dataset), made_up, trainer.world_size, trainer.train_dataloader.batch_size or 1,
                     step.cumulative_iters, trainer.iters_per_train_epoch, trainer.max_epochs, rates, seconds, memory,
                     str(trainer.device))
 
 
-def _built(arguments: dict[str, Any], images: int | None) -> tuple[Any, bool]:
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder that is removed when the block ends, by SIGTERM too unless somebody else handles it."""
+    with tempfile.TemporaryDirectory(prefix='ms-segformer-') as folder:
+        if (threading.current_thread() is not threading.main_thread()
+                or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+            yield folder
+            return
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        try:
+            yield folder
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _built(arguments: dict[str, Any], images: int | None) -> tuple[EasyCVTrainer, bool]:
     """A trainer, and whether its data are made up."""
     if images is None:
         try:
@@ -160,11 +179,11 @@ def _crop(cfg: Any) -> tuple[int, int]:
                         'are (--data)')
 
 
-def _hook(trainer: Any, kind: type) -> Any:
+def _hook(trainer: EasyCVTrainer, kind: type) -> Any:
     return next((hook for hook in trainer.hooks if isinstance(hook, kind)), None)
 
 
-def _rates(trainer: Any) -> Iterator[tuple[str, int, tuple[float, ...]]]:
+def _rates(trainer: EasyCVTrainer) -> Iterator[tuple[str, int, tuple[float, ...]]]:
     """What the trainer's own hook sets at some points of the run."""
     schedule, total = _hook(trainer, hooks.ScheduleHook), trainer.max_iters
     if schedule is None:
@@ -179,7 +198,7 @@ def _rates(trainer: Any) -> Iterator[tuple[str, int, tuple[float, ...]]]:
     trainer.set_position(0, 0, 0, gradients_restored=False)
 
 
-def _measure(trainer: Any) -> tuple[float, int | None]:
+def _measure(trainer: EasyCVTrainer) -> tuple[float, int | None]:
     """Seconds of a step, and the peak of memory in bytes. The optimizer steps after every batch."""
     on_gpu = trainer.device.type == 'cuda'
     seconds = []
@@ -197,8 +216,8 @@ def _measure(trainer: Any) -> tuple[float, int | None]:
 def _peak() -> int | None:
     """The most memory that this process has had, in bytes."""
     try:
-        import resource
-    except ImportError:  # Windows
+        import resource  # optional: not on Windows
+    except ImportError:
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
-from ..datasets.loader import Loader
-from ..datasets.seg_dataset import SegDataset, collate
+from ..datasets.loader import Loader, MapStyle
+from ..datasets.seg_dataset import collate
 from ..errors import ArgumentError
 from ..metrics import ConfusionMatrix
 from ..postprocess.augmentation import Mirrored, Whole, Windows, label_versions
@@ -132,6 +132,19 @@ def _mirrored_axis(meta: Mapping[str, Any]) -> int | None:
     return 1 if meta.get('flip_direction', 'horizontal') == 'horizontal' else 0
 
 
+class LabeledImages(MapStyle, Protocol):
+    """A data set whose samples can be evaluated, such as a `SegDataset`."""
+
+    @property
+    def CLASSES(self) -> Sequence[str]: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def ignore_index(self) -> int: ...
+
+
 @dataclass
 class Evaluation:
     """What `evaluate` found.
@@ -179,7 +192,7 @@ def inference_pipeline(configuration: Mapping[str, Any], scales: Sequence[float]
     return pipeline
 
 
-def predictions(evaluator: Evaluator, dataset: torch.utils.data.Dataset, indices: Iterable[int], batch_size: int = 1,
+def predictions(evaluator: Evaluator, dataset: MapStyle, indices: Iterable[int], batch_size: int = 1,
                 workers: int = 0) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
     """Predict label maps of some samples of a data set, in order.
 
@@ -199,7 +212,7 @@ def predictions(evaluator: Evaluator, dataset: torch.utils.data.Dataset, indices
         yield from zip(batch['index'], evaluator.predict(batch), batch['label'], strict=True)
 
 
-def evaluate(model: torch.nn.Module, dataset: SegDataset, device: torch.device | str = 'cpu',
+def evaluate(model: torch.nn.Module, dataset: LabeledImages, device: torch.device | str = 'cpu',
              test: InferenceSettings | None = None, dtype: torch.dtype | None = None, network: Network | None = None,
              batch_size: int = 1, workers: int = 0, rank: int = 0, world_size: int = 1,
              progress: bool = False) -> Evaluation:

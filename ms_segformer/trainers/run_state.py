@@ -4,6 +4,7 @@ Both are written under temporary names and renamed, the state last, and the stat
 process killed at any moment leaves the pairs before it untouched, and a pair that was damaged afterwards is noticed.
 Everything in them is read without unpickling code.
 """
+import math
 import os
 import random
 import shutil
@@ -219,20 +220,26 @@ def newest_pair(folder: str | Path, run: str | None = None) -> tuple[Pair | None
     Returns:
         (the pair or None, why each newer one was skipped, by its prefix).
     """
-    found: Pair | None = None
+    waiting = {kind: sorted(_numbers(folder, kind)) for kind in KINDS}
     skipped: dict[str, str] = {}
-    for kind in KINDS:
-        for number in sorted(_numbers(folder, kind), reverse=True):
-            prefix = os.path.join(folder, f'{kind}_{number}')
-            try:
-                pair = read_pair(prefix, run)
-            except TrainingError as error:
-                skipped[prefix] = str(error)
-                continue
-            if found is None or _progress(pair.state) > _progress(found.state):
-                found = pair
-            break
-    return found, skipped
+    while any(waiting.values()):
+        newest = {kind: os.path.join(folder, f'{kind}_{numbers[-1]}') for kind, numbers in waiting.items() if numbers}
+        kind = max(newest, key=lambda kind: _progress_in(newest[kind])) if len(newest) > 1 else next(iter(newest))
+        waiting[kind].pop()
+        try:
+            return read_pair(newest[kind], run), skipped
+        except TrainingError as error:
+            skipped[newest[kind]] = str(error)
+    return None, skipped
+
+
+def _progress_in(prefix: str) -> tuple[float, int]:
+    """How far the run of a pair had come; a damaged one is as far as can be, for it is to be looked at first."""
+    try:
+        epochs, iterations = _progress(read_torch_file(pair_of(prefix)[1], values_only=True).content)
+        return int(epochs), int(iterations)
+    except Exception:  # damaged, or whatever else a file may hold
+        return math.inf, 0
 
 
 def _progress(state: TrainerState) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left
 from ..metrics import ConfusionMatrix
+from ..metrics.confusion import ClassIds
 
 PART = re.compile(r'[0-9a-f]{16}-[0-9a-f]{12}\.npz')  # names of files of progress
 SECONDS = 20.0  # between two writes: at most this much work is lost
@@ -115,7 +116,7 @@ class Progress:
         """Indices of the images that nobody has counted, as of the last `read`."""
         return np.flatnonzero(~self.done).tolist()
 
-    def count(self, index: int, prediction: np.ndarray, label: np.ndarray) -> None:
+    def count(self, index: int, prediction: ClassIds, label: ClassIds) -> None:
         """Count one image, and write the file when the last time is `SECONDS` ago.
 
         Args:

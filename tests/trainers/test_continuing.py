@@ -75,6 +75,16 @@ def test_a_file_that_names_no_epoch_starts_a_new_run(trainer, weights, tmp_path,
         'published.pth: its weights are the start of a new run, for its meta names no epoch')]
 
 
+def test_a_file_of_other_classes_starts_a_new_run_whatever_epoch_it_names(trainer, weights, tmp_path, messages):
+    meta = {**META, 'epoch': 31, 'CLASSES': ['one', 'two']}
+    torch.save({'meta': meta, 'state_dict': weights}, tmp_path / 'other.pth')
+    trainer.train_loop = lambda loader: None
+    trainer.train(checkpoint_path=str(tmp_path / 'other.pth'))
+    assert (trainer.epoch, trainer.iter) == (0, 0)
+    assert [message for message in messages if message.endswith(
+        'other.pth: its weights are the start of a new run, for they are of other classes')]
+
+
 def test_all_state_is_left_where_only_the_weights_are_asked_for(trainer, weights, tmp_path, messages):
     torch.save({'meta': META, 'state_dict': weights}, tmp_path / 'published.pth')
     trainer.train_loop = lambda loader: None

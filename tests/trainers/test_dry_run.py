@@ -1,5 +1,7 @@
 """The plan of a run: what it says is what the run then does, and nothing of the run is written."""
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,12 @@ def test_no_weights_are_asked_for(published, monkeypatch):
     (20, '20 s'), (2700, '45 min'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')])
 def test_durations(seconds, said):
     assert module._duration(seconds) == said
+
+
+def test_a_plan_that_is_ended_by_a_signal_leaves_no_folder():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match='143'):
+        with module._temporary_folder() as folder:
+            assert Path(folder).is_dir()
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert not Path(folder).exists() and signal.getsignal(signal.SIGTERM) is before
