@@ -23,7 +23,7 @@ class SetInCode:
         options: `cfg_options`; without them a value counts as the file's when it is the same as there.
     """
 
-    def __init__(self, raw: dict, written: dict | None, options: dict | None = None):
+    def __init__(self, raw: dict, written: dict | None, options: dict | None = None) -> None:
         self._raw, self._written = raw, raw if written is None else decode_jsonplus(written)
         self._said = dotted(options or {})
 

@@ -28,7 +28,7 @@ class EpochSampler(Sampler):
         shuffle: False keeps the order of the data set.
     """
 
-    def __init__(self, size: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True):
+    def __init__(self, size: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> None:
         self.size, self.seed, self.rank, self.world_size, self.shuffle = size, seed, rank, world_size, shuffle
         self.epoch, self.start = 0, 0
 
@@ -59,7 +59,7 @@ class ShareSampler(Sampler):
         rank, world_size: this process and their number.
     """
 
-    def __init__(self, size: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(rank, size, world_size)
 
     def __len__(self) -> int:

@@ -158,7 +158,7 @@ def _built(arguments: dict[str, Any], images: int | None) -> tuple[EasyCVTrainer
 class _RandomImages(torch.utils.data.Dataset):
     """So many training samples of noise."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         self.count, self.size, self.classes = count, (512, 512), 1
 
     def __len__(self) -> int:

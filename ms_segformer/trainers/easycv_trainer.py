@@ -115,7 +115,7 @@ class EasyCVTrainer(EpochBasedTrainer):
                  work_dir: str | os.PathLike | None = None, seed: int = 42, device: Any = None,
                  launcher: str | None = None, amp: str | None = None, ema: float | bool | None = None,
                  cfg_options: dict[str, Any] | None = None, use_fp16: bool = False,
-                 keep_checkpoints: int | None = None, **kwargs: Any):
+                 keep_checkpoints: int | None = None, **kwargs: Any) -> None:
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         if kwargs.get('max_epochs', 0) is None:

@@ -16,7 +16,7 @@ class ModelEma:
         model: the averaged model.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float = 0.999):
+    def __init__(self, model: torch.nn.Module, decay: float = 0.999) -> None:
         self.decay, self.steps = decay, 0
         self.model = deepcopy(model).eval().requires_grad_(False)
 

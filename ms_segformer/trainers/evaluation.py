@@ -46,7 +46,7 @@ class Evaluator:
 
     def __init__(self, model: torch.nn.Module, device: torch.device | str = 'cpu',
                  test: InferenceSettings | None = None, dtype: torch.dtype | None = None,
-                 network: Network | None = None):
+                 network: Network | None = None) -> None:
         self.model, self.device = model, torch.device(device)
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or InferenceSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
@@ -119,7 +119,7 @@ class Evaluator:
 class _Parts:
     """Reads windows from a 1×3×H×W tensor."""
 
-    def __init__(self, image: torch.Tensor):
+    def __init__(self, image: torch.Tensor) -> None:
         self.image, self.size = image, (image.shape[2], image.shape[3])
 
     def __call__(self, top: int, bottom: int, left: int, right: int) -> torch.Tensor:

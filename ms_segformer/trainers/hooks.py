@@ -61,7 +61,7 @@ class ScheduleHook(Hook):
 
     PRIORITY = Priority.VERY_HIGH
 
-    def __init__(self, schedule: Schedule):
+    def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
 
     def before_train_iter(self, trainer: Trainer) -> None:
@@ -82,7 +82,7 @@ class OptimizerHook(optimizer_base.OptimizerHook):
     """
 
     def __init__(self, cumulative_iters: int = 1, grad_clip: dict[str, Any] | None = None, scaler: Any = None,
-                 **kwargs: Any):
+                 **kwargs: Any) -> None:
         super().__init__(cumulative_iters=cumulative_iters, grad_clip=grad_clip, **kwargs)
         self.scaler = scaler
         if grad_clip is not None:
@@ -177,7 +177,7 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
     STATE_OF_FILES = True
     published_at: int | None = None  # iterations after which the weights in the model directory stood
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.PRIORITY = Priority.HIGH if self._by_epoch() else Priority.VERY_LOW
         self.processor = _SaveOnEveryRank()
@@ -284,7 +284,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
 
     _best_ckpt_file: str | None
 
-    def __init__(self, metric_key: str, *args: Any, **kwargs: Any):
+    def __init__(self, metric_key: str, *args: Any, **kwargs: Any) -> None:
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
         name = self.save_file_name
         if name is not None and (name in ('', '.', '..') or name != os.path.basename(name)):
@@ -415,7 +415,7 @@ class TextLoggerHook(text_logger_hook.TextLoggerHook):
     `null` in the JSON.
     """
 
-    def __init__(self, *args: Any, ignore_last: bool = False, **kwargs: Any):
+    def __init__(self, *args: Any, ignore_last: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, ignore_last=ignore_last, **kwargs)
         self._logged_iterations = 0
 
@@ -445,7 +445,7 @@ class ProgressHook(Hook):
     PRIORITY = Priority.LOWEST
     SMOOTHING = 0.15  # share of the newest iteration in the mean
 
-    def __init__(self, show: bool | None = None):
+    def __init__(self, show: bool | None = None) -> None:
         self.show = show
         self.bar: tqdm | None = None
         self._seconds: float | None = None  # of an iteration
