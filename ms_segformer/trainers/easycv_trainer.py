@@ -42,6 +42,7 @@ from ..models.checkpoint import load_state
 from ..models.segformer import Segformer
 from . import (
     advice,
+    checkpoint_hooks,
     checks,
     configuration,
     continuing,
@@ -309,7 +310,7 @@ class EasyCVTrainer(EpochBasedTrainer):
             if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
                 raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best '
                                     'or callbacks); keep one')
-            hooks.check_best_key(self.hooks, self._build_metrics() if self.eval_dataset is not None else [])
+            checkpoint_hooks.check_best_key(self.hooks, self._build_metrics() if self.eval_dataset is not None else [])
             self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
             self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
             if self.completed.decay is not None:

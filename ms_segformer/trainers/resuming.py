@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..config.jsonplus import encode_jsonplus
 from ..files import atomic_write
-from . import confinement, distributed, hooks, run_state, work_dir
+from . import confinement, distributed, run_state, work_dir
+from .checkpoint_hooks import BestCkptSaverHook, CheckpointHook
 from .errors import TrainingError
 from .protocol import Trainer
 
@@ -210,20 +211,20 @@ def safe_checkpoint(trainer: Trainer) -> str:
     return f'The last checkpoint, {found.prefix}{run_state.MODEL_SUFFIX}, is safe: resume=True goes on from it'
 
 
-def savers(trainer: Trainer) -> list[hooks.CheckpointHook]:
+def savers(trainer: Trainer) -> list[CheckpointHook]:
     """The hooks of a trainer that write checkpoints."""
-    return [hook for hook in trainer.hooks if isinstance(hook, hooks.CheckpointHook)]
+    return [hook for hook in trainer.hooks if isinstance(hook, CheckpointHook)]
 
 
 def model_directories(trainer: Trainer) -> list[str]:
     """The model directories of the newest weights that a trainer's run writes; empty when it writes no checkpoints."""
     return list(dict.fromkeys(hook.output_folder(trainer) for hook in savers(trainer)
-                              if not isinstance(hook, hooks.BestCkptSaverHook)))
+                              if not isinstance(hook, BestCkptSaverHook)))
 
 
 def checkpoint_folder(trainer: Trainer) -> str:
     """Where the checkpoints are from which a trainer's run goes on."""
-    return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, hooks.BestCkptSaverHook)),
+    return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, BestCkptSaverHook)),
                 trainer.work_dir)
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -91,6 +91,13 @@ def is_checkpoint(name: str) -> bool:
 def is_checkpoint_name(name: Any) -> bool:
     """Whether a value read from a file is the name, without ending, of a checkpoint as the hooks name them."""
     return isinstance(name, str) and _PREFIX.fullmatch(name) is not None
+
+
+def write_results(values: Mapping[str, Any], folder: str | Path, name: str = RESULTS) -> None:
+    """Write an evaluation's values as JSON; a class without a value is null."""
+    with atomic_write(Path(folder) / name) as temporary:
+        temporary.write_text(json.dumps({key: value if not isinstance(value, float) or math.isfinite(value) else None
+                                         for key, value in values.items()}))
 
 
 def remembered_evaluation(folder: str | Path, run: str | None, iteration: int) -> dict[str, float] | None:

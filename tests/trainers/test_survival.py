@@ -17,7 +17,7 @@ from tiny_run import CLASSES, shrink
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.models.checkpoint import read_checkpoint
-from ms_segformer.trainers import hooks, run_state
+from ms_segformer.trainers import checkpoint_hooks, run_state, work_dir
 from ms_segformer.trainers.errors import TrainingError
 
 
@@ -304,8 +304,8 @@ class TestWithinOneProcess:
     def test_a_full_disk_beside_the_checkpoints_says_which_one_is_safe(self, run, monkeypatch):
         def full(*args, **kwargs):
             raise OSError(errno.ENOSPC, 'No space left on device')
-        for name in ('publish', 'write_results'):
-            monkeypatch.setattr(hooks, name, full)
+        for module, name in ((checkpoint_hooks, 'publish'), (work_dir, 'write_results')):
+            monkeypatch.setattr(module, name, full)
             with pytest.raises(TrainingError, match='No space left.*epoch_1.pth, is safe.*Make room'):
                 run()
             monkeypatch.undo()
