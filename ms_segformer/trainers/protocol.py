@@ -1,32 +1,32 @@
 """What hooks, the state of a run and EasyCV's hooks use of the trainer, in one place."""
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
+from ..integrations.easycv.bridge import HookedTrainer
 from .ema import ModelEma
 from .schedules import Schedule
 
 
-class Trainer(Protocol):
+class Trainer(HookedTrainer, Protocol):
     """The part of `EasyCVTrainer`, and of ModelScope's trainer below it, that others build on.
+
+    What foreign hooks use is in `HookedTrainer`, as integrations stand below the trainers.
 
     Attributes:
         cfg: ModelScope's configuration.
-        model: what runs forward, wrapped for several processes where there are some; `bare_model` is the network in it.
+        bare_model: the network, which `model` is or wraps for several processes.
         rank, world_size: this process and their number.
         run: identity of the run; None before it began.
         resumed_from: prefix of the pair that the run goes on from.
         starting_point: path of the weights that training starts from.
         input_model_id: the model that was named; None where a configuration was.
-        data_loader: the training data's, under the name mmcv's hooks know.
         cumulative_iters: iterations whose gradients are added up before a step.
         evaluated_at: the moment of the newest evaluation, ('epoch' or 'iter', number from 0); (None, None) before one.
         metric_values: what it found.
-        train_outputs: what the forward pass of the present iteration returned.
         gradients_restored: the gradients of an accumulation were restored.
     """
 
@@ -37,17 +37,13 @@ class Trainer(Protocol):
     work_dir: str
     model_dir: str
     timestamp: str
-    model: torch.nn.Module
     bare_model: torch.nn.Module
     ema: ModelEma | None
-    optimizer: torch.optim.Optimizer
     scaler: Any
     schedule: Schedule | None
     lr_scheduler: Any
     train_dataset: Any
     train_dataloader: DataLoader
-    data_loader: DataLoader
-    train_outputs: dict[str, torch.Tensor]
     rank: int
     world_size: int
     run: str | None
@@ -59,28 +55,8 @@ class Trainer(Protocol):
     gradients_restored: bool
 
     @property
-    def hooks(self) -> Sequence[Any]:
-        """All hooks, in the order they run."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of the epoch, from 0."""
-
-    @property
-    def iter(self) -> int:
-        """Number of the iteration in the run, from 0."""
-
-    @property
     def inner_iter(self) -> int:
         """Number of the iteration in its epoch, from 0."""
-
-    @property
-    def max_epochs(self) -> int:
-        """Epochs of the whole run."""
-
-    @property
-    def max_iters(self) -> int:
-        """Iterations of the whole run."""
 
     @property
     def iters_per_train_epoch(self) -> int:
