@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from ..models.segformer import Segformer
 
-
 logger = logging.getLogger(__name__)
 
 # What ModelScope's constructors take besides what their signatures say.
@@ -45,10 +44,9 @@ MODELSCOPE_ARGUMENTS = ('type', 'framework', 'task', 'compile', 'compile_options
                         'use_hf', 'llm_framework', 'external_engine_for_llm', 'trust_remote_code', 'torch_dtype',
                         'config')
 
-
 Several: TypeAlias = list[Any] | tuple[Any, ...]
 Sides: TypeAlias = int | Sequence[int] | np.ndarray  # of both sides, or (height, width)
-Item: TypeAlias = "tuple[int, ImageSource, Future[PreparedImage]]"  # of a list: position, what was given, reading
+Item: TypeAlias = 'tuple[int, ImageSource, Future[PreparedImage]]'  # of a list: position, what was given, reading
 
 
 class CallOptions(TypedDict, total=False):
