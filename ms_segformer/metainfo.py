@@ -26,6 +26,7 @@ ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
 PRECISIONS = ('float32', 'bf16')
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
 COCO_STUFF_IMAGES = 118_287  # of COCO-Stuff 164k train, which the published models were trained on
+WEIGHTS_OF_TRANSFORMERS = ('model.safetensors', 'pytorch_model.bin')  # Hugging Face's names, the better one first
 NUM_OUTPUTS = 172  # of the published models; output 171 never gets a target and is VOID
 
 

@@ -45,8 +45,8 @@ LAYERS_TITLE = {'en': 'Layers: a package uses those of its row and below',
                 'zh': '层次：每个包只使用同一行和下面各行的包'}
 TITLE = {'en': 'The packages of ms_segformer', 'zh': 'ms_segformer 的各个包'}
 # From the top: each package uses others of its row and of the rows below.
-LAYERS = (('cli',), ('pipelines', 'trainers', 'exporters', 'verification'), ('results', 'engines', 'integrations'),
-          ('models', 'postprocess', 'datasets', 'metrics'), ('preprocessors',),
+LAYERS = (('cli',), ('pipelines', 'trainers', 'exporters', 'verification'), ('results', 'engines'),
+          ('models', 'postprocess', 'datasets', 'metrics'), ('preprocessors',), ('integrations',),
           ('config', 'download', 'errors', 'files', 'metainfo', 'progress'))
 COLORS = {**dict.fromkeys(('trainers', 'datasets', 'metrics'), HEAD),
           **dict.fromkeys((*LAYERS[-1], 'cli', 'integrations'), PLAIN)}

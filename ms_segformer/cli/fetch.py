@@ -2,7 +2,8 @@
 import argparse
 
 from ms_segformer.errors import ArgumentError
-from ms_segformer.integrations.modelscope.hub import HUGGING_FACE, fetch
+from ms_segformer.integrations.modelscope.hub import fetch, model_directory
+from ms_segformer.trainers.starts import HUGGING_FACE, weights
 
 from .arguments import output_folder
 
@@ -23,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import os
 
-    from ms_segformer.integrations.modelscope.hub import weights
     from ms_segformer.metainfo import find_model
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
@@ -44,7 +44,6 @@ def _imagenet_weights(name: str) -> str:
         ArgumentError: it names nothing.
     """
     from ms_segformer.config.reader import read_configuration
-    from ms_segformer.integrations.modelscope.hub import model_directory
     from ms_segformer.metainfo import own_configuration
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:

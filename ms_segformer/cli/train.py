@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ms_segformer.errors import ArgumentError
-from ms_segformer.integrations.modelscope.hub import MODEL, SCRATCH, check_start
+from ms_segformer.integrations.modelscope.hub import model_directory
+from ms_segformer.trainers.starts import MODEL, SCRATCH, check_start
 
 from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
 
@@ -56,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
             raise ArgumentError(f'--{option} is for --dry-run')
     arguments = trainer_arguments(args)
     if 'model' in arguments:
-        from ms_segformer.integrations.modelscope.hub import model_directory
         arguments['model'] = model_directory(arguments['model'])
     check_configuration(arguments)
     from modelscope.metainfo import Trainers
@@ -80,7 +80,6 @@ def dry_run(args: argparse.Namespace) -> int:
         check_start(args.load_from)
     arguments = trainer_arguments(argparse.Namespace(**{**vars(args), 'load_from': SCRATCH}))
     if 'model' in arguments:
-        from ms_segformer.integrations.modelscope.hub import model_directory
         arguments['model'] = model_directory(arguments['model'])
     check_configuration(arguments)
     from ms_segformer.trainers import distributed

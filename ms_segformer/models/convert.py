@@ -17,8 +17,8 @@ from ..config.jsonplus import load_json
 from ..config.messages import ConfigurationError
 from ..config.reader import is_number, read_configuration
 from ..files import atomic_write
-from ..integrations.modelscope.hub import WEIGHTS_OF_TRANSFORMERS as WEIGHTS
 from ..metainfo import MODEL, PIPELINE, TASK
+from ..metainfo import WEIGHTS_OF_TRANSFORMERS as WEIGHTS
 from .checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
 from .pickle_interpreter import shown
 

@@ -11,8 +11,7 @@ from ..config import schema
 from ..config.jsonplus import decode_jsonplus, plain
 from ..config.reader import read_model_section
 from ..download import without_userinfo
-from ..integrations.modelscope import hub
-from . import checks, configuration, confinement, pretrained
+from . import checks, configuration, confinement, pretrained, starts
 from .errors import TrainingError
 
 DECAY = 0.9998  # of the weights' average, where it is only asked for
@@ -118,7 +117,7 @@ def _configured_start(load_from: Any, written: Any, model_dir: str | None) -> An
 
     EasyCV leaves it, a path or a URL, in the configuration that it exports beside the trained weights.
     """
-    if load_from in hub.STARTS:
+    if load_from in starts.STARTS:
         return load_from
     if load_from and load_from == written and model_dir is not None and pretrained.has_checkpoint(model_dir):
         pretrained.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is the '

@@ -23,8 +23,7 @@ from modelscope.trainers import build_trainer
 
 from .. import metainfo
 from ..datasets.errors import DatasetError
-from ..integrations.modelscope import hub
-from . import hooks
+from . import hooks, starts
 from .easycv_trainer import EasyCVTrainer
 from .errors import TrainingError
 
@@ -107,7 +106,8 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
     if images is not None and not 1 <= images <= MOST_IMAGES:
         raise TrainingError(f'{images} images (--images): expected 1 to {MOST_IMAGES:,}')
     with _temporary_folder() as folder:
-        trainer, made_up = _built({**arguments, 'work_dir': folder, 'resume': None, 'load_from': hub.SCRATCH}, images)
+        trainer, made_up = _built(
+            {**arguments, 'work_dir': folder, 'resume': None, 'load_from': starts.SCRATCH}, images)
         if processes is not None:
             if trainer.world_size > 1:
                 raise TrainingError(f'this is one of {trainer.world_size} processes; leave processes={processes} out')

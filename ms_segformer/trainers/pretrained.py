@@ -19,9 +19,9 @@ import torch
 
 from ..config.messages import ConfigurationError
 from ..config.reader import read_configuration
-from ..integrations.modelscope import hub
+from ..metainfo import WEIGHTS_OF_TRANSFORMERS
 from ..models.checkpoint import CheckpointError, SeveralCheckpointsError, find_checkpoint, load_state, read_checkpoint
-from . import distributed
+from . import distributed, starts
 from .errors import TrainingError
 
 logger = logging.getLogger('modelscope')
@@ -50,14 +50,14 @@ def load(model: torch.nn.Module, model_dir: str | os.PathLike | None = None, loa
         TrainingError, CheckpointError, FileNotFoundError: what was named cannot be had or does not fit.
     """
     if load_from is not None and not isinstance(load_from, (str, os.PathLike)):
-        raise TrainingError(f'load_from is {load_from!r}; expected {", ".join(hub.STARTS)}, a path, a URL or an id')
+        raise TrainingError(f'load_from is {load_from!r}; expected {", ".join(starts.STARTS)}, a path, a URL or an id')
     pretrained = pretrained if isinstance(pretrained, str) and pretrained else None
-    if load_from == hub.SCRATCH:
+    if load_from == starts.SCRATCH:
         _say('random weights')
         return None
-    if load_from == hub.IMAGENET:
+    if load_from == starts.IMAGENET:
         return _load_imagenet(model, pretrained)
-    if load_from and load_from != hub.MODEL:
+    if load_from and load_from != starts.MODEL:
         path = _file(load_from)
         _load_file(model, path, new_classes, whole, classes, os.path.isdir(load_from))
         return str(path)
@@ -65,17 +65,17 @@ def load(model: torch.nn.Module, model_dir: str | os.PathLike | None = None, loa
         path = find_checkpoint(Path(model_dir))
         _load_file(model, path, new_classes, classes=classes, of_a_directory=True)
         return str(path)
-    if load_from == hub.MODEL:
+    if load_from == starts.MODEL:
         raise TrainingError('load_from is "model", and there are no weights of a model: name a model directory or a '
-                            f'hub id, or start from {hub.IMAGENET}, {hub.SCRATCH} or a checkpoint')
+                            f'hub id, or start from {starts.IMAGENET}, {starts.SCRATCH} or a checkpoint')
     if pretrained is None:
         logger.warning('training starts from random weights: there is neither a model directory with a checkpoint, '
                        'nor load_from, nor model.pretrained in the configuration')
         return None
     if not os.path.exists(pretrained):
         raise TrainingError(f'what to start from is not said, and model.pretrained, {pretrained}, is not on this '
-                            f'machine: choose load_from="{hub.IMAGENET}" (--from {hub.IMAGENET}), which fetches it, '
-                            f'"{hub.SCRATCH}" for random weights, or a file')
+                            f'machine: choose load_from="{starts.IMAGENET}" (--from {starts.IMAGENET}), which fetches '
+                            f'it, "{starts.SCRATCH}" for random weights, or a file')
     _load_file(model, _file(pretrained), new_classes, classes=classes)
     return pretrained
 
@@ -95,15 +95,15 @@ def _file(source: str | os.PathLike) -> Path:
     """The checkpoint file that a path, a URL or an id means; fetched once a machine."""
     try:
         if not os.path.exists(source):
-            distributed.first_on_each_machine(lambda: hub.weights(source))
-        path = hub.weights(source)
+            distributed.first_on_each_machine(lambda: starts.weights(source))
+        path = starts.weights(source)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise TrainingError(str(error)) from None
     if not path.is_dir():
         return path
-    theirs = [path / name for name in hub.WEIGHTS_OF_TRANSFORMERS if (path / name).is_file()]
+    theirs = [path / name for name in WEIGHTS_OF_TRANSFORMERS if (path / name).is_file()]
     return theirs[0] if theirs and (path / 'config.json').is_file() else find_checkpoint(path)
 
 

@@ -99,7 +99,7 @@ def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published
 
 
 def test_no_weights_are_asked_for(published, monkeypatch):
-    monkeypatch.setattr(module.hub, 'weights', lambda source: pytest.fail(f'{source} is fetched'))
+    monkeypatch.setattr(module.starts, 'weights', lambda source: pytest.fail(f'{source} is fetched'))
     plan = dry_run({**published, 'load_from': 'https://host/mit.pth'}, images=4)
     assert plan.iterations == 60
 

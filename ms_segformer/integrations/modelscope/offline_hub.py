@@ -151,7 +151,7 @@ def _why_unreachable() -> str | None:
 def _look_at(endpoint: str) -> str | None:
     """Why there is no answer, or None; in a thread, for no timeout of a request bounds how long its name is looked up.
     """
-    import requests
+    import requests  # imported late: --help is to be fast
     found: list[str | None] = []
 
     def look() -> None:

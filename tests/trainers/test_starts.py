@@ -1,7 +1,7 @@
 """What a text names that training may start from; nothing is asked for over a network."""
 import pytest
 
-from ms_segformer.integrations.modelscope.hub import check_start
+from ms_segformer.trainers.starts import check_start
 
 
 @pytest.mark.parametrize('start', ['model', 'imagenet', 'scratch', 'https://host/mit.pth', 'hf:nvidia/mit-b0',
