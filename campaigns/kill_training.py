@@ -30,7 +30,7 @@ from tiny_run import CLASSES, make_data, shrink
 
 from campaigns import frame
 from ms_segformer.models.torch_file import read_torch_file
-from ms_segformer.trainers import hooks, run_state, work_dir
+from ms_segformer.trainers import checkpoint_hooks, run_state, work_dir
 from ms_segformer.trainers.easycv_trainer import EasyCVTrainer
 
 PHASES = ('construction', 'training', 'writing a checkpoint', 'publishing', 'evaluating', 'removing old ones')
@@ -121,8 +121,9 @@ def fork(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> int:
 
 
 def train(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> None:
-    for owner, name, number in ((EasyCVTrainer, 'train', 1), (run_state, 'save_pair', 2), (hooks, 'publish', 3),
-                                (EasyCVTrainer, 'evaluate', 4), (run_state, 'remove_pair', 5)):
+    for owner, name, number in ((EasyCVTrainer, 'train', 1), (run_state, 'save_pair', 2),
+                                (checkpoint_hooks, 'publish', 3), (EasyCVTrainer, 'evaluate', 4),
+                                (run_state, 'remove_pair', 5)):
         setattr(owner, name, noted(getattr(owner, name), number))
 
     def modify(cfg: Any) -> Any:
@@ -134,8 +135,8 @@ def train(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> Non
     build_trainer('easycv', {
         'model': str(frame.TINY_MODEL), 'data_root': str(data), 'classes': CLASSES, 'seed': 3,
         'max_epochs': epochs, 'device': 'cpu', 'work_dir': str(target), 'cfg_modify_fn': modify, 'resume': resume,
-        'ema': 0.9 if ema else None,
-        'callbacks': [hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)]}).train()
+        'ema': 0.9 if ema else None, 'callbacks': [
+            checkpoint_hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)]}).train()
 
 
 def noted(function: Any, number: int) -> Any:

@@ -84,8 +84,7 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
     settings = read_configuration(folder)
-    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
-    return Segformer._instantiate(model_dir=folder, **section), settings
+    return Segformer.of_directory(folder, settings.raw['model']), settings
 
 
 def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _First':

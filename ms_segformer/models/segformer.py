@@ -49,6 +49,19 @@ class Segformer(TorchModel):
                                          head.align_corners, head.plain_projections)
 
     @classmethod
+    def of_directory(cls, model_dir: str | os.PathLike, section: Mapping[str, Any]) -> Segformer:
+        """The network of a model directory with its weights, without ModelScope's registry.
+
+        Args:
+            model_dir: where the checkpoint lies.
+            section: the `model` section of its configuration.
+
+        Raises:
+            CheckpointError, ConfigurationError: it cannot be had.
+        """
+        return cls._instantiate(model_dir=model_dir, **{key: section[key] for key in section if key != 'type'})
+
+    @classmethod
     def _instantiate(cls, **kwargs: Any) -> Segformer:
         model = cls(**kwargs)
         load_checkpoint(model, find_checkpoint(model.model_dir))

@@ -261,7 +261,7 @@ def exported(raw: dict, palette: Sequence[Sequence[int]] | None = None) -> dict:
         result['pipeline'] = {'type': 'easycv-segmentation'}
     result['model'] = {**result['model'], 'pretrained': None}
     if palette is not None and not result.get('PALETTE'):
-        result['PALETTE'] = [[int(value) for value in colour] for colour in palette]
+        result['PALETTE'] = [[int(value) for value in color] for color in palette]
     for split in ('train', 'val'):
         section = (result.get('dataset') or {}).get(split)
         if isinstance(section, dict):
