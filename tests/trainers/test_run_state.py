@@ -155,6 +155,14 @@ def test_only_as_many_files_are_read_as_it_takes(folder, monkeypatch):
     monkeypatch.setattr(run_state, 'read_state', lambda path: read.append(path.name) or read_torch_file(path).content)
     assert run_state.newest_pair(folder)[0].prefix.endswith('epoch_3')
     assert read == ['epoch_3_trainer_state.pth']
+    for suffix in ('.pth', '_trainer_state.pth'):
+        shutil.copy(folder / f'epoch_2{suffix}', folder / f'iter_8{suffix}')
+    assert run_state.newest_pair(folder)[0].prefix.endswith('epoch_3')
+    assert read == 2 * ['epoch_3_trainer_state.pth']
+    truncate(folder, 'iter_8_trainer_state.pth')
+    monkeypatch.undo()
+    found, skipped = run_state.newest_pair(folder)
+    assert found.prefix.endswith('epoch_3') and list(skipped) == [str(folder / 'iter_8')]
 
 
 def test_a_lower_rate_takes_effect_in_a_resumed_run(folder, options):
