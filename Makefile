@@ -54,6 +54,7 @@ docs: $(VENV)/.ready-docs
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+	$(BIN)/mypy
 
 $(VENV)/.ready: setup.cfg setup.py pyproject.toml constraints.txt ms_segformer/postprocess/_segment.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'ms-segformer needs Python 3.10 or later; name one: make demo PYTHON=python3.11'; exit 1; }

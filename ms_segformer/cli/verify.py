@@ -88,9 +88,10 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
     report = _new_report(model, card)
     report.files = checks.describe_files(folder.absolute(), own)
     report.checks.append(checks.check_files(report.files, *_published_files(model)))
-    network, settings = _load(folder, report)
-    if network is None:
+    loaded = _load(folder, report)
+    if loaded is None:
         return report, None
+    network, settings = loaded
     report.checks.append(checks.check_parameters(sum(each.numel() for each in network.parameters()), card))
     dataset = open_data(args, settings) if args.data else None
     _look_at_photographs(args, folder, card, settings, theirs, report)
@@ -194,7 +195,7 @@ def _listed(model_id: str, revision: str) -> dict[str, str]:
             if sha256 and not any(part.startswith('.') for part in path.split('/'))}
 
 
-def _load(folder: Path, report: 'Report') -> 'tuple[Segformer | None, Settings | None]':
+def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None':
     """The network with its weights and its settings, or None where the weights do not fit."""
     from ms_segformer.models.checkpoint import CheckpointError
     from ms_segformer.models.fingerprint import fingerprint
@@ -205,7 +206,7 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer | None, Settings |
         network, settings = load(str(folder))
     except CheckpointError as error:
         report.checks.append(Check('strict load', FAILED, str(error)))
-        return None, None
+        return None
     report.checks.append(Check('strict load', PASSED, 'of the weights taken, every tensor has its place and is finite, '
                                'and no place is empty'))
     report.model['fingerprint'] = fingerprint(network, settings)
@@ -317,8 +318,8 @@ def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, 
 def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
     """What earlier runs have counted of this model, data and options: in a folder beside the report."""
     from ms_segformer.verification import Progress, score
-    digest = score.digest_of(report.model['fingerprint'], score.digest_of_data(dataset), len(dataset), args.engine,
-                             args.precision)
+    data = score.digest_of_data(dataset.source, dataset.ignore_index)
+    digest = score.digest_of(report.model['fingerprint'], data, len(dataset), args.engine, args.precision)
     return Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..datasets.sources import Source
 from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left
 from ..metrics import ConfusionMatrix
@@ -35,13 +36,13 @@ def digest_of(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def digest_of_data(dataset: object) -> str:
+def digest_of_data(source: Source, ignore_index: int) -> str:
     """A data set's digest: name, size in bytes and time of change of every file, and how label maps are read."""
-    source = dataset.source
-    files = [_file_facts(path) for i in range(len(source)) for path in (source.image_path(i), source.label_path(i))]
+    files = [_file_facts(path) for i in range(len(source)) for path in (source.image_path(i), source.label_path(i))
+             if path is not None]
     reading = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(source).items()
                if isinstance(value, (bool, int, float, str, list, tuple, np.ndarray, type(None)))}
-    return digest_of(dataset.ignore_index, sorted(reading.items()), files)
+    return digest_of(ignore_index, sorted(reading.items()), files)
 
 
 def _file_facts(path: str | os.PathLike) -> tuple[str, int, int]:
