@@ -63,21 +63,23 @@ class FoldedHead(SegformerHead):
             coarse = [self._widened(i, features[i][image:image + 1], height, width) for i in range(1, len(features))]
             for strip in strips(height, width, len(shift)):
                 x = shift.repeat(strip.stop - strip.start, width)  # rows×(w_0·channels)
-                for values, taps in coarse:
-                    read, down = taps.part(strip)
-                    x.addmm_(down.matrix(len(read)).to(x), values[read.start:read.stop])
+                for values, taps, down in coarse:
+                    read = taps.reads(strip)
+                    x.addmm_(down[strip, read.start:read.stop], values[read.start:read.stop])
                 x = x.view(-1, len(shift))  # pixels×channels
                 pixels = finest[image, strip].reshape(len(x), -1)
                 x = x.addmm_(self.project(0, pixels), part.t()).relu_()
                 torch.addmm(bias, x, weight.t(), out=logits[image, strip].view(len(x), -1))
         return logits[..., :self.conv_seg.out_channels].permute(0, 3, 1, 2)
 
-    def _widened(self, i: int, feature: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, Taps]:
-        """One image's level i in the fusion, h_i×(width·channels), and the map that scales it to `height`."""
+    def _widened(self, i: int, feature: torch.Tensor, height: int, width: int
+                 ) -> tuple[torch.Tensor, Taps, torch.Tensor]:
+        """One image's level i in the fusion, h_i×(width·channels), and the map that scales it to `height`, twice."""
         x = F.linear(self.project(i, feature), *self.parts[i])  # 1×h_i×w_i×channels
         h = x.shape[1]
         x = self.scale(x.permute(0, 3, 1, 2), (h, width)).permute(0, 2, 3, 1).reshape(h, -1)
-        return x, resize_taps(h, height, self.align_corners)
+        taps = resize_taps(h, height, self.align_corners)
+        return x, taps, taps.matrix(h).to(x)
 
 
 class Folding:

@@ -38,13 +38,14 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         n, channels, height, width = logits.shape
         maps = logits.detach().permute(0, 2, 3, 1).float().contiguous()  # N×h×w×C
         across = resize_taps(width, labels.shape[2], align_corners).matrix(width).to(maps)  # W×w
-        down = resize_taps(height, labels.shape[1], align_corners)
+        taps = resize_taps(height, labels.shape[1], align_corners)
+        down = taps.matrix(height).to(maps)  # H×h
         gradients = torch.empty_like(maps) if ctx.needs_input_grad[0] else None
         loss, correct = maps.new_zeros((), dtype=torch.float64), maps.new_zeros((), dtype=torch.int64)
         for i in range(n):
             wide = torch.matmul(across, maps[i]).view(height, -1)  # h×(W·C)
             wide_gradient = torch.zeros_like(wide) if gradients is not None else None
-            part, right = _rows(wide, wide_gradient, labels[i], down, channels, weight, ignore_index)
+            part, right = _rows(wide, wide_gradient, labels[i], taps, down, channels, weight, ignore_index)
             loss, correct = loss + part, correct + right
             if gradients is not None and wide_gradient is not None:
                 torch.matmul(across.t(), wide_gradient.view(height, -1, channels), out=gradients[i])
@@ -61,8 +62,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return (gradients * loss_gradient).to(ctx.dtype).permute(0, 3, 1, 2), None, None, None, None
 
 
-def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.Tensor, down: Taps, channels: int,
-          weight: torch.Tensor | None, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.Tensor, taps: Taps, down: torch.Tensor,
+          channels: int, weight: torch.Tensor | None, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and right pixels of one image; adds the gradient of its horizontally scaled logits h×(W·C) to a buffer."""
     rows = max(1, ROWS_BYTES // (4 * wide.shape[1]))
     counted = labels != ignore_index
@@ -70,8 +71,8 @@ def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.
     factors = counted.to(wide.dtype) if weight is None else weight[targets] * counted
     loss, correct = wide.new_zeros((), dtype=torch.float64), wide.new_zeros((), dtype=torch.int64)
     for top in range(0, len(labels), rows):
-        read, taps = down.part(slice(top, top + rows))
-        part = taps.matrix(len(read)).to(wide)  # rows × the few low rows they come from
+        read = taps.reads(slice(top, top + rows))
+        part = down[top:top + rows, read.start:read.stop]  # rows × the few low rows they come from
         scaled = torch.matmul(part, wide[read.start:read.stop]).view(-1, channels)  # pixels×C
         target = targets[top:top + rows].reshape(-1, 1)
         factor = factors[top:top + rows].reshape(-1, 1)

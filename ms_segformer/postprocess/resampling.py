@@ -21,11 +21,16 @@ class Taps(NamedTuple):
     first: np.ndarray
     weights: np.ndarray
 
+    def reads(self, outputs: slice) -> range:
+        """The samples that some outputs read."""
+        first = self.first[outputs]
+        return range(int(first[0]), int(first[-1]) + self.weights.shape[1])
+
     def part(self, outputs: slice) -> tuple[range, 'Taps']:
         """The samples that some outputs read, and their taps counted from the first of these."""
-        first, weights = self.first[outputs], self.weights[outputs]
-        start, stop = int(first[0]), int(first[-1]) + weights.shape[1]
-        return range(start, stop), Taps(np.ascontiguousarray(first - start), np.ascontiguousarray(weights))
+        read = self.reads(outputs)
+        return read, Taps(np.ascontiguousarray(self.first[outputs] - read.start),
+                          np.ascontiguousarray(self.weights[outputs]))
 
     def matrix(self, size: int) -> torch.Tensor:
         """The map from `size` samples as a dense n×size float32 matrix."""
