@@ -33,6 +33,7 @@ from ..config.jsonplus import plain
 from ..config.schema import policy_name
 from ..datasets.errors import DatasetError
 from ..datasets.layout import say_that_ids_are_taken_as_they_are
+from ..datasets.sample import Batch
 from ..datasets.seg_dataset import SegDataset, collate
 from ..datasets.sources import say_if_255_looks_like_a_class, share_ids
 from ..integrations.easycv import bridge
@@ -111,20 +112,21 @@ class EasyCVTrainer(EpochBasedTrainer):
     def __init__(self, model: Any = None, cfg_file: str | None = None,
                  cfg_modify_fn: Callable[[Any], Any] | None = None, train_dataset: Any = None, eval_dataset: Any = None,
                  classes: configuration.Classes | None = None, data_root: str | os.PathLike | None = None,
-                 load_from: Any = None,
-                 checkpoint_path: str | Path | None = None, resume: str | Path | bool | None = None,
-                 work_dir: str | os.PathLike | None = None, seed: int = 42, device: Any = None,
-                 launcher: str | None = None, amp: str | None = None, ema: float | bool | None = None,
-                 cfg_options: dict[str, Any] | None = None, use_fp16: bool = False,
+                 load_from: str | os.PathLike | None = None, checkpoint_path: str | Path | None = None,
+                 resume: str | Path | bool | None = None, work_dir: str | os.PathLike | None = None, seed: int = 42,
+                 device: torch.device | str | None = None, launcher: str | None = None, amp: str | None = None,
+                 ema: float | bool | None = None, cfg_options: dict[str, Any] | None = None, use_fp16: bool = False,
                  keep_checkpoints: int | None = None, **kwargs: Any) -> None:
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         if kwargs.get('max_epochs', 0) is None:
             del kwargs['max_epochs']  # ModelScope would take it for the number
         self.given = Arguments(
-            classes, data_root, cfg_file, cfg_options, load_from, checkpoint_path if checkpoint_path is not None else
-            resume, 'fp16' if use_fp16 and amp is None else amp, ema, work_dir, keep_checkpoints,
-            kwargs.get('max_epochs'), train_dataset is not None, eval_dataset is not None)
+            classes=classes, data_root=data_root, cfg_file=cfg_file, cfg_options=cfg_options, load_from=load_from,
+            resume=resume if checkpoint_path is None else checkpoint_path, ema=ema, work_dir=work_dir,
+            amp='fp16' if use_fp16 and amp is None else amp, keep_checkpoints=keep_checkpoints,
+            max_epochs=kwargs.get('max_epochs'), train_data=train_dataset is not None,
+            eval_data=eval_dataset is not None)
         self.seed = seed
         self.run: str | None = None
         self.resumed_from: str | None = None
@@ -406,7 +408,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._epoch += 1
         self._resumed_moment = None
 
-    def train_iteration(self, batch: dict[str, Any]) -> None:
+    def train_iteration(self, batch: Batch) -> None:
         """Train on one batch, with what the hooks do around it."""
         self._resumed_moment = None
         self.data_batch = batch
@@ -417,7 +419,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._iter += 1
         self._mode = ModeKeys.TRAIN
 
-    def train_step(self, model: torch.nn.Module, inputs: dict[str, Any]) -> None:
+    def train_step(self, model: torch.nn.Module, inputs: Batch) -> None:
         """Run the forward pass of one batch and log its loss.
 
         Raises:
@@ -513,7 +515,7 @@ class EasyCVTrainer(EpochBasedTrainer):
     # --- evaluation ----------------------------------------------------------------------------------------------
 
     def evaluate(self, checkpoint_path: str | Path | None = None,
-                 saving_fn: Callable[[Mapping[str, Any], dict], None] | None = None, **kwargs: Any) -> dict[str, float]:
+                 saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None, **kwargs: Any) -> dict[str, float]:
         """Evaluate on the evaluation data.
 
         Args:
@@ -547,7 +549,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         return self._metric_values
 
     def evaluation_loop(self, data_loader: DataLoader, metric_classes: list[Any],
-                        saving_fn: Callable[[Mapping[str, Any], dict], None] | None = None,
+                        saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None,
                         model: torch.nn.Module | None = None) -> dict[str, float]:
         """Feed every process's share into the metrics and add them up."""
         self.invoke_hook('before_val')

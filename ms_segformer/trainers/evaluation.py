@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..config.settings import InferenceSettings
 from ..datasets.errors import DatasetError
 from ..datasets.loader import Loader, MapStyle
+from ..datasets.sample import Batch, ImageMeta
 from ..datasets.seg_dataset import collate
 from ..errors import ArgumentError
 from ..metrics import ConfusionMatrix
@@ -41,7 +42,7 @@ class Evaluator:
         device: where it runs.
         test: `config.InferenceSettings`; None takes the model's.
         dtype: torch.bfloat16 or torch.float16 to run the network in, or None for float32.
-        network: callable from images to logits in place of the model's own, such as a `runtime` engine.
+        network: callable from images to logits in place of the model's own, such as one of `engines`.
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device | str = 'cpu',
@@ -58,7 +59,7 @@ class Evaluator:
         self.network = network or cast(Network, model.logits)
 
     @torch.no_grad()
-    def predict(self, batch: Mapping[str, Any]) -> list[torch.Tensor]:
+    def predict(self, batch: Batch) -> list[torch.Tensor]:
         """Predict the label maps of a batch.
 
         Args:
@@ -91,7 +92,7 @@ class Evaluator:
         with nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype):
             return self.network(images.to(self.device)).float()
 
-    def _label_whole(self, versions: list[torch.Tensor], metas: list[Mapping[str, Any]]) -> np.ndarray:
+    def _label_whole(self, versions: list[torch.Tensor], metas: list[ImageMeta]) -> np.ndarray:
         """From an image's logits, one C×h×w of each version."""
         shapes = [ImageShapes.of(meta) for meta in metas]
         if len(versions) == 1 and versions[0].device.type == 'cpu':
@@ -100,7 +101,7 @@ class Evaluator:
                                for logits, sizes, meta in zip(versions, shapes, metas, strict=True)],
                               shapes[0].original)
 
-    def _label_windows(self, versions: list[torch.Tensor], metas: list[Mapping[str, Any]]) -> np.ndarray:
+    def _label_windows(self, versions: list[torch.Tensor], metas: list[ImageMeta]) -> np.ndarray:
         """From the network's inputs for an image, one 3×H×W or 1×3×H×W of each version."""
         parts = [_Parts(image.reshape(1, *image.shape[-3:])) for image in versions]
         shapes = [replace(ImageShapes.of(meta), padded=part.size) for part, meta in zip(parts, metas, strict=True)]
@@ -126,7 +127,7 @@ class _Parts:
         return self.image[:, :, top:bottom, left:right].contiguous()
 
 
-def _mirrored_axis(meta: Mapping[str, Any]) -> int | None:
+def _mirrored_axis(meta: ImageMeta) -> int | None:
     if not meta.get('flip'):
         return None
     return 1 if meta.get('flip_direction', 'horizontal') == 'horizontal' else 0
@@ -245,8 +246,8 @@ def evaluate(model: torch.nn.Module, dataset: LabeledImages, device: torch.devic
     return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
 
 
-def measure(metrics: Sequence[Any], evaluator: Evaluator, batches: Iterable[Mapping[str, Any]],
-            most: int | None = None, seen: Callable[[Mapping[str, Any], dict], None] | None = None) -> dict[str, float]:
+def measure(metrics: Sequence[Any], evaluator: Evaluator, batches: Iterable[Batch],
+            most: int | None = None, seen: Callable[[Batch, dict[str, Any]], None] | None = None) -> dict[str, float]:
     """Feed this process's batches into metrics of ModelScope's kind, and add up those of every process.
 
     Args:

@@ -1,9 +1,9 @@
 """How a run that cannot go on says so: what happened, which checkpoint is safe, and what to do."""
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from ..datasets.sample import Batch
 from ..errors import one_line
 from ..postprocess.segmentation import LogitsError
 from . import log_file, run_state
@@ -48,7 +48,7 @@ def explained(trainer: Trainer) -> Iterator[None]:
                             'error shows itself') from error
 
 
-def loss_not_finite(trainer: Trainer, loss: float, batch: Mapping[str, Any]) -> TrainingError:
+def loss_not_finite(trainer: Trainer, loss: float, batch: Batch) -> TrainingError:
     """The error for a loss that is NaN or infinite."""
     names = ', '.join(str(meta.get('ori_filename') or meta.get('filename')) for meta in batch.get('img_metas') or []
                       if isinstance(meta, dict))
