@@ -99,7 +99,7 @@ def put(raw, path, value):
 
 WRONG = [
     ('model.type', 'Mask2Former', ["model.type is 'Mask2Former'", "'Segformer'"]),
-    ('model', ..., ['section model is missing']),
+    ('model', ..., ['model.type is missing']),
     ('model.backbone', ..., ['section model.backbone is missing']),
     ('model.backbone.type', 'ResNet', ['model.backbone.type', "'MixVisionTransformer'"]),
     ('model.backbone.embed_dims', 0, ['model.backbone.embed_dims is 0', 'an integer from 1']),
