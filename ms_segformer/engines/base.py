@@ -30,7 +30,7 @@ class Engine(ABC):
         """Run the network.
 
         Args:
-            batch: N×3×H×W float32 tensor or array, normalised RGB.
+            batch: N×3×H×W float32 tensor or array, normalized RGB.
 
         Returns:
             N×C×ceil(H/4)×ceil(W/4) float32 tensor in channels-last memory; it belongs to the caller. Calls from
@@ -54,7 +54,7 @@ class Engine(ABC):
 
 
 def channels_last_output(batch: torch.Tensor, classes: int) -> torch.Tensor:
-    """Memory for the logits of a batch: N×ceil(H/4)×ceil(W/4)×C float32 tensor, not initialised."""
+    """Memory for the logits of a batch: N×ceil(H/4)×ceil(W/4)×C float32 tensor, not initialized."""
     n, _, height, width = batch.shape
     return torch.empty(n, -(-height // 4), -(-width // 4), classes, dtype=torch.float32, device='cpu')
 

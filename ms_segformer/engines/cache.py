@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SegformerError
+from ..models.fingerprint import add_weights
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def cache_dir() -> Path:
 def key_of(model: Segformer, **what: object) -> str:
     """A name for what is compiled from a model: its weights, its settings, this package's version and `what`."""
     digest = hashlib.sha256(repr((__version__, model.settings, sorted(what.items()))).encode())
-    for name, value in model.state_dict().items():
-        digest.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
-        digest.update(value.detach().cpu().contiguous().numpy())
+    add_weights(digest, model)
     return digest.hexdigest()[:40]
 
 

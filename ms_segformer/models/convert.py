@@ -183,12 +183,12 @@ def _class_names(classes: Sequence[str] | None, described: dict, meta: dict[str,
 
 
 def _palette(meta: dict[str, Any]) -> list[list[int]]:
-    """The colours of the checkpoint; none unless all of them are red, green and blue from 0 to 255."""
+    """The colors of the checkpoint; none unless all of them are red, green and blue from 0 to 255."""
     palette = _of_meta(meta, 'PALETTE')
     good = len(palette) <= 1024 and all(
-        isinstance(colour, (list, tuple)) and len(colour) == 3
-        and all(type(value) is int and 0 <= value <= 255 for value in colour) for colour in palette)
-    return [list(colour) for colour in palette] if good else []
+        isinstance(color, (list, tuple)) and len(color) == 3
+        and all(type(value) is int and 0 <= value <= 255 for value in color) for color in palette)
+    return [list(color) for color in palette] if good else []
 
 
 def _test_pipeline(source: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,12 @@ def fingerprint(model: torch.nn.Module, settings: Settings) -> str:
         64 hexadecimal digits.
     """
     digest = hashlib.sha256(repr((settings.model, settings.preprocess, settings.classes, settings.palette)).encode())
+    add_weights(digest, model)
+    return digest.hexdigest()
+
+
+def add_weights(digest: 'hashlib._Hash', model: torch.nn.Module) -> None:
+    """Take names, types, shapes and values of a state dict into a digest."""
     for name, value in model.state_dict().items():
         digest.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -203,7 +203,7 @@ class MixVisionTransformer(nn.Module):
         """Return the four stages' feature maps.
 
         Args:
-            x: N×3×H×W float tensor, normalised RGB; any H and W from 1 pixel.
+            x: N×3×H×W float tensor, normalized RGB; any H and W from 1 pixel.
 
         Returns:
             Four channels-last maps N×ceil(H/s)×ceil(W/s)×C for s = 4, 8, 16, 32.

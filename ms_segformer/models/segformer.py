@@ -72,7 +72,7 @@ class Segformer(TorchModel):
         """Return logits, or losses when labels are given while training.
 
         Args:
-            img: N×3×H×W float tensor, normalised RGB.
+            img: N×3×H×W float tensor, normalized RGB.
             gt_semantic_seg: N×1×H×W or N×H×W integer labels, `ignore_index` (255) where there is none.
             img_metas: accepted for the sake of the data pipeline; not used.
 
@@ -86,7 +86,7 @@ class Segformer(TorchModel):
         return self.losses(logits, gt_semantic_seg)
 
     def logits(self, img: torch.Tensor) -> torch.Tensor:
-        """N×3×H×W normalised RGB to N×C×ceil(H/4)×ceil(W/4) class logits."""
+        """N×3×H×W normalized RGB to N×C×ceil(H/4)×ceil(W/4) class logits."""
         head = self.decode_head if self.folding is None else self.folding.folded()
         return head(self.backbone(img))
 
