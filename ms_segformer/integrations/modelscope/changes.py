@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+from ...errors import SegformerError
+
 
 class Change(Protocol):
     """Something that can be done to ModelScope and undone."""
@@ -30,7 +32,7 @@ class Patch:
     changes: Callable[[ModuleType], Iterator[Change]]
 
 
-class Unexpected(Exception):
+class Unexpected(SegformerError):
     """ModelScope does not look as a change expects."""
 
 
