@@ -3,15 +3,16 @@
 A mistake on the command line is said at once: neither this module nor what it imports brings torch or ModelScope.
 """
 import argparse
+import difflib
 import math
 import os
 import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from ms_segformer.config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE, WORKERS
-from ms_segformer.files import FULL_DISK
-from ms_segformer.metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
+from ..config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE, WORKERS
+from ..files import FULL_DISK
+from ..metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
 MODES = ('whole', 'slide')
 LARGEST_SCALE = 10.0  # of `eval --scales`
@@ -113,7 +114,6 @@ def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
     """What takes one of some names, and for another says which is near."""
     def choose(text: str) -> str:
         if text not in names:
-            import difflib
             near = difflib.get_close_matches(text, names, 1)
             meant = f'; did you mean {near[0]}?' if near else ''
             raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(names)}{meant}')

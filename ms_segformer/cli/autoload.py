@@ -1,5 +1,6 @@
 """`ms-segformer autoload on|off|status`: SegFormer models resolve in every Python process of an environment."""
 import argparse
+import sysconfig
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,14 +30,12 @@ def run(args: argparse.Namespace) -> int:
 
 def autoload_file() -> 'Path':
     """Path of the file that Python reads at start-up, in the site-packages of the running interpreter's environment."""
-    import sysconfig
-    from pathlib import Path
     return Path(sysconfig.get_path('purelib')) / FILE
 
 
 def status() -> str:
     """One line: whether autoload is on, and through which file."""
-    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
+    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
     path = autoload_file()
     if not path.is_file():
         return f'autoload is off ({path} does not exist)'
@@ -48,7 +47,7 @@ def status() -> str:
 
 
 def _turn_on(path: 'Path') -> None:
-    from ms_segformer.files import atomic_write
+    from ..files import atomic_write
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(LINE, encoding='utf-8')

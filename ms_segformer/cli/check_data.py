@@ -1,5 +1,6 @@
 """`ms-segformer check-data CONFIG_OR_DIR`: find every unusable pair before training does."""
 import argparse
+import json
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from .arguments import input_folder, label_value, processes, written_file
 
 if TYPE_CHECKING:
-    from ms_segformer.datasets.inspection import Inspection
+    from ..datasets.inspection import Inspection
 
 HELP = 'open every image and label map of a data set; report unusable files and count the classes'
 
@@ -40,10 +41,10 @@ def picture(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ms_segformer.datasets.errors import DatasetError
-    from ms_segformer.datasets.inspection import draw_histogram, inspect
-    from ms_segformer.datasets.layout import find_data_sources
-    from ms_segformer.datasets.sources import build_source, share_ids
+    from ..datasets.errors import DatasetError
+    from ..datasets.inspection import draw_histogram, inspect
+    from ..datasets.layout import find_data_sources
+    from ..datasets.sources import build_source, share_ids
     sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label, args.ignore_index)
     if args.split:
         missing = sorted(set(args.split) - set(sections))
@@ -56,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     if args.picture:
         draw_histogram(found, {split: source.PALETTE for split, source in sources.items()}, args.picture)
     if args.json:
-        import json
         print(json.dumps({split: inspection.to_json() for split, inspection in found.items()}, ensure_ascii=False,
                          indent=2))
     else:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(split: str, section: dict, inspection: 'Inspection', limit: int | None) -> Iterator[str]:
     """Return the report on one split as lines."""
-    from ms_segformer.datasets.inspection import histogram_lines
+    from ..datasets.inspection import histogram_lines
     labelled = int(inspection.pixels.sum())
     share = 100 * inspection.ignored / max(labelled + inspection.ignored, 1)
     yield f'{split}: {inspection.pairs} pairs, {labelled:,} labelled pixels, {share:.1f} % not labelled'

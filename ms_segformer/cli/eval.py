@@ -5,22 +5,25 @@ model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` sha
 prints the same numbers.
 """
 import argparse
+import json
+import math
+import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ms_segformer.errors import ArgumentError
-
+from ..errors import ArgumentError
 from .arguments import MODES, add_engine_arguments, one_of, output_file, positive_int, scale, side, workers
 
 if TYPE_CHECKING:
     import torch
 
-    from ms_segformer.config.settings import InferenceSettings, Settings
-    from ms_segformer.datasets.seg_dataset import SegDataset
-    from ms_segformer.datasets.sources import Source
-    from ms_segformer.engines import Engine
-    from ms_segformer.models.segformer import Segformer
-    from ms_segformer.trainers.evaluation import Evaluation
+    from ..config.settings import InferenceSettings, Settings
+    from ..datasets.seg_dataset import SegDataset
+    from ..datasets.sources import Source
+    from ..engines import Engine
+    from ..models.segformer import Segformer
+    from ..trainers.evaluation import Evaluation
 
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
 
@@ -51,18 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import os
-    import sys
-
-    from ms_segformer.config.reader import read_configuration
-    from ms_segformer.integrations.modelscope.hub import model_directory
+    from ..config.reader import read_configuration
+    from ..integrations.modelscope.hub import model_directory
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
     folder = model_directory(args.model)
     settings = read_configuration(folder)
     test = inference_settings(args, settings)
-    from ms_segformer.trainers import distributed
-    from ms_segformer.trainers.evaluation import evaluate
+    from ..trainers import distributed
+    from ..trainers.evaluation import evaluate
     rank, world_size = distributed.start(device=args.device)
     device = distributed.choose_device(args.device, world_size)
     dataset = open_data(args, settings)
@@ -81,8 +81,8 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     Raises:
         CheckpointError, ConfigurationError: it cannot be had.
     """
-    from ms_segformer.config.reader import read_configuration
-    from ms_segformer.models.segformer import Segformer
+    from ..config.reader import read_configuration
+    from ..models.segformer import Segformer
     settings = read_configuration(folder)
     return Segformer.of_directory(folder, settings.raw['model']), settings
 
@@ -93,12 +93,12 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     Raises:
         DatasetError: there is no such split, or its class list or the ids in its label maps are not the model's.
     """
-    from ms_segformer.datasets import coco_stuff
-    from ms_segformer.datasets.errors import DatasetError
-    from ms_segformer.datasets.layout import find_data_sources, names_classes, say_that_ids_are_taken_as_they_are
-    from ms_segformer.datasets.seg_dataset import SegDataset
-    from ms_segformer.datasets.sources import CONVERTED_SUFFIX, read_classes, say_if_255_looks_like_a_class
-    from ms_segformer.trainers.evaluation import inference_pipeline
+    from ..datasets import coco_stuff
+    from ..datasets.errors import DatasetError
+    from ..datasets.layout import find_data_sources, names_classes, say_that_ids_are_taken_as_they_are
+    from ..datasets.seg_dataset import SegDataset
+    from ..datasets.sources import CONVERTED_SUFFIX, read_classes, say_if_255_looks_like_a_class
+    from ..trainers.evaluation import inference_pipeline
     classes = list(settings.classes)
     named = names_classes(args.data)
     sections = find_data_sources(args.data, None if named else classes)
@@ -128,7 +128,7 @@ def _some(names: Sequence[str], most: int = 4) -> str:
 
 def _check_ids(source: 'Source', data: str) -> None:
     """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
-    from ms_segformer.datasets.errors import DatasetError
+    from ..datasets.errors import DatasetError
     found, first = source.ids_outside()
     if found:
         values, count = ', '.join(map(str, list(found)[:12])) + (', …' if len(found) > 12 else ''), len(source.CLASSES)
@@ -164,8 +164,8 @@ def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'Infer
     Raises:
         ArgumentError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
-    from ms_segformer.config.limits import check_windows
-    from ms_segformer.config.settings import InferenceSettings
+    from ..config.limits import check_windows
+    from ..config.settings import InferenceSettings
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
@@ -182,27 +182,25 @@ def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'Infer
 
 
 def _engine(args: argparse.Namespace, model: 'Segformer', device: 'torch.device') -> 'Engine':
-    from ms_segformer.engines import create_engine
+    from ..engines import create_engine
     return create_engine(model, args.engine, args.precision, device)
 
 
 def report(args: argparse.Namespace, found: 'Evaluation') -> None:
     """Print what an evaluation found, and write the files asked for."""
-    import json
-    import math
     values = {key: value if math.isfinite(value) else None for key, value in found.values().items()}
     content = json.dumps({**values, 'images': found.images, 'seconds': round(found.seconds, 3)}, ensure_ascii=False,
                          indent=2)
     if args.json == '-':
         print(content)
     else:
-        from ms_segformer.metrics.report import per_class_table
+        from ..metrics.report import per_class_table
         print(per_class_table(found.confusion, found.classes, not args.all_classes))
         print(f'{found.images} images in {found.seconds:.1f} s, {found.seconds / found.images:.3f} s per image')
         if args.json:
-            from ms_segformer.files import atomic_write
+            from ..files import atomic_write
             with atomic_write(args.json) as temporary:
                 temporary.write_text(content, encoding='utf-8')
     if args.confusion:
-        from ms_segformer.metrics.report import draw_confusion
+        from ..metrics.report import draw_confusion
         draw_confusion(found.confusion, found.classes, args.confusion)

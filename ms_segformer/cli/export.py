@@ -1,8 +1,7 @@
 """`ms-segformer export MODEL -o OUT`: write a model as ONNX or OpenVINO IR."""
 import argparse
 
-from ms_segformer.errors import ArgumentError
-
+from ..errors import ArgumentError
 from .arguments import one_of, opset, output_folder, positive_int, side
 
 FORMATS = ('onnx', 'openvino')
@@ -27,11 +26,11 @@ def run(args: argparse.Namespace) -> int:
                                   ('fp16', '--format openvino', args.format == 'openvino')):
         if getattr(args, option) and not there:
             raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
-    from ms_segformer.integrations.modelscope.hub import model_directory
+    from ..integrations.modelscope.hub import model_directory
     folder = model_directory(args.model)
     from modelscope.models import Model
 
-    from ms_segformer.exporters.segformer_exporter import SegformerExporter
+    from ..exporters.segformer_exporter import SegformerExporter
     exporter = SegformerExporter(Model.from_pretrained(folder))
     shape = None if args.size is None else (args.batch or 1, 3, *args.size)
     if args.format == 'onnx':

@@ -1,10 +1,10 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
 import argparse
+import os
 
-from ms_segformer.errors import ArgumentError
-from ms_segformer.integrations.modelscope.hub import fetch, model_directory
-from ms_segformer.trainers.starts import HUGGING_FACE, weights
-
+from ..errors import ArgumentError
+from ..integrations.modelscope.hub import fetch, model_directory
+from ..trainers.starts import HUGGING_FACE, weights
 from .arguments import output_folder
 
 HELP = 'download a published model, or weights to start training from, to use them without a network later'
@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import os
-
-    from ms_segformer.metainfo import find_model
+    from ..metainfo import find_model
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
         return 0
@@ -43,8 +41,8 @@ def _imagenet_weights(name: str) -> str:
     Raises:
         ArgumentError: it names nothing.
     """
-    from ms_segformer.config.reader import read_configuration
-    from ms_segformer.metainfo import own_configuration
+    from ..config.reader import read_configuration
+    from ..metainfo import own_configuration
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:
         raise ArgumentError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
@@ -52,6 +50,6 @@ def _imagenet_weights(name: str) -> str:
 
 
 def _usable_name(model_id: str, args: argparse.Namespace, folder: str) -> str:
-    from ms_segformer.metainfo import variant_of_hub_id
+    from ..metainfo import variant_of_hub_id
     by_id = not args.to and not args.revision and variant_of_hub_id(model_id) is not None
     return model_id if by_id else str(folder)

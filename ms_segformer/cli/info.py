@@ -1,16 +1,21 @@
 """`ms-segformer info [MODEL]`: what is installed, who serves SegFormer, and the state of a model. For bug reports."""
 import argparse
+import json
+import os
+import platform
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ms_segformer.errors import SegformerError
+from ..errors import SegformerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ms_segformer.config.settings import Settings
-    from ms_segformer.metainfo import Variant
-    from ms_segformer.models.segformer import Segformer
+    from ..config.settings import Settings
+    from ..metainfo import Variant
+    from ..models.segformer import Segformer
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
 PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'opencv-python',
@@ -25,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
     report: dict[str, dict] = {'environment': environment()}
     if args.model is None:
         report['published models'] = published_models()
@@ -37,13 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
 def environment() -> dict[str, str]:
     """Versions, and who serves SegFormer in this environment: a dict of texts."""
-    import platform
-    from importlib import import_module
-
     import torch
 
-    from ms_segformer.cli import autoload as cli_autoload
-    from ms_segformer.integrations.modelscope import autoload, patches
+    from ..integrations.modelscope import autoload, patches
+    from . import autoload as cli_autoload
     for name in sorted(autoload.MODULES - {'modelscope_hub.api'}):  # so that what does not connect shows here
         import_module(name)
     return {
@@ -59,8 +60,8 @@ def environment() -> dict[str, str]:
 
 def published_models() -> dict[str, str]:
     """The six published models: id -> published figures, and where its copy is."""
-    from ms_segformer.integrations.modelscope.offline_hub import cached_copy
-    from ms_segformer.metainfo import VARIANTS
+    from ..integrations.modelscope.offline_hub import cached_copy
+    from ..metainfo import VARIANTS
     return {variant.hub_ids[0]: _published(variant) + ', ' + (
         f'in {found}' if (found := next(filter(None, map(cached_copy, variant.hub_ids)), None))
         else f'not fetched: ms-segformer fetch {variant.name}') for variant in VARIANTS.values()}
@@ -75,10 +76,8 @@ def model(name: str) -> dict[str, str | bool]:
     Raises:
         FileNotFoundError: none of these.
     """
-    from pathlib import Path
-
-    from ms_segformer.integrations.modelscope.offline_hub import cached_copy
-    from ms_segformer.metainfo import find_model, variant_of_hub_id
+    from ..integrations.modelscope.offline_hub import cached_copy
+    from ..metainfo import find_model, variant_of_hub_id
     model_id = find_model(name)
     if Path(model_id).is_dir():
         return _directory(Path(model_id))
@@ -91,7 +90,7 @@ def model(name: str) -> dict[str, str | bool]:
 
 
 def _directory(folder: 'Path') -> dict[str, str | bool]:
-    from ms_segformer.config.reader import read_configuration
+    from ..config.reader import read_configuration
     files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
                       if path.is_file() and not path.name.startswith('.'))
     about = {'directory': str(folder), 'files': files or 'none'}
@@ -105,9 +104,9 @@ def _directory(folder: 'Path') -> dict[str, str | bool]:
 
 
 def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
-    from ms_segformer.models.checkpoint import find_checkpoint, load_state, read_checkpoint
-    from ms_segformer.models.pickle_interpreter import shown
-    from ms_segformer.models.segformer import Segformer
+    from ..models.checkpoint import find_checkpoint, load_state, read_checkpoint
+    from ..models.pickle_interpreter import shown
+    from ..models.segformer import Segformer
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
     network = Segformer(str(folder), **section)
     about = {'parameters': f'{sum(parameter.numel() for parameter in network.parameters()):,}'}
@@ -124,7 +123,7 @@ def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
 
 
 def _engine(network: 'Segformer') -> str:
-    from ms_segformer.engines import create_engine
+    from ..engines import create_engine
     network.prepare_inference()
     try:
         engine = create_engine(network)
@@ -139,7 +138,7 @@ def _published(variant: 'Variant') -> str:
 
 
 def _server() -> str:
-    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, active
+    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
     versions = _versions()
     easycv = f"pai-easycv {versions['pai-easycv']}" if 'pai-easycv' in versions else None
     if not active():
@@ -148,9 +147,7 @@ def _server() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from ms_segformer import __version__
+    from .. import __version__
     found = {}
     for name in PACKAGES:
         try:
@@ -161,14 +158,12 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware(torch: ModuleType) -> str:
-    import os
     if torch.cuda.is_available():
         return f'{torch.cuda.get_device_name()}, {os.cpu_count()} CPUs'
     return f'{os.cpu_count()} CPUs ({torch.get_num_threads()} threads), no CUDA device'
 
 
 def _cache() -> str:
-    import os
     where = os.environ.get('MODELSCOPE_CACHE')
     endpoint = os.environ.get('MODELSCOPE_ENDPOINT')
     return (where or os.path.join('~', '.cache', 'modelscope')) + (f', hub {endpoint}' if endpoint else '')

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
-from ms_segformer.cli.arguments import Parser
-from ms_segformer.errors import ArgumentError, SegformerError
-from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
-from ms_segformer.version import __version__
+from ..errors import ArgumentError, SegformerError
+from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
+from ..version import __version__
+from .arguments import Parser
 
 COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
 # Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.

@@ -1,5 +1,6 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
 import argparse
+import glob
 import itertools
 import logging
 import os
@@ -10,16 +11,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
-from ms_segformer.errors import ArgumentError
-from ms_segformer.files import FULL_DISK
-
+from ..errors import ArgumentError
+from ..files import FULL_DISK
 from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
-    from ms_segformer.results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationOutput
+    from ..pipelines.image_segmentation import SegformerPipeline
+    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationOutput
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ms_segformer.metainfo import DEMO, DEMO_NOTE
-    from ms_segformer.results import Manifest, find_input, make_plan
+    from ..metainfo import DEMO, DEMO_NOTE
+    from ..results import Manifest, find_input, make_plan
     locations, empty = _expand(args.images, args.quiet)
     inputs = [find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
@@ -81,15 +81,15 @@ def run(args: Namespace) -> int:
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
-    from ms_segformer.pipelines import load
+    from ..pipelines import load
     device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
     return load(args.model, device=device, engine=args.engine, precision=args.precision)
 
 
 def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
     """What the manifest says of all images of this run, as `results.Run`."""
-    from ms_segformer.models.fingerprint import fingerprint
-    from ms_segformer.results import Run
+    from ..models.fingerprint import fingerprint
+    from ..results import Run
     settings = segmenter.settings
     return Run(model={'name': str(args.model), 'sha256': fingerprint(segmenter.model, settings)},
                options={'mode': args.mode or settings.model.test.mode, 'full_size': args.full_size,
@@ -103,8 +103,8 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ms_segformer.progress import screen
-    from ms_segformer.results import RemoteImage, ResultWriter
+    from ..progress import screen
+    from ..results import RemoteImage, ResultWriter
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
         if job.state == 'failed':
@@ -135,7 +135,7 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
 def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None',
           result: 'SegmentationOutput') -> 'list[Row] | None':
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
-    from ms_segformer.results import AlteredError, change, obstacle, out_of_date
+    from ..results import AlteredError, change, obstacle, out_of_date
     wanted = out_of_date(job, version, manifest, task)
     error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
     if error:
@@ -244,10 +244,8 @@ def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[
     Returns:
         The paths; and what is wrong with folders and patterns that give none.
     """
-    import glob
-
-    from ms_segformer.preprocessors.image import image_files
-    from ms_segformer.results import OwnOutputs
+    from ..preprocessors.image import image_files
+    from ..results import OwnOutputs
     results = OwnOutputs()
     found: dict[str, None] = {}
     empty: list[str] = []

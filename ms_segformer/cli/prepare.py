@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .arguments import output_folder, processes
 
 if TYPE_CHECKING:
-    from ms_segformer.datasets.preparation import Preparation
+    from ..datasets.preparation import Preparation
 
 HELP = 'convert a data set into the layout that the published configurations train on, or make a small example of one'
 
@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.kind == 'example':
-        from ms_segformer.datasets.example import CLASSES, SPLITS, write_example
+        from ..datasets.example import CLASSES, SPLITS, write_example
         folder = write_example(args.output)
         print(f'{folder}: {", ".join(f"{count} pairs for {split}" for split, count in SPLITS.items())}; '
               f'classes {", ".join(CLASSES)} (in {folder / "classes.txt"})')
         return 0
-    from ms_segformer.datasets.preparation import prepare_coco_stuff
+    from ..datasets.preparation import prepare_coco_stuff
     results = prepare_coco_stuff(args.images, args.stuffthingmaps, args.output, args.jobs, not args.no_links)
     for result in results:
         print('\n'.join(_report(result, args.output)))

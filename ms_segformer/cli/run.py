@@ -1,7 +1,12 @@
 """`ms-segformer run SCRIPT [ARGUMENTS]`: run a model card's script unmodified."""
 import argparse
+import os
+import runpy
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 HELP = ('run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
         'processes it starts too')
@@ -13,12 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import os
-    import runpy
-    import sys
-
-    from ms_segformer.integrations.modelscope.autoload import DISABLE_VARIABLE, activate
-
+    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, activate
     from .autoload import autoload_file
     script = os.path.abspath(args.script)
     if not os.path.isfile(script):
@@ -48,8 +48,6 @@ def _active_in_children() -> Iterator[None]:
     By PYTHONPATH, which multiprocessing's spawned workers, `subprocess` and torchrun all hand on. A Python that ignores
     its environment (`-E`, `-I`) starts its workers with the same option, so nothing set here reaches them.
     """
-    import os
-    from pathlib import Path
     before = os.environ.get('PYTHONPATH')
     folder = str(Path(__file__).parents[1] / 'integrations' / 'modelscope' / 'children')
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [folder, before]))  # an empty entry would be the cwd
@@ -63,8 +61,6 @@ def _active_in_children() -> Iterator[None]:
 
 
 def _print_traceback(error: BaseException, script: str) -> None:
-    import sys
-    import traceback
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != script:
         frames = frames.tb_next

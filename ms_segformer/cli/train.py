@@ -1,12 +1,13 @@
 """`ms-segformer train CONFIG_OR_MODEL --data DIR`: train or fine-tune, the trained model is `<work-dir>/output`."""
 import argparse
+import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ms_segformer.errors import ArgumentError
-from ms_segformer.integrations.modelscope.hub import model_directory
-from ms_segformer.trainers.starts import MODEL, SCRATCH, check_start
-
+from ..errors import ArgumentError
+from ..integrations.modelscope.hub import model_directory
+from ..trainers.starts import MODEL, SCRATCH, check_start
 from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
 
 ALL = 'all'
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from modelscope.metainfo import Trainers
     from modelscope.trainers import build_trainer
 
-    from ms_segformer.trainers import resuming
+    from ..trainers import resuming
     trainer = build_trainer(Trainers.easycv, arguments)
     trainer.train()
     if trainer.rank == 0:
@@ -82,8 +83,8 @@ def dry_run(args: argparse.Namespace) -> int:
     if 'model' in arguments:
         arguments['model'] = model_directory(arguments['model'])
     check_configuration(arguments)
-    from ms_segformer.trainers import distributed
-    from ms_segformer.trainers.dry_run import dry_run as plan
+    from ..trainers import distributed
+    from ..trainers.dry_run import dry_run as plan
     planned = plan(arguments, args.images, args.processes)
     if distributed.is_first():
         print('\n'.join(planned.lines()))
@@ -92,15 +93,12 @@ def dry_run(args: argparse.Namespace) -> int:
 
 def check_configuration(arguments: dict[str, Any]) -> None:
     """Refuse a configuration that is no SegFormer's before ModelScope runs pip for the plugin that it names."""
-    import os
-
-    from ms_segformer.config.schema import check_file
+    from ..config.schema import check_file
     check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 
 
 def trainer_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `build_trainer` for a command line."""
-    import os
     options = parse_options(args.options)
     for key, value in (('train.dataloader.batch_size_per_gpu', args.batch_size), ('train.optimizer.lr', args.lr)):
         if value is not None:
@@ -130,7 +128,7 @@ def named_model(name: str, start: str | None) -> dict[str, str]:
         name: a model directory, a hub id, or `b0` to `b5`.
         start: what training starts from, None for the model's weights.
     """
-    from ms_segformer.metainfo import find_model, own_configuration
+    from ..metainfo import find_model, own_configuration
     found = find_model(name)
     configuration = None if start in (None, MODEL) else own_configuration(found)
     return {'model': found} if configuration is None else {'cfg_file': str(configuration)}
@@ -158,13 +156,12 @@ def class_names(text: str | None) -> str | list[str] | None:
     Raises:
         DatasetError, FileNotFoundError: there is no such file, or it or the names cannot be used.
     """
-    import os
     if text is None:
         return None
     if ',' not in text and not os.path.lexists(text):
         raise FileNotFoundError(f'{text}: no such file; give a text file with one class name a line, or the names '
                                 'separated by commas')
-    from ms_segformer.datasets.sources import read_classes
+    from ..datasets.sources import read_classes
     if os.path.lexists(text):
         read_classes(text)
         return text
@@ -177,7 +174,6 @@ def parse_options(items: Sequence[str]) -> dict[str, Any]:
     Raises:
         ArgumentError: an item has no `=`, or is nested without end.
     """
-    import json
     options = {}
     for item in items:
         key, separator, value = item.partition('=')

@@ -1,20 +1,27 @@
 """`ms-segformer verify MODEL`: holds a model against its card, and writes down what was found."""
 import argparse
+import importlib.util
+import json
+import math
+import os
+import statistics
+import sys
+import time
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ms_segformer.errors import ArgumentError, one_line
-
+from ..errors import ArgumentError, one_line
 from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ms_segformer.config.settings import Settings
-    from ms_segformer.metainfo import Variant
-    from ms_segformer.models.segformer import Segformer
-    from ms_segformer.verification import Check, Progress, Report
+    from ..config.settings import Settings
+    from ..metainfo import Variant
+    from ..models.segformer import Segformer
+    from ..verification import Check, Progress, Report
 
 HELP = 'check a model against its card: files, weights, known pixels, label maps, speed, and mIoU if images are given'
 # Engines, and the packages that each needs beside torch; torch-compile, which needs a compiler, is left out.
@@ -48,11 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    import os
-    from contextlib import nullcontext
-
-    from ms_segformer.files import atomic_write
-    from ms_segformer.verification.score import alone
+    from ..files import atomic_write
+    from ..verification.score import alone
     if args.output == '-':
         raise ArgumentError('-o takes a file; the summary is printed in any case')
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
@@ -78,8 +82,7 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
         CheckpointError, ConfigurationError, DatasetError, FileNotFoundError, ConnectionError: there is nothing to
             check. Weights that do not fit are no such error but a check that failed.
     """
-    from ms_segformer.verification import checks
-
+    from ..verification import checks
     from .eval import open_data
     folder, model = _find(args)
     card = _card(args, model)
@@ -100,10 +103,7 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
 
 def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
     """The model's directory, downloaded if need be, and what is known of where it comes from."""
-    import os
-
-    from ms_segformer.metainfo import find_model
-
+    from ..metainfo import find_model
     from .fetch import fetch
     found = find_model(args.model)
     if os.path.isdir(found):
@@ -116,7 +116,7 @@ def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
 
 
 def _card(args: Namespace, model: dict[str, Any]) -> 'Variant | None':
-    from ms_segformer.metainfo import VARIANTS, variant_of_hub_id
+    from ..metainfo import VARIANTS, variant_of_hub_id
     if args.card:
         return VARIANTS[args.card]
     return variant_of_hub_id(model['id']) if 'id' in model else None
@@ -128,7 +128,7 @@ def _progress_folder(args: Namespace) -> Path:
 
 def _report_inside(folder: Path) -> str | None:
     """The report that the demonstration model was shipped with."""
-    from ms_segformer.metainfo import demo_model_dir
+    from ..metainfo import demo_model_dir
     return str(folder / 'verify.json') if folder == demo_model_dir() else None
 
 
@@ -138,10 +138,8 @@ def _other_report(path: str | None) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ArgumentError: it is no report of `verify`, or of no photograph that is here.
     """
-    import json
-
-    from ms_segformer.metainfo import photographs
-    from ms_segformer.verification.label_maps import is_description
+    from ..metainfo import photographs
+    from ..verification.label_maps import is_description
     if path is None:
         return {}
     try:
@@ -162,8 +160,7 @@ def _other_report(path: str | None) -> dict[str, Any]:
 def _new_report(model: dict[str, Any], card: 'Variant | None') -> 'Report':
     import torch
 
-    from ms_segformer.verification import Report
-
+    from ..verification import Report
     from .info import environment
     known = environment()
     return Report({**model, **({'card': card.name} if card else {})},
@@ -197,10 +194,9 @@ def _listed(model_id: str, revision: str) -> dict[str, str]:
 
 def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None':
     """The network with its weights and its settings, or None where the weights do not fit."""
-    from ms_segformer.models.checkpoint import CheckpointError
-    from ms_segformer.models.fingerprint import fingerprint
-    from ms_segformer.verification import FAILED, PASSED, Check
-
+    from ..models.checkpoint import CheckpointError
+    from ..models.fingerprint import fingerprint
+    from ..verification import FAILED, PASSED, Check
     from .eval import load
     try:
         network, settings = load(str(folder))
@@ -216,8 +212,8 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None'
 def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', settings: 'Settings',
                          theirs: dict[str, Any], report: 'Report') -> None:
     """Known pixels, label maps of the engines, and speed."""
-    from ms_segformer.metainfo import photographs
-    from ms_segformer.verification import FAILED, Check, label_maps
+    from ..metainfo import photographs
+    from ..verification import FAILED, Check, label_maps
     pipelines = _pipelines(folder)
     first = next(iter(pipelines.values()))
     report.checks.append(_known_pixels(args, card, first))
@@ -234,17 +230,15 @@ def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', 
 
 def _pipelines(folder: Path) -> 'dict[str, Any]':
     """A pipeline on the CPU for every engine that is installed."""
-    import importlib.util
-
-    from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+    from ..pipelines.image_segmentation import SegformerPipeline
     return {engine: SegformerPipeline(str(folder), device='cpu', engine=engine)
             for engine, packages in ENGINES.items() if all(map(importlib.util.find_spec, packages))}
 
 
 def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'Check':
     """The classes that ModelScope's own test saw in its photograph."""
-    from ms_segformer.preprocessors.image import ImageError
-    from ms_segformer.verification import SKIPPED, Check, checks
+    from ..preprocessors.image import ImageError
+    from ..verification import SKIPPED, Check, checks
     name = "ModelScope's test photograph"
     if card is None:
         return Check(name, SKIPPED, 'known for the published models only')
@@ -258,7 +252,7 @@ def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'C
 
 def _same_pixels(name: str, maps: 'dict[str, np.ndarray]') -> 'Check':
     """Whether the engines agree on a photograph."""
-    from ms_segformer.verification import SKIPPED, Check, checks
+    from ..verification import SKIPPED, Check, checks
     title = f'{name}, label maps of the engines'
     first, *others = maps.values()
     if not others:
@@ -272,7 +266,7 @@ def _same_pixels(name: str, maps: 'dict[str, np.ndarray]') -> 'Check':
 
 def _same_cells(name: str, described: dict[str, Any], theirs: dict[str, Any]) -> 'Check':
     """Whether a label map is that of another report."""
-    from ms_segformer.verification import SKIPPED, Check, checks, label_maps
+    from ..verification import SKIPPED, Check, checks, label_maps
     title = f'{name}, label map of another machine'
     if name not in theirs:
         return Check(title, SKIPPED, 'no report to compare with (--compare REPORT)')
@@ -285,8 +279,6 @@ def _same_cells(name: str, described: dict[str, Any], theirs: dict[str, Any]) ->
 
 def _milliseconds(segmenter: Any, image: str) -> float:
     """Median time of one photograph, from the file to the label map."""
-    import statistics
-    import time
     times = []
     for _ in range(TIMED):
         started = time.perf_counter()
@@ -298,10 +290,8 @@ def _milliseconds(segmenter: Any, image: str) -> float:
 def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: 'Variant | None',
              report: 'Report') -> 'Progress':
     """mIoU, aAcc and IoU by class on a labelled split; returns what they were counted from."""
-    import math
-
-    from ms_segformer.metrics.segmentation import SegmentationEvaluator
-    from ms_segformer.verification import checks
+    from ..metrics.segmentation import SegmentationEvaluator
+    from ..verification import checks
     progress = _progress(args, report, dataset)
     _count_all(args, folder, network, dataset, progress)
     values = SegmentationEvaluator(list(dataset.CLASSES)).evaluate(progress.total)
@@ -317,7 +307,7 @@ def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, 
 
 def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
     """What earlier runs have counted of this model, data and options: in a folder beside the report."""
-    from ms_segformer.verification import Progress, score
+    from ..verification import Progress, score
     data = score.digest_of_data(dataset.source, dataset.ignore_index)
     digest = score.digest_of(report.model['fingerprint'], data, len(dataset), args.engine, args.precision)
     return Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
@@ -325,13 +315,12 @@ def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
 
 def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, progress: 'Progress') -> None:
     """Count the images that are left, in this process or in several, with a progress bar."""
-    import sys
     from functools import partial
 
     from tqdm import tqdm
 
-    from ms_segformer.progress import screen
-    from ms_segformer.verification import counting
+    from ..progress import screen
+    from ..verification import counting
     task = counting.Task(partial(_open, args, str(folder)), args.device, args.engine, args.precision, args.workers)
     done = int(progress.done.sum())
     if done:
@@ -349,5 +338,4 @@ def _open(args: Namespace, folder: str) -> 'tuple[Segformer, Any]':
 
 
 def _json(value: Any) -> str:
-    import json
     return json.dumps(value, indent=1, ensure_ascii=False) + '\n'
