@@ -1,10 +1,7 @@
 """`ms-segformer autoload on|off|status`: SegFormer models resolve in every Python process of an environment."""
 import argparse
 import sysconfig
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 HELP = 'resolve SegFormer models in every Python process of this environment, without `import ms_segformer`'
 FILE = 'ms_segformer_autoload.pth'

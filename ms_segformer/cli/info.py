@@ -5,14 +5,13 @@ import os
 import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import SegformerError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..config.settings import Settings
     from ..metainfo import Variant
     from ..models.segformer import Segformer

@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..errors import ArgumentError
@@ -16,8 +17,6 @@ from ..files import FULL_DISK
 from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..pipelines.image_segmentation import SegformerPipeline
     from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationOutput
 
