@@ -15,6 +15,8 @@ one of the campaign's errors, in one line: a clear error. Everything else is 'an
 of the process, more time or memory than the limits, code run, a socket, a module imported that no case should need.
 """
 import argparse
+import contextlib
+import ctypes
 import dataclasses
 import faulthandler
 import gc
@@ -223,7 +225,7 @@ def _judge(campaign: Campaign, case: Run, noted: list[str]) -> tuple[str, str | 
     """Run a case under the limits; returns its outcome and words for it."""
     if campaign.headroom:
         resource.setrlimit(resource.RLIMIT_AS, ((memory('VmSize') + HEADROOM) << 20, resource.RLIM_INFINITY))
-    gc.collect()  # garbage of before, freed while the case runs, would make room for memory that nobody sees
+    _give_back()
     _forget_peak()
     before = memory('VmRSS')
     noted.clear()
@@ -275,6 +277,13 @@ def watch() -> list[str]:
 
     sys.addaudithook(hook)
     return noted
+
+
+def _give_back() -> None:
+    """Return to the system what is free in this process: a case could take that, and nobody would see it grow."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _forget_peak() -> None:

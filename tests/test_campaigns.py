@@ -13,6 +13,7 @@ import pytest
 
 from campaigns import __main__ as campaigns
 from campaigns import frame
+from ms_segformer.trainers.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +78,14 @@ def test_memory_is_seen_where_garbage_of_before_made_room_for_it(tmp_path, capfd
     finally:
         gc.enable()
         gc.collect()
+
+
+def test_memory_is_seen_that_was_freed_and_kept_before(tmp_path, capfd):
+    def case():
+        assert keep_freed_memory()  # as a training does
+        return [np.ones(600 << 20, np.uint8)] and None
+
+    assert run(case, tmp_path, capfd, mebibytes=100)[0].outcomes == {('a kind', 'anything else'): 3}
 
 
 def test_results_and_clear_errors_are_counted_apart(tmp_path, capfd):
