@@ -4,6 +4,7 @@ import dataclasses
 import torch
 
 from ms_segformer.config.reader import read_configuration
+from ms_segformer.metainfo import demo_model_dir
 from ms_segformer.models.fingerprint import fingerprint
 from ms_segformer.models.segformer import Segformer
 
@@ -21,3 +22,10 @@ def test_it_follows_weights_and_settings(tiny_model_dir):
         next(again.parameters()).view(-1)[0] += 1e-3
     assert fingerprint(again, settings) != before
     assert len(fingerprint(model.to(torch.bfloat16), settings)) == 64
+
+
+def test_that_of_a_model_stays():
+    """Manifests have it: with another one, a folder of results would be refused as made by another model."""
+    model = Segformer.from_pretrained(str(demo_model_dir()))
+    assert fingerprint(model, read_configuration(demo_model_dir())) == (
+        'fa0199af304a684418d79c09ee4991f844c01f86c070844531c070a11e5407ba')
