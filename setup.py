@@ -22,7 +22,7 @@ class BuildWithData(build_py):
 kernel = Extension(
     'ms_segformer.postprocess._segment', ['ms_segformer/postprocess/_segment.c'], py_limited_api=True,
     extra_compile_args=[] if sys.platform == 'win32' else ['-O3', '-Wno-psabi'],
-    optional=True)  # without a compiler postprocess.py does the same in torch, more slowly
+    optional=True)  # without a compiler torch does the same, more slowly
 
 setup(cmdclass={'build_py': BuildWithData}, ext_modules=[kernel],
       options={'bdist_wheel': {'py_limited_api': 'cp310'}})

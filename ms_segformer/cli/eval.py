@@ -159,7 +159,7 @@ class _First:
 
 
 def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'InferenceSettings':
-    """The `config.InferenceSettings` of the command line.
+    """The `config.settings.InferenceSettings` of the command line.
 
     Raises:
         ArgumentError: `slide` without window and step or with impossible ones, or these without `slide`.

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
             raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
     from ..integrations.modelscope.hub import model_directory
     folder = model_directory(args.model)
+    from ..config.reader import read_configuration
+    read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
     from modelscope.models import Model
 
     from ..exporters.segformer_exporter import SegformerExporter

@@ -1,5 +1,6 @@
 """The `ms-segformer` command. Each sub-command is a module of this package, imported in full only when it runs."""
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
     try:
+        if args.command != 'run':  # a script's output is its own
+            _escape_what_cannot_be_shown()
         with _held_back_messages(args.command in QUIET and not args.verbose):
             _check_who_serves(args.command)
             return _module(args.command).run(args)
@@ -60,6 +63,13 @@ def _check_who_serves(command: str) -> None:
     if command in OPENING and disabled() and importlib.util.find_spec('easycv') is None:
         raise ArgumentError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not '
                             f'installed; unset it for ms-segformer {command}')
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Names of files and classes may hold letters that the terminal's encoding lacks: they come as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+            stream.reconfigure(errors='backslashreplace')
 
 
 def _text(error: BaseException) -> str:

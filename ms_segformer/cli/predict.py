@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError
 from ..files import FULL_DISK
@@ -198,30 +198,23 @@ def _without_warnings(name: str) -> Iterator[None]:
 
 def _report(job: 'Job', folder: 'Path', rows: 'list[Row]', least: float) -> None:
     """Say which classes cover at least some share of an image, 0 to 1, and where its files are."""
-    _say(job.input.name)
+    print(job.input.name)
     large = [row for row in rows if row['share'] >= least]
     for row in large:
-        _say(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
+        print(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
     if len(large) < len(rows):
-        _say(f'  and {len(rows) - len(large)} of less than {100 * least:g} % (--min-share)')
-    _say('  -> ' + ', '.join(str(folder / output) for output in job.outputs.values()))
+        print(f'  and {len(rows) - len(large)} of less than {100 * least:g} % (--min-share)')
+    print('  -> ' + ', '.join(str(folder / output) for output in job.outputs.values()))
     sys.stdout.flush()
-
-
-def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print a text whatever file names are in it: what the terminal cannot show comes as an escape sequence."""
-    stream = stream or sys.stdout
-    encoding = stream.encoding or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding), file=stream)
 
 
 def _say_failures(jobs: list['Job'], empty: list[str]) -> None:
     for error in empty:
-        _say(f'error: {error}', sys.stderr)
+        print(f'error: {error}', file=sys.stderr)
     for job in jobs:
         if job.error:
             before = ' (in an earlier run; --retry-failed tries again)' if job.state == 'failed before' else ''
-            _say(f'error: {job.error}{before}', sys.stderr)
+            print(f'error: {job.error}{before}', file=sys.stderr)
 
 
 def _summarise(jobs: list['Job'], seconds: float) -> None:
@@ -229,10 +222,10 @@ def _summarise(jobs: list['Job'], seconds: float) -> None:
     done, skipped, failed = (sum(job.state.startswith(state) for job in jobs)
                              for state in ('done', 'skipped', 'failed'))
     if len(jobs) > 1 or skipped:
-        _say(f'{done} of {len(jobs)} images segmented'
-             + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
-             + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
-             + (f'; {failed} failed' if failed else ''), sys.stderr)
+        print(f'{done} of {len(jobs)} images segmented'
+              + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
+              + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
+              + (f'; {failed} failed' if failed else ''), file=sys.stderr)
 
 
 def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@ class Segformer(TorchModel):
     checkpoint of the model directory; the constructor alone leaves the weights random.
 
     Attributes:
-        settings: the section as `config.ModelSettings`.
+        settings: the section as `config.settings.ModelSettings`.
         backbone, decode_head: the network; their state-dict keys equal the published checkpoints'.
         folding: the head's fast form, after `prepare_inference`.
         loss_at_logits_size: take the loss at the logits' size, with the labels sampled down to it, instead of scaling

@@ -175,7 +175,7 @@ class SegformerPipeline(Pipeline):
                 default: the configuration's `test_cfg`.
             crop_size, stride: (height, width) in pixels of the windows and of their steps; default: the
                 configuration's, else windows of its short side and steps of two thirds of that.
-            resize: False segments the image at its own size: in one piece up to `limits.WHOLE_PIXELS`, and with
+            resize: False segments the image at its own size: in one piece up to `config.limits.WHOLE_PIXELS`, and with
                 `mode='slide'`, which bounds the memory, images of any size; see
                 `ms_segformer.postprocess.sliding_window`.
             with_masks: False leaves `masks` empty (a mask takes a byte per pixel); `seg_map` holds the same.

@@ -41,7 +41,7 @@ class SegformerPreprocessor(Preprocessor):
 
     Args:
         model_dir: directory with the `configuration.json` to go by.
-        settings: `config.PreprocessSettings` to use instead.
+        settings: `config.settings.PreprocessSettings` to use instead.
     """
 
     def __init__(self, model_dir: str | os.PathLike | None = None, settings: PreprocessSettings | None = None,
@@ -63,7 +63,7 @@ class SegformerPreprocessor(Preprocessor):
             resize: False leaves the image at its own size.
 
         Raises:
-            ImageError: it cannot be read, or has more than `limits.WHOLE_PIXELS` at its own size.
+            ImageError: it cannot be read, or has more than `config.limits.WHOLE_PIXELS` at its own size.
         """
         loaded = self.load(image, channel_order, resize, max_pixels)
         height, width = loaded['pad_shape']

@@ -40,7 +40,7 @@ class Evaluator:
     Args:
         model: a `Segformer` (or any module with `logits` and `settings`); put into evaluation mode.
         device: where it runs.
-        test: `config.InferenceSettings`; None takes the model's.
+        test: `config.settings.InferenceSettings`; None takes the model's.
         dtype: torch.bfloat16 or torch.float16 to run the network in, or None for float32.
         network: callable from images to logits in place of the model's own, such as one of `engines`.
     """

@@ -40,6 +40,20 @@ def test_wrong_usage_is_exit_code_2(capsys):
         assert done.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
 
 
+@pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
+def test_what_the_terminal_cannot_show_is_escaped(encoding, tmp_path):
+    """The file's name is Latin-1: no text in UTF-8, and no ASCII either."""
+    data = tmp_path / 'data'
+    subprocess.run([sys.executable, '-m', 'ms_segformer', 'prepare', 'example', '-o', str(data)], check=True,
+                   capture_output=True)
+    (data / 'images' / 'val' / os.fsdecode(b'caf\xe9.jpg')).write_bytes(b'no picture')
+    (data / 'annotations' / 'val' / os.fsdecode(b'caf\xe9.png')).write_bytes(b'no picture')
+    done = subprocess.run([sys.executable, '-m', 'ms_segformer', 'check-data', str(data)], capture_output=True,
+                          env={**os.environ, 'PYTHONIOENCODING': encoding})
+    assert done.returncode == 1 and done.stderr == b''
+    assert rb'caf\udce9.jpg' in done.stdout
+
+
 @pytest.mark.parametrize('words', [['predict', 'a.jpg', '--model', 'demo'], ['export', 'demo', '-o', 'out']])
 def test_a_command_that_would_have_modelscope_install_easycv_is_refused(words, monkeypatch, capsys):
     monkeypatch.setenv('MS_SEGFORMER_DISABLE', '1')

@@ -42,7 +42,8 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.mark.parametrize('command', [['predict', 'a.png', '--model', 'model'], ['train', 'model']], ids=lambda c: c[0])
+@pytest.mark.parametrize('command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']],
+                         ids=lambda c: c[0])
 @pytest.mark.parametrize('old, new, message', CONFIGURATIONS, ids=[new[:24] for _, new, _ in CONFIGURATIONS])
 def test_a_configuration_that_cannot_be_used(place, command, old, new, message, capsys):
     file = place / 'model' / 'configuration.json'
@@ -52,7 +53,14 @@ def test_a_configuration_that_cannot_be_used(place, command, old, new, message, 
         text = text.replace('"out_indices": {"__class__": "tuple", "__value__": [0, 1, 2, 3]}, ', '')
     file.write_text(text.replace(old, new, 1), encoding='utf-8')
     refused(command, message, capsys)
-    assert not (place / 'outputs').exists() and not (place / 'work_dir').exists()
+    assert not any((place / folder).exists() for folder in ('outputs', 'work_dir', 'exported'))
+
+
+@pytest.mark.parametrize('command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']],
+                         ids=lambda c: c[0])
+def test_a_configuration_of_nothing(place, command, capsys):
+    (place / 'model' / 'configuration.json').write_text('{}')
+    refused(command, 'model', capsys)
 
 
 def test_images_that_would_be_scaled_to_gigabytes(place, capsys):
