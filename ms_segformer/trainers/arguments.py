@@ -12,7 +12,6 @@ from ..config.jsonplus import decode_jsonplus, plain
 from ..config.reader import read_model_section
 from ..download import without_userinfo
 from . import checks, configuration, confinement, pretrained, starts
-from .errors import TrainingError
 
 DECAY = 0.9998  # of the weights' average, where it is only asked for
 
@@ -141,16 +140,3 @@ def _of_hooks(sections: Sequence[Mapping[str, Any]]) -> tuple[str | None, float 
         elif section.get('type') in ('TorchAMPOptimizerHook', 'AMPFP16OptimizerHook'):
             amp = 'fp16'
     return amp, ema
-
-
-def require_start(model: object, cfg_file: str | None) -> None:
-    """Refuse a call that names nothing to train, or a configuration that is none.
-
-    Raises:
-        TrainingError, ConfigurationError: see the message.
-    """
-    if model is None and cfg_file is None:
-        raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
-                            'weights, or cfg_file=<configuration.json> to train from scratch')
-    if cfg_file is not None:
-        schema.check_file(cfg_file)
