@@ -39,7 +39,7 @@ def watch(event, args):
         note(event, args[0])
     elif event == 'open' and isinstance(args[2], int) and args[2] & WRITING and isinstance(args[0], (str, bytes)):
         path = os.path.abspath(os.fsdecode(args[0]))
-        if not path.startswith((os.environ['WORK'] + os.sep, '/dev/null')):
+        if not (path + os.sep).startswith((os.environ['WORK'] + os.sep, '/dev/null')):  # itself: a file without a name
             note(event, path)
 
 sys.addaudithook(watch)
