@@ -80,7 +80,8 @@ def _patch_after(loader: Any) -> None:  # whichever loader: its `exec_module` is
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
-        from .patches import patch  # imported late, as above
-        patch(module)
+        if active():
+            from .patches import patch  # imported late, as above
+            patch(module)
 
     loader.exec_module = exec_module

@@ -36,7 +36,6 @@ from ...config.jsonplus import load_json
 from ...config.recognition import check_pipeline, is_dead_plugin, is_segformer, plugins_of
 from ...metainfo import TASK
 from . import offline_hub, shared_names
-from .autoload import active
 from .changes import Change, Entry, Patch, Replace, Unexpected, class_of, function_of, like
 from .shared_names import COMPONENTS, Component, is_segformer_model
 
@@ -52,9 +51,9 @@ def problems() -> list[str]:
 
 
 def patch(module: ModuleType) -> None:
-    """Make the changes in a ModelScope module that has just been imported; once, and only while active."""
+    """Make the changes in a ModelScope module that has just been imported; once."""
     name = module.__name__
-    if name in _made or not active():
+    if name in _made:
         return
     for each in PATCHES:
         if each.module == name:
