@@ -9,10 +9,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, some_of
 from .arguments import MODES, add_engine_arguments, one_of, output_file, positive_int, scale, side, workers
 
 if TYPE_CHECKING:
@@ -108,8 +107,8 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     converted = not named and section['label_suffix'] == CONVERTED_SUFFIX
     theirs = list(coco_stuff.CLASSES) if converted else read_classes(section.get('classes') or classes)
     if list(theirs) != classes:
-        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({_some(theirs)}), the model has '
-                           f'{len(classes)} ({_some(classes)}): a model is evaluated on data of its own classes')
+        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({some_of(theirs, 4)}), the model has '
+                           f'{len(classes)} ({some_of(classes, 4)}): a model is evaluated on data of its own classes')
     section['classes'] = classes
     dataset = SegDataset(section, inference_pipeline(settings.raw, args.scales, args.flip), mode='eval',
                          ignore_index=section.pop('ignore_index', 255))
@@ -122,16 +121,12 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     return _First(dataset, args.limit) if args.limit else dataset
 
 
-def _some(names: Sequence[str], most: int = 4) -> str:
-    return ', '.join(names[:most]) + (', …' if len(names) > most else '')
-
-
 def _check_ids(source: 'Source', data: str) -> None:
     """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
     from ..datasets.errors import DatasetError
     found, first = source.ids_outside()
     if found:
-        values, count = ', '.join(map(str, list(found)[:12])) + (', …' if len(found) > 12 else ''), len(source.CLASSES)
+        values, count = some_of([str(value) for value in found], 12), len(source.CLASSES)
         raise DatasetError(
             f'the label maps of {data} do not fit the model: {first} and others hold the values {values}; its {count} '
             f'classes are 0-{count - 1}, and 255 is "not labelled". A model is evaluated on data of its own classes. '

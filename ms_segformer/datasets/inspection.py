@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..errors import some_of
 from ..files import atomic_write
 from ..metainfo import IGNORE_INDEX
 from .errors import DatasetError
@@ -175,7 +176,7 @@ def histogram_lines(inspection: Inspection, width: int = 40) -> list[str]:
                          f'{inspection.images[index]:>7}  {bar}')
     absent = [name for name, pixels in zip(inspection.classes, inspection.pixels, strict=True) if not pixels]
     if absent:
-        shown = ', '.join(absent[:12]) + (f' and {len(absent) - 12} more' if len(absent) > 12 else '')
+        shown = some_of(absent, 12, count=True)
         lines.append(f'{len(absent)} of {len(inspection.classes)} classes do not occur: {shown}')
     return lines
 

@@ -3,6 +3,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import some_of
+
 _NAMED = 5  # files that a message names before it only counts
 
 
@@ -15,7 +17,7 @@ def tell(level: int, message: str, *arguments: Any) -> None:
 
 def name_some(items: Sequence[str]) -> str:
     """The first items, and how many more there are."""
-    return ', '.join(items[:_NAMED]) + (f' and {len(items) - _NAMED} more' if len(items) > _NAMED else '')
+    return some_of(items, _NAMED, count=True)
 
 
 logger = logging.getLogger('modelscope')

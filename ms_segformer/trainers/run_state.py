@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from ..errors import one_line
+from ..errors import one_line, some_of
 from ..models.checkpoint import CheckpointError, load_state, read_checkpoint, save_checkpoint
 from ..models.torch_file import digest_of, read_torch_file, write_torch_file
 from . import distributed
@@ -345,13 +345,10 @@ def restore(trainer: Trainer, pair: Pair, same_run: bool = True) -> None:
 def _check_classes(pair: Pair, given: list[str]) -> None:
     """Refuse to go on with other names: what was learned about the one would be called the other."""
     if pair.classes is not None and list(pair.classes) != given:
-        raise TrainingError(f'{pair.prefix}: the run has the {len(pair.classes)} classes {_some(pair.classes)}, and '
-                            f'given are the {len(given)} classes {_some(given)}. Go on with those of the run; for '
-                            f'others start a new run from its weights (load_from, --from {pair.prefix}{MODEL_SUFFIX})')
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:4]) + (', …' if len(names) > 4 else '')
+        raise TrainingError(f'{pair.prefix}: the run has the {len(pair.classes)} classes {some_of(pair.classes, 4)}, '
+                            f'and given are the {len(given)} classes {some_of(given, 4)}. Go on with those of the run; '
+                            f'for others start a new run from its weights (load_from, --from '
+                            f'{pair.prefix}{MODEL_SUFFIX})')
 
 
 def _restore_optimizer(trainer: Trainer, saved: dict[str, Any]) -> None:
