@@ -53,6 +53,7 @@ docs: $(VENV)/.ready-docs
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
 

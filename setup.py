@@ -1,4 +1,5 @@
 """Build script; the metadata are in setup.cfg. Here: the configurations, and the optional C kernel."""
+
 import sys
 from pathlib import Path
 
@@ -20,9 +21,11 @@ class BuildWithData(build_py):
 
 
 kernel = Extension(
-    'ms_segformer.postprocess._segment', ['ms_segformer/postprocess/_segment.c'], py_limited_api=True,
+    'ms_segformer.postprocess._segment',
+    ['ms_segformer/postprocess/_segment.c'],
+    py_limited_api=True,
     extra_compile_args=[] if sys.platform == 'win32' else ['-O3', '-Wno-psabi'],
-    optional=True)  # without a compiler torch does the same, more slowly
+    optional=True,
+)  # without a compiler torch does the same, more slowly
 
-setup(cmdclass={'build_py': BuildWithData}, ext_modules=[kernel],
-      options={'bdist_wheel': {'py_limited_api': 'cp310'}})
+setup(cmdclass={'build_py': BuildWithData}, ext_modules=[kernel], options={'bdist_wheel': {'py_limited_api': 'cp310'}})

@@ -1,7 +1,8 @@
 """(i) Label maps of every engine against the plain network, and mIoU, on labelled photographs.
 
-    python -m benchmarks.agreement --model DIR --images FOLDER --annotations FOLDER
+python -m benchmarks.agreement --model DIR --images FOLDER --annotations FOLDER
 """
+
 from pathlib import Path
 
 import cv2
@@ -10,16 +11,25 @@ import torch
 
 from .measure import parser, quiet, report
 
-ENGINES = (('torch', 'float32'), ('openvino', 'float32'), ('onnxruntime', 'float32'), ('torch', 'bf16'),
-           ('openvino', 'bf16'))
+ENGINES = (
+    ('torch', 'float32'),
+    ('openvino', 'float32'),
+    ('onnxruntime', 'float32'),
+    ('torch', 'bf16'),
+    ('openvino', 'bf16'),
+)
 
 
 def main():
     p = parser(__doc__.splitlines()[0])
     p.add_argument('--images', required=True, help='folder of photographs')
     p.add_argument('--annotations', required=True, help='folder of PNG label maps of the same names')
-    p.add_argument('--ids', type=int, nargs='*', help='class id that each value in the annotations stands for, 255 for '
-                   'none (default: the value itself)')
+    p.add_argument(
+        '--ids',
+        type=int,
+        nargs='*',
+        help='class id that each value in the annotations stands for, 255 for none (default: the value itself)',
+    )
     p.add_argument('--limit', type=int, default=40, help='photographs at most (default: %(default)s)')
     args = p.parse_args()
     quiet()
@@ -30,6 +40,7 @@ def main():
     from ms_segformer.preprocessors.shapes import ImageShapes
 
     from .subjects import our_model
+
     model, plain = our_model(model_dir=args.model), our_model(model_dir=args.model).eval()
     preprocessor = SegformerPreprocessor(args.model)
     engines = {pair: create_engine(model, *pair) for pair in ENGINES}
@@ -37,14 +48,14 @@ def main():
     matrices = {pair: ConfusionMatrix(classes) for pair in (None, *ENGINES)}
     agree, pixels = dict.fromkeys(ENGINES, 0), 0
     pairs = [(path, Path(args.annotations, f'{path.stem}.png')) for path in sorted(Path(args.images).iterdir())]
-    pairs = [pair for pair in pairs if pair[1].exists()][:args.limit]
+    pairs = [pair for pair in pairs if pair[1].exists()][: args.limit]
     for path, annotation in pairs:
         inputs = preprocessor(str(path))
         shapes = ImageShapes.of(inputs)
         label = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
         if args.ids:
             table = np.full(256, 255, np.uint8)
-            table[:len(args.ids)] = args.ids
+            table[: len(args.ids)] = args.ids
             label = table[label]
         with torch.no_grad():
             reference = segment(plain.logits(inputs['img'])[0], shapes, classes).seg_map
@@ -55,14 +66,21 @@ def main():
             agree[pair] += int((found == reference).sum())
             matrices[pair].update(found, label)
     base = _miou(matrices[None])
-    rows = [['engine', 'precision', 'equal pixels %', 'mIoU %', 'mIoU − plain'],
-            ['plain torch, not folded', 'float32', '', f'{base:.2f}', '']]
+    rows = [
+        ['engine', 'precision', 'equal pixels %', 'mIoU %', 'mIoU − plain'],
+        ['plain torch, not folded', 'float32', '', f'{base:.2f}', ''],
+    ]
     for pair in ENGINES:
         miou = _miou(matrices[pair])
         rows.append([*pair, f'{100 * agree[pair] / pixels:.4f}', f'{miou:.2f}', f'{miou - base:+.2f}'])
-    report('Label maps of the engines', rows, args, 'agreement',
-           f'{len(pairs)} photographs, {pixels / 1e6:.1f} million pixels; mIoU over the classes present in the '
-           'annotations.')
+    report(
+        'Label maps of the engines',
+        rows,
+        args,
+        'agreement',
+        f'{len(pairs)} photographs, {pixels / 1e6:.1f} million pixels; mIoU over the classes present in the '
+        'annotations.',
+    )
 
 
 def _miou(matrix):

@@ -1,7 +1,8 @@
 """(b) From a JPEG file to masks, labels and scores, and where our time goes.
 
-    python -m benchmarks.end_to_end --model DIR --image photo.jpg
+python -m benchmarks.end_to_end --model DIR --image photo.jpg
 """
+
 import tempfile
 from functools import partial
 
@@ -15,6 +16,7 @@ def main():
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import openvino_engine
+
     openvino_engine.FREQUENT = 1  # as every user has it after two dozen photographs of a shape
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(args.image, folder=folder)
@@ -22,23 +24,38 @@ def main():
         ours(path)
         prepared = ours.preprocessor(path)
         logits = ours._engine(prepared['img'])
-        parts = {'our preprocessing': lambda: ours.preprocessor(path),
-                 'our network': lambda: ours._engine(prepared['img']),
-                 'our postprocessing': lambda: ours.postprocess({**prepared, 'logits': logits})}
+        parts = {
+            'our preprocessing': lambda: ours.preprocessor(path),
+            'our network': lambda: ours._engine(prepared['img']),
+            'our postprocessing': lambda: ours.postprocess({**prepared, 'logits': logits}),
+        }
         candidates = {}
         if not args.without_peer:
             candidates['transformers'] = partial(transformers_pipeline(prepared['img_shape']), path)
         seconds = interleave({**candidates, 'ours': lambda: ours(path), **parts}, args)
         found = len(ours(path)['labels'])
     rows = timing_table(seconds, None if args.without_peer else 'transformers')
-    share = ratio({'sum': [a + b for a, b in zip(seconds['our preprocessing'], seconds['our postprocessing'],
-                                                 strict=True)], 'all': seconds['ours']}, 'sum', 'all')
-    notes = (f'{"A trained model" if args.model else "Random weights"}, engine {ours._engine.name}, {found} segments; '
-             f'both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
-             f'network: {share:.2f} of the whole; postprocessing / network '
-             f'{ratio(seconds, "our postprocessing", "our network"):.2f}.')
-    report(f'End to end, B0, 640×480 JPEG, {"trained" if args.model else "random weights"}', rows, args, 'end_to_end',
-           notes)
+    share = ratio(
+        {
+            'sum': [a + b for a, b in zip(seconds['our preprocessing'], seconds['our postprocessing'], strict=True)],
+            'all': seconds['ours'],
+        },
+        'sum',
+        'all',
+    )
+    notes = (
+        f'{"A trained model" if args.model else "Random weights"}, engine {ours._engine.name}, {found} segments; '
+        f'both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
+        f'network: {share:.2f} of the whole; postprocessing / network '
+        f'{ratio(seconds, "our postprocessing", "our network"):.2f}.'
+    )
+    report(
+        f'End to end, B0, 640×480 JPEG, {"trained" if args.model else "random weights"}',
+        rows,
+        args,
+        'end_to_end',
+        notes,
+    )
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """(f) A folder of 50 photographs of mixed sizes.
 
-    python -m benchmarks.folder --model DIR --image photo.jpg
+python -m benchmarks.folder --model DIR --image photo.jpg
 """
+
 import tempfile
 from pathlib import Path
 

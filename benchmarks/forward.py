@@ -1,7 +1,8 @@
 """(a) The network alone: every engine, and what `transformers` offers, at one input shape.
 
-    python -m benchmarks.forward --variant b0
+python -m benchmarks.forward --variant b0
 """
+
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ def main():
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine, openvino_engine
+
     openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
     shape = (1, 3, *args.size)
     image = torch.randn(shape)
@@ -40,10 +42,14 @@ def main():
         seconds = interleave({name: partial(run, image) for name, run in made.items()}, args)
     rows = timing_table(seconds, 'transformers' if 'transformers' in seconds else None)
     pairs = [('ours, torch', 'transformers')] + [
-        (f'ours, OpenVINO{p}', f'transformers, OpenVINO{p}{s}') for p in ('', ' bf16') for s in ('', ', any shape')]
+        (f'ours, OpenVINO{p}', f'transformers, OpenVINO{p}{s}') for p in ('', ' bf16') for s in ('', ', any shape')
+    ]
     bounds = [(a, b) for a, b in pairs if {a, b} <= set(seconds)]
-    notes = 'Median of the ratios within a round: ' + '; '.join(
-        f'{a} / {b} {ratio(seconds, a, b):.2f}' for a, b in bounds) + '.'
+    notes = (
+        'Median of the ratios within a round: '
+        + '; '.join(f'{a} / {b} {ratio(seconds, a, b):.2f}' for a, b in bounds)
+        + '.'
+    )
     report(f'Forward, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
 
 

@@ -1,4 +1,5 @@
 """Interleaved timing, memory of a fresh process, and the table that RESULTS.md keeps."""
+
 import argparse
 import os
 import platform
@@ -18,13 +19,18 @@ PAUSE = 0.1  # seconds before each run: thread pools spin on for a while, and wo
 def parser(description, rounds=15):
     """Arguments that every benchmark has."""
     p = argparse.ArgumentParser(description=description)
-    p.add_argument('--rounds', type=int, default=rounds, help='interleaved runs of each candidate (default: '
-                   '%(default)s)')
+    p.add_argument(
+        '--rounds', type=int, default=rounds, help='interleaved runs of each candidate (default: %(default)s)'
+    )
     p.add_argument('--warmup', type=int, default=2, help='runs before those (default: %(default)s)')
     p.add_argument('--model', help='a model directory with a trained B0 (default: random weights)')
     p.add_argument('--image', help='a photograph (default: a synthetic one)')
-    p.add_argument('--cpu-time', action='store_true', help='count the processor time of the process, not the time that '
-                   'passes: for ratios on a machine that is busy with other work')
+    p.add_argument(
+        '--cpu-time',
+        action='store_true',
+        help='count the processor time of the process, not the time that '
+        'passes: for ratios on a machine that is busy with other work',
+    )
     p.add_argument('--keep', action='store_true', help='write the table to benchmarks/RESULTS.md')
     return p
 
@@ -88,9 +94,16 @@ def environment():
             return f'no {name}'
 
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else float('nan')
-    return ', '.join([_processor(), f'{torch.get_num_threads()} threads', f'Python {platform.python_version()}',
-                      *map(installed, ('torch', 'openvino', 'onnxruntime', 'transformers')),
-                      f'load {load:.1f}', str(date.today())])
+    return ', '.join(
+        [
+            _processor(),
+            f'{torch.get_num_threads()} threads',
+            f'Python {platform.python_version()}',
+            *map(installed, ('torch', 'openvino', 'onnxruntime', 'transformers')),
+            f'load {load:.1f}',
+            str(date.today()),
+        ]
+    )
 
 
 def _processor():
@@ -117,8 +130,7 @@ def fresh(code):
 
     The code may call `peak_start()` and `peak_stop()`: MiB that the process's resident memory rose above where it was.
     """
-    prelude = ('import warnings; warnings.simplefilter("ignore")\n'
-               'from benchmarks.measure import peak_start, peak_stop\n')
+    prelude = 'import warnings; warnings.simplefilter("ignore")\nfrom benchmarks.measure import peak_start, peak_stop\n'
     done = subprocess.run([sys.executable, '-c', prelude + code], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'a fresh process failed:\n{done.stderr[-2000:]}')
@@ -128,6 +140,7 @@ def fresh(code):
 def peak_start():
     """Forget the process's peak memory (Linux) and remember how much it holds."""
     import gc
+
     gc.collect()
     Path('/proc/self/clear_refs').write_text('5')
     return _status('VmRSS')

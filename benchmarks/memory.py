@@ -1,13 +1,14 @@
 """(d) How far the process's memory rises above the loaded model (Linux).
 
-    python -m benchmarks.memory --model DIR --image photo.jpg
+python -m benchmarks.memory --model DIR --image photo.jpg
 """
+
 import tempfile
 
 from .measure import fresh, parser, quiet, report
 from .subjects import photograph, random_model_dir
 
-CODE = '''
+CODE = """
 from benchmarks.subjects import our_pipeline, transformers_pipeline
 ours = {ours}
 segmenter = our_pipeline({model!r}, engine={engine!r}) if ours else transformers_pipeline(({height}, {width}))
@@ -18,7 +19,7 @@ if ours:
 before = peak_start()
 result = segmenter({path!r})
 print(peak_stop(before))
-'''
+"""
 
 
 def main():
@@ -35,10 +36,12 @@ def main():
             for engine in ('openvino', 'torch', None):
                 if engine is None and args.without_peer:
                     continue
-                code = CODE.format(ours=engine is not None, model=model, engine=engine, path=path, height=network[0],
-                                   width=network[1])
-                rows.append([f'{width}×{height}', f'ours, {engine}' if engine else 'transformers',
-                             f'{float(fresh(code)):.0f}'])
+                code = CODE.format(
+                    ours=engine is not None, model=model, engine=engine, path=path, height=network[0], width=network[1]
+                )
+                rows.append(
+                    [f'{width}×{height}', f'ours, {engine}' if engine else 'transformers', f'{float(fresh(code)):.0f}']
+                )
     report('Memory, B0, from file to masks', rows, args, 'memory', 'Peak of the first call in a fresh process.')
 
 

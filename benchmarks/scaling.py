@@ -1,7 +1,8 @@
 """(e) How the network's cost grows with the variant and with the image.
 
-    python -m benchmarks.scaling
+python -m benchmarks.scaling
 """
+
 import statistics
 
 import torch
@@ -17,9 +18,11 @@ def main():
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine
+
     rows = [['variant', 'input', 'GFLOP', 'median ms', 'GFLOP/s']]
     cases = [(variant, SIZE) for variant in args.variants] + [
-        (args.variants[0], size) for size in ((256, 352), (1024, 1408))]
+        (args.variants[0], size) for size in ((256, 352), (1024, 1408))
+    ]
     engines = {}
     for variant, size in cases:
         image = torch.randn(1, 3, *size)
@@ -30,8 +33,15 @@ def main():
         model, engine = engines[variant]
         flops = count_flops(model, image)
         seconds = statistics.median(interleave({'': lambda run=engine, x=image: run(x)}, args)[''])
-        rows.append([variant.upper(), f'{size[0]}×{size[1]}', f'{flops / 1e9:.1f}', f'{seconds * 1e3:.0f}',
-                     f'{flops / seconds / 1e9:.0f}'])
+        rows.append(
+            [
+                variant.upper(),
+                f'{size[0]}×{size[1]}',
+                f'{flops / 1e9:.1f}',
+                f'{seconds * 1e3:.0f}',
+                f'{flops / seconds / 1e9:.0f}',
+            ]
+        )
     report('Variants and sizes', rows, args, 'scaling', f'Engine {engine.name}, float32.')
 
 

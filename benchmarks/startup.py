@@ -1,7 +1,8 @@
 """(g) What importing costs, and how soon a fresh process has its first result.
 
-    python -m benchmarks.startup --model DIR --image photo.jpg
+python -m benchmarks.startup --model DIR --image photo.jpg
 """
+
 import statistics
 import tempfile
 
@@ -9,14 +10,14 @@ from .measure import fresh, parser, quiet, report
 from .subjects import photograph, random_model_dir
 
 IMPORT = 'import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)'
-FIRST = '''
+FIRST = """
 import time
 import ms_segformer
 from modelscope.pipelines import pipeline
 start = time.perf_counter()
 pipeline('image-segmentation', {model!r}, device='cpu', engine={engine!r})({path!r})
 print(time.perf_counter() - start)
-'''
+"""
 
 
 def main():
@@ -28,10 +29,11 @@ def main():
             'import modelscope.pipelines': IMPORT.format(code='import modelscope.pipelines'),
             'the same and ms_segformer': IMPORT.format(code='import ms_segformer, modelscope.pipelines'),
             'import ms_segformer, ModelScope imported': 'import modelscope.pipelines\n'
-                                                        + IMPORT.format(code='import ms_segformer'),
+            + IMPORT.format(code='import ms_segformer'),
             'first result after the imports, torch': FIRST.format(model=model, path=path, engine='torch'),
-            'first result after the imports, OpenVINO, cache warm': FIRST.format(model=model, path=path,
-                                                                                 engine='openvino'),
+            'first result after the imports, OpenVINO, cache warm': FIRST.format(
+                model=model, path=path, engine='openvino'
+            ),
         }
         seconds = {name: [] for name in cases}
         for step in range(args.rounds + 1):

@@ -1,4 +1,5 @@
 """The networks, photographs and peers that the benchmarks compare."""
+
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ def our_model(variant='b0', model_dir=None):
     from ms_segformer import metainfo
     from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
+
     if model_dir:
         return Segformer.from_pretrained(model_dir)
     torch.manual_seed(0)
@@ -24,6 +26,7 @@ def count_flops(model, image):
     """Floating-point operations of the products and convolutions, attention's two products among them."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
+
     # With gradients and without a fused attention the network is nothing but operators that the counter knows.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         model.logits(image)
@@ -36,6 +39,7 @@ def random_model_dir(variant, folder):
 
     from ms_segformer import metainfo
     from ms_segformer.models.checkpoint import save_checkpoint
+
     source = metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name / 'configuration.json'
     shutil.copy(source, folder)
     save_checkpoint(Path(folder, 'pytorch_model.pt'), our_model(variant))
@@ -47,10 +51,12 @@ def transformers_model(variant='b0'):
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     from ms_segformer.metainfo import VARIANTS
+
     v = VARIANTS[variant]
     torch.manual_seed(0)
-    config = SegformerConfig(hidden_sizes=list(v.embed_dims), depths=list(v.depths), num_labels=172,
-                             decoder_hidden_size=v.head_channels)
+    config = SegformerConfig(
+        hidden_sizes=list(v.embed_dims), depths=list(v.depths), num_labels=172, decoder_hidden_size=v.head_channels
+    )
     return SegformerForSemanticSegmentation(config).eval()
 
 
@@ -68,11 +74,16 @@ class TransformersLogits(torch.nn.Module):
 def transformers_openvino(model, shape, precision='f32', any_shape=False):
     """The `transformers` network converted by OpenVINO for one shape, or as it comes for all; returns a callable."""
     from ms_segformer.engines.silent_import import import_openvino
+
     ov = import_openvino()
-    graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape),
-                             **({} if any_shape else {'input': [shape]}))
-    settings = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-                'NUM_STREAMS': 1}
+    graph = ov.convert_model(
+        TransformersLogits(model), example_input=torch.zeros(shape), **({} if any_shape else {'input': [shape]})
+    )
+    settings = {
+        'INFERENCE_PRECISION_HINT': precision,
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'NUM_STREAMS': 1,
+    }
     request = ov.Core().compile_model(graph, 'CPU', settings).create_infer_request()
     return lambda image: request.infer([image.numpy()], share_inputs=True, share_outputs=True)
 
@@ -82,12 +93,14 @@ def transformers_onnxruntime(model, shape):
     import inspect
 
     from ms_segformer.engines.silent_import import import_onnxruntime
+
     onnxruntime = import_onnxruntime()
     options = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, 'model.onnx'))
-        torch.onnx.export(TransformersLogits(model), (torch.zeros(shape),), path, input_names=['img'],
-                          opset_version=17, **options)
+        torch.onnx.export(
+            TransformersLogits(model), (torch.zeros(shape),), path, input_names=['img'], opset_version=17, **options
+        )
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(path, session_options, providers=['CPUExecutionProvider'])
@@ -97,6 +110,7 @@ def transformers_onnxruntime(model, shape):
 def photograph(path=None, width=640, height=480, folder=None):
     """Path of a JPEG of a given size: a photograph scaled and cut, or a synthetic one."""
     import cv2
+
     folder = folder or tempfile.mkdtemp()
     if path:
         image = cv2.imread(str(path))
@@ -105,8 +119,13 @@ def photograph(path=None, width=640, height=480, folder=None):
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)[:height, :width]
     else:
         random = np.random.default_rng(0)
-        image = sum(cv2.resize(random.normal(0, 90 / n, (n, n, 3)).astype(np.float32), (width, height),
-                               interpolation=cv2.INTER_CUBIC) * n ** 0.5 for n in (3, 9, 27, 81))
+        image = sum(
+            cv2.resize(
+                random.normal(0, 90 / n, (n, n, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+            )
+            * n**0.5
+            for n in (3, 9, 27, 81)
+        )
         image = np.clip(image + 128, 0, 255).astype(np.uint8)
     target = Path(folder, f'photo_{width}x{height}.jpg')
     cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
@@ -116,6 +135,7 @@ def photograph(path=None, width=640, height=480, folder=None):
 def transformers_pipeline(size):
     """The `transformers` image-segmentation pipeline, B0, at a network input of (height, width)."""
     from transformers import SegformerImageProcessor, pipeline
+
     processor = SegformerImageProcessor(size={'height': size[0], 'width': size[1]}, do_reduce_labels=False)
     return pipeline('image-segmentation', model=transformers_model(), image_processor=processor, device='cpu')
 
@@ -125,4 +145,5 @@ def our_pipeline(model_dir, **options):
     from modelscope.pipelines import pipeline
 
     import ms_segformer  # noqa: F401
+
     return pipeline('image-segmentation', model_dir, device='cpu', **options)

@@ -8,6 +8,7 @@ resizes to 512×512, colour jitter, `SegformerForSemanticSegmentation(pixel_valu
 of a few steps in one process, so that whatever else the machine does slows both. Time to the first iteration is that of
 a new process, imports included.
 """
+
 import argparse
 import json
 import os
@@ -66,11 +67,21 @@ def ours(data, folder, args):
     from modelscope.trainers import build_trainer
 
     from ms_segformer.metainfo import VARIANTS, configuration_dir
+
     torch.set_num_threads(args.threads)
-    trainer = build_trainer('easycv', {
-        'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'), 'amp': args.amp,
-        'data_root': str(data), 'work_dir': str(Path(folder) / 'run'), 'seed': 0, 'max_epochs': 10_000, 'device': 'cpu',
-        'cfg_options': {'model.pretrained': None, 'evaluation.period': None, 'train.dataloader.workers_per_gpu': 0}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'),
+            'amp': args.amp,
+            'data_root': str(data),
+            'work_dir': str(Path(folder) / 'run'),
+            'seed': 0,
+            'max_epochs': 10_000,
+            'device': 'cpu',
+            'cfg_options': {'model.pretrained': None, 'evaluation.period': None, 'train.dataloader.workers_per_gpu': 0},
+        },
+    )
     trainer.prepare()
     trainer.invoke_hook('before_run')
     trainer.invoke_hook('before_train_epoch')
@@ -78,6 +89,7 @@ def ours(data, folder, args):
     def batches():
         while True:
             yield from trainer.train_dataloader
+
     stream = batches()
     return lambda: trainer.train_iteration(next(stream))
 
@@ -88,6 +100,7 @@ def theirs(data, args):
     import torch
     from PIL import Image, ImageEnhance
     from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     processor = SegformerImageProcessor(size={'height': SIZE, 'width': SIZE})
@@ -111,6 +124,7 @@ def theirs(data, args):
     def batches():
         while True:
             yield from torch.utils.data.DataLoader(Pairs(), BATCH, shuffle=True)
+
     stream = batches()
 
     def step():
@@ -120,30 +134,43 @@ def theirs(data, args):
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
+
     return step
 
 
 def first_iteration(name, data, args):
     """Seconds from the start of a process to the end of its first step."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, __file__, '--first', name, '--data', str(data), '--threads', str(args.threads)],
-                   check=True, capture_output=True, env={**os.environ, 'MODELSCOPE_LOG_LEVEL': '40'})
+    subprocess.run(
+        [sys.executable, __file__, '--first', name, '--data', str(data), '--threads', str(args.threads)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, 'MODELSCOPE_LOG_LEVEL': '40'},
+    )
     return time.perf_counter() - began
 
 
 def report(args, times, first):
-    rates = {name: {'wall': BATCH / statistics.median(wall for wall, _ in values),
-                    'processor': BATCH / statistics.median(processor for _, processor in values)}
-             for name, values in times.items()}
-    print(f'| B0, {SIZE}×{SIZE}, batch {BATCH}, {args.threads} thread(s) | images/s | images per processor second | '
-          'first iteration after, s |')
+    rates = {
+        name: {
+            'wall': BATCH / statistics.median(wall for wall, _ in values),
+            'processor': BATCH / statistics.median(processor for _, processor in values),
+        }
+        for name, values in times.items()
+    }
+    print(
+        f'| B0, {SIZE}×{SIZE}, batch {BATCH}, {args.threads} thread(s) | images/s | images per processor second | '
+        'first iteration after, s |'
+    )
     print('|-|-|-|-|')
     for name, label in (('ours', f'ms-segformer{", " + args.amp if args.amp else ""}'), ('theirs', 'transformers')):
         print(f'| {label} | {rates[name]["wall"]:.2f} | {rates[name]["processor"]:.2f} | {first[name]:.1f} |')
     turns = [theirs[0] / ours[0] for ours, theirs in zip(times['ours'], times['theirs'], strict=True)]
-    print(f'ratio of images/s {rates["ours"]["wall"] / rates["theirs"]["wall"]:.2f} (turns {min(turns):.2f} to '
-          f'{max(turns):.2f}), of images per processor second '
-          f'{rates["ours"]["processor"] / rates["theirs"]["processor"]:.2f}')
+    print(
+        f'ratio of images/s {rates["ours"]["wall"] / rates["theirs"]["wall"]:.2f} (turns {min(turns):.2f} to '
+        f'{max(turns):.2f}), of images per processor second '
+        f'{rates["ours"]["processor"] / rates["theirs"]["processor"]:.2f}'
+    )
     if args.json:
         Path(args.json).write_text(json.dumps({'rates': rates, 'first_iteration': first, 'turns': turns}, indent=2))
 
@@ -152,6 +179,7 @@ def made_up(root):
     """Eight noisy pictures of 640×480 with label maps."""
     import cv2
     import numpy as np
+
     random = np.random.RandomState(0)
     for folder in ('train2017', 'annotations/train2017'):
         (root / folder).mkdir(parents=True)

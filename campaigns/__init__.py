@@ -3,6 +3,7 @@
 Each module is one command, `python -m campaigns.NAME --seed S --cases N --seconds T`; `python -m campaigns` (or
 `make campaign`) runs all of them. They are no part of the ordinary suite. The last tables stand in RESULTS.md.
 """
+
 import sys
 from pathlib import Path
 

@@ -5,6 +5,7 @@
 Each ends between two cases when its share is over, and has at least one case. What is still running `GRACE` seconds
 after the whole time is ended, and counts as a fault.
 """
+
 import argparse
 import json
 import os
@@ -19,8 +20,18 @@ from campaigns.frame import ROOT, markdown
 
 # Shares of the time. Those of quick cases come first, and keep to theirs; one case of the others may take a minute, so
 # they overdraw only what is left for each other.
-SHARES = {'kernel_fuzz': 4, 'checkpoint_fuzz': 8, 'configuration_fuzz': 8, 'label_fuzz': 6, 'image_fuzz': 12,
-          'kill_predict': 9, 'kill_training': 13, 'disk_full': 12, 'concurrency': 15, 'memory': 13}
+SHARES = {
+    'kernel_fuzz': 4,
+    'checkpoint_fuzz': 8,
+    'configuration_fuzz': 8,
+    'label_fuzz': 6,
+    'image_fuzz': 12,
+    'kill_predict': 9,
+    'kill_training': 13,
+    'disk_full': 12,
+    'concurrency': 15,
+    'memory': 13,
+}
 STARTING = 8  # seconds that the start of each takes, beside its share
 GRACE = 600
 
@@ -52,9 +63,23 @@ def run(name: str, seed: int, seconds: float, deadline: float, record: Path) -> 
     log, files = record.with_suffix('.log'), record.with_suffix('.files')
     files.mkdir()  # goes away with what an ended campaign leaves there
     with open(log, 'w') as errors:
-        process = subprocess.Popen([sys.executable, '-m', f'campaigns.{name}', '--seed', str(seed), '--seconds',
-                                    f'{max(1.0, seconds):.0f}', '--record', str(record)], cwd=ROOT, stderr=errors,
-                                   env={**os.environ, 'TMPDIR': str(files)}, start_new_session=True)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                '-m',
+                f'campaigns.{name}',
+                '--seed',
+                str(seed),
+                '--seconds',
+                f'{max(1.0, seconds):.0f}',
+                '--record',
+                str(record),
+            ],
+            cwd=ROOT,
+            stderr=errors,
+            env={**os.environ, 'TMPDIR': str(files)},
+            start_new_session=True,
+        )
         try:
             code = process.wait(max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

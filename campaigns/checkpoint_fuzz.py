@@ -13,6 +13,7 @@ converted and described.
 A file whose bytes a checksum covers and that gives other tensors than it was made of is a fault; one with right
 checksums or none is not, and is counted apart.
 """
+
 import dataclasses
 import encodings.cp437  # noqa: F401  (how zipfile reads names of old)
 import encodings.unicode_escape  # noqa: F401
@@ -52,51 +53,147 @@ def prepare(folder: Path) -> Common:
     state, _ = read_checkpoint(TINY_MODEL / 'pytorch_model.pt')
     save_exported(folder / 'exported_legacy.pt', state, legacy=True)
     for legacy in (False, True):
-        save({'state_dict': state, 'meta': foreign(f'touch {folder}/ran'), 'optimizer': {'step': torch.tensor(1.0)}},
-             folder / f'foreign_{legacy}.pt', legacy=legacy)
+        save(
+            {'state_dict': state, 'meta': foreign(f'touch {folder}/ran'), 'optimizer': {'step': torch.tensor(1.0)}},
+            folder / f'foreign_{legacy}.pt',
+            legacy=legacy,
+        )
     write_torch_file(folder / 'ours.pt', {'state_dict': state, 'meta': {'epoch': 3}})
-    paths = [TINY_MODEL / 'pytorch_model.pt', *sorted(folder.glob('*.pt')),
-             *sorted((ROOT.parent / 'shared' / 'oracle' / 'exported').glob('*.pt*'))]
+    paths = [
+        TINY_MODEL / 'pytorch_model.pt',
+        *sorted(folder.glob('*.pt')),
+        *sorted((ROOT.parent / 'shared' / 'oracle' / 'exported').glob('*.pt*')),
+    ]
     describe_and_convert(paths[0], folder)
-    return Common(folder, {path: read_checkpoint(path)[0] for path in paths},
-                  Segformer(**read_configuration(TINY_MODEL).raw['model']))
+    return Common(
+        folder,
+        {path: read_checkpoint(path)[0] for path in paths},
+        Segformer(**read_configuration(TINY_MODEL).raw['model']),
+    )
 
 
 COVERED = 'under old checksums'
 LARGE = (  # values of about a megabyte that one opcode can fetch again, kept under 0
-    b'X\x00\x00\x10\x00' + b'x' * (1 << 20), b'(' + b'K\x01' * 100_000 + b't', b']q\x02(' + b'K\x01' * 100_000 + b'e',
-    b'\x8b\x00\x00\x10\x00' + b'\x7f' * (1 << 20), b')' + b'\x85' * 100_000,
+    b'X\x00\x00\x10\x00' + b'x' * (1 << 20),
+    b'(' + b'K\x01' * 100_000 + b't',
+    b']q\x02(' + b'K\x01' * 100_000 + b'e',
+    b'\x8b\x00\x00\x10\x00' + b'\x7f' * (1 << 20),
+    b')' + b'\x85' * 100_000,
     b'B\x00\x00\x10\x00' + b'x' * (1 << 20),
     b'}(' + b''.join(b'J' + i.to_bytes(4, 'little') + b'N' for i in range(100_000)) + b'u',
     b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000'
-    b'X\x03\x00\x00\x00cpuJ\x60\x04\x00\x00NtQK\x00K\x02\x85K\x01\x85\x89)tR')
-CALLED = (b'ccollections\nOrderedDict\n', b'cbuiltins\nset\n', b'ctorch\nSize\n', b'c_codecs\nencode\n',
-          b'cnumpy\ndtype\n', b'cnumpy.core.multiarray\nscalar\n', b'cnumpy.core.multiarray\n_reconstruct\n',
-          b'ctorch._utils\n_rebuild_tensor_v2\n', b'ctorch._utils\n_rebuild_parameter\n', b'cos\nsystem\n')
-STEPS = (b'h\x00', b'h\x01', b'N', b'K\x01', b'\x85', b'\x86', b'\x87', b'R', b'\x81', b'b', b'0', b'2', b']', b'}',
-         b')', b'a', b's', b'(', b't', b'l', b'd', b'e', b'u', b'1', b'Q', b'\x93', b'\x8f', b'\x90', b'\x91', b'o')
+    b'X\x03\x00\x00\x00cpuJ\x60\x04\x00\x00NtQK\x00K\x02\x85K\x01\x85\x89)tR',
+)
+CALLED = (
+    b'ccollections\nOrderedDict\n',
+    b'cbuiltins\nset\n',
+    b'ctorch\nSize\n',
+    b'c_codecs\nencode\n',
+    b'cnumpy\ndtype\n',
+    b'cnumpy.core.multiarray\nscalar\n',
+    b'cnumpy.core.multiarray\n_reconstruct\n',
+    b'ctorch._utils\n_rebuild_tensor_v2\n',
+    b'ctorch._utils\n_rebuild_parameter\n',
+    b'cos\nsystem\n',
+)
+STEPS = (
+    b'h\x00',
+    b'h\x01',
+    b'N',
+    b'K\x01',
+    b'\x85',
+    b'\x86',
+    b'\x87',
+    b'R',
+    b'\x81',
+    b'b',
+    b'0',
+    b'2',
+    b']',
+    b'}',
+    b')',
+    b'a',
+    b's',
+    b'(',
+    b't',
+    b'l',
+    b'd',
+    b'e',
+    b'u',
+    b'1',
+    b'Q',
+    b'\x93',
+    b'\x8f',
+    b'\x90',
+    b'\x91',
+    b'o',
+)
 
 
 def program(random: np.random.Generator) -> bytes:
     """A pickle that keeps two values and then does a few steps with them again and again."""
+
     def some(choices):
         return choices[random.integers(len(choices))]
 
     steps = b''.join(some(STEPS) for _ in range(random.integers(2, 8)))
     if random.random() < 0.5:  # what is likeliest to run through: a call, an item, a name
-        steps = some((b'h\x01h\x00\x85R', b'h\x01h\x00R', b'h\x00h\x01\x93', b'}h\x00N\x73', b'h\x01h\x00N\x86R',
-                      b'h\x00Q', b'h\x01h\x00b')) + some((b'', b'0'))
-    return (b'\x80\x04' + some(LARGE) + b'q\x00' + some((*LARGE, *CALLED, *CALLED)) + b'q\x01'
-            + steps * int(10 ** random.uniform(0, 4.5)) + b'.')
+        steps = some(
+            (
+                b'h\x01h\x00\x85R',
+                b'h\x01h\x00R',
+                b'h\x00h\x01\x93',
+                b'}h\x00N\x73',
+                b'h\x01h\x00N\x86R',
+                b'h\x00Q',
+                b'h\x01h\x00b',
+            )
+        ) + some((b'', b'0'))
+    return (
+        b'\x80\x04'
+        + some(LARGE)
+        + b'q\x00'
+        + some((*LARGE, *CALLED, *CALLED))
+        + b'q\x01'
+        + steps * int(10 ** random.uniform(0, 4.5))
+        + b'.'
+    )
 
 
 def odd_content(state: dict, random: np.random.Generator) -> dict:
     """A checkpoint with values nobody expects."""
-    odd = [None, True, 10**20, 1e300, float('nan'), '', 'x' * 10_000, '\x1b[2J\n', b'x', (), [], {}, [[]], {1: 2},
-           {'a'}, torch.ones(2), torch.tensor(1), torch.ones(0, 3), torch.ones(3, dtype=torch.complex64),
-           torch.ones(2) == 1, torch.ones(1).expand(10_000, 10_000), np.float32(2), np.arange(5),
-           ['a'] * 171, ['a'] * 172, [None] * 171,
-           [[0, 0, 0]] * 171, [[0, 'a', 0]] * 171, [torch.ones(3)] * 171, torch.ones(2, 2).to_sparse()]
+    odd = [
+        None,
+        True,
+        10**20,
+        1e300,
+        float('nan'),
+        '',
+        'x' * 10_000,
+        '\x1b[2J\n',
+        b'x',
+        (),
+        [],
+        {},
+        [[]],
+        {1: 2},
+        {'a'},
+        torch.ones(2),
+        torch.tensor(1),
+        torch.ones(0, 3),
+        torch.ones(3, dtype=torch.complex64),
+        torch.ones(2) == 1,
+        torch.ones(1).expand(10_000, 10_000),
+        np.float32(2),
+        np.arange(5),
+        ['a'] * 171,
+        ['a'] * 172,
+        [None] * 171,
+        [[0, 0, 0]] * 171,
+        [[0, 'a', 0]] * 171,
+        [torch.ones(3)] * 171,
+        torch.ones(2, 2).to_sparse(),
+    ]
 
     def some(count):
         return [odd[i] for i in random.integers(len(odd), size=count)]

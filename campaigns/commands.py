@@ -1,4 +1,5 @@
 """Runs `ms-segformer` in processes forked from one that has imported everything, which saves each of them seconds."""
+
 import dataclasses
 import os
 import sys
@@ -30,8 +31,13 @@ class Ended:
         return [line for line in self.err.splitlines() if line.strip()]
 
 
-def start(arguments: list[str], folder: Path, log: Path, environment: dict[str, str] | None = None,
-          before: Callable[[], None] = lambda: None) -> int:
+def start(
+    arguments: list[str],
+    folder: Path,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> int:
     """Start a command in a folder; returns its process.
 
     Args:
@@ -67,13 +73,21 @@ def finish(process: int, log: Path) -> Ended:
     return Ended(code, *(Path(f'{log}{suffix}').read_text(errors='replace') for suffix in ('.out', '.err')))
 
 
-def run(arguments: list[str], folder: Path, log: Path, environment: dict[str, str] | None = None,
-        before: Callable[[], None] = lambda: None) -> Ended:
+def run(
+    arguments: list[str],
+    folder: Path,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> Ended:
     """Run a command to its end."""
     return finish(start(arguments, folder, log, environment, before), log)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Content of every file, hidden ones too, by relative path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob('*'))
-            if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob('*'))
+        if path.is_file()
+    }

@@ -7,6 +7,7 @@ pipeline has already worked; commands that share an output folder (`predict -o`)
 cache of compiled networks. Of commands that want the same folder one may be refused, in one line; the others have to
 leave what one of them leaves alone, and nothing else.
 """
+
 import dataclasses
 import os
 import pickle
@@ -47,23 +48,46 @@ def prepare(folder: Path) -> Common:
     torch.set_num_threads(1)
     os.environ['MS_SEGFORMER_CACHE'] = str(folder / 'cache')
     random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in (
-        (60, 80), (80, 60), (64, 64), (48, 120), (100, 90), (33, 77), (128, 40), (60, 80))]
+    images = [
+        random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        for size in ((60, 80), (80, 60), (64, 64), (48, 120), (100, 90), (33, 77), (128, 40), (60, 80))
+    ]
     alone = {}
     for engine in ENGINES:  # in a child: this process is to have no networks
         alone[engine] = in_child(lambda engine=engine: label_maps(pipeline(engine), images))
     write_images(folder / 'photos', folder / 'maps')
     model, data = small_model(folder / 'model'), make_data(folder / 'data')
     predict = ['predict', str(folder / 'photos'), '--model', str(TINY_MODEL), '-o', 'out', '--device', 'cpu']
-    train = ['train', str(model), '--data', str(data), '--classes', ','.join(CLASSES), '--work-dir', 'run', '--epochs',
-             '3', '--seed', '3', '--device', 'cpu']
+    train = [
+        'train',
+        str(model),
+        '--data',
+        str(data),
+        '--classes',
+        ','.join(CLASSES),
+        '--work-dir',
+        'run',
+        '--epochs',
+        '3',
+        '--seed',
+        '3',
+        '--device',
+        'cpu',
+    ]
     (folder / 'alone').mkdir()
     for command, code in ((predict, 1), (train, 0)):
         ended = run(command, folder / 'alone', folder / 'log')
         if ended.code != code:
             raise RuntimeError(ended.err)
-    return Common(folder, images, alone, predict, tree(folder / 'alone' / 'out'), train,
-                  kill_training.contents(folder / 'alone' / 'run'))
+    return Common(
+        folder,
+        images,
+        alone,
+        predict,
+        tree(folder / 'alone' / 'out'),
+        train,
+        kill_training.contents(folder / 'alone' / 'run'),
+    )
 
 
 def pipeline(engine: str) -> SegformerPipeline:
@@ -119,8 +143,9 @@ def threads(engine: str, random: np.random.Generator, common: Common) -> None:
     orders = [random.permutation(len(common.images)).tolist() for _ in range(4)]
     batches = random.integers(1, 4, 4).tolist()
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda order, batch: label_maps(segmenter, [common.images[i] for i in order], batch), orders,
-                         batches)
+        found = pool.map(
+            lambda order, batch: label_maps(segmenter, [common.images[i] for i in order], batch), orders, batches
+        )
     for order, maps in zip(orders, found, strict=True):
         for index, seg_map in zip(order, maps, strict=True):
             np.testing.assert_array_equal(seg_map, common.alone[engine][index])
@@ -129,7 +154,7 @@ def threads(engine: str, random: np.random.Generator, common: Common) -> None:
 def children(engine: str, random: np.random.Generator, common: Common) -> None:
     """Children forked from a process whose pipeline has worked use it, or one of their own."""
     segmenter = pipeline(engine)
-    label_maps(segmenter, common.images[:int(random.integers(1, 5))])
+    label_maps(segmenter, common.images[: int(random.integers(1, 5))])
     for _ in range(3):
         own = random.random() < 0.5
         found = in_child(lambda own=own: label_maps(pipeline(engine) if own else segmenter, common.images))
@@ -193,8 +218,10 @@ def one_cache(count: int, common: Common) -> None:
         ended = finish(process, place / 'log')
         if ended.code != 1 or any(trace in ended.err for trace in TRACES) or 'WARNING' in ended.err:
             raise AssertionError(f'exit code {ended.code}: {ended.err[-1500:]}')
-        equal({name: content for name, content in common.predicted.items() if not name.endswith('manifest.jsonl')},
-              {name: content for name, content in tree(place / 'out').items() if not name.endswith('manifest.jsonl')})
+        equal(
+            {name: content for name, content in common.predicted.items() if not name.endswith('manifest.jsonl')},
+            {name: content for name, content in tree(place / 'out').items() if not name.endswith('manifest.jsonl')},
+        )
     left = [name for name in tree(folder / 'cache') if not name.endswith('.openvino')]
     if left:
         raise AssertionError(f'left in the cache: {left}')
@@ -206,8 +233,9 @@ def equal(expected: dict, found: dict) -> None:
         raise AssertionError(f'not what one command leaves: {differences[:5]}')
 
 
-CAMPAIGN = Campaign('concurrency', prepare, make, (), cases=40, seconds=180, mebibytes=4096, batch=1, watched=False,
-                    headroom=False)
+CAMPAIGN = Campaign(
+    'concurrency', prepare, make, (), cases=40, seconds=180, mebibytes=4096, batch=1, watched=False, headroom=False
+)
 
 if __name__ == '__main__':
     sys.exit(main(CAMPAIGN))

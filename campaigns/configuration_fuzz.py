@@ -12,6 +12,7 @@ One of the tiny model also goes through ModelScope: `pipeline()` on its director
 with an iteration now and then. What another model's configuration would mean to ModelScope is not asked: where a
 mutation left it no SegFormer of EasyCV's making, it is only read.
 """
+
 import copy
 import dataclasses
 import json
@@ -43,11 +44,50 @@ from tiny_run import CLASSES, make_data  # noqa: E402
 ERRORS = (SegformerError, FileNotFoundError)
 SMALL = WHOLE_PIXELS >> 6  # pixels of the network's input up to which the pipeline is run, for time's sake
 LEARNING = 0.5  # of the trainers that could be made, how many are also run
-ODD = [None, True, False, 0, 1, 2, -1, 3.5, 10 ** 6, 10 ** 20, -10 ** 20, 1e300, -1e-300, float('nan'), float('inf'),
-       '', 'x', 'x' * 10_000, '1', 'é\x1b[2J\n', '\ud800', '\0', '../..', '/', [], {}, [[]], [None], {'type': None},
-       {'type': 'x'}, {'a': {'b': {'c': []}}}, ['x'] * 172, [0] * 4, [2, 2], [10 ** 6] * 4, [64, 48], [4096, 4096],
-       [float('nan')] * 3, [1, '1', None, 2.0], {'__class__': 'tuple', '__value__': [3, 3]},
-       {'__class__': 'tuple', '__value__': 3}, {'__class__': 'set'}]
+ODD = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    -1,
+    3.5,
+    10**6,
+    10**20,
+    -(10**20),
+    1e300,
+    -1e-300,
+    float('nan'),
+    float('inf'),
+    '',
+    'x',
+    'x' * 10_000,
+    '1',
+    'é\x1b[2J\n',
+    '\ud800',
+    '\0',
+    '../..',
+    '/',
+    [],
+    {},
+    [[]],
+    [None],
+    {'type': None},
+    {'type': 'x'},
+    {'a': {'b': {'c': []}}},
+    ['x'] * 172,
+    [0] * 4,
+    [2, 2],
+    [10**6] * 4,
+    [64, 48],
+    [4096, 4096],
+    [float('nan')] * 3,
+    [1, '1', None, 2.0],
+    {'__class__': 'tuple', '__value__': [3, 3]},
+    {'__class__': 'tuple', '__value__': 3},
+    {'__class__': 'set'},
+]
 
 
 @dataclasses.dataclass
@@ -83,8 +123,13 @@ def _content(path: Path) -> dict:
 def _small(raw: dict) -> dict:
     """A configuration that trains on small pictures in this process."""
     for step in raw['dataset']['train']['pipeline']:
-        step.update({'MMResize': {'img_scale': [96, 64]}, 'SegRandomCrop': {'crop_size': [64, 64]},
-                     'MMPad': {'size': [64, 64]}}.get(step['type'], {}))
+        step.update(
+            {
+                'MMResize': {'img_scale': [96, 64]},
+                'SegRandomCrop': {'crop_size': [64, 64]},
+                'MMPad': {'size': [64, 64]},
+            }.get(step['type'], {})
+        )
     raw['dataset']['val']['pipeline'][0]['img_scale'] = [96, 64]
     raw['train'].update({'dataloader': {'batch_size_per_gpu': 8, 'workers_per_gpu': 0}, 'max_epochs': 1})
     raw['evaluation']['dataloader'] = {'batch_size_per_gpu': 2, 'workers_per_gpu': 0}
@@ -93,6 +138,7 @@ def _small(raw: dict) -> dict:
 
 
 # --- mutations -------------------------------------------------------------------------------------------------------
+
 
 def _places(value: Any, place: tuple = ()) -> Iterator[tuple]:
     """Where something stands in a configuration, but for `plugins`, which only ModelScope reads, and class names."""
@@ -128,8 +174,20 @@ def _odd(random: np.random.Generator, old: Any) -> Any:
 
 def _mistyped(random: np.random.Generator, key: str) -> str:
     at = int(random.integers(len(key) + 1))
-    return _some(random, [key[:at] + key[at + 1:], key[:at] + 'x' + key[at:], key.upper(), key + 's', '', '__class__',
-                          'type', '_delete_', 'x\n'])
+    return _some(
+        random,
+        [
+            key[:at] + key[at + 1 :],
+            key[:at] + 'x' + key[at:],
+            key.upper(),
+            key + 's',
+            '',
+            '__class__',
+            'type',
+            '_delete_',
+            'x\n',
+        ],
+    )
 
 
 def change(raw: dict, random: np.random.Generator) -> str:
@@ -163,13 +221,25 @@ def _text(raw: dict, random: np.random.Generator) -> bytes:
     depth = int(10 ** random.uniform(1, 5))
     opened, closed = _some(random, [('[', ']'), ('{"a": ', '}'), ('{"__class__": "tuple", "__value__": [', ']}')])
     nested = lines[:1] + [f'"nested": {opened * depth}1{closed * depth},'] + lines[1:]
-    return _some(random, [
-        lambda: '\n'.join(lines[:at] + lines[at:at + 1] * 2 + lines[at + 1:]).encode(),
-        lambda: '\n'.join(nested).encode(), lambda: (opened * depth).encode(), lambda: '\n'.join(lines[:at]).encode(),
-        lambda: '\n'.join(lines[:at] + lines[at + 1:]).encode(), lambda: b'\xef\xbb\xbf' + text.encode(),
-        lambda: text.encode('utf-16'), lambda: text.encode().replace(b'e', b'\xff', 1),
-        lambda: text.replace('32', '9' * depth, 1).encode(), lambda: text.replace(':', ': NaN //', 1).encode(),
-        lambda: b'', lambda: b'null', lambda: b'[]', lambda: random.bytes(200)])()
+    return _some(
+        random,
+        [
+            lambda: '\n'.join(lines[:at] + lines[at : at + 1] * 2 + lines[at + 1 :]).encode(),
+            lambda: '\n'.join(nested).encode(),
+            lambda: (opened * depth).encode(),
+            lambda: '\n'.join(lines[:at]).encode(),
+            lambda: '\n'.join(lines[:at] + lines[at + 1 :]).encode(),
+            lambda: b'\xef\xbb\xbf' + text.encode(),
+            lambda: text.encode('utf-16'),
+            lambda: text.encode().replace(b'e', b'\xff', 1),
+            lambda: text.replace('32', '9' * depth, 1).encode(),
+            lambda: text.replace(':', ': NaN //', 1).encode(),
+            lambda: b'',
+            lambda: b'null',
+            lambda: b'[]',
+            lambda: random.bytes(200),
+        ],
+    )()
 
 
 def _options(raw: dict, random: np.random.Generator) -> dict:
@@ -191,6 +261,7 @@ def _options(raw: dict, random: np.random.Generator) -> dict:
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
+
 
 def make(random: np.random.Generator, common: Common) -> tuple[str, Run]:
     """A model directory with a mutated configuration, or options, and what uses them."""
@@ -263,12 +334,27 @@ def train(common: Common, options: dict, learn: bool) -> str:
     """Make a trainer with a directory's configuration, and let it train when nothing is large."""
     shutil.rmtree(common.work, ignore_errors=True)
     check_file(common.model / 'configuration.json')  # as the command line does: ModelScope runs pip for other models
-    trainer = build_trainer('easycv', {
-        'model': str(common.model), 'data_root': str(common.data), 'classes': list(CLASSES), 'device': 'cpu',
-        'work_dir': str(common.work), 'max_epochs': 1, 'cfg_options': options})
-    small = all(trainer.cfg.safe_get(f'{section}.dataloader.{key}') == value for section, key, value in (
-        ('train', 'workers_per_gpu', 0), ('evaluation', 'workers_per_gpu', 0), ('train', 'batch_size_per_gpu', 8)))
-    if not learn or not small or trainer.bare_model.settings.parameters > 10 ** 6:
+    trainer = build_trainer(
+        'easycv',
+        {
+            'model': str(common.model),
+            'data_root': str(common.data),
+            'classes': list(CLASSES),
+            'device': 'cpu',
+            'work_dir': str(common.work),
+            'max_epochs': 1,
+            'cfg_options': options,
+        },
+    )
+    small = all(
+        trainer.cfg.safe_get(f'{section}.dataloader.{key}') == value
+        for section, key, value in (
+            ('train', 'workers_per_gpu', 0),
+            ('evaluation', 'workers_per_gpu', 0),
+            ('train', 'batch_size_per_gpu', 8),
+        )
+    )
+    if not learn or not small or trainer.bare_model.settings.parameters > 10**6:
         return 'trainer made'
     trainer.train()
     return 'trained'

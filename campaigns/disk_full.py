@@ -8,6 +8,7 @@ or with exit code 1 and one line that begins with `error:`; then no temporary an
 what stood there before must be as it was. After room was made the command, or `--resume`, has to end well and leave
 what an unbroken run leaves. The cache of compiled networks costs a warning, not the result.
 """
+
 import ctypes
 import dataclasses
 import json
@@ -34,8 +35,10 @@ from ms_segformer.files import TEMPORARY
 from ms_segformer.models.torch_file import read_torch_file
 
 DISK = 24 << 20
-NOTES = re.compile(r'\d{4}-\d\d-\d\d [\d:,]+ - modelscope - (INFO|WARNING) - |note: |WARNING: .* dropped |'
-                   r'\d+ of \d+ images segmented|.*broken.jpg')
+NOTES = re.compile(
+    r'\d{4}-\d\d-\d\d [\d:,]+ - modelscope - (INFO|WARNING) - |note: |WARNING: .* dropped |'
+    r'\d+ of \d+ images segmented|.*broken.jpg'
+)
 
 
 class Stopped(Exception):
@@ -81,10 +84,35 @@ def prepare(folder: Path) -> Common:
     write_images(photos, maps)
     make_data(data)
     predict = ['predict', str(photos), '--model', str(TINY_MODEL), '-o', 'out', '--device', 'cpu', '--engine', 'torch']
-    train = ['train', str(model), '--data', str(data), '--classes', ','.join(CLASSES), '--work-dir', 'run', '--seed',
-             '3', '--device', 'cpu', '--options', 'train.checkpoint.period.interval=1', '--epochs']
-    coco = ['prepare', 'coco-stuff', '--images', str(photos / 'coco'), '--stuffthingmaps', str(maps), '-o', 'coco',
-            '-j', '1']
+    train = [
+        'train',
+        str(model),
+        '--data',
+        str(data),
+        '--classes',
+        ','.join(CLASSES),
+        '--work-dir',
+        'run',
+        '--seed',
+        '3',
+        '--device',
+        'cpu',
+        '--options',
+        'train.checkpoint.period.interval=1',
+        '--epochs',
+    ]
+    coco = [
+        'prepare',
+        'coco-stuff',
+        '--images',
+        str(photos / 'coco'),
+        '--stuffthingmaps',
+        str(maps),
+        '-o',
+        'coco',
+        '-j',
+        '1',
+    ]
     scenarios = {
         'predict': Scenario(predict, predict, code=1),
         'predict, into earlier results': Scenario([*predict, '--overwrite'], [*predict, '--overwrite'], code=1),
@@ -92,8 +120,13 @@ def prepare(folder: Path) -> Common:
         'train, resumed': Scenario([*train, '5', '--resume'], [*train, '5', '--resume'], look=of_a_training),
         'prepare coco-stuff': Scenario(coco, coco),
         'prepare example': Scenario(['prepare', 'example', '-o', 'example'], ['prepare', 'example', '-o', 'example']),
-        'compiled networks': Scenario([*predict[:-1], 'openvino'], [*predict[:-1], 'openvino', '--overwrite'], code=1,
-                                      environment={'MS_SEGFORMER_CACHE': 'DISK/cache'})}
+        'compiled networks': Scenario(
+            [*predict[:-1], 'openvino'],
+            [*predict[:-1], 'openvino', '--overwrite'],
+            code=1,
+            environment={'MS_SEGFORMER_CACHE': 'DISK/cache'},
+        ),
+    }
     for form in ('onnx', 'openvino'):
         arguments = ['export', str(TINY_MODEL), '-o', 'exported', '--format', form]
         scenarios[f'export, {form}'] = Scenario(arguments, arguments)
@@ -171,8 +204,9 @@ def one(scenario: Scenario, folder: Path, free: int) -> str:
         (disk / path).write_bytes(content)
     if mounted:
         fill(disk, free)
-    first = run(scenario.arguments, disk, log, placed(scenario, disk),
-                (lambda: None) if mounted else lambda: limit_files(free))
+    first = run(
+        scenario.arguments, disk, log, placed(scenario, disk), (lambda: None) if mounted else lambda: limit_files(free)
+    )
     try:
         well = judge(scenario, first, disk)
         (disk / 'filler').unlink(missing_ok=True)
@@ -241,8 +275,10 @@ def whole(scenario: Scenario, disk: Path, name: str) -> None:
 
 
 def compare(expected: dict, found: dict) -> None:
-    differences = kill_training.compare({name: content for name, content in expected.items() if 'cache/' not in name},
-                                        {name: content for name, content in found.items() if 'cache/' not in name})
+    differences = kill_training.compare(
+        {name: content for name, content in expected.items() if 'cache/' not in name},
+        {name: content for name, content in found.items() if 'cache/' not in name},
+    )
     if differences:
         raise AssertionError(f'with room, not what an unbroken run leaves: {differences[:5]}')
 
@@ -277,8 +313,9 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-CAMPAIGN = Campaign('disk full', prepare, make, (Stopped,), cases=60, seconds=300, batch=1, watched=False,
-                    headroom=False)
+CAMPAIGN = Campaign(
+    'disk full', prepare, make, (Stopped,), cases=60, seconds=300, batch=1, watched=False, headroom=False
+)
 
 if __name__ == '__main__':
     sys.exit(main(CAMPAIGN))

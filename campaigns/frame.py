@@ -14,6 +14,7 @@ case alone.
 one of the campaign's errors, in one line: a clear error. Everything else is 'anything else': another exception, an end
 of the process, more time or memory than the limits, code run, a socket, a module imported that no case should need.
 """
+
 import argparse
 import contextlib
 import ctypes
@@ -44,8 +45,19 @@ EXITED = 70  # exit code of a child process after a fault of the campaign itself
 PATIENCE = 6  # a machine may be that busy with other things
 LONGEST_MESSAGE = 8000  # characters of a clear error
 HEADROOM = 4096  # MiB of addresses beyond those in use: what asks for more gets a MemoryError, and the machine lives
-FORBIDDEN = ('os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'subprocess.Popen', 'pickle.find_class',
-             'socket.connect', 'socket.bind', 'socket.getaddrinfo', 'socket.sendto', 'webbrowser.open')
+FORBIDDEN = (
+    'os.system',
+    'os.exec',
+    'os.posix_spawn',
+    'os.fork',
+    'subprocess.Popen',
+    'pickle.find_class',
+    'socket.connect',
+    'socket.bind',
+    'socket.getaddrinfo',
+    'socket.sendto',
+    'webbrowser.open',
+)
 
 SOURCES = (f'{ROOT / "ms_segformer"}/', '<frozen', f'{Path(os.__file__).parent}/', f'{Path(np.__file__).parents[1]}/')
 
@@ -98,8 +110,10 @@ class Tally:
 
     def table(self) -> str:
         """Markdown, a row for each kind of case and one for all of them."""
-        rows = [(kind, *(self.outcomes[kind, column] for column in COLUMNS))
-                for kind in sorted({kind for kind, _ in self.outcomes})]
+        rows = [
+            (kind, *(self.outcomes[kind, column] for column in COLUMNS))
+            for kind in sorted({kind for kind, _ in self.outcomes})
+        ]
         rows.append(('all', *(self.total(column) for column in COLUMNS)))
         text = markdown('kind', rows)
         if self.words:
@@ -166,8 +180,14 @@ def _batch(campaign: Campaign, common: Any, seed: int, start: int, stop: int, en
         try:
             os.close(receiving)
             with open(sending, 'w') as pipe:
-                _work(campaign, common, seed, range(start, stop), end, lambda *line: print(
-                    json.dumps(line), file=pipe, flush=True))
+                _work(
+                    campaign,
+                    common,
+                    seed,
+                    range(start, stop),
+                    end,
+                    lambda *line: print(json.dumps(line), file=pipe, flush=True),
+                )
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -186,8 +206,13 @@ def _batch(campaign: Campaign, common: Any, seed: int, start: int, stop: int, en
                 number, running = number + 1, None
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if running is not None:
-        _count(tally, running, number, 'anything else', f'the process ended with {code}; its last words stand above '
-                                                        f'(a case may take {campaign.seconds:g} s)')
+        _count(
+            tally,
+            running,
+            number,
+            'anything else',
+            f'the process ended with {code}; its last words stand above (a case may take {campaign.seconds:g} s)',
+        )
         return number + 1
     if code:
         raise RuntimeError(f'case {number} could not be made; the reason stands above')
@@ -200,8 +225,7 @@ def _count(tally: Tally, kind: str, number: int, outcome: str, word: str | None)
         print(f'case {number} ({kind}): {word}', flush=True)
 
 
-def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float,
-          tell: Callable[..., None]) -> None:
+def _work(campaign: Campaign, common: Any, seed: int, numbers: range, end: float, tell: Callable[..., None]) -> None:
     """Run cases in this process, telling of each before and after."""
     warnings.simplefilter('ignore')
     faulthandler.enable()

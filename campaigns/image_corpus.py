@@ -1,4 +1,5 @@
 """Small images of every kind, made on the spot with Pillow and OpenCV, and by hand where neither writes them."""
+
 import io
 import struct
 import zlib
@@ -15,27 +16,45 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 REFUSED = ('BLP', 'DDS', 'DIB', 'EPS', 'ICNS', 'ICO', 'IM', 'MSP', 'PCX', 'PDF', 'QOI', 'SGI', 'SPIDER', 'TGA', 'XBM')
 # Files of kilobytes that are, or claim to be, as large as is read or larger: kind, mode, side, and how they are saved.
 BOMBS = (
-    ('PNG', 'RGBA', 11_500, {'compress_level': 1}), ('PNG', '1', 11_500, {}), ('GIF', 'P', 20_000, {}),
-    ('TIFF', 'CMYK', 11_500, {'compression': 'tiff_lzw'}), ('TIFF', 'F', 11_500, {'compression': 'tiff_lzw'}),
-    ('JPEG', 'L', 11_500, {}), ('JPEG', 'CMYK', 8_800, {'progressive': True}), ('JPEG', 'RGB', 9_000, {
-        'progressive': True}),
-    ('WEBP', 'RGB', 7_600, {'method': 0}), ('WEBP', 'RGB', 16_383, {'method': 0}), ('JPEG2000', 'RGB', 6_800, {}),
-    ('AVIF', 'L', 9_600, {'speed': 10}), ('PPM', 'RGB', 11_500, b'P6 11500 11500 255 '),
+    ('PNG', 'RGBA', 11_500, {'compress_level': 1}),
+    ('PNG', '1', 11_500, {}),
+    ('GIF', 'P', 20_000, {}),
+    ('TIFF', 'CMYK', 11_500, {'compression': 'tiff_lzw'}),
+    ('TIFF', 'F', 11_500, {'compression': 'tiff_lzw'}),
+    ('JPEG', 'L', 11_500, {}),
+    ('JPEG', 'CMYK', 8_800, {'progressive': True}),
+    ('JPEG', 'RGB', 9_000, {'progressive': True}),
+    ('WEBP', 'RGB', 7_600, {'method': 0}),
+    ('WEBP', 'RGB', 16_383, {'method': 0}),
+    ('JPEG2000', 'RGB', 6_800, {}),
+    ('AVIF', 'L', 9_600, {'speed': 10}),
+    ('PPM', 'RGB', 11_500, b'P6 11500 11500 255 '),
     ('PPM', 'RGB', 60_000, b'P6 60000 60000 255 '),
-    ('BMP', 'RGB', 60_000, b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, *[0] * 6)))
+    ('BMP', 'RGB', 60_000, b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, *[0] * 6)),
+)
 
 
 def corpus() -> dict[str, dict[str, bytes]]:
     """Contents by kind and name. What this Pillow does not write is left out."""
     rgb = picture()
-    kinds = {'JPEG': jpegs, 'PNG': pngs, 'GIF': gifs, 'BMP': bitmaps, 'WebP': webps, 'TIFF': tiffs, 'PPM': portable,
-             'JPEG 2000': jpegs_2000, 'AVIF': avifs, 'refused kinds': refused}
+    kinds = {
+        'JPEG': jpegs,
+        'PNG': pngs,
+        'GIF': gifs,
+        'BMP': bitmaps,
+        'WebP': webps,
+        'TIFF': tiffs,
+        'PPM': portable,
+        'JPEG 2000': jpegs_2000,
+        'AVIF': avifs,
+        'refused kinds': refused,
+    }
     return {kind: {name: content for name, content in make(rgb) if content} for kind, make in kinds.items()}
 
 
 def picture() -> np.ndarray:
     """H×W×3 uint8: something smooth with something random in it."""
-    rows, columns = np.mgrid[:SIZE[1], :SIZE[0]].astype(np.uint8)
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]].astype(np.uint8)
     smooth = np.stack([rows * 6, columns * 5, rows + columns], axis=-1).astype(np.uint8)
     smooth[5:15, 5:15] = np.random.default_rng(0).integers(0, 256, (10, 10, 3))
     return smooth
@@ -115,8 +134,14 @@ def png(array: np.ndarray, depth: int, interlaced: bool = False, extra: bytes = 
     passes = [array[top::down, left::right] for left, top, right, down in ADAM7] if interlaced else [array]
     lines = b''.join(b'\0' + packed(row, depth) for part in passes if part.size for row in part)
     head = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, interlaced)
-    return (b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', head) + (png_chunk(b'PLTE', palette) if palette else b'') + extra
-            + png_chunk(b'IDAT', zlib.compress(lines)) + png_chunk(b'IEND', b''))
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + png_chunk(b'IHDR', head)
+        + (png_chunk(b'PLTE', palette) if palette else b'')
+        + extra
+        + png_chunk(b'IDAT', zlib.compress(lines))
+        + png_chunk(b'IEND', b'')
+    )
 
 
 def packed(row: np.ndarray, depth: int) -> bytes:
@@ -124,7 +149,7 @@ def packed(row: np.ndarray, depth: int) -> bytes:
         return row.astype('>u2').tobytes()
     if depth == 8:
         return row.tobytes()
-    bits = np.unpackbits(row.reshape(-1, 1), axis=1)[:, 8 - depth:]
+    bits = np.unpackbits(row.reshape(-1, 1), axis=1)[:, 8 - depth :]
     return np.packbits(bits).tobytes()
 
 
@@ -147,8 +172,10 @@ def bitmaps(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
 def run_length_bitmap(grey: np.ndarray) -> bytes:
     """BMP with RLE8: runs, an absolute part, ends of lines, the end of the picture."""
     height, width = grey.shape
-    body = b''.join(b''.join(bytes([1, value]) for value in row[:-3]) + bytes([0, 3, *row[-3:], 0, 0, 0])
-                    for row in grey) + b'\0\1'
+    body = (
+        b''.join(b''.join(bytes([1, value]) for value in row[:-3]) + bytes([0, 3, *row[-3:], 0, 0, 0]) for row in grey)
+        + b'\0\1'
+    )
     palette = b''.join(bytes([value, value, value, 0]) for value in range(256))
     head = struct.pack('<IiiHHIIiiII', 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
     offset = 14 + len(head) + len(palette)
@@ -165,14 +192,28 @@ def webps(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 def tiffs(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
     image, grey = Image.fromarray(rgb), rgb[:, :, 0]
-    for compression in (None, 'tiff_lzw', 'tiff_deflate', 'tiff_adobe_deflate', 'packbits', 'jpeg', 'lzma', 'zstd',
-                        'webp'):
+    for compression in (
+        None,
+        'tiff_lzw',
+        'tiff_deflate',
+        'tiff_adobe_deflate',
+        'packbits',
+        'jpeg',
+        'lzma',
+        'zstd',
+        'webp',
+    ):
         yield f'RGB, {compression}', saved(image, 'TIFF', compression=compression)
     for compression in ('group3', 'group4', 'tiff_ccitt'):
         yield f'1 bit, {compression}', saved(image.convert('1'), 'TIFF', compression=compression)
     for mode in ('L', 'LA', 'P', 'RGBA', 'CMYK', 'LAB', 'YCbCr'):
-        yield mode, saved(image.convert('RGB').convert(mode) if mode != 'LAB' else Image.frombytes(
-            'LAB', SIZE, rgb.tobytes()), 'TIFF')
+        yield (
+            mode,
+            saved(
+                image.convert('RGB').convert(mode) if mode != 'LAB' else Image.frombytes('LAB', SIZE, rgb.tobytes()),
+                'TIFF',
+            ),
+        )
     yield '32 bits', saved(grey.astype(np.int32), 'TIFF')
     yield 'more than 16 bits', saved(grey.astype(np.int32) * 70_000, 'TIFF')
     yield 'floats', saved(grey.astype(np.float32), 'TIFF', compression='tiff_lzw')
@@ -198,16 +239,28 @@ def tiff(rgb: np.ndarray, order: str, tiled: bool, planes: int) -> bytes:
     for part in channels:
         part = np.pad(part, ((0, -height % 16), (0, -width % 16 if tiled else 0), (0, 0)))
         columns = range(0, width, 16) if tiled else (0,)
-        pieces += [part[top:top + 16, left:left + 16 if tiled else width].tobytes()
-                   for top in range(0, height, 16) for left in columns]
+        pieces += [
+            part[top : top + 16, left : left + 16 if tiled else width].tobytes()
+            for top in range(0, height, 16)
+            for left in columns
+        ]
     pieces = [zlib.compress(piece) for piece in pieces]
     body, offsets = b'', []
     for piece in pieces:
         offsets.append(8 + len(body))
         body += piece
     where, sizes = (324, 325) if tiled else (273, 279)
-    tags = {256: [width], 257: [height], 258: [8, 8, 8], 259: [8], 262: [2], 277: [3], 284: [planes], where: offsets,
-            sizes: list(map(len, pieces))} | ({322: [16], 323: [16]} if tiled else {278: [16]})
+    tags = {
+        256: [width],
+        257: [height],
+        258: [8, 8, 8],
+        259: [8],
+        262: [2],
+        277: [3],
+        284: [planes],
+        where: offsets,
+        sizes: list(map(len, pieces)),
+    } | ({322: [16], 323: [16]} if tiled else {278: [16]})
     entries, extra = b'', b''
     start = 8 + len(body) + 2 + 12 * len(tags) + 4
     for tag, values in sorted(tags.items()):
@@ -221,8 +274,13 @@ def tiff(rgb: np.ndarray, order: str, tiled: bool, planes: int) -> bytes:
 
 def portable(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
     for mode in ('1', 'L', 'RGB', 'I', 'F'):
-        yield mode, saved(Image.fromarray(rgb[:, :, 0]).convert(mode) if mode in 'IF' else Image.fromarray(
-            rgb).convert(mode), 'PPM')
+        yield (
+            mode,
+            saved(
+                Image.fromarray(rgb[:, :, 0]).convert(mode) if mode in 'IF' else Image.fromarray(rgb).convert(mode),
+                'PPM',
+            ),
+        )
     numbers = ' '.join(map(str, rgb.ravel()))
     yield 'plain P3', f'P3\n# comment\n{SIZE[0]} {SIZE[1]}\n255\n{numbers}\n'.encode()
     yield 'plain P2', f'P2 {SIZE[0]} {SIZE[1]} 65535 {numbers}'.encode()
@@ -248,10 +306,23 @@ def avifs(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 def refused(rgb: np.ndarray) -> Iterator[tuple[str, bytes]]:
     for kind in REFUSED:
-        yield kind, (saved(rgb, kind) or saved(rgb[:, :, 0], kind) or saved(Image.fromarray(rgb).convert('P'), kind)
-                     or saved(Image.fromarray(rgb).convert('1'), kind))
-    yield 'DDS', b'DDS ' + struct.pack('<7I', 124, 0x1007, 29, 37, 0, 0, 0) + bytes(44) + struct.pack(
-        '<2I4s5I', 32, 4, b'ABCD', 0, 0, 0, 0, 0) + bytes(2000)
+        yield (
+            kind,
+            (
+                saved(rgb, kind)
+                or saved(rgb[:, :, 0], kind)
+                or saved(Image.fromarray(rgb).convert('P'), kind)
+                or saved(Image.fromarray(rgb).convert('1'), kind)
+            ),
+        )
+    yield (
+        'DDS',
+        b'DDS '
+        + struct.pack('<7I', 124, 0x1007, 29, 37, 0, 0, 0)
+        + bytes(44)
+        + struct.pack('<2I4s5I', 32, 4, b'ABCD', 0, 0, 0, 0, 0)
+        + bytes(2000),
+    )
     yield 'PSD', b'8BPS\0\1' + bytes(6) + struct.pack('>HIIHH', 3, 29, 37, 8, 3) + bytes(5000)
     yield 'FITS', b'SIMPLE  =                    T'.ljust(80) + b'END'.ljust(2800)
     yield 'HEIC', b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(200)
@@ -264,6 +335,7 @@ def bomb(number: int, folder: Path) -> bytes:
     kind, mode, side, options = BOMBS[number]
     made = folder / f'bomb_{number}'
     if not made.exists():
-        made.write_bytes(options if isinstance(options, bytes) else saved(
-            Image.new(mode, (side, side)), kind, **options))
+        made.write_bytes(
+            options if isinstance(options, bytes) else saved(Image.new(mode, (side, side)), kind, **options)
+        )
     return made.read_bytes()

@@ -8,6 +8,7 @@ strings, dicts and objects that are odd. Each goes to `load_image` in one of the
 training images, and some through the pipeline with the tiny model, alone, or in a list between two images that have to
 come out as they do alone.
 """
+
 import base64
 import dataclasses
 import io
@@ -31,12 +32,50 @@ from ms_segformer.pipelines.image_segmentation import SegformerPipeline
 from ms_segformer.preprocessors.image import FORMATS, ImageError, load_image
 
 STRINGS = (
-    '', ' ', '/', '.', '~', '-', '\0', 'a\0b', '\udcff.jpg', 'x' * 300, 'x/' * 3000, '图.png', '*?[', 'C:\\a.jpg',
-    'http://', 'http:///a.jpg', 'http://[::1', 'http://[x]/a', 'https://:99999/', 'http://\udcff/', 'ftp://a/b.jpg',
-    'file://', 'file:///', 'file://host/a.jpg', 'file:///%00', 'file:///%ff', 'file:%2e', 'FILE:///nowhere', 'data:',
-    'data:,', 'data:image/png;base64', 'data:image/png;base64,', 'data:image/png;base64,AAAA', 'data:;base64,é',
-    'data:image/png;base64,====', 'DATA:,x', 's3://bucket/a', 'a:b', '//a/b', '/dev/zero', '/dev/stdin',
-    '/proc/self/mem', '/proc/self/environ')
+    '',
+    ' ',
+    '/',
+    '.',
+    '~',
+    '-',
+    '\0',
+    'a\0b',
+    '\udcff.jpg',
+    'x' * 300,
+    'x/' * 3000,
+    '图.png',
+    '*?[',
+    'C:\\a.jpg',
+    'http://',
+    'http:///a.jpg',
+    'http://[::1',
+    'http://[x]/a',
+    'https://:99999/',
+    'http://\udcff/',
+    'ftp://a/b.jpg',
+    'file://',
+    'file:///',
+    'file://host/a.jpg',
+    'file:///%00',
+    'file:///%ff',
+    'file:%2e',
+    'FILE:///nowhere',
+    'data:',
+    'data:,',
+    'data:image/png;base64',
+    'data:image/png;base64,',
+    'data:image/png;base64,AAAA',
+    'data:;base64,é',
+    'data:image/png;base64,====',
+    'DATA:,x',
+    's3://bucket/a',
+    'a:b',
+    '//a/b',
+    '/dev/zero',
+    '/dev/stdin',
+    '/proc/self/mem',
+    '/proc/self/environ',
+)
 BOMBS_SHARE = 0.003  # of the cases, for each takes seconds
 ODD = 0.1
 TRAINING = 0.08
@@ -58,8 +97,7 @@ def prepare(folder: Path) -> Common:
     torch.set_num_threads(1)
     segmenter = SegformerPipeline(str(TINY_MODEL), device='cpu', engine='torch')
     neighbours = [picture(), picture()[::-1, ::-1]]
-    common = Common(folder, corpus(), segmenter, neighbours,
-                    [segmenter(image)['seg_map'] for image in neighbours])
+    common = Common(folder, corpus(), segmenter, neighbours, [segmenter(image)['seg_map'] for image in neighbours])
     for files in common.files.values():  # imports what decoding takes
         for content in files.values():
             try:
@@ -113,14 +151,14 @@ def with_other_chunk(content: bytes, random: np.random.Generator) -> bytes:
     """A PNG with a chunk mutated, doubled or left out, under a checksum made right; the data may be unpacked for it."""
     at, chunks = 8, []
     while at + 12 <= len(content):
-        length, = struct.unpack('>I', content[at:at + 4])
-        chunks.append((content[at + 4:at + 8], content[at + 8:at + 8 + length]))
+        (length,) = struct.unpack('>I', content[at : at + 4])
+        chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + length]))
         at += 12 + length
     number = int(random.integers(len(chunks)))
     name, inner = chunks[number]
     change = random.random()
     if change < 0.2:
-        chunks[number:number + 1] = chunks[number:number + 1] * int(random.integers(3))
+        chunks[number : number + 1] = chunks[number : number + 1] * int(random.integers(3))
     elif name == b'IDAT' and change < 0.6:
         chunks[number] = name, zlib.compress(mutated(zlib.decompress(inner), random))
     else:
@@ -131,11 +169,11 @@ def with_other_chunk(content: bytes, random: np.random.Generator) -> bytes:
 def with_other_entry(content: bytes, random: np.random.Generator) -> bytes:
     """A TIFF with another tag, type, count or value in its first directory."""
     order = '<' if content[:2] == b'II' else '>'
-    start, = struct.unpack(f'{order}I', content[4:8])
+    (start,) = struct.unpack(f'{order}I', content[4:8])
     data = bytearray(content)
     if start + 2 > len(data):  # BigTIFF
         return with_other_numbers(content, random)
-    count, = struct.unpack_from(f'{order}H', data, start)
+    (count,) = struct.unpack_from(f'{order}H', data, start)
     at = start + 2 + 12 * int(random.integers(max(count, 1)))
     where, form = some([(0, 'H'), (2, 'H'), (4, 'I'), (8, 'I'), (8, 'I'), (8, 'I'), (8, 'H')], random)
     values = [int(random.integers(16)), some(BOUNDARIES, random), int(random.integers(254, 350))]
@@ -169,8 +207,32 @@ def odd(random: np.random.Generator, common: Common) -> Any:
 
 def odd_array(random: np.random.Generator, common: Common) -> np.ndarray:
     shape = tuple(some((0, 1, 2, 3, 4, 5, 7, 30), random) for _ in range(random.integers(0, 6)))
-    dtype = some(('u1', 'u2', '>u2', 'i1', 'i4', 'u4', 'i8', 'u8', 'f2', 'f4', 'f8', '>f8', 'c8', '?', 'O', 'U3', 'S2',
-                  'M8[s]', 'm8[s]', 'V4', [('a', 'u1')]), random)
+    dtype = some(
+        (
+            'u1',
+            'u2',
+            '>u2',
+            'i1',
+            'i4',
+            'u4',
+            'i8',
+            'u8',
+            'f2',
+            'f4',
+            'f8',
+            '>f8',
+            'c8',
+            '?',
+            'O',
+            'U3',
+            'S2',
+            'M8[s]',
+            'm8[s]',
+            'V4',
+            [('a', 'u1')],
+        ),
+        random,
+    )
     values = some((0, 1, -1, 0.5, 200, 255, 256, 300, 65535, 65536, 2**31, 2**63, 1e30, np.nan, np.inf), random)
     with np.errstate(all='ignore'):
         try:
@@ -187,19 +249,56 @@ def odd_array(random: np.random.Generator, common: Common) -> np.ndarray:
 
 def odd_tensor(random: np.random.Generator, common: Common) -> Any:
     tensor = torch.full((8, 9, 3), some((0.0, 0.5, 200.0, -3.0, 1e9, float('nan')), random))
-    return some((
-        lambda: tensor.requires_grad_(), lambda: tensor.bfloat16(), lambda: tensor.half(), lambda: tensor.to_sparse(),
-        lambda: tensor.to('meta'), lambda: torch.complex(tensor, tensor), lambda: tensor.bool(),
-        lambda: tensor.permute(2, 0, 1), lambda: tensor[None], lambda: tensor.to(torch.int32), lambda: tensor[:0],
-        lambda: torch.quantize_per_tensor(tensor.nan_to_num(), 1.0, 0, torch.quint8),
-        lambda: tensor[:1].expand(8, 9, 3),
-        lambda: torch.nn.Parameter(tensor), lambda: torch.nested.nested_tensor([tensor, tensor]), lambda: torch.float32,
-        lambda: torch.device('cpu'), lambda: torch.Size([3, 3])), random)()
+    return some(
+        (
+            lambda: tensor.requires_grad_(),
+            lambda: tensor.bfloat16(),
+            lambda: tensor.half(),
+            lambda: tensor.to_sparse(),
+            lambda: tensor.to('meta'),
+            lambda: torch.complex(tensor, tensor),
+            lambda: tensor.bool(),
+            lambda: tensor.permute(2, 0, 1),
+            lambda: tensor[None],
+            lambda: tensor.to(torch.int32),
+            lambda: tensor[:0],
+            lambda: torch.quantize_per_tensor(tensor.nan_to_num(), 1.0, 0, torch.quint8),
+            lambda: tensor[:1].expand(8, 9, 3),
+            lambda: torch.nn.Parameter(tensor),
+            lambda: torch.nested.nested_tensor([tensor, tensor]),
+            lambda: torch.float32,
+            lambda: torch.device('cpu'),
+            lambda: torch.Size([3, 3]),
+        ),
+        random,
+    )()
 
 
 def odd_pillow(random: np.random.Generator, common: Common) -> Any:
-    mode = some(('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'I',
-                 'F', 'I;16', 'I;16B', 'I;16L'), random)
+    mode = some(
+        (
+            '1',
+            'L',
+            'LA',
+            'La',
+            'P',
+            'PA',
+            'RGB',
+            'RGBA',
+            'RGBa',
+            'RGBX',
+            'CMYK',
+            'YCbCr',
+            'LAB',
+            'HSV',
+            'I',
+            'F',
+            'I;16',
+            'I;16B',
+            'I;16L',
+        ),
+        random,
+    )
     image = Image.new(mode, (int(random.integers(0, 50)), int(random.integers(0, 50))))
     if image.mode in 'IF' and image.width and image.height:
         image.putpixel((0, 0), some((0, 255, 256, 65536, -1, 2**31 - 1), random))
@@ -246,13 +345,47 @@ class PathLike:
 
 def odd_object(random: np.random.Generator, common: Common) -> Any:
     good = common.files['PNG']['RGB']
-    return some((
-        None, True, 3, 3.5, 1j, object(), object, len, ..., {}, {'image': None}, {'image': 3}, {'img': {'image': good}},
-        {1: 2}, {'image': b''}, {'image': good}, b'', bytearray(), memoryview(good), memoryview(good)[::2],
-        io.StringIO('a'), io.BytesIO(), np.float32(3), np.uint8(3), Reads('text'), Reads(None), Reads(good),
-        Reads(OSError('no')), Reads(ValueError('closed')),
-        Reads(RuntimeError('odd')), Reads(3), PathLike('nowhere'), PathLike(b'nowhere'),
-        open('/dev/null', 'rb'), Image, frozenset()), random)
+    return some(
+        (
+            None,
+            True,
+            3,
+            3.5,
+            1j,
+            object(),
+            object,
+            len,
+            ...,
+            {},
+            {'image': None},
+            {'image': 3},
+            {'img': {'image': good}},
+            {1: 2},
+            {'image': b''},
+            {'image': good},
+            b'',
+            bytearray(),
+            memoryview(good),
+            memoryview(good)[::2],
+            io.StringIO('a'),
+            io.BytesIO(),
+            np.float32(3),
+            np.uint8(3),
+            Reads('text'),
+            Reads(None),
+            Reads(good),
+            Reads(OSError('no')),
+            Reads(ValueError('closed')),
+            Reads(RuntimeError('odd')),
+            Reads(3),
+            PathLike('nowhere'),
+            PathLike(b'nowhere'),
+            open('/dev/null', 'rb'),
+            Image,
+            frozenset(),
+        ),
+        random,
+    )
 
 
 def some(choices: Any, random: np.random.Generator) -> Any:

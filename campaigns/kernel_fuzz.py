@@ -8,6 +8,7 @@ corners, ordinary and special values (NaN, ±inf, ±1e31, -1e30, 3.4e38, denorma
 wrong ones. A case is a result when every kernel gives the best class but for ties, its counts, and scores in (0, 1];
 a clear error when every kernel refuses it for the right reason. Exit code 1 when there is anything else.
 """
+
 import argparse
 import json
 import subprocess
@@ -27,14 +28,16 @@ def work(seed: int, first: int, end: float) -> None:
     from kernel_cases import judge, make_case
 
     from ms_segformer.postprocess.kernel import KERNELS, use
+
     number, names = first, KERNELS
     print(json.dumps({'kernels': names}), flush=True)
     while number == first or time.time() < end:
         signal.alarm(SECONDS)  # ends the process
         case = make_case(seed, number, budget=25_000_000 if number % 50 == 0 else 1_500_000)
         print(json.dumps({'number': number, 'kind': case.kind, 'case': str(case)}), flush=True)
-        print(json.dumps({'outcome': judge(case, use, names), 'excused': case.excused, 'pixels': case.pixels}),
-              flush=True)
+        print(
+            json.dumps({'outcome': judge(case, use, names), 'excused': case.excused, 'pixels': case.pixels}), flush=True
+        )
         number += 1
 
 
@@ -46,8 +49,12 @@ def campaign(seed: int, cases: int, seconds: float, first: int = 0) -> tuple[Tal
     """
     tally, pixels, names, number, end = Tally(), Counter(), [], first, time.time() + seconds
     while number < first + cases and time.time() < end:
-        process = subprocess.Popen([sys.executable, '-m', 'campaigns.kernel_fuzz', '--work', str(seed), str(number),
-                                    str(end)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'campaigns.kernel_fuzz', '--work', str(seed), str(number), str(end)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
         case, stopped = None, False
         for line in process.stdout:
             found = json.loads(line)
@@ -78,7 +85,7 @@ def _count(tally: Tally, case: dict, outcome: str) -> None:
 
 
 def main() -> int:
-    parser = arguments(__doc__, cases=10 ** 9)
+    parser = arguments(__doc__, cases=10**9)
     parser.set_defaults(seconds=600.0)
     parser.add_argument('--work', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -88,9 +95,11 @@ def main() -> int:
     started = time.monotonic()
     tally, pixels, names = campaign(args.seed, args.cases, args.seconds, args.first)
     code = finish('kernel', tally, args, time.monotonic() - started)
-    print(f'\nKernels {", ".join(names)}; of {pixels["pixels"]} pixels {pixels["excused"]} '
-          f'({pixels["excused"] / max(1, pixels["pixels"]):.2%}) have another class than the plain form in float64, '
-          'which is as good within rounding.')
+    print(
+        f'\nKernels {", ".join(names)}; of {pixels["pixels"]} pixels {pixels["excused"]} '
+        f'({pixels["excused"] / max(1, pixels["pixels"]):.2%}) have another class than the plain form in float64, '
+        'which is as good within rounding.'
+    )
     return code
 
 

@@ -8,6 +8,7 @@ duration of an unbroken run, most of which is its start, in the others from its 
 manifest. Every other time the folder holds the results of an earlier run, since which half of the images have changed.
 The processes are forked from one that has imported torch and ModelScope, which saves each of them four seconds.
 """
+
 import json
 import os
 import random
@@ -25,8 +26,20 @@ from PIL import Image
 from campaigns import frame
 from campaigns.frame import TINY_MODEL
 
-NAMES = ('a.jpg', 'a.png', 'b.png', 'broken.jpg', 'c.jpg', 'deep/er/a.png', 'deep/b.jpg', 'deep/large.jpg', 'e.png',
-         'f.png', 'g.jpg', '图.png')
+NAMES = (
+    'a.jpg',
+    'a.png',
+    'b.png',
+    'broken.jpg',
+    'c.jpg',
+    'deep/er/a.png',
+    'deep/b.jpg',
+    'deep/large.jpg',
+    'e.png',
+    'f.png',
+    'g.jpg',
+    '图.png',
+)
 
 
 def main():
@@ -36,6 +49,7 @@ def main():
 
     import ms_segformer.pipelines.image_segmentation  # noqa: F401
     import ms_segformer.results  # noqa: F401
+
     torch.set_num_threads(1)
     chance, begun = random.Random(args.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +80,12 @@ def main():
             counts.update(found)
             bad = [what for what in found if what in BAD]
             tally.add(f'{start} folder', 'anything else' if bad else 'results', None if bad else f'killed {found[1]}')
-            print(f'{number:4} {start:8} {moment:6.2f} s of {"the whole" if whole else "its writing"}: '
-                  f'{", ".join(found)}', file=sys.stderr, flush=True)
+            print(
+                f'{number:4} {start:8} {moment:6.2f} s of {"the whole" if whole else "its writing"}: '
+                f'{", ".join(found)}',
+                file=sys.stderr,
+                flush=True,
+            )
     report(durations, counts)
     return frame.finish('predict, killed', tally, args, time.monotonic() - begun)
 
@@ -88,9 +106,13 @@ def one(start, whole, moment, unbroken):
     found = ['killed' if finish(process) == -signal.SIGKILL else 'ended before']
     left = tree('out')
     names = [name.rpartition('/')[2] for name in left]
-    found.append('before anything was written' if left == (tree('earlier') if start == 'changed' else {}) else
-                 'among the files' if any(left.get(name) != unbroken[name] for name in unbroken if is_result(name)) else
-                 'after the last file')
+    found.append(
+        'before anything was written'
+        if left == (tree('earlier') if start == 'changed' else {})
+        else 'among the files'
+        if any(left.get(name) != unbroken[name] for name in unbroken if is_result(name))
+        else 'after the last file'
+    )
     if any(name.startswith('.ms-segformer-tmp-') for name in names):
         found.append('temporary file left by the kill')
     if b'"writing": true' in left.get('manifest.jsonl', b'').rpartition(b'\n{')[2]:
@@ -161,6 +183,7 @@ def predict_later(out):
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         from ms_segformer.cli.main import main as command
+
         code = command(['predict', 'photos', '--model', str(TINY_MODEL), '-o', out, '--device', 'cpu'])
     finally:
         os._exit(code)
@@ -172,16 +195,32 @@ def finish(process):
 
 def tree(folder):
     """Content of every file, hidden ones too, by relative path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(Path(folder).rglob('*'))
-            if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob('*'))
+        if path.is_file()
+    }
 
 
 def report(durations, counts):
-    print('12 images, unbroken run ' + ', '.join(f'{whole:.2f} s, {writing:.2f} s of it writing ({start})'
-                                               for start, (whole, writing) in durations.items()) + '\n')
+    print(
+        '12 images, unbroken run '
+        + ', '.join(
+            f'{whole:.2f} s, {writing:.2f} s of it writing ({start})' for start, (whole, writing) in durations.items()
+        )
+        + '\n'
+    )
     print('| seen | times |\n|-|-|')
-    order = ('killed', 'ended before', 'before anything was written', 'among the files', 'after the last file',
-             'announced last', 'temporary file left by the kill', *BAD)
+    order = (
+        'killed',
+        'ended before',
+        'before anything was written',
+        'among the files',
+        'after the last file',
+        'announced last',
+        'temporary file left by the kill',
+        *BAD,
+    )
     for what in order:
         print(f'| {what} | {counts[what]} |')
     print()

@@ -9,6 +9,7 @@ and made again), and resumed with `resume=True`; in every third run the resumed 
 the run left is compared with what an unbroken run left: which files there are, the weights of every checkpoint and of
 `output/` and `output_best/`, the trainer states, the evaluation. Exit code 1 when anything differs.
 """
+
 import argparse
 import json
 import math
@@ -80,8 +81,9 @@ def campaign(folder: Path, args: argparse.Namespace) -> int:
     return frame.finish('training, killed', tally, args, time.monotonic() - begun)
 
 
-def killed_and_resumed(data: Path, target: Path, ema: bool, epochs: int, duration: float, draw: random.Random,
-                       kills: int) -> str | None:
+def killed_and_resumed(
+    data: Path, target: Path, ema: bool, epochs: int, duration: float, draw: random.Random, kills: int
+) -> str | None:
     """Return what the run was doing when it was first killed, or what went wrong; None when it had ended before."""
     first = None
     for attempt in range(kills):
@@ -121,22 +123,41 @@ def fork(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> int:
 
 
 def train(data: Path, target: Path, ema: bool, epochs: int, resume: bool) -> None:
-    for owner, name, number in ((EasyCVTrainer, 'train', 1), (run_state, 'save_pair', 2),
-                                (checkpoint_hooks, 'publish', 3), (EasyCVTrainer, 'evaluate', 4),
-                                (run_state, 'remove_pair', 5)):
+    for owner, name, number in (
+        (EasyCVTrainer, 'train', 1),
+        (run_state, 'save_pair', 2),
+        (checkpoint_hooks, 'publish', 3),
+        (EasyCVTrainer, 'evaluate', 4),
+        (run_state, 'remove_pair', 5),
+    ):
         setattr(owner, name, noted(getattr(owner, name), number))
 
     def modify(cfg: Any) -> Any:
         shrink(cfg)
-        cfg.merge_from_dict({'train.checkpoint.period': {'interval': 1, 'max_checkpoint_num': 2},
-                             'train.checkpoint.best': {'metric_key': 'mIoU'}})
+        cfg.merge_from_dict(
+            {
+                'train.checkpoint.period': {'interval': 1, 'max_checkpoint_num': 2},
+                'train.checkpoint.best': {'metric_key': 'mIoU'},
+            }
+        )
         return cfg
 
-    build_trainer('easycv', {
-        'model': str(frame.TINY_MODEL), 'data_root': str(data), 'classes': CLASSES, 'seed': 3,
-        'max_epochs': epochs, 'device': 'cpu', 'work_dir': str(target), 'cfg_modify_fn': modify, 'resume': resume,
-        'ema': 0.9 if ema else None, 'callbacks': [
-            checkpoint_hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)]}).train()
+    build_trainer(
+        'easycv',
+        {
+            'model': str(frame.TINY_MODEL),
+            'data_root': str(data),
+            'classes': CLASSES,
+            'seed': 3,
+            'max_epochs': epochs,
+            'device': 'cpu',
+            'work_dir': str(target),
+            'cfg_modify_fn': modify,
+            'resume': resume,
+            'ema': 0.9 if ema else None,
+            'callbacks': [checkpoint_hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=2)],
+        },
+    ).train()
 
 
 def noted(function: Any, number: int) -> Any:
@@ -146,6 +167,7 @@ def noted(function: Any, number: int) -> Any:
             return function(*args, **kwargs)
         finally:
             phase[0] = before
+
     return call
 
 
@@ -181,8 +203,9 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, torch.Tensor):
         return isinstance(right, torch.Tensor) and left.dtype == right.dtype and torch.equal(left, right)
     if isinstance(left, dict):
-        return isinstance(right, dict) and left.keys() == right.keys() and all(
-            same(left[key], right[key]) for key in left)
+        return (
+            isinstance(right, dict) and left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        )
     if isinstance(left, (list, tuple)):
         return isinstance(right, type(left)) and len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, float) and math.isnan(left):

@@ -7,6 +7,7 @@ claim much; `.mat` of version 5, packed or not, in both byte orders. Mutations: 
 checksums made right again, and files under another file's ending. Some are read by a source of a data set, as training
 does, with an image that may be of another size. A PNG whose checksums are wrong and that gives other ids is a fault.
 """
+
 import dataclasses
 import io
 import struct
@@ -42,10 +43,18 @@ class Common:
 def prepare(folder: Path) -> Common:
     ids = picture()[:, :, 0] % 12
     images = corpus()
-    others = {f'{kind} {name}': content for kind, files in images.items() if kind not in ('PNG', 'refused kinds')
-              for name, content in files.items()}
-    files = {'.png': {**images['PNG'], **dict(label_pngs(ids))}, '.npy': arrays(ids), '.mat': matrices(ids),
-             '.tif': others}
+    others = {
+        f'{kind} {name}': content
+        for kind, files in images.items()
+        if kind not in ('PNG', 'refused kinds')
+        for name, content in files.items()
+    }
+    files = {
+        '.png': {**images['PNG'], **dict(label_pngs(ids))},
+        '.npy': arrays(ids),
+        '.mat': matrices(ids),
+        '.tif': others,
+    }
     expected = {}
     for ending, contents in files.items():
         for content in contents.values():
@@ -65,8 +74,10 @@ def label_pngs(ids: np.ndarray):
         for interlaced in (False, True):
             yield f'ids {depth} {interlaced}', png(ids, depth, interlaced)
             if depth < 16:
-                yield f'palette {depth} {interlaced}', png(ids, depth, interlaced, palette=bytes(range(3 * 2 ** min(
-                    depth, 6))))
+                yield (
+                    f'palette {depth} {interlaced}',
+                    png(ids, depth, interlaced, palette=bytes(range(3 * 2 ** min(depth, 6)))),
+                )
     yield 'short palette', png(ids, 8, palette=bytes(9))
     yield 'ids above 255', png(ids * 3, 16)
     yield 'colours that are equal', saved(np.dstack([ids] * 3), 'PNG')
@@ -75,22 +86,37 @@ def label_pngs(ids: np.ndarray):
 
 def arrays(ids: np.ndarray) -> dict[str, bytes]:
     """`.npy` files."""
-    made = {dtype: ids.astype(dtype)
-            for dtype in ('u1', '?', 'i2', '>u2', 'i8', '>f8', 'f2', 'c8', 'U3', 'M8[s]', 'V2')}
-    made |= {'fortran': np.asfortranarray(ids), 'channel': ids[:, :, None], 'colours': picture(), 'flat': ids.ravel(),
-             'number': ids[0, 0], 'empty': ids[:0], 'negative': ids.astype(int) - 1, 'large': ids.astype(int) * 300,
-             'NaN': ids * np.nan, 'infinite': ids * np.inf, 'halves': ids / 2, 'object': np.array([{}, 1], object),
-             'record': np.zeros((3, 3), [('a', 'u1'), ('b', 'f4')])}
+    made = {
+        dtype: ids.astype(dtype) for dtype in ('u1', '?', 'i2', '>u2', 'i8', '>f8', 'f2', 'c8', 'U3', 'M8[s]', 'V2')
+    }
+    made |= {
+        'fortran': np.asfortranarray(ids),
+        'channel': ids[:, :, None],
+        'colours': picture(),
+        'flat': ids.ravel(),
+        'number': ids[0, 0],
+        'empty': ids[:0],
+        'negative': ids.astype(int) - 1,
+        'large': ids.astype(int) * 300,
+        'NaN': ids * np.nan,
+        'infinite': ids * np.inf,
+        'halves': ids / 2,
+        'object': np.array([{}, 1], object),
+        'record': np.zeros((3, 3), [('a', 'u1'), ('b', 'f4')]),
+    }
     files = {}
     for name, array in made.items():
         buffer = io.BytesIO()
         np.save(buffer, array)
         files[name] = buffer.getvalue()
-    for name, header in {'claims much': "{'descr': '|u1', 'fortran_order': False, 'shape': (200000, 200000)}",
-                         'claims bytes': "{'descr': '|V2000000000', 'fortran_order': False, 'shape': (2, 2)}",
-                         'deep': '(' * 3000, 'calls': "{'descr': __import__('os').system('ls')}",
-                         'long': ' ' * 60_000, 'digits': "{'descr': '|u1', 'fortran_order': 0, 'shape': (" + '9' * 5000
-                         + ', 2)}'}.items():
+    for name, header in {
+        'claims much': "{'descr': '|u1', 'fortran_order': False, 'shape': (200000, 200000)}",
+        'claims bytes': "{'descr': '|V2000000000', 'fortran_order': False, 'shape': (2, 2)}",
+        'deep': '(' * 3000,
+        'calls': "{'descr': __import__('os').system('ls')}",
+        'long': ' ' * 60_000,
+        'digits': "{'descr': '|u1', 'fortran_order': 0, 'shape': (" + '9' * 5000 + ', 2)}',
+    }.items():
         files[name] = b'\x93NUMPY\1\0' + struct.pack('<H', len(header)) + header.encode()
     buffer = io.BytesIO()
     np.savez(buffer, S=ids)
@@ -120,8 +146,14 @@ def element(kind: int, content: bytes, order: str) -> bytes:
 
 def matrix(name: bytes, array: np.ndarray, kind: int, order: str, flags: int = 9) -> bytes:
     numbers = array.astype(array.dtype.newbyteorder(order)).tobytes('F')
-    return element(14, element(6, struct.pack(f'{order}II', flags, 0), order) + element(5, struct.pack(
-        f'{order}{array.ndim}i', *array.shape), order) + element(1, name, order) + element(kind, numbers, order), order)
+    return element(
+        14,
+        element(6, struct.pack(f'{order}II', flags, 0), order)
+        + element(5, struct.pack(f'{order}{array.ndim}i', *array.shape), order)
+        + element(1, name, order)
+        + element(kind, numbers, order),
+        order,
+    )
 
 
 def zipped(content: bytes, order: str) -> bytes:
@@ -202,8 +234,15 @@ def through_source(content: bytes, ending: str, size: tuple[int, int], common: C
             left.unlink()
     cv2.imwrite(str(common.folder / 'images' / 'a.jpg'), np.zeros((size[1], size[0], 3), np.uint8))
     (common.folder / 'labels' / f'a{ending}').write_bytes(content)
-    source = build_source({'type': 'SegSourceRaw', 'img_root': str(common.folder / 'images'), 'classes': CLASSES,
-                           'label_root': str(common.folder / 'labels'), 'label_suffix': ending})
+    source = build_source(
+        {
+            'type': 'SegSourceRaw',
+            'img_root': str(common.folder / 'images'),
+            'classes': CLASSES,
+            'label_root': str(common.folder / 'labels'),
+            'label_suffix': ending,
+        }
+    )
     check(source.load(0)['gt_semantic_seg'])
 
 

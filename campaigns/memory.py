@@ -6,6 +6,7 @@ Calls: 600 images of 60 shapes, whole and in windows, through one pipeline, with
 once and dropped. Images: 3000 damaged ones of every kind. The growth is that of the resident memory after the first
 third, and the bound on it (`BOUND`) is a part of the result's name.
 """
+
 import gc
 import os
 import sys
@@ -22,6 +23,7 @@ from campaigns.mutations import mutated
 from ms_segformer.preprocessors.image import ImageError, load_image
 
 BOUND = 100  # MiB
+
 
 def prepare(folder: Path) -> list[bytes]:
     torch.set_num_threads(1)
@@ -77,11 +79,14 @@ def steady(call: Callable[[int], None], times: int) -> str:
     return f'that grew by less than {BOUND} MiB'
 
 
-SCENARIOS = {**{('calls', engine): calls for engine in ENGINES},
-             **{('pipelines made and dropped', engine): pipelines for engine in ENGINES},
-             ('damaged images', None): damaged}
-CAMPAIGN = Campaign('memory', prepare, make, (), cases=8, seconds=600, mebibytes=4096, batch=1, watched=False,
-                    headroom=False)
+SCENARIOS = {
+    **{('calls', engine): calls for engine in ENGINES},
+    **{('pipelines made and dropped', engine): pipelines for engine in ENGINES},
+    ('damaged images', None): damaged,
+}
+CAMPAIGN = Campaign(
+    'memory', prepare, make, (), cases=8, seconds=600, mebibytes=4096, batch=1, watched=False, headroom=False
+)
 
 if __name__ == '__main__':
     sys.exit(main(CAMPAIGN))

@@ -4,6 +4,7 @@ Sphinx with MyST and Furo, because all three still have releases and none needs 
 Sphinx checks every internal link, takes the API reference from the docstrings and knows Chinese. MkDocs has had no
 release since 1.6.1 of 2024, and its Material theme is in maintenance.
 """
+
 from ms_segformer.version import __version__
 
 project = 'ms-segformer'

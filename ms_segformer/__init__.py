@@ -26,11 +26,22 @@ says so; the message says what was given, what was expected and what to do.
 
 Importing this package imports neither torch nor ModelScope; the names below bring them when they are first used.
 """
+
 from .integrations.modelscope.autoload import activate, deactivate
 from .version import __version__
 
-__all__ = ['EasyCVTrainer', 'SegDataset', 'Segformer', 'SegformerError', 'SegformerPipeline', '__version__', 'activate',
-           'deactivate', 'load', 'read_configuration']
+__all__ = [
+    'EasyCVTrainer',
+    'SegDataset',
+    'Segformer',
+    'SegformerError',
+    'SegformerPipeline',
+    '__version__',
+    'activate',
+    'deactivate',
+    'load',
+    'read_configuration',
+]
 
 # Name -> the module it is imported from when it is first asked for.
 _HOMES = {
@@ -53,15 +64,18 @@ if TYPE_CHECKING:
     from .pipelines.loading import load
     from .trainers.easycv_trainer import EasyCVTrainer
 else:
+
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it offers {", ".join(__all__)}')
         from importlib import import_module  # imported late: `import ms_segformer` is to be cheap
+
         value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
         globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
 
 activate()

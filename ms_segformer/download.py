@@ -1,4 +1,5 @@
 """Fetches what a URL names, in bounded time and memory."""
+
 import base64
 import hashlib
 import http.client
@@ -86,8 +87,9 @@ def download(url: str, known: Version | None = None) -> Download | None:
     return Download(content, version)
 
 
-def download_file(url: str, path: str | os.PathLike, max_bytes: int,
-                  check: Callable[[Path], None] | None = None) -> int:
+def download_file(
+    url: str, path: str | os.PathLike, max_bytes: int, check: Callable[[Path], None] | None = None
+) -> int:
     """Fetch what a URL names into a file, which is there whole or not at all. A terminal sees the progress.
 
     Args:
@@ -127,6 +129,7 @@ def _progress(name: str, size: int | None) -> Iterator[Callable[[int], object]]:
         yield lambda count: None
         return
     from tqdm import tqdm  # imported late: only where a bar is drawn
+
     with tqdm(total=size, desc=name, unit='B', unit_scale=True, leave=False, **screen()) as bar:
         yield bar.update
 
@@ -150,8 +153,9 @@ def _request(url: str, known: Version | None) -> urllib.request.Request:
         raise DownloadError('port 0 is no port')
     host = host if host.isascii() else host.encode('idna').decode()
     path, query = (urllib.parse.quote(os.fsencode(text), safe="%/:@!$&'()*+,;=?~") for text in parts[2:4])
-    request = urllib.request.Request(urllib.parse.urlunsplit((parts.scheme, host, path, query, '')),
-                                     headers={'User-Agent': 'ms-segformer'})
+    request = urllib.request.Request(
+        urllib.parse.urlunsplit((parts.scheme, host, path, query, '')), headers={'User-Agent': 'ms-segformer'}
+    )
     if userinfo:
         token = base64.b64encode(urllib.parse.unquote_to_bytes(userinfo)).decode()
         request.add_unredirected_header('Authorization', f'Basic {token}')  # for this host alone
@@ -231,8 +235,9 @@ class _Deadline:
     def check(self) -> None:
         """Raise `DownloadError` when the time is over: what was read until then may be a part that looks whole."""
         if time.monotonic() >= self.end:
-            raise DownloadError(f'not complete after {self.seconds:g} seconds; fetch it yourself and pass the '
-                                'path') from None
+            raise DownloadError(
+                f'not complete after {self.seconds:g} seconds; fetch it yourself and pass the path'
+            ) from None
 
     def interrupt(self) -> None:
         """Let the time be over now."""
@@ -295,6 +300,7 @@ class _SecureConnection(_Watched, http.client.HTTPSConnection):
 
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
     """An opener for http and https, and nothing else that a redirection may lead to."""
+
     def connection(host: str, **options: Any) -> _Connection:
         made = _Connection(host, **options)
         made.deadline = deadline
@@ -314,8 +320,14 @@ def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:
             return self.do_open(secure_connection, request)
 
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, Handler, SecureHandler, urllib.request.HTTPRedirectHandler,
-                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
-                    urllib.request.UnknownHandler):
+    for handler in (
+        urllib.request.ProxyHandler,
+        Handler,
+        SecureHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
         opener.add_handler(handler())
     return opener

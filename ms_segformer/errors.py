@@ -3,6 +3,7 @@
 Each package defines its own errors beside what raises them, all below `SegformerError`; where a builtin says the same,
 that is a second base, so that `except ValueError` catches them as well.
 """
+
 from collections.abc import Sequence
 
 LONGEST = 300  # characters
@@ -23,8 +24,8 @@ def one_line(text: object) -> str:
     by its class.
     """
     line = ' '.join(str(text).split()) or type(text).__name__
-    line = ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line[:LONGEST + 1])
-    return line if len(line) <= LONGEST else f'{line[:LONGEST - 1]}…'
+    line = ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line[: LONGEST + 1])
+    return line if len(line) <= LONGEST else f'{line[: LONGEST - 1]}…'
 
 
 def some_of(items: Sequence[str], most: int, count: bool = False) -> str:

@@ -1,4 +1,5 @@
 """Names and numbers that are fixed because users, ModelScope or published checkpoints depend on them."""
+
 import os
 import re
 from collections.abc import Iterable
@@ -20,8 +21,10 @@ DEAD_PLUGIN = 'pai-easycv'  # what published configurations name in `plugins`; i
 HUB_OWNERS = ('damo', 'iic')
 IGNORE_INDEX = 255
 DEMO = 'demo'
-DEMO_NOTE = ('the demonstration model: trained on street scenes only, see ms_segformer/demo_model/README.md; '
-             'for the published models pass --model ID')
+DEMO_NOTE = (
+    'the demonstration model: trained on street scenes only, see ms_segformer/demo_model/README.md; '
+    'for the published models pass --model ID'
+)
 ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
 PRECISIONS = ('float32', 'bf16')
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
@@ -68,7 +71,8 @@ class Variant:
 _WIDE = (64, 128, 320, 512)
 # Dims and depths: SegFormer paper, table 6; parameters: counted; mIoU and latency: the six model cards.
 VARIANTS = {
-    variant.name: variant for variant in (
+    variant.name: variant
+    for variant in (
         Variant('b0', (32, 64, 160, 256), (2, 2, 2, 2), 256, 3_759_372, 35.91, 47.2),
         Variant('b1', _WIDE, (2, 2, 2, 2), 256, 13_722_476, 40.53, 46.8),
         Variant('b2', _WIDE, (3, 4, 6, 3), 768, 27_481_964, 44.53, 49.1),
@@ -135,9 +139,12 @@ def find_model(name: str | os.PathLike) -> str:
     if name.lower() in VARIANTS:
         return VARIANTS[name.lower()].hub_ids[0]
     if Path(name).is_file():
-        raise NotADirectoryError(f'{name} is a file; name a model directory: a folder with a configuration.json and '
-                                 'weights')
+        raise NotADirectoryError(
+            f'{name} is a file; name a model directory: a folder with a configuration.json and weights'
+        )
     if re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', name):
         return name
-    raise FileNotFoundError(f'{name or repr(name)}: no such directory, and neither a hub id such as '
-                            f'{VARIANTS["b0"].hub_ids[0]} nor one of {", ".join(VARIANTS)}, {DEMO}')
+    raise FileNotFoundError(
+        f'{name or repr(name)}: no such directory, and neither a hub id such as '
+        f'{VARIANTS["b0"].hub_ids[0]} nor one of {", ".join(VARIANTS)}, {DEMO}'
+    )

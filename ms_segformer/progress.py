@@ -1,4 +1,5 @@
 """How wide a progress bar may be."""
+
 import os
 import sys
 from typing import Any

@@ -3,6 +3,7 @@
 `tests/data/tiny_model/pytorch_model.pt` was written by the real EasyCV 0.11.7 and mmcv 1.7.2; what a test makes up
 itself is saved here in the same form: `{'state_dict', 'meta': {'config': a pickled mmcv ConfigDict}, 'author'}`.
 """
+
 import sys
 import types
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def _parents(module):
 
 def save_exported(path: Path, state: dict, config: dict | None = None, legacy: bool = False) -> None:
     """Write a checkpoint as EasyCV exports it, in PyTorch's zip format or the one before."""
+
     def wrap(value):
         if isinstance(value, dict):
             return ConfigDict({key: wrap(item) for key, item in value.items()})
@@ -57,5 +59,8 @@ def save_exported(path: Path, state: dict, config: dict | None = None, legacy: b
 
     config = wrap(config or {'model': {'type': 'EncoderDecoder', 'pretrained': False}, 'total_epochs': 30})
     with named(ConfigDict, 'mmcv.utils.config'):
-        torch.save({'state_dict': state, 'meta': {'config': config}, 'author': 'EasyCV'}, path,
-                   _use_new_zipfile_serialization=not legacy)
+        torch.save(
+            {'state_dict': state, 'meta': {'config': config}, 'author': 'EasyCV'},
+            path,
+            _use_new_zipfile_serialization=not legacy,
+        )

@@ -2,6 +2,7 @@
 
 Used by `test_segmentation.py` for a few seconds and by `campaigns/kernel_fuzz.py` for as long as one likes.
 """
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +48,10 @@ class Case:
 
     def __str__(self):
         size = self.shapes or f'maps of {[(m[1].shape, m[1].dtype) for m in (self.rows, self.cols)]}'
-        return (f'{self.kind}: logits {tuple(self.logits.shape)} strides {self.logits.stride()}, {size}, '
-                f'align_corners={self.align_corners}, threads={self.threads}')
+        return (
+            f'{self.kind}: logits {tuple(self.logits.shape)} strides {self.logits.stride()}, {size}, '
+            f'align_corners={self.align_corners}, threads={self.threads}'
+        )
 
 
 def make_case(seed: int, number: int, kind: str | None = None, budget: int = 1_500_000) -> Case:
@@ -67,8 +70,12 @@ def make_case(seed: int, number: int, kind: str | None = None, budget: int = 1_5
         _scatter(random, logits, random.choice(SPECIAL, random.integers(1, 4)))
     elif kind == 'not finite':
         _scatter(random, logits, random.choice([np.nan, np.inf, -np.inf], random.integers(1, 3)))
-    case = Case(kind, _laid_out(random, logits), align_corners=bool(random.random() < 0.3),
-                threads=int(random.choice([1, 1, 2, 3])))
+    case = Case(
+        kind,
+        _laid_out(random, logits),
+        align_corners=bool(random.random() < 0.3),
+        threads=int(random.choice([1, 1, 2, 3])),
+    )
     if kind in ('own weights', 'wrong maps'):
         case.rows, case.cols = (_own_map(random, size, final) for size, final in zip(sides[0], sides[3], strict=True))
         if kind == 'wrong maps':
@@ -109,11 +116,12 @@ def judge(case: Case, use: Callable[[str], None], names: Sequence[str]) -> str:
     return 'equal'
 
 
-def plain(logits: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: tuple,
-          align_corners: bool = False) -> torch.Tensor:
+def plain(
+    logits: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: tuple, align_corners: bool = False
+) -> torch.Tensor:
     """The definition: two resizes of all classes. Returns C×H×W logits in float64."""
     x = F.interpolate(logits[None].double(), pad_shape, mode='bilinear', align_corners=align_corners)
-    x = x[:, :, :img_shape[0], :img_shape[1]]
+    x = x[:, :, : img_shape[0], : img_shape[1]]
     return F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)[0]
 
 
@@ -208,9 +216,9 @@ def _spoilt(random: np.random.Generator, axis: Taps) -> tuple:
     i, t = random.integers(len(first)), random.integers(weights.shape[1])
     kind = random.integers(10)
     if kind == 0:
-        first[-1] = 2 ** 31 - 1 if random.random() < 0.5 else first[-1] + 301
+        first[-1] = 2**31 - 1 if random.random() < 0.5 else first[-1] + 301
     elif kind == 1:
-        first[0] = -1 if random.random() < 0.5 else -2 ** 31
+        first[0] = -1 if random.random() < 0.5 else -(2**31)
     elif kind == 2 and len(first) > 1 and first[-1] > 0:
         first = np.roll(first, 1)
         first[0], first[1] = max(1, first[0]), 0
@@ -269,8 +277,9 @@ class _Reference:
         self.case, self.excused = case, 0
         magnitudes = case.logits.abs()
         if case.shapes is None:
-            down, across = (_dense(*axis, size) for axis, size in zip(
-                (case.rows, case.cols), case.logits.shape[1:], strict=True))
+            down, across = (
+                _dense(*axis, size) for axis, size in zip((case.rows, case.cols), case.logits.shape[1:], strict=True)
+            )
             self.values, error = (down @ x.double() @ across.T for x in (case.logits, magnitudes))
             self.error = error * 1e-5 + UNDERFLOW
         else:
@@ -310,12 +319,13 @@ class _Reference:
         return f'scores off by {np.abs(sums - expected)[wrong] / counts[wrong]}' if wrong.any() else ''
 
 
-def _reached(magnitudes: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: tuple,
-             align_corners: bool) -> torch.Tensor:
+def _reached(
+    magnitudes: torch.Tensor, pad_shape: tuple, img_shape: tuple, ori_shape: tuple, align_corners: bool
+) -> torch.Tensor:
     """The largest magnitudes that a slightly other position would read."""
     x = F.max_pool2d(magnitudes[None].double(), 3, 1, 1)
     x = F.max_pool2d(F.interpolate(x, pad_shape, mode='bilinear', align_corners=align_corners), 3, 1, 1)
-    x = x[:, :, :img_shape[0], :img_shape[1]]
+    x = x[:, :, : img_shape[0], : img_shape[1]]
     return F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)[0]
 
 

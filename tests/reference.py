@@ -1,4 +1,5 @@
 """Reads the reference outputs of the original implementation."""
+
 import ast
 import importlib.util
 

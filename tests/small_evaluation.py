@@ -1,4 +1,5 @@
 """A small data set and a small model for the commands that measure an mIoU."""
+
 import json
 from pathlib import Path
 

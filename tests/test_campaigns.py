@@ -1,4 +1,5 @@
 """The campaigns' frame counts what it should, and every campaign runs."""
+
 import gc
 import os
 import re
@@ -48,8 +49,9 @@ FAULTS = {
 
 
 def run(case, tmp_path, capfd, **limits):
-    campaign = frame.Campaign('test', lambda folder: folder, lambda random, common: ('a kind', case), (ClearError,),
-                              batch=2, **limits)
+    campaign = frame.Campaign(
+        'test', lambda folder: folder, lambda random, common: ('a kind', case), (ClearError,), batch=2, **limits
+    )
     tally = frame.run(campaign, tmp_path, seed=1, first=0, cases=3, seconds=60)
     return tally, capfd.readouterr().out
 
@@ -110,15 +112,29 @@ def test_a_case_depends_on_the_seed_and_its_number_alone(tmp_path, capfd):
     assert len(set(found[0])) == 6 and found[0][3:] == found[1]
 
 
-CASES = {'checkpoint_fuzz': 5, 'image_fuzz': 20, 'label_fuzz': 20, 'disk_full': 1, 'concurrency': 1, 'memory': 1,
-         'configuration_fuzz': 20, 'kernel_fuzz': 5, 'kill_predict': 1, 'kill_training': 1}
+CASES = {
+    'checkpoint_fuzz': 5,
+    'image_fuzz': 20,
+    'label_fuzz': 20,
+    'disk_full': 1,
+    'concurrency': 1,
+    'memory': 1,
+    'configuration_fuzz': 20,
+    'kernel_fuzz': 5,
+    'kill_predict': 1,
+    'kill_training': 1,
+}
 
 
 @pytest.mark.parametrize('name', CASES)
 def test_each_campaign_runs(name):
     cases = CASES[name]
-    done = subprocess.run([sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf'^\| all \| {cases} \| \d+ \| \d+ \| 0 \|$', done.stdout, re.MULTILINE)
 

@@ -1,4 +1,5 @@
 """The demonstration model: what it sees, that every way of running it agrees, and its accuracy on CamVid."""
+
 import re
 from pathlib import Path
 
@@ -12,8 +13,18 @@ from ms_segformer.metainfo import TASK, VARIANTS, demo_model_dir
 
 ROOT = Path(__file__).parents[1]
 # Id in CamVid's label maps (its 11-class form) -> COCO-Stuff class, as the recipe maps them; the rest is not labelled.
-STREET = {0: 'sky-other', 1: 'building-other', 2: 'structural-other', 3: 'road', 4: 'pavement', 5: 'tree', 7: 'fence',
-          8: 'car', 9: 'person', 10: 'bicycle'}
+STREET = {
+    0: 'sky-other',
+    1: 'building-other',
+    2: 'structural-other',
+    3: 'road',
+    4: 'pavement',
+    5: 'tree',
+    7: 'fence',
+    8: 'car',
+    9: 'person',
+    10: 'bicycle',
+}
 
 
 @pytest.fixture(scope='module')
@@ -28,8 +39,10 @@ def street(shared):
     for camvid_id, name in STREET.items():
         table[camvid_id] = CLASSES.index(name)
     folder = shared / 'data' / 'camvid'
-    return [(path, table[np.asarray(Image.open(folder / 'annotations' / 'val' / f'{path.stem}.png'))])
-            for path in sorted((folder / 'images' / 'val').glob('*.jpg'))]
+    return [
+        (path, table[np.asarray(Image.open(folder / 'annotations' / 'val' / f'{path.stem}.png'))])
+        for path in sorted((folder / 'images' / 'val').glob('*.jpg'))
+    ]
 
 
 def accuracy(maps, labels):
@@ -56,7 +69,7 @@ def test_the_photograph_in_the_repository_is_segmented(demo):
 
 
 def test_the_model_is_small_and_says_what_it_is():
-    weights, = demo_model_dir().glob('*.safetensors')
+    (weights,) = demo_model_dir().glob('*.safetensors')
     assert weights.stat().st_size <= 8e6
     card = (demo_model_dir() / 'README.md').read_text(encoding='utf-8')
     assert 'demonstration' in card and 'research use' in card
@@ -103,7 +116,9 @@ def test_batches_equal_one_by_one(demo, street):
 def test_slide_sees_much_the_same_as_whole(demo, street):
     paths = [str(path) for path, _ in street[::25]]
     labels = [label for _, label in street[::25]]
-    whole, slid = ([result['seg_map'] for result in demo(paths, **options)]
-                   for options in ({}, {'mode': 'slide', 'crop_size': 512, 'stride': 171}))
+    whole, slid = (
+        [result['seg_map'] for result in demo(paths, **options)]
+        for options in ({}, {'mode': 'slide', 'crop_size': 512, 'stride': 171})
+    )
     assert np.mean(np.stack(whole) == np.stack(slid)) > 0.9
     assert abs(accuracy(whole, labels)[1] - accuracy(slid, labels)[1]) < 0.05

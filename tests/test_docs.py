@@ -5,6 +5,7 @@ installed is what the tests run with. Ids resolve to the loopback hub, which ser
 another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it. A block that
 stands on two pages runs once.
 """
+
 import ast
 import importlib
 import os
@@ -29,19 +30,22 @@ from ms_segformer.metainfo import VARIANTS
 ROOT = Path(__file__).parents[1]
 # Each page in English and in Chinese. The README is first: its commands install the package.
 PAGES = {ROOT / 'README.md': ROOT / 'README_zh-CN.md'}
-PAGES |= {page: ROOT / 'docs' / 'zh' / page.name for page in sorted((ROOT / 'docs' / 'en').glob('*.md'))
-          if page.name != 'api.md'}  # docstrings, in English only
+PAGES |= {
+    page: ROOT / 'docs' / 'zh' / page.name
+    for page in sorted((ROOT / 'docs' / 'en').glob('*.md'))
+    if page.name != 'api.md'
+}  # docstrings, in English only
 COMMAND_LINE = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'ms_segformer' / 'cli').glob('*.py'))
 OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant'}  # argparse's, torchrun's, the benchmarks'
 EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')
 IMAGE_URL = 'https://modelscope.oss-cn-beijing.aliyuncs.com/test/images/image_semantic_segmentation.jpg'
-WHAT_IS_INSTALLED = '''
+WHAT_IS_INSTALLED = """
 import ms_segformer
 from ms_segformer.metainfo import configuration_dir
 print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) for name in ('*.json', 'README.md')))
-'''
+"""
 NEEDS = {'Export': 'onnx', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
 FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
 
@@ -86,8 +90,13 @@ class Sandbox:
 
     def __init__(self, folder, hub):
         self.hub = hub
-        self.checkout = shutil.copytree(ROOT, folder / 'checkout', ignore=shutil.ignore_patterns(
-            '.*', 'build', 'dist', '*.egg-info', '*.so', '__pycache__', 'work_dirs', 'outputs'))
+        self.checkout = shutil.copytree(
+            ROOT,
+            folder / 'checkout',
+            ignore=shutil.ignore_patterns(
+                '.*', 'build', 'dist', '*.egg-info', '*.so', '__pycache__', 'work_dirs', 'outputs'
+            ),
+        )
         self.folder = folder / 'work'
         self.folder.mkdir()
         self.prefix = folder / 'environment'
@@ -95,9 +104,14 @@ class Sandbox:
         self._script('pip', 'exec python -m pip "$@" --no-deps --no-index --no-build-isolation --quiet')
         self._script('torchrun', 'exec python -m torch.distributed.run "$@"')
         self.variables = {
-            **os.environ, 'OMP_NUM_THREADS': '1', 'HOME': str(folder), 'MS_SEGFORMER_CACHE': str(folder / 'compiled'),
-            'VIRTUAL_ENV': str(self.prefix), 'PATH': f'{self.prefix / "bin"}{os.pathsep}{os.environ["PATH"]}',
-            **hub.environment(folder / 'cache', proxy=hasattr(hub, 'certificate'))}
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'HOME': str(folder),
+            'MS_SEGFORMER_CACHE': str(folder / 'compiled'),
+            'VIRTUAL_ENV': str(self.prefix),
+            'PATH': f'{self.prefix / "bin"}{os.pathsep}{os.environ["PATH"]}',
+            **hub.environment(folder / 'cache', proxy=hasattr(hub, 'certificate')),
+        }
         self.variables.pop('PYTHONPATH', None)
         self.outputs = {}
 
@@ -123,8 +137,15 @@ class Sandbox:
             script = self.folder / 'block.py'
             script.write_text(block.text + '\n', encoding='utf-8')
             command = [str(self.prefix / 'bin' / 'python'), str(script)]
-        done = subprocess.run(command, cwd=folder, env={**self.variables, **variables}, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**self.variables, **variables},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=900,
+        )
         if done.returncode:
             pytest.fail(f'exit {done.returncode} of\n{block.text}\n\n{done.stdout[-6000:]}', pytrace=False)
         return done.stdout
@@ -196,7 +217,7 @@ def test_what_the_page_says_runs(sandbox, page, heading):
     runnable = [block for block in english_blocks() if (block.page, block.heading) == (page, heading)]
     if any(name in block.text for block in runnable for name in (IMAGE_URL, 'card_predict.py')):
         if not hasattr(sandbox.hub, 'certificate'):
-            pytest.skip('needs the openssl command, for a certificate of the host in the card\'s URL')
+            pytest.skip("needs the openssl command, for a certificate of the host in the card's URL")
     if heading in NEEDS:
         pytest.importorskip(NEEDS[heading], reason=f'needs {NEEDS[heading]}')
     sandbox.install()
@@ -216,7 +237,7 @@ def variables_for(block, sandbox):
 
 def after_demo(sandbox, outputs):
     assert re.search(r'\d\.\d\d%  \S.+ score 0\.\d\d', outputs[0]), outputs[0]
-    overlay, = (sandbox.checkout / 'outputs').rglob('*_overlay.jpg')
+    (overlay,) = (sandbox.checkout / 'outputs').rglob('*_overlay.jpg')
     assert Image.open(overlay).width > 640, 'a photograph and its legend'
 
 
@@ -250,8 +271,11 @@ def after_result(sandbox, outputs):
 def after_command_line(sandbox, outputs):
     folder = sandbox.folder / 'outputs'
     written = {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
-    assert {f'{name}{suffix}' for name in ('street', 'photos/a', 'photos/b')
-            for suffix in ('_labels.png', '_overlay.jpg', '.json')} | {'manifest.jsonl'} == written
+    assert {
+        f'{name}{suffix}'
+        for name in ('street', 'photos/a', 'photos/b')
+        for suffix in ('_labels.png', '_overlay.jpg', '.json')
+    } | {'manifest.jsonl'} == written
 
 
 def after_commands(sandbox, outputs):
@@ -306,15 +330,24 @@ def trained(sandbox, work_dir):
 
 
 AFTERWARDS = {
-    ('README', 'Install'): after_install, ('README', 'Two commands'): after_demo,
-    ('README', 'In Python'): after_python, ('README', "The model card's code"): after_card,
+    ('README', 'Install'): after_install,
+    ('README', 'Two commands'): after_demo,
+    ('README', 'In Python'): after_python,
+    ('README', "The model card's code"): after_card,
     ('README', 'Where to read on'): after_docs,
-    ('index', 'Commands'): after_commands, ('install', 'Install'): after_install,
-    ('install', 'Without a network'): after_offline, ('predict', 'In Python'): after_result,
-    ('predict', 'From the command line'): after_command_line, ('predict', 'Large images'): after_large_images,
-    ('verify', 'Verify a model'): after_verify, ('deploy', 'Export'): after_export,
-    ('train', 'Own classes'): after_own_classes, ('train', 'Try it without data'): after_example,
-    ('train', 'Several processes'): after_processes, ('train', 'COCO-Stuff 164k'): after_coco_stuff}
+    ('index', 'Commands'): after_commands,
+    ('install', 'Install'): after_install,
+    ('install', 'Without a network'): after_offline,
+    ('predict', 'In Python'): after_result,
+    ('predict', 'From the command line'): after_command_line,
+    ('predict', 'Large images'): after_large_images,
+    ('verify', 'Verify a model'): after_verify,
+    ('deploy', 'Export'): after_export,
+    ('train', 'Own classes'): after_own_classes,
+    ('train', 'Try it without data'): after_example,
+    ('train', 'Several processes'): after_processes,
+    ('train', 'COCO-Stuff 164k'): after_coco_stuff,
+}
 
 
 def test_what_is_checked_afterwards_is_there():
@@ -339,8 +372,9 @@ def test_the_code_of_the_card_is_the_cards_with_one_line_above():
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 def test_the_chinese_page_has_the_same_blocks_and_headings(page):
     def comparable(path):
-        return [(block.language, block.text, block.not_run is not None) for block in blocks(path)
-                if block.language in RUN]
+        return [
+            (block.language, block.text, block.not_run is not None) for block in blocks(path) if block.language in RUN
+        ]
 
     def levels(path):
         return [re.match('#+', line)[0] for line in prose(path) if line.startswith('#')]
@@ -384,9 +418,12 @@ def test_the_readme_is_short_and_its_table_right(page):
     text = page.read_text(encoding='utf-8')
     assert len(text.split()) <= 1200
     for variant in VARIANTS.values():
-        cells = [re.sub(r'\[(.+)\]\(.+\)', r'\1', cell.strip())
-                 for row in text.splitlines() if variant.hub_ids[0] in row and row.startswith('|')
-                 for cell in row.strip('|').split('|')]
+        cells = [
+            re.sub(r'\[(.+)\]\(.+\)', r'\1', cell.strip())
+            for row in text.splitlines()
+            if variant.hub_ids[0] in row and row.startswith('|')
+            for cell in row.strip('|').split('|')
+        ]
         assert cells[:3] == [variant.name.upper(), f'{variant.parameters / 1e6:.2f} M', f'{variant.published_miou:.2f}']
         assert f'{variant.published_latency_ms} ms' in cells
 
@@ -394,11 +431,19 @@ def test_the_readme_is_short_and_its_table_right(page):
 @pytest.mark.parametrize('language', ['en', 'zh'])
 def test_the_messages_in_the_troubleshooting_are_those_of_the_code(language):
     text = (ROOT / 'docs' / language / 'troubleshooting.md').read_text(encoding='utf-8').replace('\n', ' ')
-    quoted = [message for bold in re.findall(r'\*\*(.+?)\*\*', text) for message in re.findall('`(.+?)`', bold)
-              if '…' in message and not re.match(r'\w+Error', message)]
+    quoted = [
+        message
+        for bold in re.findall(r'\*\*(.+?)\*\*', text)
+        for message in re.findall('`(.+?)`', bold)
+        if '…' in message and not re.match(r'\w+Error', message)
+    ]
     sources = [ast.parse(path.read_text(encoding='utf-8')) for path in (ROOT / 'ms_segformer').rglob('*.py')]
-    messages = {with_gaps(node) for source in sources for node in ast.walk(source)
-                if isinstance(node, ast.JoinedStr | ast.Constant)}
+    messages = {
+        with_gaps(node)
+        for source in sources
+        for node in ast.walk(source)
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    }
     messages = {message for message in messages if '\n' not in message}  # those with are docstrings
     assert len(quoted) >= 7
     for message in quoted:

@@ -1,4 +1,5 @@
 """Downloads end in bounded time and size, and say what tells a content from a later one."""
+
 import base64
 import hashlib
 import os
@@ -112,8 +113,9 @@ def server():
         http.shutdown()
 
 
-@pytest.mark.parametrize('path, keys', [('etag', ['etag']), ('dated', ['last_modified']), ('frozen', ['last_modified']),
-                                        ('plain', [])])
+@pytest.mark.parametrize(
+    'path, keys', [('etag', ['etag']), ('dated', ['last_modified']), ('frozen', ['last_modified']), ('plain', [])]
+)
 def test_a_content_that_has_not_changed_is_known_again(server, path, keys):
     first = download(f'{server}/{path}')
     assert first.content == b'content' and sorted(first.version) == sorted([*keys, 'sha256', 'size'])
@@ -153,26 +155,50 @@ def test_a_password_is_sent_to_its_host_and_is_not_shown(server):
         assert without_userinfo(other) == other
 
 
-@pytest.mark.parametrize('written, sent', [
-    ('a b/图.jpg?c d', 'a%20b/%E5%9B%BE.jpg?c%20d'), ('a%20b?c=%2F', 'a%20b?c=%2F'), ('x?y=[1]', 'x?y=%5B1%5D'),
-    (os.fsdecode(b'\xff.png'), '%FF.png')])
+@pytest.mark.parametrize(
+    'written, sent',
+    [
+        ('a b/图.jpg?c d', 'a%20b/%E5%9B%BE.jpg?c%20d'),
+        ('a%20b?c=%2F', 'a%20b?c=%2F'),
+        ('x?y=[1]', 'x?y=%5B1%5D'),
+        (os.fsdecode(b'\xff.png'), '%FF.png'),
+    ],
+)
 def test_urls_are_encoded_where_they_are_not(server, written, sent):
     with pytest.raises(DownloadError, match='404'):
         download(f'{server}/{written}')
     assert Handler.asked == [f'/{sent}']
 
 
-@pytest.mark.parametrize('url', ['http://[', 'http://127.0.0.1:port/', 'http://127.0.0.1:99999/', 'http://a:0/',
-                                 'http://a b/c', 'http://', 'http://a..b/', 'http://127.0.0.1/\ud800',
-                                 'http://' + '图' * 99 + '/'])
+@pytest.mark.parametrize(
+    'url',
+    [
+        'http://[',
+        'http://127.0.0.1:port/',
+        'http://127.0.0.1:99999/',
+        'http://a:0/',
+        'http://a b/c',
+        'http://',
+        'http://a..b/',
+        'http://127.0.0.1/\ud800',
+        'http://' + '图' * 99 + '/',
+    ],
+)
 def test_a_url_that_is_none_is_a_download_error(url):
     with pytest.raises(DownloadError):
         download(url)
 
 
-@pytest.mark.parametrize('path, said', [
-    ('missing', '404'), ('broken-off', '93 bytes are missing'), ('chunk-broken-off', 'IncompleteRead'),
-    ('no-http', 'SSH-2.0'), ('nothing', 'closed connection')])
+@pytest.mark.parametrize(
+    'path, said',
+    [
+        ('missing', '404'),
+        ('broken-off', '93 bytes are missing'),
+        ('chunk-broken-off', 'IncompleteRead'),
+        ('no-http', 'SSH-2.0'),
+        ('nothing', 'closed connection'),
+    ],
+)
 def test_what_cannot_be_had_is_said(server, path, said):
     with pytest.raises(DownloadError, match=said):
         download(f'{server}/{path}')
@@ -219,8 +245,11 @@ def test_a_file_is_there_whole_and_checked_or_not_at_all(server, tmp_path):
 
     assert module.download_file(f'{server}/elsewhere', tmp_path / 'a' / 'file', 7, check) == 7
     assert (tmp_path / 'a' / 'file').read_bytes() == b'content'
-    for path, limit, said in (('plain', 6, 'larger than'), ('broken-off', 99, '93 bytes are missing'),
-                              ('missing', 99, '404')):
+    for path, limit, said in (
+        ('plain', 6, 'larger than'),
+        ('broken-off', 99, '93 bytes are missing'),
+        ('missing', 99, '404'),
+    ):
         with pytest.raises(DownloadError, match=said):
             module.download_file(f'{server}/{path}', tmp_path / 'b' / 'file', limit)
     with pytest.raises(DownloadError, match='unknown url type|no host|unknown'):

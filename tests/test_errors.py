@@ -1,4 +1,5 @@
 """What others say is one short line that a terminal only shows."""
+
 import ast
 import builtins
 from pathlib import Path
@@ -17,8 +18,11 @@ def test_every_error_of_the_package_is_a_segformer_error():
     def below(name, wanted):
         return wanted(name) or any(below(base, wanted) for base in bases.get(name, ()))
 
-    errors = [name for name in bases if not name.startswith('_') and below(
-        name, lambda each: issubclass(getattr(builtins, each, int), Exception))]
+    errors = [
+        name
+        for name in bases
+        if not name.startswith('_') and below(name, lambda each: issubclass(getattr(builtins, each, int), Exception))
+    ]
     assert {'ConfigurationError', 'TrainingError', 'HubUnreachable', 'ImageError'} <= set(errors)
     assert [name for name in errors if not below(name, 'SegformerError'.__eq__)] == []
     assert issubclass(SegformerError, Exception) and issubclass(ArgumentError, ValueError)

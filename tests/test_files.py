@@ -1,4 +1,5 @@
 """Files are complete or not there, whatever stood at their name before."""
+
 import os
 import stat
 import subprocess
@@ -64,18 +65,23 @@ def test_devices_and_pipes_stay_what_they_are(tmp_path):
 @pytest.mark.parametrize('redirected', [False, True])
 @pytest.mark.parametrize('name', ['/dev/stdout', '/proc/self/fd/1'])
 def test_the_output_of_the_process_is_written_to_in_order(tmp_path, name, redirected):
-    code = ("from ms_segformer.files import atomic_write\nprint('before')\n"
-            f"with atomic_write({name!r}) as t: t.write_text('content\\n')\nprint('after')")
+    code = (
+        "from ms_segformer.files import atomic_write\nprint('before')\n"
+        f"with atomic_write({name!r}) as t: t.write_text('content\\n')\nprint('after')"
+    )
     with open(tmp_path / 'out.txt', 'w') as file:
-        done = subprocess.run([sys.executable, '-c', code], text=True, check=True,
-                              stdout=file if redirected else subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, '-c', code], text=True, check=True, stdout=file if redirected else subprocess.PIPE
+        )
     said = (tmp_path / 'out.txt').read_text() if redirected else done.stdout
     assert said == 'before\ncontent\nafter\n'
 
 
-@pytest.mark.parametrize('name', [
-    'a' * 251 + '.png', '图' * 80 + '.png', '图' * 83 + 'x.json', 'a.' + 'x' * 253, 'a.' + '图' * 84, b'\xff\xfe.png'],
-    ids=['ascii', '80 Chinese', '255 bytes', 'long suffix', 'long Chinese suffix', 'undecodable'])
+@pytest.mark.parametrize(
+    'name',
+    ['a' * 251 + '.png', '图' * 80 + '.png', '图' * 83 + 'x.json', 'a.' + 'x' * 253, 'a.' + '图' * 84, b'\xff\xfe.png'],
+    ids=['ascii', '80 Chinese', '255 bytes', 'long suffix', 'long Chinese suffix', 'undecodable'],
+)
 def test_every_name_the_file_system_takes_can_be_written(tmp_path, name):
     path = tmp_path / os.fsdecode(name)
     temporary = write(path)

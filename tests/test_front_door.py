@@ -1,4 +1,5 @@
 """What `import ms_segformer` offers: everything lazily, and `load` that opens a model by any of its names."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,13 @@ PHOTO = Path(__file__).parents[1] / 'assets' / 'china.jpg'
 
 
 def test_names_are_known_before_anything_heavy_is_imported(python):  # noqa: F811
-    assert python.result('''
+    assert python.result("""
         import json, sys
         import ms_segformer
         known = dir(ms_segformer)
         heavy = [name for name in ('modelscope', 'torch', 'numpy', 'importlib.metadata') if name in sys.modules]
         print(json.dumps([sorted(set(ms_segformer.__all__) - set(known)), heavy]))
-    ''') == [[], []]
+    """) == [[], []]
 
 
 def test_every_name_is_the_thing_itself():
@@ -63,21 +64,29 @@ def test_the_example_in_the_help_runs_without_a_network(python, hub):  # noqa: F
 
 
 def test_a_published_model_opens_by_its_short_name_and_by_its_directory(python, hub):  # noqa: F811
-    code = '''
+    code = """
         import ms_segformer
         from ms_segformer.integrations.modelscope.hub import fetch
         from ms_segformer.metainfo import VARIANTS
         model = ms_segformer.load('b0', device='cpu')
         again = ms_segformer.load(fetch(VARIANTS['b0'].hub_ids[0]), device='cpu')
         print(type(model).__name__, len(model.classes), model.classes == again.classes)
-    '''
+    """
     assert python.run(code=code).stdout.split()[-3:] == ['SegformerPipeline', '171', 'True']
 
 
-@pytest.mark.parametrize('arguments, error, message', [
-    (('b9',), FileNotFoundError, 'b9: no such directory, and neither a hub id such as damo/.* nor one of b0, .*demo'),
-    (('',), FileNotFoundError, 'no such directory'),
-    (('demo', 'v1'), ValueError, 'revision is \'v1\', and demo is a directory')])
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (
+            ('b9',),
+            FileNotFoundError,
+            'b9: no such directory, and neither a hub id such as damo/.* nor one of b0, .*demo',
+        ),
+        (('',), FileNotFoundError, 'no such directory'),
+        (('demo', 'v1'), ValueError, "revision is 'v1', and demo is a directory"),
+    ],
+)
 def test_what_is_no_model_is_refused_in_one_line(arguments, error, message):
     with pytest.raises(error, match=message) as caught:
         ms_segformer.load(arguments[0], revision=dict(enumerate(arguments)).get(1))
@@ -91,18 +100,23 @@ def test_a_folder_without_a_model_is_refused_before_modelscope_sees_it(tmp_path)
 
 
 def test_it_says_so_when_it_is_not_active(python):  # noqa: F811
-    code = '''
+    code = """
         import ms_segformer
         ms_segformer.deactivate()
         try:
             ms_segformer.load('demo')
         except ms_segformer.SegformerError as error:
             print(error)
-    '''
+    """
     assert 'call ms_segformer.activate()' in python.run(code=code).stdout
 
 
 def test_the_package_is_the_command_line():
-    done = subprocess.run([sys.executable, '-m', 'ms_segformer', '--help'], capture_output=True, text=True, check=True,
-                          cwd=Path(ms_segformer.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, '-m', 'ms_segformer', '--help'],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(ms_segformer.__file__).parents[1],
+    )
     assert all(command in done.stdout for command in COMMANDS)

@@ -1,4 +1,5 @@
 """A package imports those of its layer and below; the layers are those of the drawing in docs/en/architecture.md."""
+
 import ast
 import importlib
 import importlib.util
@@ -18,8 +19,11 @@ def test_a_package_imports_only_its_layer_and_those_below(monkeypatch):
     assert len(found) > 200
     unknown = {target for _, target in found} - set(depth) - EVERYWHERE
     assert not unknown, 'these have no place in tools/architecture_figure.py'
-    upwards = {(module, target) for module, target in found
-               if target in depth and depth[target] < depth.get(module.split('.')[0], -1)}
+    upwards = {
+        (module, target)
+        for module, target in found
+        if target in depth and depth[target] < depth.get(module.split('.')[0], -1)
+    }
     assert upwards == EXCEPTIONS
 
 

@@ -1,4 +1,5 @@
 """The model cards under configuration/ are up to date, in ModelScope's form, and print the code the tests run."""
+
 import argparse
 import importlib.util
 import json
@@ -44,10 +45,13 @@ def test_the_file_is_what_the_tool_writes(model_cards, variant, name):
 def test_its_code_is_the_scripts_of_the_tests_for_its_model(variant):
     """Character by character, but for the model's name; once in the Chinese half and once in the English one."""
     printed = re.findall(r'```python\n(.*?)```', read(variant), re.DOTALL)
-    scripts = [(ROOT / 'tests' / 'cards' / f'card_{name}.py').read_text(encoding='utf-8')
-               for name in ('predict', 'train', 'finetune')]
-    assert printed == 2 * [code.replace('segformer-b0', f'segformer-{variant.name}').rstrip('\n') + '\n'
-                           for code in scripts]
+    scripts = [
+        (ROOT / 'tests' / 'cards' / f'card_{name}.py').read_text(encoding='utf-8')
+        for name in ('predict', 'train', 'finetune')
+    ]
+    assert printed == 2 * [
+        code.replace('segformer-b0', f'segformer-{variant.name}').rstrip('\n') + '\n' for code in scripts
+    ]
     assert all(variant.hub_ids[0] in code for code in printed)
 
 
@@ -66,8 +70,10 @@ def test_its_front_matter_is_modelscopes(variant):
 @VARIANT
 def test_its_numbers_are_the_models(variant):
     text = read(variant)
-    row = (f'| **SegFormer-{variant.name.upper()}** | **{variant.parameters / 1e6:.2f} M** '
-           f'| **{variant.published_latency_ms}** | **{variant.published_miou:.2f}** |')
+    row = (
+        f'| **SegFormer-{variant.name.upper()}** | **{variant.parameters / 1e6:.2f} M** '
+        f'| **{variant.published_latency_ms}** | **{variant.published_miou:.2f}** |'
+    )
     assert text.count(row) == 2 and text.count(f'{variant.parameters:,}') == 2
     assert f'短边缩放到 {variant.short_side} 像素' in text and f'Short side to {variant.short_side} pixels' in text
     assert f'{NUM_OUTPUTS} outputs' in text
@@ -90,20 +96,28 @@ def test_its_figures_are_drawings_with_its_sizes(variant):
         for drawn in svg.findall('.//{*}text'):
             assert 0 < float(drawn.get('x')) < width and 0 < float(drawn.get('y')) < height
         words[name] = [drawn.text for drawn in svg.findall('.//{*}text')]
-    assert [f'{channels} × H/{stride} × W/{stride}' in words['framework.svg']
-            for channels, stride in zip(variant.embed_dims, (4, 8, 16, 32), strict=True)] == 4 * [True]
+    assert [
+        f'{channels} × H/{stride} × W/{stride}' in words['framework.svg']
+        for channels, stride in zip(variant.embed_dims, (4, 8, 16, 32), strict=True)
+    ] == 4 * [True]
     assert [word for word in words['framework.svg'] if word.endswith('blocks')] == [
-        f'{depth} blocks' for depth in variant.depths]
+        f'{depth} blocks' for depth in variant.depths
+    ]
     for other in VARIANTS.values():
-        assert {other.name.upper(), f'{other.parameters / 1e6:.2f} M', f'{other.published_miou:.2f} %',
-                f'{other.published_latency_ms:g} ms'} <= set(words['variants.svg'])
+        assert {
+            other.name.upper(),
+            f'{other.parameters / 1e6:.2f} M',
+            f'{other.published_miou:.2f} %',
+            f'{other.published_latency_ms:g} ms',
+        } <= set(words['variants.svg'])
 
 
 @VARIANT
 def test_it_says_what_is_published_and_how_to_check(variant):
     commands = re.findall(r'```bash\n(.*?)```', read(variant), re.DOTALL)
-    assert commands == 2 * [f'ms-segformer verify {variant.name}\nms-segformer verify {variant.name} '
-                            '--data coco_stuff164k\n']
+    assert commands == 2 * [
+        f'ms-segformer verify {variant.name}\nms-segformer verify {variant.name} --data coco_stuff164k\n'
+    ]
     parser = argparse.ArgumentParser()
     verify.add_arguments(parser)
     for command in commands[0].splitlines():
@@ -113,12 +127,15 @@ def test_it_says_what_is_published_and_how_to_check(variant):
 
 def test_the_head_is_drawn_with_the_parameters_it_has(model_cards):
     from ms_segformer.models.segformer_head import SegformerHead
+
     for variant in VARIANTS.values():
         with torch.device('meta'):
-            head = SegformerHead(in_channels=list(variant.embed_dims), channels=variant.head_channels,
-                                 num_classes=NUM_OUTPUTS)
+            head = SegformerHead(
+                in_channels=list(variant.embed_dims), channels=variant.head_channels, num_classes=NUM_OUTPUTS
+            )
         assert model_cards.model_figures.head_parameters(variant) == sum(
-            parameter.numel() for parameter in head.parameters())
+            parameter.numel() for parameter in head.parameters()
+        )
 
 
 def test_the_check_names_a_card_that_is_out_of_date(model_cards, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 """Bars and live lines on terminals of any size."""
+
 import fcntl
 import os
 import re

@@ -1,7 +1,8 @@
 """Draws how the packages of ms_segformer work together: docs/en/architecture.svg, and the same in Chinese.
 
-    python tools/architecture_figure.py     write both
+python tools/architecture_figure.py     write both
 """
+
 from pathlib import Path
 
 from model_figures import HEAD, LARGE, PLAIN, SMALL, SOFT, STAGE, arrow, box, document, text
@@ -15,42 +16,90 @@ LAYER = 30
 # Each flow: its name, and its steps as (package, what it does there); between them what is handed on.
 FLOWS = {
     'en': [
-        ('Prediction: image to result', [
-            'image', ('preprocessors', 'decode, scale,', 'normalize'),
-            'prepared', ('engines', 'run the network', 'of models'),
-            'logits', ('postprocess', 'label map and', 'scores'),
-            'segments', ('pipelines', 'what pipeline()', 'returns'),
-            'result', ('results', 'files, drawings,', 'manifest')]),
-        ('Training: pair to loss', [
-            'pair', ('datasets', 'sources read,', 'transforms augment'),
-            'sample', ('trainers', 'load batches'),
-            'batch', ('models', 'network and', 'loss'),
-            'loss', ('trainers', 'optimizer, hooks,', 'checkpoints'),
-            'weights', ('metrics', 'confusion matrix,', 'mIoU')])],
+        (
+            'Prediction: image to result',
+            [
+                'image',
+                ('preprocessors', 'decode, scale,', 'normalize'),
+                'prepared',
+                ('engines', 'run the network', 'of models'),
+                'logits',
+                ('postprocess', 'label map and', 'scores'),
+                'segments',
+                ('pipelines', 'what pipeline()', 'returns'),
+                'result',
+                ('results', 'files, drawings,', 'manifest'),
+            ],
+        ),
+        (
+            'Training: pair to loss',
+            [
+                'pair',
+                ('datasets', 'sources read,', 'transforms augment'),
+                'sample',
+                ('trainers', 'load batches'),
+                'batch',
+                ('models', 'network and', 'loss'),
+                'loss',
+                ('trainers', 'optimizer, hooks,', 'checkpoints'),
+                'weights',
+                ('metrics', 'confusion matrix,', 'mIoU'),
+            ],
+        ),
+    ],
     'zh': [
-        ('预测：从图像到结果', [
-            '图像', ('preprocessors', '解码、缩放、', '归一化'),
-            '输入', ('engines', '运行 models', '中的网络'),
-            'logits', ('postprocess', '标签图和', '得分'),
-            '分割', ('pipelines', 'pipeline()', '的返回值'),
-            '结果', ('results', '文件、绘图、', '清单')]),
-        ('训练：从图像对到损失', [
-            '图像对', ('datasets', '数据源读取，', '变换增强'),
-            '样本', ('trainers', '组成批次'),
-            '批次', ('models', '网络和', '损失'),
-            '损失', ('trainers', '优化器、钩子、', '检查点'),
-            '权重', ('metrics', '混淆矩阵、', 'mIoU')])]}
+        (
+            '预测：从图像到结果',
+            [
+                '图像',
+                ('preprocessors', '解码、缩放、', '归一化'),
+                '输入',
+                ('engines', '运行 models', '中的网络'),
+                'logits',
+                ('postprocess', '标签图和', '得分'),
+                '分割',
+                ('pipelines', 'pipeline()', '的返回值'),
+                '结果',
+                ('results', '文件、绘图、', '清单'),
+            ],
+        ),
+        (
+            '训练：从图像对到损失',
+            [
+                '图像对',
+                ('datasets', '数据源读取，', '变换增强'),
+                '样本',
+                ('trainers', '组成批次'),
+                '批次',
+                ('models', '网络和', '损失'),
+                '损失',
+                ('trainers', '优化器、钩子、', '检查点'),
+                '权重',
+                ('metrics', '混淆矩阵、', 'mIoU'),
+            ],
+        ),
+    ],
+}
 
-LAYERS_TITLE = {'en': 'Layers: a package uses those of its row and below',
-                'zh': '层次：每个包只使用同一行和下面各行的包'}
+LAYERS_TITLE = {
+    'en': 'Layers: a package uses those of its row and below',
+    'zh': '层次：每个包只使用同一行和下面各行的包',
+}
 TITLE = {'en': 'The packages of ms_segformer', 'zh': 'ms_segformer 的各个包'}
 # From the top: each package uses others of its row and of the rows below.
-LAYERS = (('cli',), ('pipelines', 'trainers', 'exporters', 'verification'), ('results', 'engines'),
-          ('models', 'postprocess', 'datasets', 'metrics'), ('preprocessors',), ('integrations',),
-          ('config', 'download', 'errors', 'files', 'metainfo', 'progress'))
-COLORS = {**dict.fromkeys(('trainers', 'datasets', 'metrics'), HEAD),
-          **dict.fromkeys((*LAYERS[-1], 'cli', 'integrations'), PLAIN)}
-
+LAYERS = (
+    ('cli',),
+    ('pipelines', 'trainers', 'exporters', 'verification'),
+    ('results', 'engines'),
+    ('models', 'postprocess', 'datasets', 'metrics'),
+    ('preprocessors',),
+    ('integrations',),
+    ('config', 'download', 'errors', 'files', 'metainfo', 'progress'),
+)
+COLORS = {
+    **dict.fromkeys(('trainers', 'datasets', 'metrics'), HEAD),
+    **dict.fromkeys((*LAYERS[-1], 'cli', 'integrations'), PLAIN),
+}
 
 
 def figure(language):

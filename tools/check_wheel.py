@@ -4,6 +4,7 @@
 
 Run it outside the checkout or by its path, so that the installed package is the one that is imported.
 """
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def main() -> None:
 
 def check_kernel(folder: Path) -> list[str]:
     """Compare the kernel's forms with numpy on logits that need no resampling; returns their names."""
-    file, = (path for path in folder.glob('_segment*') if path.suffix in ('.so', '.pyd'))
+    (file,) = (path for path in folder.glob('_segment*') if path.suffix in ('.so', '.pyd'))
     spec = importlib.util.spec_from_file_location('_segment', file)  # by its path: its package would import torch
     kernel = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernel)
@@ -44,9 +45,26 @@ def check_kernel(folder: Path) -> list[str]:
         kernel.use(form)
         labels, sums, counts = np.zeros((height, width), np.uint8), np.zeros(classes), np.zeros(classes, np.int64)
         assert kernel.segment_band(
-            logits.ctypes.data, height, width, classes, classes, rows.ctypes.data, row_weights.ctypes.data, 1, height,
-            cols.ctypes.data, col_weights.ctypes.data, 1, width, labels.ctypes.data, sums.ctypes.data,
-            counts.ctypes.data, 0, height, 16), form
+            logits.ctypes.data,
+            height,
+            width,
+            classes,
+            classes,
+            rows.ctypes.data,
+            row_weights.ctypes.data,
+            1,
+            height,
+            cols.ctypes.data,
+            col_weights.ctypes.data,
+            1,
+            width,
+            labels.ctypes.data,
+            sums.ctypes.data,
+            counts.ctypes.data,
+            0,
+            height,
+            16,
+        ), form
         assert (labels == best).all() and (counts == np.bincount(best.ravel(), minlength=classes)).all(), form
         np.testing.assert_allclose(sums, expected, rtol=1e-4, err_msg=form)
     return kernel.kernels

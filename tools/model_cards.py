@@ -6,6 +6,7 @@
 The figures are drawn by tools/model_figures.py. The code in a card is the script of that name in tests/cards/, with the
 name of the model replaced.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -31,11 +32,18 @@ HEADINGS = {
 def card(variant):
     """The card of a `metainfo.Variant` as text."""
     values = {
-        'NAME': variant.name.upper(), 'name': variant.name, 'hub_id': variant.hub_ids[0], 'outputs': NUM_OUTPUTS,
-        'embed_dims': _listed(variant.embed_dims), 'depths': _listed(variant.depths),
-        'head_channels': variant.head_channels, 'parameters': f'{variant.parameters:,}',
+        'NAME': variant.name.upper(),
+        'name': variant.name,
+        'hub_id': variant.hub_ids[0],
+        'outputs': NUM_OUTPUTS,
+        'embed_dims': _listed(variant.embed_dims),
+        'depths': _listed(variant.depths),
+        'head_channels': variant.head_channels,
+        'parameters': f'{variant.parameters:,}',
         'short_side': variant.short_side,
-        'table_zh': table('zh', variant), 'table_en': table('en', variant)}
+        'table_zh': table('zh', variant),
+        'table_en': table('en', variant),
+    }
     values.update((name, script(name, variant)) for name in SCRIPT_NAMES)
     return Template(TEMPLATE.read_text(encoding='utf-8')).substitute(values)
 
@@ -50,8 +58,12 @@ def table(language, current):
     """Markdown table of the six models; the row of `current` in bold."""
     rows = [HEADINGS[language], ('-', '-', '-', '-')]
     for variant in VARIANTS.values():
-        row = (f'SegFormer-{variant.name.upper()}', f'{variant.parameters / 1e6:.2f} M',
-               str(variant.published_latency_ms), f'{variant.published_miou:.2f}')
+        row = (
+            f'SegFormer-{variant.name.upper()}',
+            f'{variant.parameters / 1e6:.2f} M',
+            str(variant.published_latency_ms),
+            f'{variant.published_miou:.2f}',
+        )
         rows.append(tuple(f'**{cell}**' for cell in row) if variant == current else row)
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
@@ -73,8 +85,11 @@ def contents():
 
 def stale():
     """{path: text} of those that are missing or differ from what would be written."""
-    return {path: text for path, text in contents().items()
-            if not path.is_file() or path.read_text(encoding='utf-8') != text}
+    return {
+        path: text
+        for path, text in contents().items()
+        if not path.is_file() or path.read_text(encoding='utf-8') != text
+    }
 
 
 def main(argv=None):

@@ -2,6 +2,7 @@
 
 A mistake on the command line is said at once: neither this module nor what it imports brings torch or ModelScope.
 """
+
 import argparse
 import difflib
 import math
@@ -30,10 +31,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser, purpose: str = '') -> 
     """Add `--device`, `--engine` and `--precision`; the engine's help begins with its purpose."""
     engines = ('auto', *ENGINES)
     parser.add_argument('--device', type=device, help='cpu, gpu or cuda:N; default: a GPU where there is one')
-    parser.add_argument('--engine', type=one_of(engines), choices=engines, default='auto', metavar='NAME',
-                        help=f'{purpose}{", ".join(engines[:-1])} or {engines[-1]} (default: %(default)s)')
-    parser.add_argument('--precision', type=one_of(PRECISIONS), choices=PRECISIONS, default='float32',
-                        help='default: %(default)s')
+    parser.add_argument(
+        '--engine',
+        type=one_of(engines),
+        choices=engines,
+        default='auto',
+        metavar='NAME',
+        help=f'{purpose}{", ".join(engines[:-1])} or {engines[-1]} (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--precision', type=one_of(PRECISIONS), choices=PRECISIONS, default='float32', help='default: %(default)s'
+    )
 
 
 def positive_int(text: str) -> int:
@@ -112,20 +120,23 @@ def device(text: str) -> str:
 
 def one_of(names: tuple[str, ...]) -> Callable[[str], str]:
     """What takes one of some names, and for another says which is near."""
+
     def choose(text: str) -> str:
         if text not in names:
             near = difflib.get_close_matches(text, names, 1)
             meant = f'; did you mean {near[0]}?' if near else ''
             raise argparse.ArgumentTypeError(f'{text!r} is not one of {", ".join(names)}{meant}')
         return text
+
     return choose
 
 
 def input_folder(text: str) -> str:
     """A folder that is there."""
     if not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f'{text} is not a folder' if os.path.lexists(text) else
-                                         f'{text}: no such folder')
+        raise argparse.ArgumentTypeError(
+            f'{text} is not a folder' if os.path.lexists(text) else f'{text}: no such folder'
+        )
     return text
 
 
@@ -168,13 +179,15 @@ def _writable(text: str, folder: str) -> str:
     A full disk is no hindrance here: what a command does there may take no room.
     """
     import tempfile
+
     there = _existing(folder)
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         if error.errno not in FULL_DISK:
-            raise argparse.ArgumentTypeError(f'{text} cannot be written: no file can be made in {there} '
-                                             f'({error.strerror}); name another place') from None
+            raise argparse.ArgumentTypeError(
+                f'{text} cannot be written: no file can be made in {there} ({error.strerror}); name another place'
+            ) from None
     return text
 
 

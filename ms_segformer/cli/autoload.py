@@ -1,4 +1,5 @@
 """`ms-segformer autoload on|off|status`: SegFormer models resolve in every Python process of an environment."""
+
 import argparse
 import sysconfig
 from pathlib import Path
@@ -7,8 +8,10 @@ HELP = 'resolve SegFormer models in every Python process of this environment, wi
 FILE = 'ms_segformer_autoload.pth'
 # Python runs a .pth line that begins with `import` at start-up. It says nothing when the package was uninstalled and
 # the file stayed behind; any other error is shown, as it would be for `import ms_segformer`.
-LINE = ("import sys; exec('try:\\n import ms_segformer\\nexcept ModuleNotFoundError as e:"
-        "\\n if e.name != \"ms_segformer\": raise')\n")
+LINE = (
+    "import sys; exec('try:\\n import ms_segformer\\nexcept ModuleNotFoundError as e:"
+    '\\n if e.name != "ms_segformer": raise\')\n'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,7 @@ def autoload_file() -> 'Path':
 def status() -> str:
     """One line: whether autoload is on, and through which file."""
     from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
+
     path = autoload_file()
     if not path.is_file():
         return f'autoload is off ({path} does not exist)'
@@ -45,13 +49,15 @@ def status() -> str:
 
 def _turn_on(path: 'Path') -> None:
     from ..files import atomic_write
+
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(LINE, encoding='utf-8')
     except PermissionError as error:
         raise PermissionError(
             f'{path.parent} cannot be written ({error.strerror}). Use a virtual environment, run this as the owner of '
-            f'that folder, or write `import ms_segformer` above your code instead.') from error
+            f'that folder, or write `import ms_segformer` above your code instead.'
+        ) from error
 
 
 def _turn_off(path: 'Path') -> None:

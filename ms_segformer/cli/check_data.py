@@ -1,4 +1,5 @@
 """`ms-segformer check-data CONFIG_OR_DIR`: find every unusable pair before training does."""
+
 import argparse
 import json
 import os
@@ -14,19 +15,36 @@ HELP = 'open every image and label map of a data set; report unusable files and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('path', metavar='CONFIG_OR_DIR',
-                        help='configuration.json, a model directory, or a folder with images and label maps '
-                             '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …)')
-    parser.add_argument('--split', action='append', choices=('train', 'val', 'test', 'all'),
-                        help='check only this split; may be repeated')
-    parser.add_argument('--classes', metavar='FILE',
-                        help='text file with one class name per line, in place of what the data say')
-    parser.add_argument('--data-root', type=input_folder, metavar='DIR',
-                        help='folder that replaces ${data_root} in the configuration')
-    parser.add_argument('--reduce-zero-label', action='store_true',
-                        help='for a folder: label 0 is "not labelled" and the others move down by one')
-    parser.add_argument('--ignore-index', type=label_value, default=255, metavar='N',
-                        help='for a folder: label value for "not labelled" besides 255')
+    parser.add_argument(
+        'path',
+        metavar='CONFIG_OR_DIR',
+        help='configuration.json, a model directory, or a folder with images and label maps '
+        '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …)',
+    )
+    parser.add_argument(
+        '--split',
+        action='append',
+        choices=('train', 'val', 'test', 'all'),
+        help='check only this split; may be repeated',
+    )
+    parser.add_argument(
+        '--classes', metavar='FILE', help='text file with one class name per line, in place of what the data say'
+    )
+    parser.add_argument(
+        '--data-root', type=input_folder, metavar='DIR', help='folder that replaces ${data_root} in the configuration'
+    )
+    parser.add_argument(
+        '--reduce-zero-label',
+        action='store_true',
+        help='for a folder: label 0 is "not labelled" and the others move down by one',
+    )
+    parser.add_argument(
+        '--ignore-index',
+        type=label_value,
+        default=255,
+        metavar='N',
+        help='for a folder: label value for "not labelled" besides 255',
+    )
     parser.add_argument('--picture', type=picture, metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
     parser.add_argument('--all', action='store_true', help='name every file (otherwise 10 per kind of problem)')
@@ -45,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from ..datasets.inspection import draw_histogram, inspect
     from ..datasets.layout import find_data_sources
     from ..datasets.sources import build_source, share_ids
+
     sections = find_data_sources(args.path, args.classes, args.data_root, args.reduce_zero_label, args.ignore_index)
     if args.split:
         missing = sorted(set(args.split) - set(sections))
@@ -57,8 +76,11 @@ def run(args: argparse.Namespace) -> int:
     if args.picture:
         draw_histogram(found, {split: source.PALETTE for split, source in sources.items()}, args.picture)
     if args.json:
-        print(json.dumps({split: inspection.to_json() for split, inspection in found.items()}, ensure_ascii=False,
-                         indent=2))
+        print(
+            json.dumps(
+                {split: inspection.to_json() for split, inspection in found.items()}, ensure_ascii=False, indent=2
+            )
+        )
     else:
         for split, inspection in found.items():
             print('\n'.join(_report(split, sections[split], inspection, None if args.all else 10)))
@@ -70,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _report(split: str, section: dict, inspection: 'Inspection', limit: int | None) -> Iterator[str]:
     """Return the report on one split as lines."""
     from ..datasets.inspection import histogram_lines
+
     labelled = int(inspection.pixels.sum())
     share = 100 * inspection.ignored / max(labelled + inspection.ignored, 1)
     yield f'{split}: {inspection.pairs} pairs, {labelled:,} labelled pixels, {share:.1f} % not labelled'

@@ -4,6 +4,7 @@ With a published model and the 5,000 pairs of COCO-Stuff 164k val2017 this is th
 model cards. `torchrun --nproc_per_node N -m ms_segformer.cli.main eval …` shares the images between N processes and
 prints the same numbers.
 """
+
 import argparse
 import json
 import math
@@ -28,33 +29,48 @@ HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
-                        help='model directory, hub id, b0 to b5, or demo')
-    parser.add_argument('--data', required=True, metavar='DIR_OR_CONFIG',
-                        help='folder with images and label maps (images/val, annotations/val, …), or a configuration '
-                             'that names them')
+    parser.add_argument(
+        '--model', required=True, metavar='DIR_OR_ID', help='model directory, hub id, b0 to b5, or demo'
+    )
+    parser.add_argument(
+        '--data',
+        required=True,
+        metavar='DIR_OR_CONFIG',
+        help='folder with images and label maps (images/val, annotations/val, …), or a configuration that names them',
+    )
     parser.add_argument('--split', default='val', help='default: %(default)s')
     parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
     parser.add_argument('--mode', type=one_of(MODES), choices=MODES, help="default: the model's test_cfg")
     parser.add_argument('--crop-size', type=side, nargs=2, metavar=('H', 'W'), help='window of --mode slide')
     parser.add_argument('--stride', type=positive_int, nargs=2, metavar=('H', 'W'), help='step of --mode slide')
-    parser.add_argument('--scales', type=scale, nargs='+', default=[1.0], metavar='F',
-                        help="average over these factors of the model's test size, e.g. 0.5 0.75 1 1.25 1.5 1.75")
+    parser.add_argument(
+        '--scales',
+        type=scale,
+        nargs='+',
+        default=[1.0],
+        metavar='F',
+        help="average over these factors of the model's test size, e.g. 0.5 0.75 1 1.25 1.5 1.75",
+    )
     parser.add_argument('--flip', action='store_true', help='average with the mirrored image')
     parser.add_argument('--batch-size', type=positive_int, default=1, metavar='N', help='default: %(default)s')
-    parser.add_argument('--workers', type=workers, default=0, metavar='N',
-                        help='loading processes (default: %(default)s)')
+    parser.add_argument(
+        '--workers', type=workers, default=0, metavar='N', help='loading processes (default: %(default)s)'
+    )
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
-    parser.add_argument('--confusion', type=output_file, metavar='PNG',
-                        help='draw the confusion matrix into this file')
-    parser.add_argument('--json', type=output_file, metavar='FILE',
-                        help='write all values here ("-": to the terminal, instead of the table)')
+    parser.add_argument('--confusion', type=output_file, metavar='PNG', help='draw the confusion matrix into this file')
+    parser.add_argument(
+        '--json',
+        type=output_file,
+        metavar='FILE',
+        help='write all values here ("-": to the terminal, instead of the table)',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ..config.reader import read_configuration
     from ..integrations.modelscope.hub import model_directory
+
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
     folder = model_directory(args.model)
@@ -62,13 +78,23 @@ def run(args: argparse.Namespace) -> int:
     test = inference_settings(args, settings)
     from ..trainers import distributed
     from ..trainers.evaluation import evaluate
+
     rank, world_size = distributed.start(device=args.device)
     device = distributed.choose_device(args.device, world_size)
     dataset = open_data(args, settings)
     model = load(folder)[0].to(device)
-    found = evaluate(model, dataset, device, test, network=_engine(args, model, device), batch_size=args.batch_size,
-                     workers=args.workers, rank=rank, world_size=world_size,
-                     progress=rank == 0 and sys.stderr.isatty())
+    found = evaluate(
+        model,
+        dataset,
+        device,
+        test,
+        network=_engine(args, model, device),
+        batch_size=args.batch_size,
+        workers=args.workers,
+        rank=rank,
+        world_size=world_size,
+        progress=rank == 0 and sys.stderr.isatty(),
+    )
     if rank == 0:
         report(args, found)
     return 0
@@ -82,6 +108,7 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     """
     from ..config.reader import read_configuration
     from ..models.segformer import Segformer
+
     settings = read_configuration(folder)
     return Segformer.of_directory(folder, settings.raw['model']), settings
 
@@ -98,6 +125,7 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     from ..datasets.seg_dataset import SegDataset
     from ..datasets.sources import CONVERTED_SUFFIX, read_classes, say_if_255_looks_like_a_class
     from ..trainers.evaluation import inference_pipeline
+
     classes = list(settings.classes)
     named = names_classes(args.data)
     sections = find_data_sources(args.data, None if named else classes)
@@ -107,11 +135,17 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     converted = not named and section['label_suffix'] == CONVERTED_SUFFIX
     theirs = list(coco_stuff.CLASSES) if converted else read_classes(section.get('classes') or classes)
     if list(theirs) != classes:
-        raise DatasetError(f'the data of {args.data} have {len(theirs)} classes ({some_of(theirs, 4)}), the model has '
-                           f'{len(classes)} ({some_of(classes, 4)}): a model is evaluated on data of its own classes')
+        raise DatasetError(
+            f'the data of {args.data} have {len(theirs)} classes ({some_of(theirs, 4)}), the model has '
+            f'{len(classes)} ({some_of(classes, 4)}): a model is evaluated on data of its own classes'
+        )
     section['classes'] = classes
-    dataset = SegDataset(section, inference_pipeline(settings.raw, args.scales, args.flip), mode='eval',
-                         ignore_index=section.pop('ignore_index', 255))
+    dataset = SegDataset(
+        section,
+        inference_pipeline(settings.raw, args.scales, args.flip),
+        mode='eval',
+        ignore_index=section.pop('ignore_index', 255),
+    )
     if not getattr(dataset.source, 'label_root', True):
         raise DatasetError(f'{args.data} has no label maps for the split "{args.split}"')
     _check_ids(dataset.source, args.data)
@@ -124,13 +158,15 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
 def _check_ids(source: 'Source', data: str) -> None:
     """Refuse label maps whose values are no ids of the model's classes, before any time is spent on them."""
     from ..datasets.errors import DatasetError
+
     found, first = source.ids_outside()
     if found:
         values, count = some_of([str(value) for value in found], 12), len(source.CLASSES)
         raise DatasetError(
             f'the label maps of {data} do not fit the model: {first} and others hold the values {values}; its {count} '
             f'classes are 0-{count - 1}, and 255 is "not labelled". A model is evaluated on data of its own classes. '
-            f'{source.hint(found)}')
+            f'{source.hint(found)}'
+        )
 
 
 class _First:
@@ -161,41 +197,48 @@ def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'Infer
     """
     from ..config.limits import check_windows
     from ..config.settings import InferenceSettings
+
     test = settings.model.test
     mode = args.mode or test.mode
     if mode == 'whole':
-        given = ' and '.join(name for name, value in (('--crop-size', args.crop_size), ('--stride', args.stride))
-                             if value)
+        given = ' and '.join(
+            name for name, value in (('--crop-size', args.crop_size), ('--stride', args.stride)) if value
+        )
         if given:
             raise ArgumentError(f'{given} without --mode slide, which alone has windows: add it, or leave {given} out')
         return InferenceSettings()
     crop, stride = args.crop_size or test.crop_size, args.stride or test.stride
     if crop is None or stride is None:
-        raise ArgumentError('--mode slide needs --crop-size H W and --stride H W: the model\'s test_cfg has none')
+        raise ArgumentError("--mode slide needs --crop-size H W and --stride H W: the model's test_cfg has none")
     check_windows(crop, stride)
     return InferenceSettings('slide', tuple(crop), tuple(stride))
 
 
 def _engine(args: argparse.Namespace, model: 'Segformer', device: 'torch.device') -> 'Engine':
     from ..engines import create_engine
+
     return create_engine(model, args.engine, args.precision, device)
 
 
 def report(args: argparse.Namespace, found: 'Evaluation') -> None:
     """Print what an evaluation found, and write the files asked for."""
     values = {key: value if math.isfinite(value) else None for key, value in found.values().items()}
-    content = json.dumps({**values, 'images': found.images, 'seconds': round(found.seconds, 3)}, ensure_ascii=False,
-                         indent=2)
+    content = json.dumps(
+        {**values, 'images': found.images, 'seconds': round(found.seconds, 3)}, ensure_ascii=False, indent=2
+    )
     if args.json == '-':
         print(content)
     else:
         from ..metrics.report import per_class_table
+
         print(per_class_table(found.confusion, found.classes, not args.all_classes))
         print(f'{found.images} images in {found.seconds:.1f} s, {found.seconds / found.images:.3f} s per image')
         if args.json:
             from ..files import atomic_write
+
             with atomic_write(args.json) as temporary:
                 temporary.write_text(content, encoding='utf-8')
     if args.confusion:
         from ..metrics.report import draw_confusion
+
         draw_confusion(found.confusion, found.classes, args.confusion)

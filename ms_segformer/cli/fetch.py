@@ -1,4 +1,5 @@
 """`ms-segformer fetch MODEL`: bring a published model to this machine, for use without a network."""
+
 import argparse
 import os
 
@@ -11,18 +12,25 @@ HELP = 'download a published model, or weights to start training from, to use th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', help='b0 to b5, a hub id such as '
-                                      'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k, or weights: a '
-                                      f'URL, or {HUGGING_FACE}OWNER/NAME of Hugging Face')
-    parser.add_argument('--imagenet', action='store_true', help="fetch the ImageNet weights that the model's "
-                        'configuration names (model.pretrained), which `train --from imagenet` starts from')
+    parser.add_argument(
+        'model',
+        help='b0 to b5, a hub id such as '
+        'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k, or weights: a '
+        f'URL, or {HUGGING_FACE}OWNER/NAME of Hugging Face',
+    )
+    parser.add_argument(
+        '--imagenet',
+        action='store_true',
+        help="fetch the ImageNet weights that the model's "
+        'configuration names (model.pretrained), which `train --from imagenet` starts from',
+    )
     parser.add_argument('--revision', help='branch, tag or commit (default: master)')
-    parser.add_argument('--to', type=output_folder, metavar='DIR',
-                        help='put the files here instead of in the cache')
+    parser.add_argument('--to', type=output_folder, metavar='DIR', help='put the files here instead of in the cache')
 
 
 def run(args: argparse.Namespace) -> int:
     from ..metainfo import find_model
+
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
         return 0
@@ -43,6 +51,7 @@ def _imagenet_weights(name: str) -> str:
     """
     from ..config.reader import read_configuration
     from ..metainfo import own_configuration
+
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:
         raise ArgumentError(f'the configuration of {name} names no ImageNet weights (model.pretrained)')
@@ -51,5 +60,6 @@ def _imagenet_weights(name: str) -> str:
 
 def _usable_name(model_id: str, args: argparse.Namespace, folder: str) -> str:
     from ..metainfo import variant_of_hub_id
+
     by_id = not args.to and not args.revision and variant_of_hub_id(model_id) is not None
     return model_id if by_id else str(folder)

@@ -1,4 +1,5 @@
 """`ms-segformer info [MODEL]`: what is installed, who serves SegFormer, and the state of a model. For bug reports."""
+
 import argparse
 import json
 import os
@@ -17,14 +18,32 @@ if TYPE_CHECKING:
     from ..models.segformer import Segformer
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
-PACKAGES = ('ms-segformer', 'modelscope', 'modelscope-hub', 'torch', 'numpy', 'opencv-python',
-            'opencv-python-headless', 'Pillow', 'safetensors', 'datasets', 'oss2', 'openvino', 'onnxruntime', 'onnx',
-            'transformers', 'pai-easycv', 'mmcv', 'mmcv-full')
+PACKAGES = (
+    'ms-segformer',
+    'modelscope',
+    'modelscope-hub',
+    'torch',
+    'numpy',
+    'opencv-python',
+    'opencv-python-headless',
+    'Pillow',
+    'safetensors',
+    'datasets',
+    'oss2',
+    'openvino',
+    'onnxruntime',
+    'onnx',
+    'transformers',
+    'pai-easycv',
+    'mmcv',
+    'mmcv-full',
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', nargs='?', help='a model directory, a hub id, or b0 to b5 for short; nothing is '
-                                                 'downloaded')
+    parser.add_argument(
+        'model', nargs='?', help='a model directory, a hub id, or b0 to b5 for short; nothing is downloaded'
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 
@@ -44,6 +63,7 @@ def environment() -> dict[str, str]:
 
     from ..integrations.modelscope import autoload, patches
     from . import autoload as cli_autoload
+
     for name in sorted(autoload.MODULES - {'modelscope_hub.api'}):  # so that what does not connect shows here
         import_module(name)
     return {
@@ -61,9 +81,17 @@ def published_models() -> dict[str, str]:
     """The six published models: id -> published figures, and where its copy is."""
     from ..integrations.modelscope.offline_hub import cached_copy
     from ..metainfo import VARIANTS
-    return {variant.hub_ids[0]: _published(variant) + ', ' + (
-        f'in {found}' if (found := next(filter(None, map(cached_copy, variant.hub_ids)), None))
-        else f'not fetched: ms-segformer fetch {variant.name}') for variant in VARIANTS.values()}
+
+    return {
+        variant.hub_ids[0]: _published(variant)
+        + ', '
+        + (
+            f'in {found}'
+            if (found := next(filter(None, map(cached_copy, variant.hub_ids)), None))
+            else f'not fetched: ms-segformer fetch {variant.name}'
+        )
+        for variant in VARIANTS.values()
+    }
 
 
 def model(name: str) -> dict[str, str | bool]:
@@ -77,6 +105,7 @@ def model(name: str) -> dict[str, str | bool]:
     """
     from ..integrations.modelscope.offline_hub import cached_copy
     from ..metainfo import find_model, variant_of_hub_id
+
     model_id = find_model(name)
     if Path(model_id).is_dir():
         return _directory(Path(model_id))
@@ -90,8 +119,12 @@ def model(name: str) -> dict[str, str | bool]:
 
 def _directory(folder: 'Path') -> dict[str, str | bool]:
     from ..config.reader import read_configuration
-    files = ', '.join(f'{path.name} ({path.stat().st_size:,} bytes)' for path in sorted(folder.iterdir())
-                      if path.is_file() and not path.name.startswith('.'))
+
+    files = ', '.join(
+        f'{path.name} ({path.stat().st_size:,} bytes)'
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith('.')
+    )
     about = {'directory': str(folder), 'files': files or 'none'}
     try:
         settings = read_configuration(folder)
@@ -106,6 +139,7 @@ def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
     from ..models.checkpoint import find_checkpoint, load_state, read_checkpoint
     from ..models.pickle_interpreter import shown
     from ..models.segformer import Segformer
+
     section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
     network = Segformer(str(folder), **section)
     about = {'parameters': f'{sum(parameter.numel() for parameter in network.parameters()):,}'}
@@ -115,14 +149,22 @@ def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
         load_state(network, state, str(path))
     except (SegformerError, OSError) as error:
         return {**about, 'checkpoint loads': False, 'why not': str(error)}
-    said = ', '.join(f'{key} {shown(meta[key])}' for key in ('epoch', 'iter', 'time', 'mmcv_version', 'easycv_version')
-                     if isinstance(meta.get(key), (int, float, str)))
-    return {**about, **({'checkpoint says': said} if said else {}), 'checkpoint loads': True,
-            'engine': _engine(network)}
+    said = ', '.join(
+        f'{key} {shown(meta[key])}'
+        for key in ('epoch', 'iter', 'time', 'mmcv_version', 'easycv_version')
+        if isinstance(meta.get(key), (int, float, str))
+    )
+    return {
+        **about,
+        **({'checkpoint says': said} if said else {}),
+        'checkpoint loads': True,
+        'engine': _engine(network),
+    }
 
 
 def _engine(network: 'Segformer') -> str:
     from ..engines import create_engine
+
     network.prepare_inference()
     try:
         engine = create_engine(network)
@@ -132,14 +174,17 @@ def _engine(network: 'Segformer') -> str:
 
 
 def _published(variant: 'Variant') -> str:
-    return (f'{variant.parameters:,} parameters, {variant.published_miou} mIoU on COCO-Stuff 164k, '
-            f'{variant.published_latency_ms} ms per image on a V100 (model card)')
+    return (
+        f'{variant.parameters:,} parameters, {variant.published_miou} mIoU on COCO-Stuff 164k, '
+        f'{variant.published_latency_ms} ms per image on a V100 (model card)'
+    )
 
 
 def _server() -> str:
     from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
+
     versions = _versions()
-    easycv = f"pai-easycv {versions['pai-easycv']}" if 'pai-easycv' in versions else None
+    easycv = f'pai-easycv {versions["pai-easycv"]}' if 'pai-easycv' in versions else None
     if not active():
         return f'{easycv or "nothing"}: {DISABLE_VARIABLE} is set'
     return 'ms-segformer' + (f'; the other models of EasyCV by {easycv}' if easycv else '')
@@ -147,6 +192,7 @@ def _server() -> str:
 
 def _versions() -> dict[str, str]:
     from .. import __version__
+
     found = {}
     for name in PACKAGES:
         try:

@@ -1,4 +1,5 @@
 """The `ms-segformer` command. Each sub-command is a module of this package, imported in full only when it runs."""
+
 import importlib.util
 import io
 import logging
@@ -24,7 +25,8 @@ OPENING = ('predict', 'train', 'eval', 'verify', 'export')
 def build_parser() -> Parser:
     """The command line as a parser."""
     parser = Parser(
-        prog='ms-segformer', description='SegFormer semantic segmentation for ModelScope: B0 to B5, COCO-Stuff 164k.')
+        prog='ms-segformer', description='SegFormer semantic segmentation for ModelScope: B0 to B5, COCO-Stuff 164k.'
+    )
     parser.add_argument('--version', action='version', version=f'ms-segformer {__version__}')
     parser.add_argument('-v', '--verbose', action='store_true', help="show ModelScope's messages, and tracebacks")
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
@@ -61,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_who_serves(command: str) -> None:
     """Refuse what would make ModelScope look for EasyCV, which it would have pip install."""
     if command in OPENING and disabled() and importlib.util.find_spec('easycv') is None:
-        raise ArgumentError(f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not '
-                            f'installed; unset it for ms-segformer {command}')
+        raise ArgumentError(
+            f'{DISABLE_VARIABLE} is set, which leaves SegFormer to EasyCV, and EasyCV is not '
+            f'installed; unset it for ms-segformer {command}'
+        )
 
 
 def _escape_what_cannot_be_shown() -> None:

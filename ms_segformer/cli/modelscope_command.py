@@ -1,4 +1,5 @@
 """`modelscope segformer …`: the `ms-segformer` command as a sub-command of ModelScope's own."""
+
 import argparse
 from typing import NoReturn
 
@@ -21,4 +22,5 @@ class SegformerCommand:
     def execute(self) -> NoReturn:
         """Run `ms-segformer` with the arguments; its exit code becomes ModelScope's."""
         from .main import main
+
         raise SystemExit(main(self.args.arguments))

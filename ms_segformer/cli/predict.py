@@ -1,4 +1,5 @@
 """`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
+
 import argparse
 import glob
 import itertools
@@ -26,35 +27,70 @@ PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaini
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or '
-                        'URLs')
-    parser.add_argument('--model', required=True, metavar='DIR_OR_ID',
-                        help='model directory, hub id, b0 to b5, or demo: a small street-scene model in the package')
-    parser.add_argument('-o', '--output', type=output_folder, default='outputs', metavar='DIR',
-                        help="where to write, in sub-folders like the images' own, with a manifest.jsonl of what is "
-                        'what (default: %(default)s)')
-    parser.add_argument('--save', nargs='+', type=one_of(OUTPUTS), choices=OUTPUTS, default=list(OUTPUTS),
-                        help='what to write (default: all)')
-    parser.add_argument('--overwrite', action='store_true', help='segment again what is finished, and replace files '
-                        'that are in the way')
+    parser.add_argument(
+        'images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or URLs'
+    )
+    parser.add_argument(
+        '--model',
+        required=True,
+        metavar='DIR_OR_ID',
+        help='model directory, hub id, b0 to b5, or demo: a small street-scene model in the package',
+    )
+    parser.add_argument(
+        '-o',
+        '--output',
+        type=output_folder,
+        default='outputs',
+        metavar='DIR',
+        help="where to write, in sub-folders like the images' own, with a manifest.jsonl of what is "
+        'what (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--save',
+        nargs='+',
+        type=one_of(OUTPUTS),
+        choices=OUTPUTS,
+        default=list(OUTPUTS),
+        help='what to write (default: all)',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='segment again what is finished, and replace files that are in the way'
+    )
     parser.add_argument('--retry-failed', action='store_true', help='segment again what failed in an earlier run')
     add_engine_arguments(parser)
-    parser.add_argument('--mode', type=one_of(MODES), choices=MODES, help="one piece or overlapping windows (default: "
-                        "the configuration's)")
-    parser.add_argument('--full-size', action='store_true', help='do not scale the image to the network\'s usual size '
-                        'first; with --mode slide for images of any size')
-    parser.add_argument('--max-pixels', type=positive_int, metavar='N',
-                        help='refuse images with more pixels before they are decoded (default: 134217728)')
+    parser.add_argument(
+        '--mode',
+        type=one_of(MODES),
+        choices=MODES,
+        help="one piece or overlapping windows (default: the configuration's)",
+    )
+    parser.add_argument(
+        '--full-size',
+        action='store_true',
+        help="do not scale the image to the network's usual size first; with --mode slide for images of any size",
+    )
+    parser.add_argument(
+        '--max-pixels',
+        type=positive_int,
+        metavar='N',
+        help='refuse images with more pixels before they are decoded (default: 134217728)',
+    )
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images worked on together')
-    parser.add_argument('--min-share', type=percentage, default='0.1', metavar='PERCENT',
-                        help='list no class on the terminal that covers less of the image, in percent (default: '
-                        '%(default)s); the files have all')
+    parser.add_argument(
+        '--min-share',
+        type=percentage,
+        default='0.1',
+        metavar='PERCENT',
+        help='list no class on the terminal that covers less of the image, in percent (default: '
+        '%(default)s); the files have all',
+    )
     parser.add_argument('-q', '--quiet', action='store_true', help='say errors and warnings only')
 
 
 def run(args: Namespace) -> int:
     from ..metainfo import DEMO, DEMO_NOTE
     from ..results import Manifest, find_input, make_plan
+
     locations, empty = _expand(args.images, args.quiet)
     inputs = [find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
@@ -66,9 +102,12 @@ def run(args: Namespace) -> int:
     with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:
         task = _describe(args, segmenter)
         jobs += make_plan(inputs, manifest, task)
-        manifest.remove_leftovers(itertools.chain(
-            (output for entry in manifest.entries.values() for output in entry['outputs']),
-            (output for job in jobs for output in job.outputs.values())))
+        manifest.remove_leftovers(
+            itertools.chain(
+                (output for entry in manifest.entries.values() for output in entry['outputs']),
+                (output for job in jobs for output in job.outputs.values()),
+            )
+        )
         start = time.monotonic()
         _segment(args, segmenter, manifest, task, jobs)
         seconds = time.monotonic() - start
@@ -81,6 +120,7 @@ def run(args: Namespace) -> int:
 
 def _open(args: Namespace) -> 'SegformerPipeline':
     from ..pipelines import load
+
     device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
     return load(args.model, device=device, engine=args.engine, precision=args.precision)
 
@@ -89,35 +129,60 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
     """What the manifest says of all images of this run, as `results.Run`."""
     from ..models.fingerprint import fingerprint
     from ..results import Run
+
     settings = segmenter.settings
-    return Run(model={'name': str(args.model), 'sha256': fingerprint(segmenter.model, settings)},
-               options={'mode': args.mode or settings.model.test.mode, 'full_size': args.full_size,
-                        'precision': args.precision},
-               save=tuple(args.save), overwrite=args.overwrite, retry_failed=args.retry_failed)
+    return Run(
+        model={'name': str(args.model), 'sha256': fingerprint(segmenter.model, settings)},
+        options={
+            'mode': args.mode or settings.model.test.mode,
+            'full_size': args.full_size,
+            'precision': args.precision,
+        },
+        save=tuple(args.save),
+        overwrite=args.overwrite,
+        retry_failed=args.retry_failed,
+    )
 
 
-def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run',
-             jobs: list['Job']) -> None:
+def _segment(
+    args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']
+) -> None:
     """Segment what is to be done and write it; each job knows afterwards what became of it."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ..progress import screen
     from ..results import RemoteImage, ResultWriter
+
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
     for job in jobs:
         if job.state == 'failed':
             _fail(manifest, task, job, None, job.error or '')
     todo = [job for job in jobs if job.state == 'todo']
     sources = [job.input.source(job.known) for job in todo]
-    results = segmenter(iter(sources), batch_size=args.batch_size, mode=args.mode, resize=not args.full_size,
-                        with_masks=False, max_pixels=args.max_pixels,
-                        with_image=any('overlay' in job.outputs for job in todo))
+    results = segmenter(
+        iter(sources),
+        batch_size=args.batch_size,
+        mode=args.mode,
+        resize=not args.full_size,
+        with_masks=False,
+        max_pixels=args.max_pixels,
+        with_image=any('overlay' in job.outputs for job in todo),
+    )
     shown = not args.quiet and len(todo) > 1 and sys.stderr.isatty()
     above = logging_redirect_tqdm() if shown else nullcontext()  # log lines go above the bar
-    with _without_warnings('ms_segformer.pipelines'), above, tqdm(
-            zip(todo, sources, results, strict=True), total=len(todo), unit=' images', bar_format=PROGRESS,
-            disable=not shown, **screen()) as progress:
+    with (
+        _without_warnings('ms_segformer.pipelines'),
+        above,
+        tqdm(
+            zip(todo, sources, results, strict=True),
+            total=len(todo),
+            unit=' images',
+            bar_format=PROGRESS,
+            disable=not shown,
+            **screen(),
+        ) as progress,
+    ):
         for job, source, result in progress:
             version = job.input.version
             if isinstance(source, RemoteImage):
@@ -131,10 +196,17 @@ def _segment(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifes
                     _report(job, writer.folder, rows, args.min_share)
 
 
-def _keep(writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None',
-          result: 'SegmentationOutput') -> 'list[Row] | None':
+def _keep(
+    writer: 'ResultWriter',
+    manifest: 'Manifest',
+    task: 'Run',
+    job: 'Job',
+    version: 'InputVersion | None',
+    result: 'SegmentationOutput',
+) -> 'list[Row] | None':
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
     from ..results import AlteredError, change, obstacle, out_of_date
+
     wanted = out_of_date(job, version, manifest, task)
     error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
     if error:
@@ -180,8 +252,10 @@ def _full_disk_in_words(output: str, jobs: list['Job']) -> Iterator[None]:
         if error.errno not in FULL_DISK:
             raise
         done = sum(job.state in ('done', 'skipped') for job in jobs)
-        raise OSError(f'{output}: {error.strerror}. {done} of {len(jobs)} images are finished and kept; make room, and '
-                      'the same command goes on with the others') from None
+        raise OSError(
+            f'{output}: {error.strerror}. {done} of {len(jobs)} images are finished and kept; make room, and '
+            'the same command goes on with the others'
+        ) from None
 
 
 @contextmanager
@@ -219,13 +293,17 @@ def _say_failures(jobs: list['Job'], empty: list[str]) -> None:
 
 def _summarise(jobs: list['Job'], seconds: float) -> None:
     """Say how many images have a result, and how fast."""
-    done, skipped, failed = (sum(job.state.startswith(state) for job in jobs)
-                             for state in ('done', 'skipped', 'failed'))
+    done, skipped, failed = (
+        sum(job.state.startswith(state) for job in jobs) for state in ('done', 'skipped', 'failed')
+    )
     if len(jobs) > 1 or skipped:
-        print(f'{done} of {len(jobs)} images segmented'
-              + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
-              + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
-              + (f'; {failed} failed' if failed else ''), file=sys.stderr)
+        print(
+            f'{done} of {len(jobs)} images segmented'
+            + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
+            + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
+            + (f'; {failed} failed' if failed else ''),
+            file=sys.stderr,
+        )
 
 
 def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[str]]:
@@ -238,6 +316,7 @@ def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[
     """
     from ..preprocessors.image import image_files
     from ..results import OwnOutputs
+
     results = OwnOutputs()
     found: dict[str, None] = {}
     empty: list[str] = []

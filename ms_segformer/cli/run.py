@@ -1,4 +1,5 @@
 """`ms-segformer run SCRIPT [ARGUMENTS]`: run a model card's script unmodified."""
+
 import argparse
 import os
 import runpy
@@ -8,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HELP = ('run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
-        'processes it starts too')
+HELP = (
+    'run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
+    'processes it starts too'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..integrations.modelscope.autoload import DISABLE_VARIABLE, activate
     from .autoload import autoload_file
+
     script = os.path.abspath(args.script)
     if not os.path.isfile(script):
         raise FileNotFoundError(f'{args.script} is not a file; give the path of a Python script')
     if not activate():
         print(f'{DISABLE_VARIABLE} is set: ModelScope runs as it is', file=sys.stderr)
     elif sys.flags.ignore_environment and not autoload_file().is_file():
-        print('this Python ignores its environment (-E or -I), and so do the processes that the script starts: '
-              'SegFormer will not resolve to this package in them. Leave the option out, or first run '
-              '"ms-segformer autoload on"', file=sys.stderr)
+        print(
+            'this Python ignores its environment (-E or -I), and so do the processes that the script starts: '
+            'SegFormer will not resolve to this package in them. Leave the option out, or first run '
+            '"ms-segformer autoload on"',
+            file=sys.stderr,
+        )
     sys.argv = [args.script, *args.arguments]
     sys.path.insert(0, os.path.dirname(script))
     try:

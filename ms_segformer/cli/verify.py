@@ -1,4 +1,5 @@
 """`ms-segformer verify MODEL`: holds a model against its card, and writes down what was found."""
+
 import argparse
 import importlib.util
 import json
@@ -31,32 +32,62 @@ CARDS = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', metavar='MODEL', help='b0 to b5 or a hub id, downloaded if it is not here yet; a '
-                        'model directory; or demo')
+    parser.add_argument(
+        'model',
+        metavar='MODEL',
+        help='b0 to b5 or a hub id, downloaded if it is not here yet; a model directory; or demo',
+    )
     parser.add_argument('--revision', help='of a hub id: branch, tag or commit (default: master)')
-    parser.add_argument('--card', type=one_of(CARDS), choices=CARDS, help='the published model that a directory '
-                        'holds; by default a directory has no published figures to compare with')
-    parser.add_argument('--data', metavar='DIR', help='images with label maps: measures the mIoU; what a stopped run '
-                        'has measured is kept beside the report, and the next run goes on from it')
+    parser.add_argument(
+        '--card',
+        type=one_of(CARDS),
+        choices=CARDS,
+        help='the published model that a directory '
+        'holds; by default a directory has no published figures to compare with',
+    )
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help='images with label maps: measures the mIoU; what a stopped run '
+        'has measured is kept beside the report, and the next run goes on from it',
+    )
     parser.add_argument('--split', default='val', help='default: %(default)s')
     parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
-    parser.add_argument('--processes', type=processes, metavar='N',
-                        help='that measure the mIoU together (default: one for each GPU, or one)')
-    parser.add_argument('--workers', type=workers, default=0, metavar='N', help='loading processes of each (default: '
-                        '%(default)s)')
+    parser.add_argument(
+        '--processes',
+        type=processes,
+        metavar='N',
+        help='that measure the mIoU together (default: one for each GPU, or one)',
+    )
+    parser.add_argument(
+        '--workers', type=workers, default=0, metavar='N', help='loading processes of each (default: %(default)s)'
+    )
     add_engine_arguments(parser, 'that measures the mIoU: ')
-    parser.add_argument('--photograph', metavar='FILE_OR_URL', help="ModelScope's test photograph "
-                        'image_segmentation.jpg; default: for a published model it is fetched')
-    parser.add_argument('--compare', metavar='REPORT', help='a report from another machine: its label maps are '
-                        'compared with those made here')
-    parser.add_argument('-o', '--output', type=output_file, default='verify.json', metavar='FILE',
-                        help='the report (default: %(default)s)')
+    parser.add_argument(
+        '--photograph',
+        metavar='FILE_OR_URL',
+        help="ModelScope's test photograph image_segmentation.jpg; default: for a published model it is fetched",
+    )
+    parser.add_argument(
+        '--compare',
+        metavar='REPORT',
+        help='a report from another machine: its label maps are compared with those made here',
+    )
+    parser.add_argument(
+        '-o',
+        '--output',
+        type=output_file,
+        default='verify.json',
+        metavar='FILE',
+        help='the report (default: %(default)s)',
+    )
     parser.set_defaults(scales=[1.0], flip=False)  # of `eval`, whose data set this is
 
 
 def run(args: Namespace) -> int:
     from ..files import atomic_write
     from ..verification.score import alone
+
     if args.output == '-':
         raise ArgumentError('-o takes a file; the summary is printed in any case')
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
@@ -84,6 +115,7 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
     """
     from ..verification import checks
     from .eval import open_data
+
     folder, model = _find(args)
     card = _card(args, model)
     theirs = _other_report(args.compare or _report_inside(folder))
@@ -105,18 +137,24 @@ def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
     """The model's directory, downloaded if need be, and what is known of where it comes from."""
     from ..metainfo import find_model
     from .fetch import fetch
+
     found = find_model(args.model)
     if os.path.isdir(found):
         if args.revision:
             raise ArgumentError(f'{args.model} is a directory, which has no revision; leave --revision out')
         return Path(found), {'name': args.model, 'directory': str(Path(found).resolve())}
     folder = fetch(found, args.revision)
-    return Path(folder), {'name': args.model, 'id': found, 'revision': args.revision or 'master',
-                          'directory': str(Path(folder).resolve())}
+    return Path(folder), {
+        'name': args.model,
+        'id': found,
+        'revision': args.revision or 'master',
+        'directory': str(Path(folder).resolve()),
+    }
 
 
 def _card(args: Namespace, model: dict[str, Any]) -> 'Variant | None':
     from ..metainfo import VARIANTS, variant_of_hub_id
+
     if args.card:
         return VARIANTS[args.card]
     return variant_of_hub_id(model['id']) if 'id' in model else None
@@ -129,6 +167,7 @@ def _progress_folder(args: Namespace) -> Path:
 def _report_inside(folder: Path) -> str | None:
     """The report that the demonstration model was shipped with."""
     from ..metainfo import demo_model_dir
+
     return str(folder / 'verify.json') if folder == demo_model_dir() else None
 
 
@@ -140,6 +179,7 @@ def _other_report(path: str | None) -> dict[str, Any]:
     """
     from ..metainfo import photographs
     from ..verification.label_maps import is_description
+
     if path is None:
         return {}
     try:
@@ -152,8 +192,10 @@ def _other_report(path: str | None) -> dict[str, Any]:
     if not right:
         raise ArgumentError(f'{path} is not a report of `ms-segformer verify`')
     if not set(theirs) & {photograph.name for photograph in photographs()}:
-        raise ArgumentError(f'{path} has no label map of {", ".join(each.name for each in photographs())}: nothing to '
-                         'compare; it is a report of another version')
+        raise ArgumentError(
+            f'{path} has no label map of {", ".join(each.name for each in photographs())}: nothing to '
+            'compare; it is a report of another version'
+        )
     return theirs
 
 
@@ -162,10 +204,15 @@ def _new_report(model: dict[str, Any], card: 'Variant | None') -> 'Report':
 
     from ..verification import Report
     from .info import environment
+
     known = environment()
-    return Report({**model, **({'card': card.name} if card else {})},
-                  {**{key: known[key] for key in ('versions', 'python', 'hardware')},
-                   'threads': f'{torch.get_num_threads()} threads'})
+    return Report(
+        {**model, **({'card': card.name} if card else {})},
+        {
+            **{key: known[key] for key in ('versions', 'python', 'hardware')},
+            'threads': f'{torch.get_num_threads()} threads',
+        },
+    )
 
 
 def _published_files(model: dict[str, Any]) -> tuple[dict[str, str] | None, str]:
@@ -182,14 +229,21 @@ def _listed(model_id: str, revision: str) -> dict[str, str]:
     """Name to SHA-256 of a repository's files, hidden ones and those without one left out."""
     try:
         from modelscope_hub.api import HubApi
-        listed = [(each.path, getattr(each, 'sha256', None))
-                  for each in HubApi().list_repo_files(model_id, 'model', revision=revision)]
+
+        listed = [
+            (each.path, getattr(each, 'sha256', None))
+            for each in HubApi().list_repo_files(model_id, 'model', revision=revision)
+        ]
     except ImportError:  # ModelScope before 1.36 has a client of its own
         from modelscope.hub.api import HubApi
-        listed = [(each['Path'], each.get('Sha256'))
-                  for each in HubApi().get_model_files(model_id, revision=revision, recursive=True)]
-    return {path: sha256 for path, sha256 in listed
-            if sha256 and not any(part.startswith('.') for part in path.split('/'))}
+
+        listed = [
+            (each['Path'], each.get('Sha256'))
+            for each in HubApi().get_model_files(model_id, revision=revision, recursive=True)
+        ]
+    return {
+        path: sha256 for path, sha256 in listed if sha256 and not any(part.startswith('.') for part in path.split('/'))
+    }
 
 
 def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None':
@@ -198,22 +252,35 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None'
     from ..models.fingerprint import fingerprint
     from ..verification import FAILED, PASSED, Check
     from .eval import load
+
     try:
         network, settings = load(str(folder))
     except CheckpointError as error:
         report.checks.append(Check('strict load', FAILED, str(error)))
         return None
-    report.checks.append(Check('strict load', PASSED, 'of the weights taken, every tensor has its place and is finite, '
-                               'and no place is empty'))
+    report.checks.append(
+        Check(
+            'strict load',
+            PASSED,
+            'of the weights taken, every tensor has its place and is finite, and no place is empty',
+        )
+    )
     report.model['fingerprint'] = fingerprint(network, settings)
     return network, settings
 
 
-def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', settings: 'Settings',
-                         theirs: dict[str, Any], report: 'Report') -> None:
+def _look_at_photographs(
+    args: Namespace,
+    folder: Path,
+    card: 'Variant | None',
+    settings: 'Settings',
+    theirs: dict[str, Any],
+    report: 'Report',
+) -> None:
     """Known pixels, label maps of the engines, and speed."""
     from ..metainfo import photographs
     from ..verification import FAILED, Check, label_maps
+
     pipelines = _pipelines(folder)
     first = next(iter(pipelines.values()))
     report.checks.append(_known_pixels(args, card, first))
@@ -231,14 +298,19 @@ def _look_at_photographs(args: Namespace, folder: Path, card: 'Variant | None', 
 def _pipelines(folder: Path) -> 'dict[str, Any]':
     """A pipeline on the CPU for every engine that is installed."""
     from ..pipelines.image_segmentation import SegformerPipeline
-    return {engine: SegformerPipeline(str(folder), device='cpu', engine=engine)
-            for engine, packages in ENGINES.items() if all(map(importlib.util.find_spec, packages))}
+
+    return {
+        engine: SegformerPipeline(str(folder), device='cpu', engine=engine)
+        for engine, packages in ENGINES.items()
+        if all(map(importlib.util.find_spec, packages))
+    }
 
 
 def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'Check':
     """The classes that ModelScope's own test saw in its photograph."""
     from ..preprocessors.image import ImageError
     from ..verification import SKIPPED, Check, checks
+
     name = "ModelScope's test photograph"
     if card is None:
         return Check(name, SKIPPED, 'known for the published models only')
@@ -253,28 +325,36 @@ def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'C
 def _same_pixels(name: str, maps: 'dict[str, np.ndarray]') -> 'Check':
     """Whether the engines agree on a photograph."""
     from ..verification import SKIPPED, Check, checks
+
     title = f'{name}, label maps of the engines'
     first, *others = maps.values()
     if not others:
-        return Check(title, SKIPPED,
-                     "only torch is here; pip install 'ms-segformer[openvino]' or [onnx] brings another")
+        return Check(
+            title, SKIPPED, "only torch is here; pip install 'ms-segformer[openvino]' or [onnx] brings another"
+        )
     least = min(float((first == other).mean()) for other in others)
-    return Check(title, checks.outcome(least >= checks.SAME_PIXELS),
-                 f'{" and ".join(maps)} agree on {least:.4%} of the pixels or more, {checks.SAME_PIXELS:.1%} are asked '
-                 'for')
+    return Check(
+        title,
+        checks.outcome(least >= checks.SAME_PIXELS),
+        f'{" and ".join(maps)} agree on {least:.4%} of the pixels or more, {checks.SAME_PIXELS:.1%} are asked for',
+    )
 
 
 def _same_cells(name: str, described: dict[str, Any], theirs: dict[str, Any]) -> 'Check':
     """Whether a label map is that of another report."""
     from ..verification import SKIPPED, Check, checks, label_maps
+
     title = f'{name}, label map of another machine'
     if name not in theirs:
         return Check(title, SKIPPED, 'no report to compare with (--compare REPORT)')
     if described['sha256'] == theirs[name].get('sha256'):
         return Check(title, checks.PASSED, 'equal to the last pixel')
     share = label_maps.same_cells(described, theirs[name])
-    return Check(title, checks.outcome(share >= checks.SAME_CELLS),
-                 f'{share:.2%} of the cells agree, {checks.SAME_CELLS:.0%} are asked for')
+    return Check(
+        title,
+        checks.outcome(share >= checks.SAME_CELLS),
+        f'{share:.2%} of the cells agree, {checks.SAME_CELLS:.0%} are asked for',
+    )
 
 
 def _milliseconds(segmenter: Any, image: str) -> float:
@@ -287,20 +367,25 @@ def _milliseconds(segmenter: Any, image: str) -> float:
     return round(1000 * statistics.median(times), 1)
 
 
-def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: 'Variant | None',
-             report: 'Report') -> 'Progress':
+def _measure(
+    args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: 'Variant | None', report: 'Report'
+) -> 'Progress':
     """mIoU, aAcc and IoU by class on a labelled split; returns what they were counted from."""
     from ..metrics.segmentation import SegmentationEvaluator
     from ..verification import checks
+
     progress = _progress(args, report, dataset)
     _count_all(args, folder, network, dataset, progress)
     values = SegmentationEvaluator(list(dataset.CLASSES)).evaluate(progress.total)
     percent = {key: None if math.isnan(value) else round(100 * value, 4) for key, value in values.items()}
     report.score = {
-        'data': str(Path(args.data).resolve()), 'split': args.split, 'images': len(dataset),
+        'data': str(Path(args.data).resolve()),
+        'split': args.split,
+        'images': len(dataset),
         'engine': ' and '.join(sorted(progress.engines)),
         **{key: percent[key] for key in ('mIoU', 'aAcc', 'mAcc')},
-        'IoU': {key.removeprefix('IoU.'): value for key, value in percent.items() if key.startswith('IoU.')}}
+        'IoU': {key.removeprefix('IoU.'): value for key, value in percent.items() if key.startswith('IoU.')},
+    }
     report.checks.append(checks.check_score(report.score['mIoU'], len(dataset), args.split, card))
     return progress
 
@@ -308,6 +393,7 @@ def _measure(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, 
 def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
     """What earlier runs have counted of this model, data and options: in a folder beside the report."""
     from ..verification import Progress, score
+
     data = score.digest_of_data(dataset.source, dataset.ignore_index)
     digest = score.digest_of(report.model['fingerprint'], data, len(dataset), args.engine, args.precision)
     return Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
@@ -321,18 +407,21 @@ def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any
 
     from ..progress import screen
     from ..verification import counting
+
     task = counting.Task(partial(_open, args, str(folder)), args.device, args.engine, args.precision, args.workers)
     done = int(progress.done.sum())
     if done:
         print(f'{done:,} of {len(dataset):,} images were counted by an earlier run', file=sys.stderr)
-    with tqdm(total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty(),
-              **screen()) as bar:
+    with tqdm(
+        total=len(dataset), initial=done, unit='image', desc='mIoU', disable=not sys.stderr.isatty(), **screen()
+    ) as bar:
         counting.count_all(task, network, dataset, progress, args.processes, bar.update)
 
 
 def _open(args: Namespace, folder: str) -> 'tuple[Segformer, Any]':
     """Network and data set of a command line, in a process that counts."""
     from .eval import load, open_data
+
     network, settings = load(folder)
     return network, open_data(args, settings)
 

@@ -2,6 +2,7 @@
 
 `schema` knows what stands there besides the network, and `limits` how large what it names may be.
 """
+
 from .class_file import ClassFileError
 from .messages import ConfigurationError
 from .reader import read_configuration

@@ -1,4 +1,5 @@
 """Class names from a text file, which a configuration or a user names."""
+
 import os
 import stat
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """JSON as EasyCV's converter and ModelScope write it: tuples in a form of their own, text as keys, limited depth."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def load_json(path: Path) -> dict:
     except OSError as error:
         raise ConfigurationError(f'{path} cannot be read ({error.strerror})') from None
     if len(written) > limits.CONFIGURATION_BYTES:
-        raise ConfigurationError(f'{path} has more than {limits.CONFIGURATION_BYTES:,} bytes, which no configuration '
-                                 'has')
+        raise ConfigurationError(
+            f'{path} has more than {limits.CONFIGURATION_BYTES:,} bytes, which no configuration has'
+        )
     try:
         text = written.decode()
         if text.startswith('\ufeff'):
@@ -63,8 +65,9 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict:
         raise ConfigurationError(f'the key {shown(double)} stands twice in one mapping; leave one of them')
     # ModelScope would make objects of some other classes, and fail with most.
     if '__class__' in content and not (content['__class__'] == 'tuple' and isinstance(content.get('__value__'), list)):
-        raise ConfigurationError(f'{shown(content)} stands for an object; accepted are tuples, {{"__class__": "tuple", '
-                                 '"__value__": […]}')
+        raise ConfigurationError(
+            f'{shown(content)} stands for an object; accepted are tuples, {{"__class__": "tuple", "__value__": […]}}'
+        )
     return content
 
 
@@ -82,8 +85,9 @@ def plain(value: Any, name: str, path: str = '', depth: int = 0) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ConfigurationError(f'{name}: the key {shown(key)}{path and f" in {path}"}; accepted: keys that '
-                                         'are text')
+                raise ConfigurationError(
+                    f'{name}: the key {shown(key)}{path and f" in {path}"}; accepted: keys that are text'
+                )
         return {key: plain(item, name, f'{path}.{key}' if path else key, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)([plain(item, name, f'{path}[{i}]', depth + 1) for i, item in enumerate(value)])

@@ -3,6 +3,7 @@
 All are far above what SegFormer is used with and below what stops a machine, so that a mistyped number is an error
 with that number in it, at once, and not an allocation of gigabytes.
 """
+
 import operator
 from typing import Any
 
@@ -36,7 +37,7 @@ LOSS_WEIGHT = 1e6  # of the loss, or of a class in it
 EPOCHS = 1_000_000  # the published recipe has 30
 BATCH = 4096  # images in a batch of a process
 WORKERS = 256  # loading processes of a process
-LARGEST_SEED = 2 ** 32 - 1  # numpy's
+LARGEST_SEED = 2**32 - 1  # numpy's
 
 
 def as_integer(value: Any) -> int | None:
@@ -62,11 +63,14 @@ def check_windows(crop: tuple[int, int], stride: tuple[int, int]) -> None:
     """
     window, step = f'windows of {crop[0]}×{crop[1]} pixels (crop size)', f'a stride of {stride[0]}×{stride[1]}'
     if min(crop) < SMALLEST_SIDE or crop[0] * crop[1] > WHOLE_PIXELS:
-        raise ArgumentError(f'{window}; accepted: sides of at least {SMALLEST_SIDE}, and {WHOLE_PIXELS:,} pixels at '
-                            'most')
+        raise ArgumentError(
+            f'{window}; accepted: sides of at least {SMALLEST_SIDE}, and {WHOLE_PIXELS:,} pixels at most'
+        )
     if any(step > size for step, size in zip(stride, crop, strict=True)):
         raise ArgumentError(f'{window} with {step}, which would leave gaps; accepted: a stride of at most the window')
     if any(step * OVERLAP < size for step, size in zip(stride, crop, strict=True)):
-        raise ArgumentError(f'{window} with {step}, for which each pixel would be computed up to '
-                            f'{-(-crop[0] // stride[0]) * -(-crop[1] // stride[1]):,} times; accepted: a stride of at '
-                            f'least 1/{OVERLAP} of the window')
+        raise ArgumentError(
+            f'{window} with {step}, for which each pixel would be computed up to '
+            f'{-(-crop[0] // stride[0]) * -(-crop[1] // stride[1]):,} times; accepted: a stride of at '
+            f'least 1/{OVERLAP} of the window'
+        )

@@ -1,4 +1,5 @@
 """What is said of a configuration that cannot be used, or not as it is meant."""
+
 import difflib
 import logging
 from collections.abc import Iterable

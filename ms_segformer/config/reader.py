@@ -3,6 +3,7 @@
 Accepted are the published files, what EasyCV's converter wrote (tuples as `{"__class__": "tuple", "__value__": [...]}`)
 and what a training run of this package exports. `read_configuration` is the only entrance.
 """
+
 import math
 import os
 from collections.abc import Sequence
@@ -27,18 +28,68 @@ from .settings import (
 
 # What the sections of the network may say. Their unknown keys are refused, but for those of the whole model and of the
 # test mode, where converters leave more than is needed: a warning names these.
-MODEL_KEYS = ('type', 'pretrained', 'backbone', 'decode_head', 'neck', 'train_cfg', 'test_cfg', '__easycv_arch__',
-              'init_cfg')
+MODEL_KEYS = (
+    'type',
+    'pretrained',
+    'backbone',
+    'decode_head',
+    'neck',
+    'train_cfg',
+    'test_cfg',
+    '__easycv_arch__',
+    'init_cfg',
+)
 BACKBONE_KEYS = (
-    'type', 'in_channels', 'embed_dims', 'num_stages', 'num_layers', 'num_heads', 'patch_sizes', 'strides', 'sr_ratios',
-    'out_indices', 'mlp_ratio', 'qkv_bias', 'drop_rate', 'attn_drop_rate', 'drop_path_rate', 'act_cfg', 'norm_cfg',
-    'pretrained', 'init_cfg', 'with_cp')
+    'type',
+    'in_channels',
+    'embed_dims',
+    'num_stages',
+    'num_layers',
+    'num_heads',
+    'patch_sizes',
+    'strides',
+    'sr_ratios',
+    'out_indices',
+    'mlp_ratio',
+    'qkv_bias',
+    'drop_rate',
+    'attn_drop_rate',
+    'drop_path_rate',
+    'act_cfg',
+    'norm_cfg',
+    'pretrained',
+    'init_cfg',
+    'with_cp',
+)
 HEAD_KEYS = (
-    'type', 'in_channels', 'in_index', 'channels', 'num_classes', 'dropout_ratio', 'conv_cfg', 'norm_cfg', 'act_cfg',
-    'align_corners', 'loss_decode', 'ignore_index', 'input_transform', 'interpolate_mode', 'init_cfg', 'sampler',
-    'plain_projections')
-LOSS_KEYS = ('type', 'use_sigmoid', 'use_mask', 'loss_weight', 'class_weight', 'avg_non_ignore', 'reduction',
-             'loss_name')
+    'type',
+    'in_channels',
+    'in_index',
+    'channels',
+    'num_classes',
+    'dropout_ratio',
+    'conv_cfg',
+    'norm_cfg',
+    'act_cfg',
+    'align_corners',
+    'loss_decode',
+    'ignore_index',
+    'input_transform',
+    'interpolate_mode',
+    'init_cfg',
+    'sampler',
+    'plain_projections',
+)
+LOSS_KEYS = (
+    'type',
+    'use_sigmoid',
+    'use_mask',
+    'loss_weight',
+    'class_weight',
+    'avg_non_ignore',
+    'reduction',
+    'loss_name',
+)
 TEST_KEYS = ('mode', 'crop_size', 'stride')
 
 
@@ -109,8 +160,10 @@ class _Section:
     def only(self, *accepted: str) -> None:
         for key in self.values:
             if key not in accepted:
-                raise ConfigurationError(f'{self.name}: unknown key {shown(self.key(key), quoted=False)}'
-                                         f'{nearest(key, accepted)}; accepted: {", ".join(sorted(accepted))}')
+                raise ConfigurationError(
+                    f'{self.name}: unknown key {shown(self.key(key), quoted=False)}'
+                    f'{nearest(key, accepted)}; accepted: {", ".join(sorted(accepted))}'
+                )
 
     def known(self, *accepted: str) -> None:
         for key in self.values:
@@ -143,8 +196,11 @@ class _Section:
 
     def numbers(self, key: str, default: tuple | None, length: int, low: float, high: float, kind: type = int) -> tuple:
         value = self.get(key, default)
-        if not isinstance(value, (list, tuple)) or len(value) != length or not all(
-                is_number(x, kind) and low <= x <= high for x in value):
+        if (
+            not isinstance(value, (list, tuple))
+            or len(value) != length
+            or not all(is_number(x, kind) and low <= x <= high for x in value)
+        ):
             self.fail(key, value, f'{length} {"integers" if kind is int else "numbers"} from {low} to {high}')
         return tuple(value)
 
@@ -173,7 +229,8 @@ def _read_model(model: _Section) -> ModelSettings:
     if settings.parameters > limits.PARAMETERS:
         raise ConfigurationError(
             f'{model.name}: {model.path} describes a network of {settings.parameters:,} parameters (embed_dims is '
-            f'{backbone.embed_dims}, decode_head.channels {head.channels}); accepted: up to {limits.PARAMETERS:,}')
+            f'{backbone.embed_dims}, decode_head.channels {head.channels}); accepted: up to {limits.PARAMETERS:,}'
+        )
     return settings
 
 
@@ -186,19 +243,30 @@ def _read_backbone(section: _Section) -> BackboneSettings:
     norm = section.section('norm_cfg', {})
     norm.one_of('type', ('LN',), 'LN')
     defaults = BackboneSettings()
-    largest = {'num_layers': limits.BLOCKS, 'num_heads': limits.HEADS, 'patch_sizes': limits.PATCH,
-               'strides': limits.STRIDE, 'sr_ratios': limits.REDUCTION[1]}
-    lists: dict[str, Any] = {key: section.numbers(key, getattr(defaults, key), 4, 1, high)
-                             for key, high in largest.items()}
+    largest = {
+        'num_layers': limits.BLOCKS,
+        'num_heads': limits.HEADS,
+        'patch_sizes': limits.PATCH,
+        'strides': limits.STRIDE,
+        'sr_ratios': limits.REDUCTION[1],
+    }
+    lists: dict[str, Any] = {
+        key: section.numbers(key, getattr(defaults, key), 4, 1, high) for key, high in largest.items()
+    }
     _check_stages(section, **lists)
-    rates: dict[str, Any] = {key: section.number(key, getattr(defaults, key), 0, 1)
-                             for key in ('drop_rate', 'attn_drop_rate', 'drop_path_rate')}
+    rates: dict[str, Any] = {
+        key: section.number(key, getattr(defaults, key), 0, 1)
+        for key in ('drop_rate', 'attn_drop_rate', 'drop_path_rate')
+    }
     return BackboneSettings(
         in_channels=section.number('in_channels', defaults.in_channels, 3, 3, int),
         embed_dims=section.number('embed_dims', None, 1, limits.PARAMETERS, int),
         mlp_ratio=section.number('mlp_ratio', defaults.mlp_ratio, 1, limits.HIDDEN_RATIO, int),
         qkv_bias=section.flag('qkv_bias', defaults.qkv_bias),
-        layer_norm_eps=norm.number('eps', defaults.layer_norm_eps, 0, 1), **lists, **rates)
+        layer_norm_eps=norm.number('eps', defaults.layer_norm_eps, 0, 1),
+        **lists,
+        **rates,
+    )
 
 
 def _check_stages(section: _Section, num_layers: tuple, strides: tuple, sr_ratios: tuple, **_: tuple) -> None:
@@ -206,12 +274,16 @@ def _check_stages(section: _Section, num_layers: tuple, strides: tuple, sr_ratio
         section.fail('num_layers', list(num_layers), f'up to {limits.BLOCKS} blocks in all')
     low, high = limits.REDUCTION
     for stage in range(4):
-        stride = math.prod(strides[:stage + 1])
+        stride = math.prod(strides[: stage + 1])
         reach = stride * sr_ratios[stage]
         if reach < low or (sr_ratios[stage] > 1 and reach > high):
-            section.fail('sr_ratios', list(sr_ratios), f'from {-(-low // stride)} to {max(1, high // stride)} in stage '
-                         f'{stage}, whose strides make {stride}: each key of its attention then stands for {low} to '
-                         f'{high} pixels')
+            section.fail(
+                'sr_ratios',
+                list(sr_ratios),
+                f'from {-(-low // stride)} to {max(1, high // stride)} in stage '
+                f'{stage}, whose strides make {stride}: each key of its attention then stands for {low} to '
+                f'{high} pixels',
+            )
 
 
 def _read_head(section: _Section, backbone: BackboneSettings) -> HeadSettings:
@@ -241,7 +313,8 @@ def _read_head(section: _Section, backbone: BackboneSettings) -> HeadSettings:
         plain_projections=section.flag('plain_projections', HeadSettings.plain_projections),
         norm=norm.one_of('type', ('BN', 'SyncBN', 'BN2d'), HeadSettings.norm).replace('2d', ''),
         ignore_index=section.number('ignore_index', HeadSettings.ignore_index, 0, 255, int),
-        loss=_read_loss(section))
+        loss=_read_loss(section),
+    )
 
 
 def _read_loss(head: _Section) -> LossSettings:
@@ -254,8 +327,11 @@ def _read_loss(head: _Section) -> LossSettings:
     weights = section.get('class_weight')
     if weights is not None:
         weights = section.numbers('class_weight', None, head.get('num_classes'), 0, limits.LOSS_WEIGHT, float)
-    return LossSettings(section.number('loss_weight', LossSettings.loss_weight, 0, limits.LOSS_WEIGHT), weights,
-                        section.flag('avg_non_ignore', LossSettings.avg_non_ignore))
+    return LossSettings(
+        section.number('loss_weight', LossSettings.loss_weight, 0, limits.LOSS_WEIGHT),
+        weights,
+        section.flag('avg_non_ignore', LossSettings.avg_non_ignore),
+    )
 
 
 def _read_test(section: _Section) -> InferenceSettings:
@@ -301,8 +377,9 @@ def _read_preprocess(root: _Section, test: InferenceSettings) -> PreprocessSetti
     if 'mean' not in found:
         root.fail(path, steps, 'a pipeline with MMNormalize (the network needs its mean, std)')
     keep_ratio = found.get('keep_ratio', PreprocessSettings.keep_ratio)
-    return PreprocessSettings((max(size), min(size)) if keep_ratio else size, keep_ratio, found['mean'], found['std'],
-                              divisor)
+    return PreprocessSettings(
+        (max(size), min(size)) if keep_ratio else size, keep_ratio, found['mean'], found['std'], divisor
+    )
 
 
 def _listed(root: _Section, path: str, steps: Any) -> list[_Section]:
@@ -329,8 +406,16 @@ def _steps(steps: Sequence[_Section]) -> dict[str, Any]:
             if 'size_divisor' not in step:
                 step.fail('size_divisor', None, 'an integer (a fixed size cannot hold every image)')
             found['size_divisor'] = step.number('size_divisor', None, 1, limits.DIVISOR, int)
-        elif kind not in ('MMRandomFlip', 'ImageToTensor', 'Collect', 'DefaultFormatBundle', 'LoadImage', 'LoadImages',
-                          'LoadImageFromFile', 'ToTensor'):
+        elif kind not in (
+            'MMRandomFlip',
+            'ImageToTensor',
+            'Collect',
+            'DefaultFormatBundle',
+            'LoadImage',
+            'LoadImages',
+            'LoadImageFromFile',
+            'ToTensor',
+        ):
             step.fail('type', kind, 'MMResize, MMNormalize, MMPad, MMRandomFlip, ImageToTensor, Collect, LoadImage…')
     return found
 
@@ -338,8 +423,9 @@ def _steps(steps: Sequence[_Section]) -> dict[str, Any]:
 def _read_classes(root: _Section, path: Path | None, num_classes: int) -> tuple[str, ...]:
     dataset = root.section('dataset', {})
     candidates = [('CLASSES', root.get('CLASSES'))] + [
-        (source.key('classes'), source.get('classes')) for source in
-        (dataset.section(split, {}).section('data_source', {}) for split in ('val', 'train'))]
+        (source.key('classes'), source.get('classes'))
+        for source in (dataset.section(split, {}).section('data_source', {}) for split in ('val', 'train'))
+    ]
     key, names = next(((key, names) for key, names in candidates if names), (None, None))
     if key is None:
         root.fail('CLASSES', None, 'a list of class names (or dataset.val.data_source.classes)')
@@ -348,8 +434,12 @@ def _read_classes(root: _Section, path: Path | None, num_classes: int) -> tuple[
     if not isinstance(names, (list, tuple)) or not all(map(_is_text, names)):
         root.fail(key, names, 'a list of class names')
     if len(names) not in (num_classes, num_classes - 1):
-        root.fail(key, f'{len(names)} names', f'{num_classes} names for decode_head.num_classes {num_classes}, '
-                  f'or {num_classes - 1} when the last output is VOID')
+        root.fail(
+            key,
+            f'{len(names)} names',
+            f'{num_classes} names for decode_head.num_classes {num_classes}, '
+            f'or {num_classes - 1} when the last output is VOID',
+        )
     return tuple(names)
 
 
@@ -365,19 +455,23 @@ def _class_file(root: _Section, key: str, name: str, path: Path | None) -> list[
     try:
         return read_class_file(name) if path is None else ConfiguredClassFile(path, name).read()
     except (FileNotFoundError, ClassFileError) as error:
-        root.fail(key, name, 'a list of names, or a text file with one name a line (relative to configuration.json): '
-                  f'{error}')
+        root.fail(
+            key, name, f'a list of names, or a text file with one name a line (relative to configuration.json): {error}'
+        )
 
 
 def _read_palette(root: _Section, count: int) -> tuple[tuple[int, int, int], ...] | None:
     palette = root.get('PALETTE')
     if palette is None:
         return None
-    good = isinstance(palette, (list, tuple)) and len(palette) >= count and all(
-        isinstance(c, (list, tuple)) and len(c) == 3 and all(is_number(x, int) and 0 <= x <= 255 for x in c)
-        for c in palette)
+    good = (
+        isinstance(palette, (list, tuple))
+        and len(palette) >= count
+        and all(
+            isinstance(c, (list, tuple)) and len(c) == 3 and all(is_number(x, int) and 0 <= x <= 255 for x in c)
+            for c in palette
+        )
+    )
     if not good:
         root.fail('PALETTE', palette, f'{count} colours [R, G, B] of 0 to 255, one per class')
     return tuple(tuple(colour) for colour in palette[:count])
-
-

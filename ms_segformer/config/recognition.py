@@ -1,4 +1,5 @@
 """Whether a configuration is that of a SegFormer of EasyCV's making, and which plugins it asks for."""
+
 import re
 from typing import Any
 
@@ -29,12 +30,15 @@ def check_pipeline(configuration: Any, name: str) -> None:
     if not doubtful or not any(map(is_dead_plugin, plugins_of(configuration))):
         return
     if model is None:
-        raise ConfigurationError(f'{name}: model.type is missing; accepted: {MODEL!r}. ModelScope would now run pip '
-                                 f'for the plugin {DEAD_PLUGIN}, which can no longer be installed')
+        raise ConfigurationError(
+            f'{name}: model.type is missing; accepted: {MODEL!r}. ModelScope would now run pip '
+            f'for the plugin {DEAD_PLUGIN}, which can no longer be installed'
+        )
     raise ConfigurationError(
         f'{name}: pipeline.type is {shown(pipeline)}; accepted: {PIPELINE!r}, the pipeline of a SegFormer with the '
         f'plugin {DEAD_PLUGIN}. ModelScope would now run pip for that plugin, which can no longer be installed. '
-        'Correct the type, or remove "plugins" if the pipeline is not of EasyCV')
+        'Correct the type, or remove "plugins" if the pipeline is not of EasyCV'
+    )
 
 
 def type_in(configuration: Any, section: str) -> Any:
@@ -63,4 +67,4 @@ def is_dead_plugin(requirement: str) -> bool:
     name = re.sub(r'[-_.]+', '-', name).lower()  # as PEP 503 compares names
     if '/' in address and not named and name == REPOSITORY:
         return True
-    return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN):].lstrip('-')[:1].isalpha()
+    return name.startswith(DEAD_PLUGIN) and not name[len(DEAD_PLUGIN) :].lstrip('-')[:1].isalpha()

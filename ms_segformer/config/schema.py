@@ -9,6 +9,7 @@ command line or from code, where a mistyped key would change nothing and say not
 - `check_sections` refuses values of another type or out of range. Of keys in a file that are not read it warns, once:
   converters and users leave more there than is needed. Only a data loader refuses them, for PyTorch's takes no others.
 """
+
 import inspect
 import os
 import re
@@ -28,6 +29,7 @@ OPTIONS = 'cfg_options (--options)'
 
 
 # --- kinds of values -------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -68,8 +70,7 @@ def integer(low: int, high: int) -> Kind:
 
 
 def number(low: float, high: float) -> Kind:
-    return Kind(f'a number from {low:g} to {high:g}',
-                lambda value: is_number(value, float) and low <= value <= high)
+    return Kind(f'a number from {low:g} to {high:g}', lambda value: is_number(value, float) and low <= value <= high)
 
 
 def one_of(*accepted: str) -> Kind:
@@ -81,9 +82,12 @@ def either(*kinds: Kind) -> Kind:
 
 
 def several(kind: Kind, count: int | None = None) -> Kind:
-    return Kind(f'a list of {count} values, each {kind.words}' if count else f'a list, each {kind.words}',
-                lambda value: isinstance(value, (list, tuple)) and count in (None, len(value))
-                and all(map(kind.accepts, value)))
+    return Kind(
+        f'a list of {count} values, each {kind.words}' if count else f'a list, each {kind.words}',
+        lambda value: (
+            isinstance(value, (list, tuple)) and count in (None, len(value)) and all(map(kind.accepts, value))
+        ),
+    )
 
 
 def wrong_value(values: dict, kinds: dict[str, Kind]) -> str | None:
@@ -99,7 +103,7 @@ ANY = Kind('anything', lambda value: True)
 FLAG = Kind('true or false', lambda value: isinstance(value, bool))
 TEXT = Kind('text', lambda value: isinstance(value, str))
 MAPPING = Kind('a mapping', lambda value: isinstance(value, dict))
-COUNT = integer(1, 10 ** 9)
+COUNT = integer(1, 10**9)
 FACTOR = number(0, 1e6)
 SHARE = number(0, 1)
 
@@ -108,39 +112,107 @@ SHARE = number(0, 1)
 
 _PATH = Kind('a path', lambda value: isinstance(value, (str, os.PathLike)) and '\0' not in os.fspath(value))
 _TEXTS = either(TEXT, several(TEXT))
-_NAMES = Kind('a list of names, or the path of a text file',
-              either(_PATH, several(either(TEXT, number(-1e9, 1e9)))).accepts)
+_NAMES = Kind(
+    'a list of names, or the path of a text file', either(_PATH, several(either(TEXT, number(-1e9, 1e9)))).accepts
+)
 SOURCE = {
-    'type': TEXT, 'path': _PATH, 'img_root': _PATH, 'label_root': _PATH, 'split': either(_PATH, several(TEXT)),
-    'classes': _NAMES, 'img_suffix': _TEXTS, 'label_suffix': _TEXTS, 'reduce_zero_label': FLAG, 'raw_ids': FLAG,
-    'palette': several(several(integer(0, 255), 3)), 'ignore_index': integer(0, IGNORE_INDEX), 'to_float32': FLAG,
-    'num_processes': integer(0, limits.WORKERS), 'cache_at_init': FLAG, 'cache_on_the_fly': FLAG, 'image_column': TEXT,
-    'label_column': TEXT}
-_DATASET = Section({
-    'type': TEXT, 'data_source': Section(SOURCE, 'accept'), 'pipeline': ANY, 'mode': ANY, 'split_config': ANY,
-    'ignore_index': integer(0, IGNORE_INDEX), 'preprocessor': ANY, 'seed': integer(0, limits.LARGEST_SEED),
-    'profiling': ANY}, 'accept')
-_LOADER = Section({
-    'batch_size_per_gpu': integer(1, limits.BATCH), 'workers_per_gpu': integer(0, limits.WORKERS), 'shuffle': FLAG,
-    'drop_last': FLAG, 'persistent_workers': FLAG, 'pin_memory': FLAG, 'prefetch_factor': integer(1, limits.BATCH),
-    'timeout': number(0, 86_400), 'multiprocessing_context': one_of('fork', 'forkserver', 'spawn'),
-    'pin_memory_device': TEXT}, 'refuse')
-_EVERY = {'interval': integer(0, 10 ** 9), 'by_epoch': FLAG}
+    'type': TEXT,
+    'path': _PATH,
+    'img_root': _PATH,
+    'label_root': _PATH,
+    'split': either(_PATH, several(TEXT)),
+    'classes': _NAMES,
+    'img_suffix': _TEXTS,
+    'label_suffix': _TEXTS,
+    'reduce_zero_label': FLAG,
+    'raw_ids': FLAG,
+    'palette': several(several(integer(0, 255), 3)),
+    'ignore_index': integer(0, IGNORE_INDEX),
+    'to_float32': FLAG,
+    'num_processes': integer(0, limits.WORKERS),
+    'cache_at_init': FLAG,
+    'cache_on_the_fly': FLAG,
+    'image_column': TEXT,
+    'label_column': TEXT,
+}
+_DATASET = Section(
+    {
+        'type': TEXT,
+        'data_source': Section(SOURCE, 'accept'),
+        'pipeline': ANY,
+        'mode': ANY,
+        'split_config': ANY,
+        'ignore_index': integer(0, IGNORE_INDEX),
+        'preprocessor': ANY,
+        'seed': integer(0, limits.LARGEST_SEED),
+        'profiling': ANY,
+    },
+    'accept',
+)
+_LOADER = Section(
+    {
+        'batch_size_per_gpu': integer(1, limits.BATCH),
+        'workers_per_gpu': integer(0, limits.WORKERS),
+        'shuffle': FLAG,
+        'drop_last': FLAG,
+        'persistent_workers': FLAG,
+        'pin_memory': FLAG,
+        'prefetch_factor': integer(1, limits.BATCH),
+        'timeout': number(0, 86_400),
+        'multiprocessing_context': one_of('fork', 'forkserver', 'spawn'),
+        'pin_memory_device': TEXT,
+    },
+    'refuse',
+)
+_EVERY = {'interval': integer(0, 10**9), 'by_epoch': FLAG}
 _CHECKPOINT = {
-    **_EVERY, 'save_strategy': TEXT, 'save_dir': TEXT, 'output_dir': TEXT, 'output_sub_dir': TEXT, 'save_last': FLAG,
-    'max_checkpoint_num': COUNT, 'push_to_hub': FLAG, 'hub_repo_id': TEXT, 'hub_token': TEXT, 'private_hub': FLAG,
-    'hub_revision': TEXT, 'upload_strategy': TEXT, 'save_trainer_state': FLAG}
-_BEST = {**_CHECKPOINT, 'metric_key': TEXT, 'save_best': FLAG, 'rule': one_of('max', 'min'), 'save_file_name': TEXT,
-         'restore_best': FLAG}
-_WARMUP = {'policy': TEXT, 'type': TEXT, 'by_epoch': FLAG, 'warmup': TEXT, 'warmup_iters': integer(0, 10 ** 9),
-           'warmup_ratio': FACTOR, 'warmup_by_epoch': FLAG, 'options': ANY}
-_POLICIES = {'fixed': {}, 'poly': {'power': FACTOR, 'min_lr': FACTOR}, 'exp': {'gamma': FACTOR},
-             'cosine': {'min_lr': FACTOR, 'min_lr_ratio': SHARE},
-             'step': {'step': either(COUNT, several(COUNT)), 'gamma': FACTOR, 'min_lr': FACTOR}}
+    **_EVERY,
+    'save_strategy': TEXT,
+    'save_dir': TEXT,
+    'output_dir': TEXT,
+    'output_sub_dir': TEXT,
+    'save_last': FLAG,
+    'max_checkpoint_num': COUNT,
+    'push_to_hub': FLAG,
+    'hub_repo_id': TEXT,
+    'hub_token': TEXT,
+    'private_hub': FLAG,
+    'hub_revision': TEXT,
+    'upload_strategy': TEXT,
+    'save_trainer_state': FLAG,
+}
+_BEST = {
+    **_CHECKPOINT,
+    'metric_key': TEXT,
+    'save_best': FLAG,
+    'rule': one_of('max', 'min'),
+    'save_file_name': TEXT,
+    'restore_best': FLAG,
+}
+_WARMUP = {
+    'policy': TEXT,
+    'type': TEXT,
+    'by_epoch': FLAG,
+    'warmup': TEXT,
+    'warmup_iters': integer(0, 10**9),
+    'warmup_ratio': FACTOR,
+    'warmup_by_epoch': FLAG,
+    'options': ANY,
+}
+_POLICIES = {
+    'fixed': {},
+    'poly': {'power': FACTOR, 'min_lr': FACTOR},
+    'exp': {'gamma': FACTOR},
+    'cosine': {'min_lr': FACTOR, 'min_lr_ratio': SHARE},
+    'step': {'step': either(COUNT, several(COUNT)), 'gamma': FACTOR, 'min_lr': FACTOR},
+}
 _STEPS = {'cumulative_iters': COUNT, 'grad_clip': MAPPING, 'loss_keys': ANY}
 PARAMWISE = {  # besides `custom_keys`: mmcv's, by the kind of layer; other keys are patterns of names
-    **dict.fromkeys(('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'),
-                    FACTOR), 'bypass_duplicate': FLAG}
+    **dict.fromkeys(
+        ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'), FACTOR
+    ),
+    'bypass_duplicate': FLAG,
+}
 _MULTIPLIERS = Section({'lr_mult': FACTOR, 'decay_mult': FACTOR, 'weight_decay_mult': FACTOR}, 'refuse')
 
 
@@ -164,15 +236,25 @@ def _schedule(section: dict) -> dict | None:
 
 def _optimizer(section: dict) -> dict | None:
     import torch
+
     name = section.get('type', 'AdamW')
     cls = getattr(torch.optim, name, None) if isinstance(name, str) else None
     if not inspect.isclass(cls) or not issubclass(cls, torch.optim.Optimizer):
         return None
-    arguments = {key: _like_default(parameter.default) for key, parameter in inspect.signature(cls).parameters.items()
-                 if key != 'params'}
-    return {**arguments, 'type': TEXT, 'lr': FACTOR, 'weight_decay': FACTOR,
-            'options': Section(_STEPS),
-            'paramwise_options': Section(_paramwise), 'paramwise_cfg': Section(_paramwise)}
+    arguments = {
+        key: _like_default(parameter.default)
+        for key, parameter in inspect.signature(cls).parameters.items()
+        if key != 'params'
+    }
+    return {
+        **arguments,
+        'type': TEXT,
+        'lr': FACTOR,
+        'weight_decay': FACTOR,
+        'options': Section(_STEPS),
+        'paramwise_options': Section(_paramwise),
+        'paramwise_cfg': Section(_paramwise),
+    }
 
 
 def _like_default(default: Any) -> Kind:
@@ -188,12 +270,23 @@ def _paramwise(section: dict) -> dict:
     return {**patterns, 'custom_keys': Section(lambda keys: dict.fromkeys(keys, _MULTIPLIERS)), **PARAMWISE}
 
 
-_LOGGING = {'interval': COUNT, 'by_epoch': FLAG, 'ignore_last': FLAG, 'reset_flag': FLAG, 'out_dir': TEXT,
-            'ignore_rounding_keys': ANY, 'rounding_digits': integer(0, 100)}
-_PERIOD = {'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10 ** 9)}
+_LOGGING = {
+    'interval': COUNT,
+    'by_epoch': FLAG,
+    'ignore_last': FLAG,
+    'reset_flag': FLAG,
+    'out_dir': TEXT,
+    'ignore_rounding_keys': ANY,
+    'rounding_digits': integer(0, 100),
+}
+_PERIOD = {'interval': COUNT, 'by_epoch': FLAG, 'eval_strategy': TEXT, 'start_idx': integer(0, 10**9)}
 _HOOKS = {  # that have a place of their own, where their values are checked
-    'CheckpointHook': _CHECKPOINT, 'BestCkptSaver': _BEST, 'BestCkptSaverHook': _BEST, 'TextLoggerHook': _LOGGING,
-    'EvaluationHook': _PERIOD}
+    'CheckpointHook': _CHECKPOINT,
+    'BestCkptSaver': _BEST,
+    'BestCkptSaverHook': _BEST,
+    'TextLoggerHook': _LOGGING,
+    'EvaluationHook': _PERIOD,
+}
 
 
 def _hook(section: dict) -> dict | None:
@@ -201,34 +294,67 @@ def _hook(section: dict) -> dict | None:
     return known and dict.fromkeys(('type', *known), ANY)
 
 
-_TRAIN = Section({
-    'work_dir': TEXT, 'max_epochs': integer(0, limits.EPOCHS), 'train_iters_per_epoch': COUNT, 'dataloader': _LOADER,
-    'optimizer': Section(_optimizer), 'optimizer_hook': Section(_STEPS, 'accept'), 'lr_scheduler': Section(_schedule),
-    'lr_scheduler_hook': MAPPING, 'hooks': Sections(Section(_hook, 'accept')),
-    'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),
-    'logging': Section(_LOGGING),
-    'amp': either(TEXT, FLAG), 'ema': either(SHARE, FLAG), 'loss_at_logits_size': FLAG})
-_EVALUATION = Section({
-    'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT,
-    'period': Section(_PERIOD)})
+_TRAIN = Section(
+    {
+        'work_dir': TEXT,
+        'max_epochs': integer(0, limits.EPOCHS),
+        'train_iters_per_epoch': COUNT,
+        'dataloader': _LOADER,
+        'optimizer': Section(_optimizer),
+        'optimizer_hook': Section(_STEPS, 'accept'),
+        'lr_scheduler': Section(_schedule),
+        'lr_scheduler_hook': MAPPING,
+        'hooks': Sections(Section(_hook, 'accept')),
+        'checkpoint': Section({'period': Section(_CHECKPOINT), 'best': Section(_BEST)}),
+        'logging': Section(_LOGGING),
+        'amp': either(TEXT, FLAG),
+        'ema': either(SHARE, FLAG),
+        'loss_at_logits_size': FLAG,
+    }
+)
+_EVALUATION = Section({'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT, 'period': Section(_PERIOD)})
 # Types and ranges of the model are `config`'s to read.
 _NORM = Section(dict.fromkeys(('type', 'requires_grad', 'eps', 'momentum'), ANY), 'accept')
 _ACTIVATION = Section({'type': ANY}, 'accept')
-_MODEL = Section({
-    **dict.fromkeys(MODEL_KEYS, ANY),
-    'backbone': Section({**dict.fromkeys(BACKBONE_KEYS, ANY), 'norm_cfg': _NORM, 'act_cfg': _ACTIVATION}, 'accept'),
-    'decode_head': Section({**dict.fromkeys(HEAD_KEYS, ANY), 'norm_cfg': _NORM, 'act_cfg': _ACTIVATION,
-                            'loss_decode': Section(dict.fromkeys(LOSS_KEYS, ANY), 'accept')}, 'accept'),
-    'test_cfg': Section(dict.fromkeys(TEST_KEYS, ANY), 'accept')}, 'accept')
-SCHEMA = Section({
-    'task': TEXT, 'framework': TEXT, 'plugins': either(_TEXTS, MAPPING), 'preprocessor': MAPPING, 'test_pipeline': ANY,
-    'pipeline': Section({'type': TEXT}, 'accept'),
-    **dict.fromkeys(('CLASSES', 'PALETTE', 'classes'), ANY), 'data_root': _PATH, 'load_from': _PATH,
-    'model': _MODEL, 'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'), 'train': _TRAIN,
-    'evaluation': _EVALUATION}, 'accept')
+_MODEL = Section(
+    {
+        **dict.fromkeys(MODEL_KEYS, ANY),
+        'backbone': Section({**dict.fromkeys(BACKBONE_KEYS, ANY), 'norm_cfg': _NORM, 'act_cfg': _ACTIVATION}, 'accept'),
+        'decode_head': Section(
+            {
+                **dict.fromkeys(HEAD_KEYS, ANY),
+                'norm_cfg': _NORM,
+                'act_cfg': _ACTIVATION,
+                'loss_decode': Section(dict.fromkeys(LOSS_KEYS, ANY), 'accept'),
+            },
+            'accept',
+        ),
+        'test_cfg': Section(dict.fromkeys(TEST_KEYS, ANY), 'accept'),
+    },
+    'accept',
+)
+SCHEMA = Section(
+    {
+        'task': TEXT,
+        'framework': TEXT,
+        'plugins': either(_TEXTS, MAPPING),
+        'preprocessor': MAPPING,
+        'test_pipeline': ANY,
+        'pipeline': Section({'type': TEXT}, 'accept'),
+        **dict.fromkeys(('CLASSES', 'PALETTE', 'classes'), ANY),
+        'data_root': _PATH,
+        'load_from': _PATH,
+        'model': _MODEL,
+        'dataset': Section({'train': _DATASET, 'val': _DATASET}, 'accept'),
+        'train': _TRAIN,
+        'evaluation': _EVALUATION,
+    },
+    'accept',
+)
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
+
 
 def merged(configuration: dict, options: dict) -> dict:
     """Return a configuration with options merged into it.
@@ -269,14 +395,17 @@ def _merged(old: Any, new: Any, path: str) -> Any:
         items = list(old)
         for key, value in new.items():
             if int(key) >= len(items):
-                raise ConfigurationError(f'{OPTIONS}: {_join(path, key)} does not exist; {path} has {len(items)} '
-                                         'entries, counted from 0')
+                raise ConfigurationError(
+                    f'{OPTIONS}: {_join(path, key)} does not exist; {path} has {len(items)} entries, counted from 0'
+                )
             items[int(key)] = _merged(items[int(key)], value, _join(path, key))
         return type(old)(items)
     old = {} if old is None else old
     if not isinstance(old, dict):
-        raise ConfigurationError(f'{OPTIONS}: {path} is {shown(old)} in the configuration, which has no key '
-                                 f'{shown(next(iter(new), ""))}; give {path} as a whole')
+        raise ConfigurationError(
+            f'{OPTIONS}: {path} is {shown(old)} in the configuration, which has no key '
+            f'{shown(next(iter(new), ""))}; give {path} as a whole'
+        )
     return {**old, **{key: _merged(old.get(key), value, _join(path, key)) for key, value in new.items()}}
 
 
@@ -302,7 +431,8 @@ def _like(new: Any, old: Any) -> Any:
 
 def _are_typed(items: Any) -> bool:
     return isinstance(items, (list, tuple)) and all(
-        isinstance(item, dict) and isinstance(item.get('type'), str) for item in items)
+        isinstance(item, dict) and isinstance(item.get('type'), str) for item in items
+    )
 
 
 def _join(path: str, key: str) -> str:
@@ -342,6 +472,7 @@ def _unknown(path: str, key: str, known: dict) -> str:
 
 
 # --- sections --------------------------------------------------------------------------------------------------------
+
 
 def check_sections(raw: dict, name: str) -> None:
     """Refuse what cannot be used of a configuration's `dataset`, `train` and `evaluation` sections.

@@ -1,4 +1,5 @@
 """What a configuration says, typed; the defaults of the network and of its preparation of images stand here alone."""
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -85,7 +86,7 @@ class ModelSettings:
         """How many parameters the network has; nothing is built to count them."""
         head, channels = self.head, self.backbone.channels
         projections = sum(channels) * head.channels + 4 * head.channels * (1 if head.plain_projections else 2)
-        fusion = 4 * head.channels ** 2 + 2 * head.channels
+        fusion = 4 * head.channels**2 + 2 * head.channels
         return sum(_stage_parameters(self.backbone)) + projections + fusion + (head.channels + 1) * head.num_classes
 
 
@@ -123,10 +124,14 @@ def _stage_parameters(backbone: BackboneSettings) -> Iterator[int]:
     inputs = backbone.in_channels
     for stage, channels in enumerate(backbone.channels):
         reduction = backbone.sr_ratios[stage]
-        attention = 4 * channels ** 2 + channels + (3 * channels if backbone.qkv_bias else 0)
-        attention += channels ** 2 * reduction ** 2 + 3 * channels if reduction > 1 else 0
+        attention = 4 * channels**2 + channels + (3 * channels if backbone.qkv_bias else 0)
+        attention += channels**2 * reduction**2 + 3 * channels if reduction > 1 else 0
         hidden = backbone.mlp_ratio * channels
         block = attention + 2 * channels * hidden + 11 * hidden + channels + 4 * channels
-        yield (inputs * backbone.patch_sizes[stage] ** 2 * channels + 3 * channels
-               + backbone.num_layers[stage] * block + 2 * channels)
+        yield (
+            inputs * backbone.patch_sizes[stage] ** 2 * channels
+            + 3 * channels
+            + backbone.num_layers[stage] * block
+            + 2 * channels
+        )
         inputs = channels

@@ -4,6 +4,7 @@ EasyCV's converter wrote the paths of the machine that trained instead, `./data/
 there is looked for below the data set's folder. Where an archive has one folder, which may have one folder again, what
 is not beside it is looked for in it.
 """
+
 import logging
 import os
 from pathlib import Path, PurePath
@@ -46,8 +47,13 @@ def locate_source(section: dict[str, Any], split_config: dict[str, str] | None) 
     if 'label_root' in moved and moved['label_root'] == moved.get('img_root'):
         del moved['label_root']  # the images are no label maps: better none than these
     if moved:
-        tell(logging.INFO, 'not in %s, and taken from the data set in %s: %s', os.getcwd(), roots[0],
-             ', '.join(f'{section[key]} ({key})' for key in moved))
+        tell(
+            logging.INFO,
+            'not in %s, and taken from the data set in %s: %s',
+            os.getcwd(),
+            roots[0],
+            ', '.join(f'{section[key]} ({key})' for key in moved),
+        )
     return {**result, **moved}
 
 
@@ -65,8 +71,9 @@ def _roots(root: Path) -> list[Path]:
 def _home(section: dict[str, Any], roots: list[Path]) -> Path:
     """The folder that most of the paths with `${data_root}` exist in, the outermost of equal ones."""
     paths = [path for path in map(section.get, PATHS) if isinstance(path, str) and DATA_ROOT in path]
-    return max(roots, key=lambda root: sum(os.path.exists(replace_data_root(path, {'train': str(root)}))
-                                           for path in paths))
+    return max(
+        roots, key=lambda root: sum(os.path.exists(replace_data_root(path, {'train': str(root)})) for path in paths)
+    )
 
 
 def _below(roots: list[Path], path: str | os.PathLike) -> str | None:
@@ -95,6 +102,8 @@ def replace_data_root(value: Any, split_config: dict[str, str] | None) -> Any:
     if not isinstance(value, str) or DATA_ROOT not in value:
         return value
     if not split_config:
-        raise DatasetError(f'"{value}" contains {DATA_ROOT}, which stands for the folder of a downloaded data set; '
-                           'pass the data set (MsDataset.load(…)) or write the folder into the configuration')
+        raise DatasetError(
+            f'"{value}" contains {DATA_ROOT}, which stands for the folder of a downloaded data set; '
+            'pass the data set (MsDataset.load(…)) or write the folder into the configuration'
+        )
     return value.replace(DATA_ROOT, str(next(iter(split_config.values()))).rstrip('/'))

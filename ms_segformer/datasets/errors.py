@@ -1,4 +1,5 @@
 """The error of this package."""
+
 from ..errors import SegformerError
 
 

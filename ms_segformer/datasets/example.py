@@ -1,4 +1,5 @@
 """A small data set to try training with: circles, squares and triangles on noisy ground, always the same ones."""
+
 import contextlib
 import os
 import shutil
@@ -83,8 +84,9 @@ def _varied(random: np.random.Generator, kind: int) -> np.ndarray:
     return np.array(_COLORS[kind], np.float32) + random.uniform(-30, 30, 3)
 
 
-def _shape(random: np.random.Generator, kind: int, size: tuple[int, int], center: tuple[float, float],
-           radius: float) -> np.ndarray:
+def _shape(
+    random: np.random.Generator, kind: int, size: tuple[int, int], center: tuple[float, float], radius: float
+) -> np.ndarray:
     """H×W bool, a circle (1), square (2) or triangle (3) of about a radius, turned by any angle."""
     count = {1: 60, 2: 4, 3: 3}[kind]  # corners
     angles = 2 * np.pi * (np.arange(count) / count + random.uniform())

@@ -1,4 +1,5 @@
 """Reads the images of a data set."""
+
 import io
 import os
 
@@ -69,9 +70,9 @@ def _is_plain_jpeg(data: np.ndarray) -> bool:
         return False
     position = 2
     while position + 9 < len(header) and header[position] == 0xFF:
-        marker, length = header[position + 1], int.from_bytes(header[position + 2:position + 4], 'big')
+        marker, length = header[position + 1], int.from_bytes(header[position + 2 : position + 4], 'big')
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (int.from_bytes(header[at:at + 2], 'big') for at in (position + 5, position + 7))
+            height, width = (int.from_bytes(header[at : at + 2], 'big') for at in (position + 5, position + 7))
             return header[position + 9] in (1, 3) and height * width <= _OPENCV_PIXELS  # the first: components
         position += 2 + length
     return False

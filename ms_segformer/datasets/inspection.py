@@ -1,4 +1,5 @@
 """Open every pair of a source and report what is wrong, and how often each class occurs."""
+
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,13 +85,23 @@ class Inspection:
         return {
             'usable': self.usable,
             'pairs': self.pairs,
-            'problems': {kind: [{'file': problem.file, 'detail': problem.detail} for problem in self.problems
-                                if problem.kind == kind] for kind in self.counts()},
-            'classes': [{'id': index, 'name': name, 'pixels': int(self.pixels[index]),
-                         'images': int(self.images[index])} for index, name in enumerate(self.classes)],
+            'problems': {
+                kind: [
+                    {'file': problem.file, 'detail': problem.detail}
+                    for problem in self.problems
+                    if problem.kind == kind
+                ]
+                for kind in self.counts()
+            },
+            'classes': [
+                {'id': index, 'name': name, 'pixels': int(self.pixels[index]), 'images': int(self.images[index])}
+                for index, name in enumerate(self.classes)
+            ],
             'pixels_not_labelled': self.ignored,
-            'sizes': [{'width': width, 'height': height, 'images': count}
-                      for (width, height), count in sorted(self.sizes.items())],
+            'sizes': [
+                {'width': width, 'height': height, 'images': count}
+                for (width, height), count in sorted(self.sizes.items())
+            ],
         }
 
 
@@ -106,12 +117,17 @@ def inspect(source: SegSourceRaw, jobs: int | None = None, description: str = ''
         An `Inspection`.
     """
     result = Inspection(source.CLASSES)
-    result.problems += [Problem(MISSING_IMAGE, path, 'is in the split file, but there is no such image')
-                        for path in source.pairing.missing_images]
-    result.problems += [Problem(MISSING_LABEL, image, f'no label map {label}')
-                        for image, label in source.pairing.missing_labels]
-    result.problems += [Problem(ONE_NAME, ' and '.join(images), 'take the same label map: only the first was looked at')
-                        for images in source.pairing.ambiguous]
+    result.problems += [
+        Problem(MISSING_IMAGE, path, 'is in the split file, but there is no such image')
+        for path in source.pairing.missing_images
+    ]
+    result.problems += [
+        Problem(MISSING_LABEL, image, f'no label map {label}') for image, label in source.pairing.missing_labels
+    ]
+    result.problems += [
+        Problem(ONE_NAME, ' and '.join(images), 'take the same label map: only the first was looked at')
+        for images in source.pairing.ambiguous
+    ]
     for part in map_in_processes(_inspect_some, source, range(len(source)), jobs, description):
         result.merge(part)
     result.problems.sort(key=lambda problem: (KINDS.index(problem.kind), problem.file))
@@ -142,17 +158,24 @@ def _read(reader: Callable[[int], np.ndarray], index: int, path: str, result: In
         return None
 
 
-def _inspect_label(source: SegSourceRaw, path: str, label: np.ndarray, img: np.ndarray | None,
-                   result: Inspection) -> None:
+def _inspect_label(
+    source: SegSourceRaw, path: str, label: np.ndarray, img: np.ndarray | None, result: Inspection
+) -> None:
     if img is not None and label.shape != img.shape[:2]:
-        result.problems.append(Problem(SIZE_MISMATCH, path, f'{label.shape[1]}×{label.shape[0]} pixels, its image has '
-                                       f'{img.shape[1]}×{img.shape[0]} (width×height)'))
+        result.problems.append(
+            Problem(
+                SIZE_MISMATCH,
+                path,
+                f'{label.shape[1]}×{label.shape[0]} pixels, its image has {img.shape[1]}×{img.shape[0]} (width×height)',
+            )
+        )
     count = len(source.CLASSES)
     bad = bad_values(label, count)
     if bad:
         values = ', '.join(f'{value} ({pixels} pixels)' for value, pixels in bad.items())
-        result.problems.append(Problem(OUT_OF_RANGE, path, f'holds {values}; allowed are 0-{count - 1} and '
-                                       f'{IGNORE_INDEX}'))
+        result.problems.append(
+            Problem(OUT_OF_RANGE, path, f'holds {values}; allowed are 0-{count - 1} and {IGNORE_INDEX}')
+        )
     pixels = np.bincount(label.ravel(), minlength=256)
     result.ignored += int(pixels[IGNORE_INDEX])
     pixels = pixels[:count]
@@ -172,8 +195,10 @@ def histogram_lines(inspection: Inspection, width: int = 40) -> list[str]:
         pixels = int(inspection.pixels[index])
         if pixels:
             bar = '█' * max(round(width * pixels / top), 1)
-            lines.append(f'{inspection.classes[index]:<{longest}}  {100 * pixels / total:>11.3f}  '
-                         f'{inspection.images[index]:>7}  {bar}')
+            lines.append(
+                f'{inspection.classes[index]:<{longest}}  {100 * pixels / total:>11.3f}  '
+                f'{inspection.images[index]:>7}  {bar}'
+            )
     absent = [name for name, pixels in zip(inspection.classes, inspection.pixels, strict=True) if not pixels]
     if absent:
         shown = some_of(absent, 12, count=True)
@@ -181,8 +206,9 @@ def histogram_lines(inspection: Inspection, width: int = 40) -> list[str]:
     return lines
 
 
-def draw_histogram(inspections: dict[str, Inspection], palettes: dict[str, list[list[int]]],
-                   path: str | os.PathLike) -> np.ndarray:
+def draw_histogram(
+    inspections: dict[str, Inspection], palettes: dict[str, list[list[int]]], path: str | os.PathLike
+) -> np.ndarray:
     """Draw a bar per class and split, on a logarithmic scale of pixels, and write it as PNG.
 
     Args:
@@ -210,8 +236,9 @@ def _draw_panel(split: str, inspection: Inspection, palette: list[list[int]]) ->
     margin = max(int(font.getlength(name)) for name in inspection.classes) + 14
     image = Image.new('RGB', (margin + bar_width + 110, 40 + row * len(inspection.classes)), 'white')
     draw = ImageDraw.Draw(image)
-    draw.text((8, 6), f'{split}: pixels per class (logarithmic bars), images with it; {inspection.pairs} pairs',
-              'black', font)
+    draw.text(
+        (8, 6), f'{split}: pixels per class (logarithmic bars), images with it; {inspection.pairs} pairs', 'black', font
+    )
     top = np.log1p(max(int(inspection.pixels.max(initial=0)), 1))
     for index, name in enumerate(inspection.classes):
         y = 30 + row * index

@@ -1,4 +1,5 @@
 """Reads label maps: H×W uint8, the class id of each pixel."""
+
 import io
 import os
 import zlib
@@ -66,8 +67,9 @@ def decode_label(data: np.ndarray, where: object) -> np.ndarray:
 
 
 def _lossy(kind: str, where: object) -> DatasetError:
-    return DatasetError(f'label map {where} is a lossy {kind}, which changes class ids; make the label maps anew and '
-                        'save them as PNG')
+    return DatasetError(
+        f'label map {where} is a lossy {kind}, which changes class ids; make the label maps anew and save them as PNG'
+    )
 
 
 def label_of_image(image: Image.Image, where: object) -> np.ndarray:
@@ -86,7 +88,7 @@ def label_from_pillow(image: Image.Image, depth: int = 8) -> np.ndarray:
     """
     label = np.array(image)
     if image.mode == 'L' and depth in (2, 4):
-        label //= 255 // (2 ** depth - 1)
+        label //= 255 // (2**depth - 1)
     return label
 
 
@@ -112,19 +114,25 @@ def as_label(label: object, where: object) -> np.ndarray:
         array = np.asarray(label)
     except ValueError as error:
         raise DatasetError(f'label map {where} is no array: {error}') from None
-    if array.ndim == 3 and array.shape[2] in (3, 4) and all(
-            np.array_equal(array[..., 0], array[..., channel]) for channel in (1, 2)):
+    if (
+        array.ndim == 3
+        and array.shape[2] in (3, 4)
+        and all(np.array_equal(array[..., 0], array[..., channel]) for channel in (1, 2))
+    ):
         array = array[..., 0]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     elif array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4:
         array = array[0]
     if array.ndim == 3:
-        raise DatasetError(f'label map {where} has the shape {array.shape}: it holds colours. A label map has one '
-                           'channel with the class id of each pixel; convert the colours to ids')
+        raise DatasetError(
+            f'label map {where} has the shape {array.shape}: it holds colours. A label map has one '
+            'channel with the class id of each pixel; convert the colours to ids'
+        )
     if array.ndim != 2 or array.dtype.kind not in 'buif':
-        raise DatasetError(f'label map {where} holds {array.dtype} of the shape {array.shape}; expected a class id for '
-                           'each pixel, H×W')
+        raise DatasetError(
+            f'label map {where} holds {array.dtype} of the shape {array.shape}; expected a class id for each pixel, H×W'
+        )
     height, width = array.shape
     _check_size(width, height, where)
     if array.dtype == bool or array.dtype == np.uint8:
@@ -134,8 +142,10 @@ def as_label(label: object, where: object) -> np.ndarray:
         ids = array.astype(np.uint8)
         if array.dtype.kind != 'f' or np.array_equal(ids, array):
             return ids
-    raise DatasetError(f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
-                       f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"')
+    raise DatasetError(
+        f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
+        f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"'
+    )
 
 
 def _check_size(width: int, height: int, where: object) -> None:
@@ -149,11 +159,11 @@ def _is_sound(data: memoryview) -> bool:
     """Whether the checksums of what counts in a PNG are right, and its end is there: decoders pass over both."""
     at = 8
     while at + 12 <= len(data):
-        length, name = int.from_bytes(data[at:at + 4], 'big'), bytes(data[at + 4:at + 8])
+        length, name = int.from_bytes(data[at : at + 4], 'big'), bytes(data[at + 4 : at + 8])
         end = at + 8 + length
         if end + 4 > len(data):
             return False
-        if name[:1].isupper() and zlib.crc32(data[at + 4:end]) != int.from_bytes(data[end:end + 4], 'big'):
+        if name[:1].isupper() and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], 'big'):
             return False
         if name == b'IEND':
             return True
@@ -180,4 +190,5 @@ def _from_npy(data: np.ndarray, path: str | os.PathLike) -> np.ndarray:
         return np.ndarray(shape, dtype, data, file.tell(), order='F' if fortran_order else 'C')
     except Exception as error:  # of numpy's parser of the header, and of Python's, which it uses
         raise DatasetError(
-            f'label map {path} is not a whole .npy file of numbers ({one_line(error)}); {_REPAIR}') from None
+            f'label map {path} is not a whole .npy file of numbers ({one_line(error)}); {_REPAIR}'
+        ) from None

@@ -1,4 +1,5 @@
 """Find the splits of a data set: in a configuration's sections, or in the folders of a directory."""
+
 import logging
 import os
 from collections.abc import Iterable
@@ -16,16 +17,28 @@ SPLITS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 # Folders, relative to the data root, where the images and the label maps of a split are looked for.
-_IMAGE_FOLDERS = ('{split}2017', 'images/{split}2017', 'images/{split}', '{split}/images', 'img_dir/{split}',
-                  '{split}')
-_LABEL_FOLDERS = ('annotations/{split}2017', 'annotations/{split}', 'labels/{split}', 'masks/{split}',
-                  '{split}/labels', '{split}/annotations', '{split}/masks', 'ann_dir/{split}')
+_IMAGE_FOLDERS = ('{split}2017', 'images/{split}2017', 'images/{split}', '{split}/images', 'img_dir/{split}', '{split}')
+_LABEL_FOLDERS = (
+    'annotations/{split}2017',
+    'annotations/{split}',
+    'labels/{split}',
+    'masks/{split}',
+    '{split}/labels',
+    '{split}/annotations',
+    '{split}/masks',
+    'ann_dir/{split}',
+)
 _SINGLE_IMAGE_FOLDERS = ('images', 'img', 'JPEGImages')
 _SINGLE_LABEL_FOLDERS = ('labels', 'annotations', 'masks', 'SegmentationClass')
 
 
-def find_data_sources(path: str | os.PathLike, classes: ClassNames = None, data_root: str | None = None,
-                      reduce_zero_label: bool = False, ignore_index: int = 255) -> dict[str, dict[str, Any]]:
+def find_data_sources(
+    path: str | os.PathLike,
+    classes: ClassNames = None,
+    data_root: str | None = None,
+    reduce_zero_label: bool = False,
+    ignore_index: int = 255,
+) -> dict[str, dict[str, Any]]:
     """Return the `data_source` section of each split.
 
     Args:
@@ -60,13 +73,18 @@ def find_data_sources(path: str | os.PathLike, classes: ClassNames = None, data_
 
 def _sections_of_configuration(path: Path, data_root: str | None) -> dict[str, dict[str, Any]]:
     dataset = load_json(path).get('dataset') or {}
-    sections = {split: dataset[split]['data_source'] for split in SPLITS
-                if isinstance(dataset.get(split), dict) and 'data_source' in dataset[split]}
+    sections = {
+        split: dataset[split]['data_source']
+        for split in SPLITS
+        if isinstance(dataset.get(split), dict) and 'data_source' in dataset[split]
+    }
     if not sections:
         raise DatasetError(f'{path} names no data: it has no dataset.train.data_source or dataset.val.data_source')
     split_config = {'train': data_root} if data_root else None
-    return {split: {'ignore_index': dataset[split].get('ignore_index', 255),
-                    **locate_source(section, split_config)} for split, section in sections.items()}
+    return {
+        split: {'ignore_index': dataset[split].get('ignore_index', 255), **locate_source(section, split_config)}
+        for split, section in sections.items()
+    }
 
 
 def _sections_of_folder(root: Path, classes: ClassNames, labels_mean: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -77,10 +95,12 @@ def _sections_of_folder(root: Path, classes: ClassNames, labels_mean: dict[str, 
             found = {'all': (images, labels)}
     if not found:
         wanted = ', '.join(_IMAGE_FOLDERS).format(split='train')
-        raise DatasetError(f'{root} has no images with label maps in known places. Looked for images in {wanted}, '
-                           f'{", ".join(_SINGLE_IMAGE_FOLDERS)} and label maps in '
-                           f'{", ".join(_LABEL_FOLDERS).format(split="train")}, {", ".join(_SINGLE_LABEL_FOLDERS)}. '
-                           'Move the data, or describe them in a configuration')
+        raise DatasetError(
+            f'{root} has no images with label maps in known places. Looked for images in {wanted}, '
+            f'{", ".join(_SINGLE_IMAGE_FOLDERS)} and label maps in '
+            f'{", ".join(_LABEL_FOLDERS).format(split="train")}, {", ".join(_SINGLE_LABEL_FOLDERS)}. '
+            'Move the data, or describe them in a configuration'
+        )
     return {split: _section(root, split, *folders, classes, labels_mean) for split, folders in found.items()}
 
 
@@ -94,13 +114,20 @@ def _first(root: Path, names: Iterable[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _section(root: Path, split: str, images: Path, labels: Path, classes: ClassNames,
-             labels_mean: dict[str, Any]) -> dict[str, Any]:
+def _section(
+    root: Path, split: str, images: Path, labels: Path, classes: ClassNames, labels_mean: dict[str, Any]
+) -> dict[str, Any]:
     converted = _has_file(labels, CONVERTED_SUFFIX)
     list_file = root / f'{split}.txt'
-    section = {'type': 'SegSourceRaw', 'img_root': os.fspath(images), 'label_root': os.fspath(labels),
-               'img_suffix': list(IMAGE_SUFFIXES), 'label_suffix': CONVERTED_SUFFIX if converted else '.png',
-               'classes': _classes(root, classes, converted), **labels_mean}
+    section = {
+        'type': 'SegSourceRaw',
+        'img_root': os.fspath(images),
+        'label_root': os.fspath(labels),
+        'img_suffix': list(IMAGE_SUFFIXES),
+        'label_suffix': CONVERTED_SUFFIX if converted else '.png',
+        'classes': _classes(root, classes, converted),
+        **labels_mean,
+    }
     return {**section, 'split': os.fspath(list_file)} if list_file.is_file() else section
 
 
@@ -116,14 +143,17 @@ def _classes(root: Path, classes: ClassNames, converted: bool) -> list[str]:
         return read_classes(root / 'classes.txt')
     if converted:
         return list(CLASSES)
-    raise DatasetError(f'the classes of {root} are not known: write their names, one per line, into '
-                       f'{root / "classes.txt"} or name such a file with --classes')
+    raise DatasetError(
+        f'the classes of {root} are not known: write their names, one per line, into '
+        f'{root / "classes.txt"} or name such a file with --classes'
+    )
 
 
 def names_classes(path: str | os.PathLike) -> bool:
     """Whether a configuration file, a model directory or a folder with data says itself which classes it has."""
-    return os.path.isfile(path) or any(os.path.lexists(os.path.join(path, name))
-                                       for name in ('configuration.json', 'classes.txt'))
+    return os.path.isfile(path) or any(
+        os.path.lexists(os.path.join(path, name)) for name in ('configuration.json', 'classes.txt')
+    )
 
 
 def say_that_ids_are_taken_as_they_are(source: Source, path: str | os.PathLike) -> None:
@@ -137,5 +167,9 @@ def say_that_ids_are_taken_as_they_are(source: Source, path: str | os.PathLike) 
         return
     logger.warning(
         "%s names no classes: the values in its label maps are taken as the ids of the model's %d classes (0 %s, …). "
-        'If they mean others, write the names into %s, one a line', path, len(source.CLASSES), source.CLASSES[0],
-        os.path.join(path, 'classes.txt'))
+        'If they mean others, write the names into %s, one a line',
+        path,
+        len(source.CLASSES),
+        source.CLASSES[0],
+        os.path.join(path, 'classes.txt'),
+    )

@@ -2,6 +2,7 @@
 
 torch's own makes a new exception of the worker's, whose message is a traceback of the worker with ours at its end.
 """
+
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 

@@ -4,6 +4,7 @@ Such a file is a header of 128 bytes and a row of elements, each a tag (what it 
 matrix is an element whose content is elements again: flags, dimensions, name, numbers. An element may be packed with
 zlib; of those only the first bytes are unpacked, until one has the name.
 """
+
 import math
 import struct
 import zlib
@@ -85,18 +86,18 @@ def _element(content: memoryview, at: int, order: ByteOrder) -> tuple[int, memor
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
             raise MatFileError('it is damaged: an element has a wrong size')
-        return kind, content[at + 4:at + 4 + size], at + 8
+        return kind, content[at + 4 : at + 4 + size], at + 8
     start = at + 8
     if start + size > len(content):
         raise MatFileError('it is damaged: it ends too early')
-    return kind, content[start:start + size], start + size + (-size % 8 if kind != _PACKED else 0)
+    return kind, content[start : start + size], start + size + (-size % 8 if kind != _PACKED else 0)
 
 
 def _first(content: memoryview, order: ByteOrder) -> tuple[int, memoryview]:
     """The kind of an element, and its content as far as it is there."""
     if len(content) < 8:
         raise MatFileError('it is damaged: it ends too early')
-    kind, = struct.unpack_from(f'{order}I', content)
+    (kind,) = struct.unpack_from(f'{order}I', content)
     return kind, content[8:]
 
 
@@ -127,9 +128,9 @@ class _Matrix:
         kind, flags, at = _element(content, 0, order)
         if kind != 6 or len(flags) < 8:
             raise MatFileError('it is damaged: a matrix does not begin with its flags')
-        self._flags, = struct.unpack_from(f'{order}I', flags)
+        (self._flags,) = struct.unpack_from(f'{order}I', flags)
         kind, shape, at = _element(content, at, order)
-        self._shape = struct.unpack(f'{order}{len(shape) // 4}i', shape[:len(shape) // 4 * 4])
+        self._shape = struct.unpack(f'{order}{len(shape) // 4}i', shape[: len(shape) // 4 * 4])
         kind, name, self._numbers_at = _element(content, at, order)
         self.name = bytes(name).decode('latin-1')
         self.end = self._end(content) if self._flags & 0xFF in _NUMERIC else 0

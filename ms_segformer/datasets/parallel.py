@@ -1,4 +1,5 @@
 """Work on many files in all processes of the machine, with a progress bar."""
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,8 +24,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def map_in_processes(function: Callable[[State, Sequence[Item]], Result], state: State, items: Sequence[Item],
-                     jobs: int | None = None, description: str = '') -> Iterator[Result]:
+def map_in_processes(
+    function: Callable[[State, Sequence[Item]], Result],
+    state: State,
+    items: Sequence[Item],
+    jobs: int | None = None,
+    description: str = '',
+) -> Iterator[Result]:
     """Yield `function(state, chunk)` for consecutive chunks of `items`, in the order they finish.
 
     Args:
@@ -38,7 +44,7 @@ def map_in_processes(function: Callable[[State, Sequence[Item]], Result], state:
         DatasetError: a process was killed, usually for want of memory.
     """
     jobs = jobs or available_cores()
-    chunks = [items[start:start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with tqdm(total=len(items), desc=description, unit='file', disable=None, **screen()) as bar:
         results = _in_processes if jobs > 1 and len(chunks) > 1 else _here
         for chunk, result in results(function, state, chunks, min(jobs, len(chunks))):
@@ -46,14 +52,16 @@ def map_in_processes(function: Callable[[State, Sequence[Item]], Result], state:
             yield result
 
 
-def _here(function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]],
-          jobs: int) -> Iterator[tuple[Sequence[Item], Result]]:
+def _here(
+    function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]], jobs: int
+) -> Iterator[tuple[Sequence[Item], Result]]:
     for chunk in chunks:
         yield chunk, function(state, chunk)
 
 
-def _in_processes(function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]],
-                  jobs: int) -> Iterator[tuple[Sequence[Item], Result]]:
+def _in_processes(
+    function: Callable[[State, Sequence[Item]], Result], state: State, chunks: list[Sequence[Item]], jobs: int
+) -> Iterator[tuple[Sequence[Item], Result]]:
     queue = iter(chunks)
     with ProcessPoolExecutor(jobs, initializer=_start, initargs=(state,)) as pool:
         running: dict[Future[Result], Sequence[Item]] = {}
@@ -66,8 +74,10 @@ def _in_processes(function: Callable[[State, Sequence[Item]], Result], state: St
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
         except BrokenProcessPool as error:
-            raise DatasetError('a worker process was killed, usually for want of memory; what is finished is kept. '
-                               'Run again with fewer --jobs') from error
+            raise DatasetError(
+                'a worker process was killed, usually for want of memory; what is finished is kept. '
+                'Run again with fewer --jobs'
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

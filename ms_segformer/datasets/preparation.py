@@ -4,6 +4,7 @@ From `stuffthingmaps/<split>2017/<id>.png` (ids 0-181 and 255) come, under the o
 `annotations/<split>2017/<id>_labelTrainIds.png` (ids 0-170 and 255) and `<split>.txt` with one id per line. Images and
 label maps may be any subset of the data set; a pair counts when both of its files are there.
 """
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,8 +47,13 @@ class Preparation:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-def prepare_coco_stuff(images: str | os.PathLike, stuffthingmaps: str | os.PathLike, output: str | os.PathLike,
-                       jobs: int | None = None, link_images: bool = True) -> list[Preparation]:
+def prepare_coco_stuff(
+    images: str | os.PathLike,
+    stuffthingmaps: str | os.PathLike,
+    output: str | os.PathLike,
+    jobs: int | None = None,
+    link_images: bool = True,
+) -> list[Preparation]:
     """Convert label maps and write split files; finished ones are kept, so an interrupted run can be repeated.
 
     Args:
@@ -65,11 +71,15 @@ def prepare_coco_stuff(images: str | os.PathLike, stuffthingmaps: str | os.PathL
     """
     output = Path(output)
     require_no_file(output)
-    results = [_prepare_split(split, folder, maps, output, jobs)
-               for split, folder, maps in _find_splits(Path(images), Path(stuffthingmaps))]
+    results = [
+        _prepare_split(split, folder, maps, output, jobs)
+        for split, folder, maps in _find_splits(Path(images), Path(stuffthingmaps))
+    ]
     if not any(result.names or result.failed for result in results):
-        raise DatasetError(f'no image under {images} has a label map <id>.png under {stuffthingmaps}; '
-                           'pass the folders that hold train2017 and val2017')
+        raise DatasetError(
+            f'no image under {images} has a label map <id>.png under {stuffthingmaps}; '
+            'pass the folders that hold train2017 and val2017'
+        )
     if link_images and any(result.names for result in results):
         for split, folder, _ in _find_splits(Path(images), Path(stuffthingmaps)):
             _link(folder, output / f'{split}2017')
@@ -90,10 +100,14 @@ def _find_splits(images: Path, maps: Path) -> list[tuple[str, Path, Path]]:
     """Return [(split, image folder, folder of official label maps)]."""
     for folder in (images, maps):
         if not folder.is_dir():
-            raise DatasetError(f'{folder} is not a folder; pass the unpacked images and stuffthingmaps '
-                               'of COCO-Stuff 164k')
-    found = [(split, images / name, maps / name) for name, split in SPLIT_FOLDERS.items()
-             if (images / name).is_dir() and (maps / name).is_dir()]
+            raise DatasetError(
+                f'{folder} is not a folder; pass the unpacked images and stuffthingmaps of COCO-Stuff 164k'
+            )
+    found = [
+        (split, images / name, maps / name)
+        for name, split in SPLIT_FOLDERS.items()
+        if (images / name).is_dir() and (maps / name).is_dir()
+    ]
     if found:
         return found
     name = images.resolve().name
@@ -107,8 +121,10 @@ def _prepare_split(split: str, images: Path, maps: Path, output: Path, jobs: int
     for leftover in folder.glob(f'*{_UNFINISHED}'):  # of a run that was killed
         leftover.unlink()
     result = Preparation(split, without_label=[image for image, _ in pairing.missing_labels])
-    tasks = [(name, label, os.fspath(folder / (name + CONVERTED_SUFFIX)))
-             for name, label in zip(pairing.names, pairing.labels, strict=True)]
+    tasks = [
+        (name, label, os.fspath(folder / (name + CONVERTED_SUFFIX)))
+        for name, label in zip(pairing.names, pairing.labels, strict=True)
+    ]
     for outcomes in map_in_processes(_convert_some, None, tasks, jobs, f'{split}: label maps'):
         for (name, label, _), outcome, reason in outcomes:
             if outcome == 'failed':
@@ -140,8 +156,10 @@ def _convert(source: str, target: str) -> tuple[str, str]:
     try:
         _write_png(target, label)
     except OSError as error:
-        raise DatasetError(f'{target} cannot be written: {error}. What is finished is kept; make room or choose '
-                           'another output folder and run again') from error
+        raise DatasetError(
+            f'{target} cannot be written: {error}. What is finished is kept; make room or choose '
+            'another output folder and run again'
+        ) from error
     return 'written', ''
 
 
@@ -180,5 +198,7 @@ def _link(folder: Path, link: Path) -> None:
     try:
         link.symlink_to(folder.resolve(), target_is_directory=True)
     except OSError as error:
-        raise DatasetError(f'{link} cannot be linked to {folder} ({error}); the label maps and split files are ready. '
-                           f'Move or copy the images there, or run with --no-links') from error
+        raise DatasetError(
+            f'{link} cannot be linked to {folder} ({error}); the label maps and split files are ready. '
+            f'Move or copy the images there, or run with --no-links'
+        ) from error

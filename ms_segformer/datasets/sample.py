@@ -1,4 +1,5 @@
 """A sample on its way: from a source, through the transforms, to a batch."""
+
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypedDict, cast
 

@@ -8,6 +8,7 @@
 The random draws of a sample follow from (seed, epoch, index) alone, so they do not depend on the number of workers or
 on what ran before, and a resumed run sees what an unbroken one sees.
 """
+
 import logging
 from collections.abc import Sequence
 from typing import Any, cast
@@ -59,10 +60,21 @@ class SegDataset(TorchCustomDataset):
             trainer prints an exception and goes on without the data set, the error comes at the first use instead.
     """
 
-    def __init__(self, data_source: dict[str, Any] | Source | None = None, pipeline: Sequence = (),
-                 ignore_index: int = IGNORE_INDEX, mode: str | None = None, split_config: dict[str, str] | None = None,
-                 datasets: Any = None, seed: int = 0, fallback: Fallback | None = None, preprocessor: Any = None,
-                 trainer: Any = None, profiling: bool = False, **extra: Any) -> None:
+    def __init__(
+        self,
+        data_source: dict[str, Any] | Source | None = None,
+        pipeline: Sequence = (),
+        ignore_index: int = IGNORE_INDEX,
+        mode: str | None = None,
+        split_config: dict[str, str] | None = None,
+        datasets: Any = None,
+        seed: int = 0,
+        fallback: Fallback | None = None,
+        preprocessor: Any = None,
+        trainer: Any = None,
+        profiling: bool = False,
+        **extra: Any,
+    ) -> None:
         if extra:
             logger.warning('SegDataset ignores %s', ', '.join(sorted(extra)))
         self.trainer = trainer
@@ -200,8 +212,10 @@ _TABLE_KEYS = ('palette', 'reduce_zero_label', 'raw_ids', 'to_float32', 'image_c
 
 def _source(data_source: Any, split_config: dict[str, str] | None, datasets: Any, ignore_index: int) -> Source:
     if data_source is None and datasets is None:
-        raise DatasetError('SegDataset needs data_source (a section such as {"type": "SegSourceRaw", …}) '
-                           'or datasets (a table of pairs)')
+        raise DatasetError(
+            'SegDataset needs data_source (a section such as {"type": "SegSourceRaw", …}) '
+            'or datasets (a table of pairs)'
+        )
     if datasets is not None:
         section = data_source or {}
         kept = {key: section[key] for key in _TABLE_KEYS if key in section}
@@ -230,8 +244,10 @@ def _join(key: str, values: list) -> Any:
         return values
     shapes = [tuple(value.shape) for value in values]
     if len(set(shapes)) > 1:
-        raise DatasetError(f'the samples of a batch differ in size ({key}: {shapes}); '
-                           'end the pipeline with SegRandomCrop and MMPad of one size')
+        raise DatasetError(
+            f'the samples of a batch differ in size ({key}: {shapes}); '
+            'end the pipeline with SegRandomCrop and MMPad of one size'
+        )
     return torch.stack(values)
 
 

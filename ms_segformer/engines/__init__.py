@@ -5,6 +5,7 @@
 
 The optional packages are imported when an engine that needs them is made.
 """
+
 from ..metainfo import ENGINES
 from .base import Engine, EngineError
 from .factory import create_engine

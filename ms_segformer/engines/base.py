@@ -1,4 +1,5 @@
 """The one interface to every engine."""
+
 import threading
 from abc import ABC, abstractmethod
 

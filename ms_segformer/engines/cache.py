@@ -4,6 +4,7 @@ A compiled network is code: OpenVINO runs what it reads there. So the folder and
 what another user owns or could have written is neither loaded nor written over. The folder is opened once and its files
 through that descriptor, so that nobody can put another one in its place between the check and the use.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -32,8 +33,13 @@ UNFINISHED_SECONDS = 3600
 OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0) | getattr(os, 'O_BINARY', 0)
 _NO_WAITING = getattr(os, 'O_NONBLOCK', 0)  # for a named pipe that somebody put there
-_BY_DESCRIPTOR = ({os.open, os.stat, os.unlink, os.utime, os.rename} <= os.supports_dir_fd
-                  and os.listdir in os.supports_fd)
+_BY_DESCRIPTOR = {
+    os.open,
+    os.stat,
+    os.unlink,
+    os.utime,
+    os.rename,
+} <= os.supports_dir_fd and os.listdir in os.supports_fd
 logger = logging.getLogger(__name__)
 _told: set[Path | None] = set()  # folders that were warned about; once is enough
 
@@ -229,5 +235,9 @@ def _warn(error: OSError) -> None:
     if folder not in _told:
         _told.add(folder)
         where = '' if folder is None else f' in {folder}'
-        logger.warning('compiled networks are not kept%s: %s. What others could have written is not used. Remove it, '
-                       'or set MS_SEGFORMER_CACHE to a folder of your own that you can write to', where, error)
+        logger.warning(
+            'compiled networks are not kept%s: %s. What others could have written is not used. Remove it, '
+            'or set MS_SEGFORMER_CACHE to a folder of your own that you can write to',
+            where,
+            error,
+        )

@@ -1,4 +1,5 @@
 """The choice among the engines."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 CPU_ORDER = (('openvino', 'openvino'), ('torch', None))
 
 
-def create_engine(model: Segformer, name: str = 'auto', precision: str = 'float32',
-                  device: str | torch.device = 'cpu') -> Engine:
+def create_engine(
+    model: Segformer, name: str = 'auto', precision: str = 'float32', device: str | torch.device = 'cpu'
+) -> Engine:
     """Prepare a model for inference and return the engine that runs it.
 
     Args:
@@ -54,8 +56,11 @@ def create_engine(model: Segformer, name: str = 'auto', precision: str = 'float3
     except Exception as error:  # whatever a foreign runtime raises while it loads
         if name == 'torch':
             raise
-        warnings.warn(f'engine {name!r} cannot be used ({type(error).__name__}: {error}); using torch instead',
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f'engine {name!r} cannot be used ({type(error).__name__}: {error}); using torch instead',
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return _make('torch', model, precision, device)
 
 
@@ -67,7 +72,8 @@ def _checked_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error)
         raise EngineError(
-            f"device '{device}' cannot be used ({reason}); use 'cpu' or a device of this machine") from None
+            f"device '{device}' cannot be used ({reason}); use 'cpu' or a device of this machine"
+        ) from None
     return device
 
 
@@ -80,8 +86,10 @@ def _fastest(device: torch.device) -> str:
 def _make(name: str, model: Segformer, precision: str, device: torch.device) -> Engine:
     if name == 'openvino':
         from .openvino_engine import OpenVINOEngine  # optional
+
         return OpenVINOEngine(model, precision)
     if name == 'onnxruntime':
         from .onnx_engine import ONNXRuntimeEngine  # optional
+
         return ONNXRuntimeEngine(model, precision)
     return TorchEngine(model, precision, device, compiled=name == 'torch-compile')

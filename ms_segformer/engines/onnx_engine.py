@@ -1,4 +1,5 @@
 """The network in ONNX Runtime, on the CPU."""
+
 from __future__ import annotations
 
 import tempfile

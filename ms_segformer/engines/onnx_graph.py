@@ -1,4 +1,5 @@
 """The network as an ONNX file, for ONNX Runtime and for export."""
+
 from __future__ import annotations
 
 import inspect
@@ -24,8 +25,13 @@ class _Logits(torch.nn.Module):
         return self.model.logits(img)
 
 
-def write_onnx(model: Segformer, path: str | os.PathLike, shape: Sequence[int] = (1, 3, 128, 160), dynamic: bool = True,
-               opset: int = OPSET) -> None:
+def write_onnx(
+    model: Segformer,
+    path: str | os.PathLike,
+    shape: Sequence[int] = (1, 3, 128, 160),
+    dynamic: bool = True,
+    opset: int = OPSET,
+) -> None:
     """Write a prepared `Segformer` as ONNX: `img` N×3×H×W float32 to `logits` N×C×ceil(H/4)×ceil(W/4).
 
     Args:
@@ -42,5 +48,13 @@ def write_onnx(model: Segformer, path: str | os.PathLike, shape: Sequence[int] =
         # It warns of its own deprecation, and of sizes taken as Python numbers where they are none that change.
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        torch.onnx.export(_Logits(model).eval(), (torch.zeros(tuple(shape)),), str(path), input_names=['img'],
-                          output_names=['logits'], opset_version=opset, dynamic_axes=axes, **options)
+        torch.onnx.export(
+            _Logits(model).eval(),
+            (torch.zeros(tuple(shape)),),
+            str(path),
+            input_names=['img'],
+            output_names=['logits'],
+            opset_version=opset,
+            dynamic_axes=axes,
+            **options,
+        )

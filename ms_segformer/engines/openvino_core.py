@@ -8,6 +8,7 @@ next signal that Python handles (Ctrl-C, a child that ends) kills the process.
 The threads of a network that is no longer used go to a pool of the process, from which the next network takes them. A
 forked child has the pool but not the threads, and would wait for them for ever; so the pool is emptied before a fork.
 """
+
 import os
 
 from .silent_import import import_openvino

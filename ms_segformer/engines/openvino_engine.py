@@ -1,4 +1,5 @@
 """The network in OpenVINO, on the CPU."""
+
 from __future__ import annotations
 
 import logging
@@ -48,8 +49,9 @@ class OpenVINOEngine(Engine):
     def __init__(self, model: Segformer, precision: str) -> None:
         super().__init__(precision)
         if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-            warnings.warn('this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning,
-                          stacklevel=4)
+            warnings.warn(
+                'this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning, stacklevel=4
+            )
             self.precision = 'float32'
         self._model = model
         self._classes = model.settings.head.num_classes
@@ -65,9 +67,13 @@ class OpenVINOEngine(Engine):
         self._model.prepare_inference()
         self._threads = current[0]
         self._key = cache.key_of(
-            self._model, graph=GRAPH, openvino=ov.get_version(), precision=self.precision, threads=self._threads,
-            processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME',
-                                                                   'OPTIMIZATION_CAPABILITIES')])
+            self._model,
+            graph=GRAPH,
+            openvino=ov.get_version(),
+            precision=self.precision,
+            threads=self._threads,
+            processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')],
+        )
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._special: OrderedDict[tuple[int, ...], InferRequest] = OrderedDict()
         self._general: InferRequest | None = None
@@ -79,8 +85,11 @@ class OpenVINOEngine(Engine):
             try:
                 request = self._request(tuple(batch.shape))
             except Exception as error:  # whatever OpenVINO raises while it builds or compiles
-                warnings.warn(f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch '
-                              'instead', RuntimeWarning, stacklevel=3)
+                warnings.warn(
+                    f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch instead',
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
                 self._instead, self.name = TorchEngine(self._model, self.precision, torch.device('cpu')), 'torch'
         if self._instead is not None:
             return self._instead(batch)
@@ -107,16 +116,24 @@ class OpenVINOEngine(Engine):
         return self._special[shape]
 
     def _compile(self, shape: tuple[int, ...]) -> InferRequest:
-        settings = {'INFERENCE_PRECISION_HINT': 'bf16' if self.precision == 'bf16' else 'f32',
-                    'INFERENCE_NUM_THREADS': self._threads, 'NUM_STREAMS': 1}
+        settings = {
+            'INFERENCE_PRECISION_HINT': 'bf16' if self.precision == 'bf16' else 'f32',
+            'INFERENCE_NUM_THREADS': self._threads,
+            'NUM_STREAMS': 1,
+        }
         name = f'{self._key}-{"x".join(map(str, shape))}.openvino'
         content = cache.read(name)
         if content is not None:
             try:
                 return CORE.import_model(content, 'CPU', settings).create_infer_request()
             except RuntimeError as error:
-                logger.warning('%s in %s is of no use to OpenVINO %s (%s); compiling anew',
-                               name, cache.cache_dir(), ov.get_version(), one_line(error))
+                logger.warning(
+                    '%s in %s is of no use to OpenVINO %s (%s); compiling anew',
+                    name,
+                    cache.cache_dir(),
+                    ov.get_version(),
+                    one_line(error),
+                )
         compiled = CORE.compile_model(build_graph(self._model, shape), 'CPU', settings)
         cache.write(name, _exported(compiled))
         return compiled.create_infer_request()

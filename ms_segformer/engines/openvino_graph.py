@@ -6,6 +6,7 @@ of pixels N×L×C, which the plugin takes as an N×C×H×W image without a copy 
 this way; feed-forward networks and head are convolutions on such images, 1×1 ones in place of matrix products. The
 tests hold it to the modules' results.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -72,8 +73,10 @@ def _attention(x: Node, norm: nn.LayerNorm, attention: EfficientAttention, shape
         keys = _norm(_pixels(_convolution(_image(queries, shape), attention.sr)), attention.norm)  # N×S×C
     weight, bias = _array(weights.in_proj_weight), _optional(weights.in_proj_bias)
     parts = [slice(i * channels, (i + 1) * channels) for i in range(3)]
-    q, k, v = (_heads(_linear(tokens, weight[part], None if bias is None else bias[part]), heads, channels // heads)
-               for tokens, part in zip((queries, keys, keys), parts, strict=True))
+    q, k, v = (
+        _heads(_linear(tokens, weight[part], None if bias is None else bias[part]), heads, channels // heads)
+        for tokens, part in zip((queries, keys, keys), parts, strict=True)
+    )
     out = ops.scaled_dot_product_attention(q, k, v, causal=False)  # N×heads×L×d
     out = ops.reshape(_transpose(out, (0, 2, 1, 3)), _integers(0, -1, channels), True)
     return ops.add(_linear(out, _array(weights.out_proj.weight), _array(weights.out_proj.bias)), x)
@@ -88,9 +91,16 @@ def _head(features: list[Node], head: FoldedHead) -> Node:
         x = _pointwise(x, *head.parts[i])
         if i:
             x = ops.interpolate(
-                x, size, 'linear_onnx', 'sizes', pads_begin=[0, 0, 0, 0], pads_end=[0, 0, 0, 0], antialias=False,
+                x,
+                size,
+                'linear_onnx',
+                'sizes',
+                pads_begin=[0, 0, 0, 0],
+                pads_end=[0, 0, 0, 0],
+                antialias=False,
                 coordinate_transformation_mode='align_corners' if head.align_corners else 'half_pixel',
-                axes=_integers(2, 3))
+                axes=_integers(2, 3),
+            )
         fused = x if fused is None else ops.add(fused, x)
     return _convolution(_relu(fused), head.conv_seg)
 

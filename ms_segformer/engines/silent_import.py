@@ -11,6 +11,7 @@ What the user has imported before is as the user wants it and is left alone. Bot
 the import lasts, a few seconds at the first use: another thread that imports `openvino_telemetry` in that time gets an
 ImportError, and one that imports `openvino` itself at the same moment may find it silenced, or be first and not.
 """
+
 import os
 import sys
 import threading

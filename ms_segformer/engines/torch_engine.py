@@ -1,4 +1,5 @@
 """The network in PyTorch, as it is or compiled."""
+
 from __future__ import annotations
 
 import copy

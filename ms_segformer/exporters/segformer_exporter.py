@@ -6,6 +6,7 @@
 Both take `img`, N×3×H×W float32: the RGB image, scaled, minus the configuration's mean, over its std; and give
 `logits`, N×C×ceil(H/4)×ceil(W/4) float32. `postprocess.segment` says how label maps come from them.
 """
+
 from __future__ import annotations
 
 import math
@@ -45,8 +46,14 @@ class ExportError(SegformerError, ValueError):
 class SegformerExporter(Exporter):
     """Exports a `Segformer`; `Exporter.from_model` makes it from a model, a model directory or a hub id."""
 
-    def export_onnx(self, output_dir: str | os.PathLike, opset: int = OPSET, shape: Sequence[int] | None = None,
-                    validate: bool = True, **_: Any) -> dict[str, str]:
+    def export_onnx(
+        self,
+        output_dir: str | os.PathLike,
+        opset: int = OPSET,
+        shape: Sequence[int] | None = None,
+        validate: bool = True,
+        **_: Any,
+    ) -> dict[str, str]:
         """Write `model.onnx`.
 
         Args:
@@ -62,8 +69,10 @@ class SegformerExporter(Exporter):
             ExportError: operator set or shape cannot be exported, or the file gives other results.
         """
         if opset not in ONNX_OPSETS:
-            raise ExportError(f'opset {opset}: the network can be written in the ONNX operator sets {ONNX_OPSETS[0]} '
-                              f'to {ONNX_OPSETS[-1]}; leave it out for {OPSET}')
+            raise ExportError(
+                f'opset {opset}: the network can be written in the ONNX operator sets {ONNX_OPSETS[0]} '
+                f'to {ONNX_OPSETS[-1]}; leave it out for {OPSET}'
+            )
         path = Path(output_dir, 'model.onnx')
         model = self._prepared()
         with atomic_write(path) as temporary:
@@ -72,8 +81,14 @@ class SegformerExporter(Exporter):
                 self._compare(temporary, shape, _run_onnx)
         return {'model': os.fspath(path)}
 
-    def export_openvino(self, output_dir: str | os.PathLike, shape: Sequence[int] | None = None,
-                        compress_to_fp16: bool = False, validate: bool = True, **_: Any) -> dict[str, str]:
+    def export_openvino(
+        self,
+        output_dir: str | os.PathLike,
+        shape: Sequence[int] | None = None,
+        compress_to_fp16: bool = False,
+        validate: bool = True,
+        **_: Any,
+    ) -> dict[str, str]:
         """Write `model.xml` and `model.bin`, OpenVINO's IR.
 
         Args:
@@ -91,6 +106,7 @@ class SegformerExporter(Exporter):
         except ImportError as error:
             raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
         from ..engines.openvino_graph import build_graph  # optional
+
         graph = build_graph(self._prepared(), _checked(shape) or (-1, 3, -1, -1), channels_last=False)
         path = Path(output_dir, 'model.xml')
         with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
@@ -107,8 +123,9 @@ class SegformerExporter(Exporter):
     def _prepared(self) -> Segformer:
         return self.model.cpu().float().prepare_inference()
 
-    def _compare(self, path: Path, shape: Sequence[int] | None,
-                 run: Callable[[Path, np.ndarray], np.ndarray | None]) -> None:
+    def _compare(
+        self, path: Path, shape: Sequence[int] | None, run: Callable[[Path, np.ndarray], np.ndarray | None]
+    ) -> None:
         image = torch.randn(_checked(shape) or (2, 3, 96, 133), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             expected = self.model.logits(image).numpy()
@@ -117,8 +134,10 @@ class SegformerExporter(Exporter):
             return
         difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float('inf')
         if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise ExportError(f'the exported network differs from the model by {difference:.2g} in its logits; nothing '
-                              'was written. Please report it with the versions of torch and the runtime')
+            raise ExportError(
+                f'the exported network differs from the model by {difference:.2g} in its logits; nothing '
+                'was written. Please report it with the versions of torch and the runtime'
+            )
 
 
 def _save_openvino(openvino: ModuleType, graph: Model, path: Path, compress_to_fp16: bool) -> None:
@@ -126,16 +145,20 @@ def _save_openvino(openvino: ModuleType, graph: Model, path: Path, compress_to_f
         openvino.save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
     except RuntimeError as error:  # OpenVINO's form of an OSError, without its reason
         free = shutil.disk_usage(path.parent).free
-        raise ExportError(f'OpenVINO could not write to {path.parent} ({one_line(error)}; {free >> 20} MiB '
-                          'free). Nothing was written; make room or choose another folder') from None
+        raise ExportError(
+            f'OpenVINO could not write to {path.parent} ({one_line(error)}; {free >> 20} MiB '
+            'free). Nothing was written; make room or choose another folder'
+        ) from None
 
 
 def _checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
     if shape is None:
         return None
     if len(shape) != 4 or shape[1] != 3 or shape[0] < 1 or min(shape[2:]) < SMALLEST_SIDE:
-        raise ExportError(f'shape {tuple(shape)}; expected (N, 3, H, W) with sides of at least {SMALLEST_SIDE} pixels, '
-                          'or None for any N, H and W')
+        raise ExportError(
+            f'shape {tuple(shape)}; expected (N, 3, H, W) with sides of at least {SMALLEST_SIDE} pixels, '
+            'or None for any N, H and W'
+        )
     if math.prod(shape) > 3 * WHOLE_PIXELS:
         raise ExportError(f'shape {tuple(shape)}; accepted: up to {WHOLE_PIXELS:,} pixels in a batch')
     return tuple(shape)
@@ -153,5 +176,6 @@ def _run_onnx(path: Path, image: np.ndarray) -> np.ndarray | None:
 
 def _run_openvino(path: Path, image: np.ndarray) -> np.ndarray:
     from ..engines.openvino_core import CORE  # optional
+
     compiled = CORE.compile_model(os.fspath(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return compiled({'img': image})['logits']

@@ -2,6 +2,7 @@
 
 `segmentation`, which registers `EasyCVMetric` with ModelScope, is imported by name.
 """
+
 from .confusion import ConfusionMatrix, MatrixState, MetricError, MetricValues
 from .report import draw_confusion, per_class_table
 

@@ -7,6 +7,7 @@
 
 Memory is O(C²), whatever the number of images.
 """
+
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeGuard
@@ -72,8 +73,9 @@ class ConfusionMatrix:
         if not 1 <= num_classes <= MOST_CLASSES:
             raise MetricError(f'num_classes is 1-{MOST_CLASSES}, got {num_classes}')
         self.num_classes = int(num_classes)
-        self.ignored: tuple[int, ...] = () if ignore_index is None else tuple(
-            np.atleast_1d(np.asarray(ignore_index)).tolist())
+        self.ignored: tuple[int, ...] = (
+            () if ignore_index is None else tuple(np.atleast_1d(np.asarray(ignore_index)).tolist())
+        )
         self.counts = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
 
     @property
@@ -93,8 +95,10 @@ class ConfusionMatrix:
         """
         prediction, label = _integers(prediction, 'prediction'), _integers(label, 'label')
         if prediction.shape != label.shape:
-            raise MetricError(f'prediction has the shape {tuple(prediction.shape)} and label {tuple(label.shape)}; '
-                              'both are class ids at the image\'s own size')
+            raise MetricError(
+                f'prediction has the shape {tuple(prediction.shape)} and label {tuple(label.shape)}; '
+                "both are class ids at the image's own size"
+            )
         joint = _joint_counts(prediction, label)
         self.counts += self._select(joint)
 
@@ -106,9 +110,11 @@ class ConfusionMatrix:
         outside = joint[count:].sum(1)
         if outside.any():
             values = [str(count + i) if count + i < 256 else 'others' for i in np.flatnonzero(outside)]
-            raise MetricError(f'the label holds the values {", ".join(values)} ({outside.sum()} pixels), the '
-                              f'{count} classes are 0-{count - 1}, ignored is {list(self.ignored)}; check the data '
-                              'with "ms-segformer check-data"')
+            raise MetricError(
+                f'the label holds the values {", ".join(values)} ({outside.sum()} pixels), the '
+                f'{count} classes are 0-{count - 1}, ignored is {list(self.ignored)}; check the data '
+                'with "ms-segformer check-data"'
+            )
         return np.concatenate([joint[:count, :count], joint[:count, count:].sum(1, keepdims=True)], 1)
 
     def compute(self) -> MetricValues:
@@ -123,9 +129,20 @@ class ConfusionMatrix:
             fscore = 2 * precision * accuracy / (precision + accuracy)
             overall = float(hit.sum() / labelled.sum())
         return MetricValues(
-            aAcc=overall, mIoU=mean_of_known(overlap), mAcc=mean_of_known(accuracy), mDice=mean_of_known(dice),
-            mFscore=mean_of_known(fscore), mPrecision=mean_of_known(precision), mRecall=mean_of_known(accuracy),
-            IoU=overlap, Acc=accuracy, Dice=dice, Fscore=fscore, Precision=precision, Recall=accuracy)
+            aAcc=overall,
+            mIoU=mean_of_known(overlap),
+            mAcc=mean_of_known(accuracy),
+            mDice=mean_of_known(dice),
+            mFscore=mean_of_known(fscore),
+            mPrecision=mean_of_known(precision),
+            mRecall=mean_of_known(accuracy),
+            IoU=overlap,
+            Acc=accuracy,
+            Dice=dice,
+            Fscore=fscore,
+            Precision=precision,
+            Recall=accuracy,
+        )
 
     def reset(self) -> None:
         """Forget everything counted."""
@@ -143,9 +160,11 @@ class ConfusionMatrix:
         Every process has to call it, once, after its last update.
         """
         import torch.distributed as dist  # imported late: only processes that count together have it
+
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(group) == 1:
             return
         import torch  # with it
+
         device = 'cuda' if dist.get_backend(group) == 'nccl' else 'cpu'
         counts = torch.from_numpy(self.counts).to(device)
         dist.all_reduce(counts, group=group)
@@ -209,9 +228,11 @@ def _fold(values: np.ndarray) -> np.ndarray:
     return np.where((values < 0) | (values > 255), 256, values)
 
 
-def _joint_counts_on_device(prediction: 'np.ndarray | torch.Tensor', label: 'np.ndarray | torch.Tensor',
-                            joint: np.ndarray) -> np.ndarray:
+def _joint_counts_on_device(
+    prediction: 'np.ndarray | torch.Tensor', label: 'np.ndarray | torch.Tensor', joint: np.ndarray
+) -> np.ndarray:
     import torch  # imported late: not for arrays
+
     device = next(value.device for value in (prediction, label) if _is_tensor(value))
     folded = []
     for each in (label, prediction):

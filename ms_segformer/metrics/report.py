@@ -1,4 +1,5 @@
 """Confusion matrices for people: a table of text and a picture."""
+
 import os
 from collections.abc import Sequence
 
@@ -27,11 +28,15 @@ def per_class_table(matrix: ConfusionMatrix, classes: Sequence[str], present_onl
     for index, name in enumerate(classes):
         if present_only and not labelled[index] and not predicted[index]:
             continue
-        lines.append(f'{name:<{width}}  {_percent(values["IoU"][index])}  {_percent(values["Acc"][index])}  '
-                     f'{labelled[index]:>13,}  {predicted[index]:>13,}')
+        lines.append(
+            f'{name:<{width}}  {_percent(values["IoU"][index])}  {_percent(values["Acc"][index])}  '
+            f'{labelled[index]:>13,}  {predicted[index]:>13,}'
+        )
     lines.append('-' * len(lines[0]))
-    lines.append(f'{"all classes":<{width}}  {_percent(values["mIoU"])}  {_percent(values["mAcc"])}  '
-                 f'{labelled.sum():>13,}  {predicted.sum():>13,}')
+    lines.append(
+        f'{"all classes":<{width}}  {_percent(values["mIoU"])}  {_percent(values["mAcc"])}  '
+        f'{labelled.sum():>13,}  {predicted.sum():>13,}'
+    )
     lines.append(f'{"all pixels":<{width}}  {"":>6}  {_percent(values["aAcc"])}')
     return '\n'.join(lines)
 
@@ -40,8 +45,9 @@ def _percent(value: float) -> str:
     return f'{"-":>6}' if np.isnan(value) else f'{100 * value:6.2f}'
 
 
-def draw_confusion(matrix: ConfusionMatrix, classes: Sequence[str], path: str | os.PathLike | None = None,
-                   present_only: bool = True) -> np.ndarray:
+def draw_confusion(
+    matrix: ConfusionMatrix, classes: Sequence[str], path: str | os.PathLike | None = None, present_only: bool = True
+) -> np.ndarray:
     """Draw a confusion matrix: rows are labelled classes, columns predicted ones, darkness the share of the row.
 
     Args:
@@ -92,8 +98,9 @@ def font_of(size: float) -> Font:
         return ImageFont.load_default()
 
 
-def _write(draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, color: str | int, font: Font,
-           align: float) -> None:
+def _write(
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, color: str | int, font: Font, align: float
+) -> None:
     """Write `text` with its line centered on `position`, which is its left end (0), middle (0.5) or right end (1)."""
     left, _, right, _ = font.getbbox(text)
     _, top, _, bottom = font.getbbox('Ag')
@@ -101,8 +108,9 @@ def _write(draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, 
     draw.text((round(x), round(y)), text, color, font)  # between pixels, Pillow cuts an edge off the letters
 
 
-def _draw_cells(image: Image.Image, draw: ImageDraw.ImageDraw, shares: np.ndarray, origin: tuple[int, int], cell: int,
-                font: Font) -> None:
+def _draw_cells(
+    image: Image.Image, draw: ImageDraw.ImageDraw, shares: np.ndarray, origin: tuple[int, int], cell: int, font: Font
+) -> None:
     """Paint the matrix, with the percentage in each cell where there is room."""
     white, dark = np.array([255, 255, 255]), np.array([8, 48, 107])
     colors = white + np.sqrt(shares)[..., None] * (dark - white)  # the root shows small confusions too
@@ -114,8 +122,14 @@ def _draw_cells(image: Image.Image, draw: ImageDraw.ImageDraw, shares: np.ndarra
         return
     for row, column in np.argwhere(shares >= 0.005):
         share = shares[row, column]
-        _write(draw, (origin[0] + column * cell + cell / 2, origin[1] + row * cell + cell / 2), f'{100 * share:.0f}',
-               'white' if share > 0.25 else 'black', font, align=0.5)
+        _write(
+            draw,
+            (origin[0] + column * cell + cell / 2, origin[1] + row * cell + cell / 2),
+            f'{100 * share:.0f}',
+            'white' if share > 0.25 else 'black',
+            font,
+            align=0.5,
+        )
 
 
 def _draw_vertical(image: Image.Image, text: str, bottom_center: tuple[int, int], font: Font) -> None:

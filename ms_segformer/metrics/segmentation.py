@@ -1,4 +1,5 @@
 """The numbers and key names that the published configurations' evaluator reports, rounded as it rounds."""
+
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,14 @@ class SegmentationEvaluator:
         ignore_index, dataset_name: as in the configuration.
     """
 
-    def __init__(self, classes: Iterable[str], metric_names: str | Sequence[str] = ('mIoU',),
-                 ignore_index: int | None = None, dataset_name: str | None = None,
-                 nan_to_num: float | None = None) -> None:
+    def __init__(
+        self,
+        classes: Iterable[str],
+        metric_names: str | Sequence[str] = ('mIoU',),
+        ignore_index: int | None = None,
+        dataset_name: str | None = None,
+        nan_to_num: float | None = None,
+    ) -> None:
         self.classes = [str(name) for name in classes]
         self.metric_names = [metric_names] if isinstance(metric_names, str) else list(metric_names)
         self.ignore_index = ignore_index
@@ -89,15 +95,22 @@ class EasyCVMetric(Metric):
     process only.
     """
 
-    def __init__(self, trainer: object = None,
-                 evaluators: Mapping[str, Any] | SegmentationEvaluator | Sequence | None = None,
-                 ignore_index: int | None = IGNORE_INDEX, nan_to_num: float | None = None, **_: object) -> None:
+    def __init__(
+        self,
+        trainer: object = None,
+        evaluators: Mapping[str, Any] | SegmentationEvaluator | Sequence | None = None,
+        ignore_index: int | None = IGNORE_INDEX,
+        nan_to_num: float | None = None,
+        **_: object,
+    ) -> None:
         self.evaluators = [_build_evaluator(section, nan_to_num) for section in as_list(evaluators)]
         sizes = {len(evaluator.classes) for evaluator in self.evaluators}
         if len(sizes) != 1:
-            raise MetricError(f'{METRIC} needs one or more evaluators with the same classes, e.g. '
-                              '{"type": "SegmentationEvaluator", "classes": […], "metric_names": ["mIoU"]}; '
-                              f'got {len(self.evaluators)} with {sorted(sizes)} classes')
+            raise MetricError(
+                f'{METRIC} needs one or more evaluators with the same classes, e.g. '
+                '{"type": "SegmentationEvaluator", "classes": […], "metric_names": ["mIoU"]}; '
+                f'got {len(self.evaluators)} with {sorted(sizes)} classes'
+            )
         named = {ignore_index, *(evaluator.ignore_index for evaluator in self.evaluators)}
         self.confusion = ConfusionMatrix(sizes.pop(), sorted(index for index in named if index is not None))
 
@@ -152,15 +165,16 @@ def _build_evaluator(section: Any, nan_to_num: float | None) -> SegmentationEval
     try:
         return SegmentationEvaluator(**{'nan_to_num': nan_to_num, **arguments})
     except TypeError as error:
-        raise MetricError(f'SegmentationEvaluator takes classes, metric_names, ignore_index, dataset_name and '
-                          f'nan_to_num: {error}') from error
+        raise MetricError(
+            f'SegmentationEvaluator takes classes, metric_names, ignore_index, dataset_name and nan_to_num: {error}'
+        ) from error
 
 
 def _maps(batch: Mapping[str, Any], keys: tuple[str, ...], what: str) -> list:
     """Return the H×W maps of a batch as a list."""
     maps = next((batch[key] for key in keys if isinstance(batch, dict) and key in batch), None)
     if maps is None:
-        raise MetricError(f'{what} have none of the keys {", ".join(keys)}: pass class ids at the image\'s own size')
+        raise MetricError(f"{what} have none of the keys {', '.join(keys)}: pass class ids at the image's own size")
     if isinstance(maps, (list, tuple)):
         return list(maps)
     if maps.ndim == 4:  # N×1×H×W

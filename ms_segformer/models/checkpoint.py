@@ -12,6 +12,7 @@ Where in a file they stand, and what stands before their names (`module.`), does
 
 What is read of a file, and what is not, stands in `torch_file` and `pickle_interpreter`: nothing in it is run.
 """
+
 import hashlib
 import logging
 import re
@@ -41,8 +42,18 @@ Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # found and expecte
 Rule = tuple[str, Callable[[re.Match[str]], str]]  # the pattern of a foreign name, and ours
 logger = logging.getLogger(__name__)
 
-__all__ = ['CheckpointError', 'LoadReport', 'checkpoint_variant', 'find_checkpoint', 'load_checkpoint', 'load_state',
-           'read_checkpoint', 'read_optimizer', 'require_readable', 'save_checkpoint']
+__all__ = [
+    'CheckpointError',
+    'LoadReport',
+    'checkpoint_variant',
+    'find_checkpoint',
+    'load_checkpoint',
+    'load_state',
+    'read_checkpoint',
+    'read_optimizer',
+    'require_readable',
+    'save_checkpoint',
+]
 
 
 @dataclass(frozen=True)
@@ -69,10 +80,14 @@ def find_checkpoint(model_dir: str | Path) -> Path:
     """
     folder = Path(model_dir)
     if not folder.is_dir():
-        raise CheckpointError(f'{folder}: no such directory; expected a model directory with configuration.json and a '
-                              'checkpoint')
-    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()
-                   and not p.stem.endswith('_trainer_state') and not p.name.startswith('.'))
+        raise CheckpointError(
+            f'{folder}: no such directory; expected a model directory with configuration.json and a checkpoint'
+        )
+    found = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix in SUFFIXES and p.is_file() and not p.stem.endswith('_trainer_state') and not p.name.startswith('.')
+    )
     if len(found) == 1:
         return found[0]
     names = _some(path.name for path in found)
@@ -81,8 +96,10 @@ def find_checkpoint(model_dir: str | Path) -> Path:
         warn_once(f'{folder}: more than one checkpoint ({names}); {chosen.name} is taken')
         return chosen
     if found:
-        raise SeveralCheckpointsError(f'{folder}: more than one checkpoint ({names}); leave the one to use in the '
-                                      f'directory, or name it {PREFERRED}')
+        raise SeveralCheckpointsError(
+            f'{folder}: more than one checkpoint ({names}); leave the one to use in the '
+            f'directory, or name it {PREFERRED}'
+        )
     seen = _some(sorted(p.name for p in folder.iterdir())) or 'nothing'
     raise CheckpointError(f'{folder}: no checkpoint (a file ending in {", ".join(SUFFIXES)}); found only: {seen}')
 
@@ -150,14 +167,18 @@ def read_optimizer(path: str | Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not isinstance(found.get('state'), dict):
         return None
     groups = found.get('param_groups')
-    good = isinstance(groups, list) and all(isinstance(group, dict) and isinstance(group.get('params'), list) and
-                                            all(isinstance(number, int) for number in group['params'])
-                                            for group in groups)
+    good = isinstance(groups, list) and all(
+        isinstance(group, dict)
+        and isinstance(group.get('params'), list)
+        and all(isinstance(number, int) for number in group['params'])
+        for group in groups
+    )
     return found if good else None
 
 
-def load_checkpoint(model: torch.nn.Module, path: str | Path, strict: bool = True, new_classifier: bool = False
-                    ) -> LoadReport:
+def load_checkpoint(
+    model: torch.nn.Module, path: str | Path, strict: bool = True, new_classifier: bool = False
+) -> LoadReport:
     """Load a checkpoint file into a `Segformer`.
 
     Args:
@@ -176,8 +197,14 @@ def load_checkpoint(model: torch.nn.Module, path: str | Path, strict: bool = Tru
     return load_state(model, state, path, strict, new_classifier)
 
 
-def load_state(model: torch.nn.Module, state: State, source: str | Path, strict: bool = True,
-               new_classifier: bool = False, other_classes: bool = False) -> LoadReport:
+def load_state(
+    model: torch.nn.Module,
+    state: State,
+    source: str | Path,
+    strict: bool = True,
+    new_classifier: bool = False,
+    other_classes: bool = False,
+) -> LoadReport:
     """Load a translated state dict; `source` names it in messages. See `load_checkpoint`.
 
     Args:
@@ -186,18 +213,33 @@ def load_state(model: torch.nn.Module, state: State, source: str | Path, strict:
     expected = model.state_dict()
     dropped: tuple[str, ...] = ()
     if new_classifier or other_classes:
-        dropped = tuple(key for key in state if key.startswith(CLASSIFIER)
-                        and key in expected and (other_classes or state[key].shape != expected[key].shape))
+        dropped = tuple(
+            key
+            for key in state
+            if key.startswith(CLASSIFIER)
+            and key in expected
+            and (other_classes or state[key].shape != expected[key].shape)
+        )
         if dropped:
             old, new = (len(one[dropped[0]]) if one[dropped[0]].dim() else 0 for one in (state, expected))
-            logger.warning('%s: dropped %s (%d outputs); the classifier starts anew with %d outputs%s', source,
-                           ', '.join(dropped), old, new, ', for the classes are others' if other_classes else '')
+            logger.warning(
+                '%s: dropped %s (%d outputs); the classifier starts anew with %d outputs%s',
+                source,
+                ', '.join(dropped),
+                old,
+                new,
+                ', for the classes are others' if other_classes else '',
+            )
             state = {key: value for key, value in state.items() if key not in dropped}
-    missing = tuple(key for key in expected if key not in state and key not in dropped
-                    and not key.endswith('num_batches_tracked'))
+    missing = tuple(
+        key for key in expected if key not in state and key not in dropped and not key.endswith('num_batches_tracked')
+    )
     unexpected = tuple(key for key in state if key not in expected)
-    shapes = {key: (tuple(state[key].shape), tuple(expected[key].shape)) for key in state
-              if key in expected and state[key].shape != expected[key].shape}
+    shapes = {
+        key: (tuple(state[key].shape), tuple(expected[key].shape))
+        for key in state
+        if key in expected and state[key].shape != expected[key].shape
+    }
     if shapes or (strict and (missing or unexpected)):
         raise CheckpointError(_mismatch(source, state, expected, missing, unexpected, shapes))
     _check_values(state, expected, source)
@@ -220,6 +262,7 @@ def save_checkpoint(path: str | Path, model: torch.nn.Module, meta: dict[str, An
     if path.suffix != '.safetensors':
         return write_torch_file(path, {'meta': dict(meta or {}), 'state_dict': state})
     from safetensors.torch import save_file  # imported late: few files are of this kind
+
     digest = _digest(state)
     with atomic_write(path) as temporary:
         save_file(state, temporary, {DIGEST_KEY: digest})
@@ -251,6 +294,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> State:
     from safetensors import SafetensorError, safe_open  # imported late: few files are of this kind
+
     try:
         with open(path, 'rb') as file:
             check_start(file.read(64))
@@ -260,11 +304,14 @@ def _read_safetensors(path: Path) -> State:
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f'{path}: not a readable safetensors file ({error}); it may be truncated, fetch it '
-                              'again') from None
+        raise CheckpointError(
+            f'{path}: not a readable safetensors file ({error}); it may be truncated, fetch it again'
+        ) from None
     if digest is not None and digest != _digest(state):
-        raise CheckpointError(f'{path}: damaged: its numbers are not those that were written (their SHA-256 differs '
-                              'from the one in the file); fetch it again')
+        raise CheckpointError(
+            f'{path}: damaged: its numbers are not those that were written (their SHA-256 differs '
+            'from the one in the file); fetch it again'
+        )
     return state
 
 
@@ -282,16 +329,22 @@ def _read_torch(path: Path) -> tuple[dict, tuple[str, ...]]:
     """The content of a file and the names that were set aside in it."""
     file = read_torch_file(path)
     if isinstance(file.content, SetAside):
-        raise CheckpointError(f'{path}: a whole pickled object ({shown(file.content.name)}), whose weights are not to '
-                              'be had without running its code. Where that code is, save its state_dict() instead')
+        raise CheckpointError(
+            f'{path}: a whole pickled object ({shown(file.content.name)}), whose weights are not to '
+            'be had without running its code. Where that code is, save its state_dict() instead'
+        )
     if not isinstance(file.content, dict):
         raise CheckpointError(f'{path}: holds a {type(file.content).__name__}; expected a state dict')
     return file.content, file.set_aside
 
 
 _ODD_TENSORS = {  # part of the name of what makes it -> what it is
-    'sparse': 'a sparse tensor', 'qtensor': 'a quantised tensor', 'Complex': 'a complex tensor',
-    'meta_tensor': 'a tensor without numbers (of the device "meta")', 'tensor_v3': 'a tensor of 8-bit floats'}
+    'sparse': 'a sparse tensor',
+    'qtensor': 'a quantised tensor',
+    'Complex': 'a complex tensor',
+    'meta_tensor': 'a tensor without numbers (of the device "meta")',
+    'tensor_v3': 'a tensor of 8-bit floats',
+}
 
 
 def _tensors(content: dict, size: int) -> State:
@@ -299,8 +352,10 @@ def _tensors(content: dict, size: int) -> State:
     for key, value in content.items():
         if isinstance(value, SetAside) and value.name.startswith('torch'):
             kind = next((words for part, words in _ODD_TENSORS.items() if part in value.name), shown(value.name))
-            raise CheckpointError(f'{shown(key)} is {kind}; weights are dense tensors of floating-point numbers: save '
-                                  'the model in plain float32')
+            raise CheckpointError(
+                f'{shown(key)} is {kind}; weights are dense tensors of floating-point numbers: save '
+                'the model in plain float32'
+            )
     state = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     if not state:
         raise CheckpointError(f'holds no tensors (top-level entries: {_some(content)}); expected a state dict')
@@ -314,29 +369,40 @@ def _tensors(content: dict, size: int) -> State:
 
 def _check_values(state: State, expected: State, source: str | Path) -> None:
     """Refuse numbers of the wrong kind, and weights that are not finite."""
-    kinds = [f'{key} is {str(value.dtype)[6:]}, expected {str(expected[key].dtype)[6:]}' for key, value in state.items()
-             if key in expected
-             and value.dtype not in (FLOATS if expected[key].is_floating_point() else INTEGERS)]
+    kinds = [
+        f'{key} is {str(value.dtype)[6:]}, expected {str(expected[key].dtype)[6:]}'
+        for key, value in state.items()
+        if key in expected and value.dtype not in (FLOATS if expected[key].is_floating_point() else INTEGERS)
+    ]
     if kinds:
-        raise CheckpointError(f'{source}: {_some(kinds)}: damaged, or quantised; fetch it again, or save the model in '
-                              'floating point')
-    spoiled = [key for key, value in state.items()
-               if key in expected and value.is_floating_point()
-               and not value.to(expected[key].dtype).isfinite().all()]
+        raise CheckpointError(
+            f'{source}: {_some(kinds)}: damaged, or quantised; fetch it again, or save the model in floating point'
+        )
+    spoiled = [
+        key
+        for key, value in state.items()
+        if key in expected and value.is_floating_point() and not value.to(expected[key].dtype).isfinite().all()
+    ]
     if spoiled:
-        raise CheckpointError(f'{source}: NaN or infinite weights in {_some(spoiled)}: damaged, or saved after the '
-                              'training had diverged; take an earlier checkpoint')
+        raise CheckpointError(
+            f'{source}: NaN or infinite weights in {_some(spoiled)}: damaged, or saved after the '
+            'training had diverged; take an earlier checkpoint'
+        )
 
 
-def _mismatch(source: str | Path, state: State, expected: State, missing: Sequence[str], unexpected: Sequence[str],
-              shapes: Shapes) -> str:
+def _mismatch(
+    source: str | Path, state: State, expected: State, missing: Sequence[str], unexpected: Sequence[str], shapes: Shapes
+) -> str:
     theirs, ours = checkpoint_variant(state), checkpoint_variant(expected)
     if theirs != ours and (theirs or ours):
+
         def name(variant: str | None) -> str:
             return variant.upper() if variant else 'model of other dimensions'
+
         lead = f'this is a {name(theirs)} checkpoint, the configuration says {name(ours)}. '
-    elif set(shapes) and all(key.startswith(CLASSIFIER) and found[:1] != wanted[:1]
-                             for key, (found, wanted) in shapes.items()):
+    elif set(shapes) and all(
+        key.startswith(CLASSIFIER) and found[:1] != wanted[:1] for key, (found, wanted) in shapes.items()
+    ):
         found, wanted = next(iter(shapes.values()))
         lead = f'the checkpoint has {found[0] if found else "no"} classes, the configuration {wanted[0]}. '
     else:
@@ -362,6 +428,7 @@ def _some(items: Iterable[object]) -> str:
 
 # --- Foreign names -----------------------------------------------------------------------------------------------
 
+
 def _translate(state: State) -> State:
     if any(re.search(r'\bpatch_embed1\.', key) for key in state):
         return _join_attention(_rename(state, _NVLABS))
@@ -377,16 +444,34 @@ def _minus_one(text: str) -> str:
 
 
 _BLOCK_PARTS = {
-    'layer_norm_1': 'norm1', 'layer_norm_2': 'norm2', 'norm1': 'norm1', 'norm2': 'norm2',
-    'attn.q': 'attn.attn.q', 'attn.kv': 'attn.attn.kv', 'attn.proj': 'attn.attn.out_proj', 'attn.sr': 'attn.sr',
-    'attn.norm': 'attn.norm', 'attention.self.query': 'attn.attn.q', 'attention.self.key': 'attn.attn.k',
-    'attention.self.value': 'attn.attn.v', 'attention.self.sr': 'attn.sr', 'attention.self.layer_norm': 'attn.norm',
-    'attention.output.dense': 'attn.attn.out_proj', 'mlp.fc1': 'ffn.layers.0', 'mlp.dense1': 'ffn.layers.0',
-    'layernorm_before': 'norm1', 'layernorm_after': 'norm2', 'attention.q_proj': 'attn.attn.q',
-    'attention.k_proj': 'attn.attn.k', 'attention.v_proj': 'attn.attn.v', 'attention.o_proj': 'attn.attn.out_proj',
+    'layer_norm_1': 'norm1',
+    'layer_norm_2': 'norm2',
+    'norm1': 'norm1',
+    'norm2': 'norm2',
+    'attn.q': 'attn.attn.q',
+    'attn.kv': 'attn.attn.kv',
+    'attn.proj': 'attn.attn.out_proj',
+    'attn.sr': 'attn.sr',
+    'attn.norm': 'attn.norm',
+    'attention.self.query': 'attn.attn.q',
+    'attention.self.key': 'attn.attn.k',
+    'attention.self.value': 'attn.attn.v',
+    'attention.self.sr': 'attn.sr',
+    'attention.self.layer_norm': 'attn.norm',
+    'attention.output.dense': 'attn.attn.out_proj',
+    'mlp.fc1': 'ffn.layers.0',
+    'mlp.dense1': 'ffn.layers.0',
+    'layernorm_before': 'norm1',
+    'layernorm_after': 'norm2',
+    'attention.q_proj': 'attn.attn.q',
+    'attention.k_proj': 'attn.attn.k',
+    'attention.v_proj': 'attn.attn.v',
+    'attention.o_proj': 'attn.attn.out_proj',
     'attention.sequence_reduction.sequence_reduction': 'attn.sr',
     'attention.sequence_reduction.layer_norm': 'attn.norm',
-    'mlp.dwconv.dwconv': 'ffn.layers.1', 'mlp.fc2': 'ffn.layers.4', 'mlp.dense2': 'ffn.layers.4',
+    'mlp.dwconv.dwconv': 'ffn.layers.1',
+    'mlp.fc2': 'ffn.layers.4',
+    'mlp.dense2': 'ffn.layers.4',
 }
 
 
@@ -396,31 +481,44 @@ def _block(stage: str, block: str, part: str, leaf: str) -> str:
 
 _LEAF = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
 _NVLABS: tuple[Rule, ...] = (
-    (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.proj\.{_LEAF}',
-     lambda m: f'backbone.layers.{_minus_one(m[1])}.0.projection.{m[2]}'),
-    (rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.norm\.{_LEAF}',
-     lambda m: f'backbone.layers.{_minus_one(m[1])}.0.norm.{m[2]}'),
-    (rf'(?:backbone\.|encoder\.)?block(\d)\.(\d+)\.(.+)\.{_LEAF}',
-     lambda m: _block(_minus_one(m[1]), m[2], m[3], m[4])),
+    (
+        rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.proj\.{_LEAF}',
+        lambda m: f'backbone.layers.{_minus_one(m[1])}.0.projection.{m[2]}',
+    ),
+    (
+        rf'(?:backbone\.|encoder\.)?patch_embed(\d)\.norm\.{_LEAF}',
+        lambda m: f'backbone.layers.{_minus_one(m[1])}.0.norm.{m[2]}',
+    ),
+    (
+        rf'(?:backbone\.|encoder\.)?block(\d)\.(\d+)\.(.+)\.{_LEAF}',
+        lambda m: _block(_minus_one(m[1]), m[2], m[3], m[4]),
+    ),
     (rf'(?:backbone\.|encoder\.)?norm(\d)\.{_LEAF}', lambda m: f'backbone.layers.{_minus_one(m[1])}.2.{m[2]}'),
-    (rf'decode_head\.linear_c(\d)\.proj\.{_LEAF}',
-     lambda m: f'decode_head.convs.{_minus_one(m[1])}.conv.{m[2]}'),
+    (rf'decode_head\.linear_c(\d)\.proj\.{_LEAF}', lambda m: f'decode_head.convs.{_minus_one(m[1])}.conv.{m[2]}'),
     (rf'decode_head\.linear_fuse\.(conv|bn)\.{_LEAF}', lambda m: f'decode_head.fusion_conv.{m[1]}.{m[2]}'),
     (rf'decode_head\.linear_pred\.{_LEAF}', lambda m: f'decode_head.conv_seg.{m[1]}'),
 )
 _HUGGING_FACE: tuple[Rule, ...] = (
-    (rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.proj\.{_LEAF}',
-     lambda m: f'backbone.layers.{m[1]}.0.projection.{m[2]}'),
-    (rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.layer_norm\.{_LEAF}',
-     lambda m: f'backbone.layers.{m[1]}.0.norm.{m[2]}'),
+    (
+        rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.proj\.{_LEAF}',
+        lambda m: f'backbone.layers.{m[1]}.0.projection.{m[2]}',
+    ),
+    (
+        rf'(?:segformer\.)?encoder\.patch_embeddings\.(\d)\.layer_norm\.{_LEAF}',
+        lambda m: f'backbone.layers.{m[1]}.0.norm.{m[2]}',
+    ),
     (rf'(?:segformer\.)?encoder\.block\.(\d)\.(\d+)\.(.+)\.{_LEAF}', lambda m: _block(m[1], m[2], m[3], m[4])),
     (rf'(?:segformer\.)?encoder\.layer_norm\.(\d)\.{_LEAF}', lambda m: f'backbone.layers.{m[1]}.2.{m[2]}'),
-    (rf'(?:segformer\.)?stages\.(\d)\.patch_embeddings\.(?:(proj)|layer_norm)\.{_LEAF}',
-     lambda m: f'backbone.layers.{m[1]}.0.{"projection" if m[2] else "norm"}.{m[3]}'),
+    (
+        rf'(?:segformer\.)?stages\.(\d)\.patch_embeddings\.(?:(proj)|layer_norm)\.{_LEAF}',
+        lambda m: f'backbone.layers.{m[1]}.0.{"projection" if m[2] else "norm"}.{m[3]}',
+    ),
     (rf'(?:segformer\.)?stages\.(\d)\.blocks\.(\d+)\.(.+)\.{_LEAF}', lambda m: _block(m[1], m[2], m[3], m[4])),
     (rf'(?:segformer\.)?stages\.(\d)\.layer_norm\.{_LEAF}', lambda m: f'backbone.layers.{m[1]}.2.{m[2]}'),
-    (rf'decode_head\.(?:linear_c|linear_projections)\.(\d)\.proj\.{_LEAF}',
-     lambda m: f'decode_head.convs.{m[1]}.conv.{m[2]}'),
+    (
+        rf'decode_head\.(?:linear_c|linear_projections)\.(\d)\.proj\.{_LEAF}',
+        lambda m: f'decode_head.convs.{m[1]}.conv.{m[2]}',
+    ),
     (rf'decode_head\.linear_fuse\.{_LEAF}', lambda m: f'decode_head.fusion_conv.conv.{m[1]}'),
     (rf'decode_head\.batch_norm\.{_LEAF}', lambda m: f'decode_head.fusion_conv.bn.{m[1]}'),
     (rf'decode_head\.classifier\.{_LEAF}', lambda m: f'decode_head.conv_seg.{m[1]}'),

@@ -6,6 +6,7 @@ SOURCE is a directory of `transformers` (`config.json`, `model.safetensors`) or 
 `pipeline()`, the trainer and `ms-segformer` open. Their head has neither norm nor activation before the fusion; the
 configuration says so with `plain_projections`.
 """
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,10 +51,19 @@ def convert(source: str | Path, target: str | Path, classes: Sequence[str] | Non
         names = _class_names(classes, described, meta, section['decode_head']['num_classes'])
         palette = _palette(meta)
         configuration = {
-            'task': TASK, 'framework': 'pytorch', 'model': section, 'pipeline': {'type': PIPELINE},
-            'dataset': {'val': {'type': 'SegDataset', 'data_source': {'type': 'SegSourceRaw', 'classes': names},
-                                'pipeline': _test_pipeline(source)}},
-            'CLASSES': names, **({'PALETTE': palette} if palette else {}),
+            'task': TASK,
+            'framework': 'pytorch',
+            'model': section,
+            'pipeline': {'type': PIPELINE},
+            'dataset': {
+                'val': {
+                    'type': 'SegDataset',
+                    'data_source': {'type': 'SegSourceRaw', 'classes': names},
+                    'pipeline': _test_pipeline(source),
+                }
+            },
+            'CLASSES': names,
+            **({'PALETTE': palette} if palette else {}),
         }
         read_configuration(configuration)
         model = _built(section, state, str(file))
@@ -69,13 +79,16 @@ def convert(source: str | Path, target: str | Path, classes: Sequence[str] | Non
 def _built(section: dict, state: dict[str, torch.Tensor], file: str) -> torch.nn.Module:
     """The model of a section with the weights; without memory for it before every shape has been compared."""
     from .segformer import Segformer  # imported late: it imports ModelScope
+
     arguments = {key: value for key, value in section.items() if key != 'type'}
     with torch.device('meta'):
         expected = Segformer(**arguments).state_dict()
     other = [key for key in expected if key in state and state[key].shape != expected[key].shape]
     if other:
-        raise CheckpointError(f'{shown(other[0])} is {tuple(state[other[0]].shape)}, which does not go with the other '
-                              f'shapes (expected {tuple(expected[other[0]].shape)})')
+        raise CheckpointError(
+            f'{shown(other[0])} is {tuple(state[other[0]].shape)}, which does not go with the other '
+            f'shapes (expected {tuple(expected[other[0]].shape)})'
+        )
     model = Segformer(**arguments)
     load_state(model, state, file)
     return model
@@ -96,8 +109,9 @@ def model_section(state: dict[str, torch.Tensor], described: dict[str, Any] | No
     stages = range(4)
     projections = [_convolution(state, f'backbone.layers.{i}.0.projection.weight') for i in stages]
     dims = [projection.shape[0] for projection in projections]
-    fusion, classifier = (_convolution(state, f'decode_head.{name}.weight')
-                          for name in ('fusion_conv.conv', 'conv_seg'))
+    fusion, classifier = (
+        _convolution(state, f'decode_head.{name}.weight') for name in ('fusion_conv.conv', 'conv_seg')
+    )
     hidden = _convolution(state, 'backbone.layers.0.1.0.ffn.layers.0.weight').shape[0]
     depths = [_depth(state, i) for i in stages]
     reductions = [_reduction(state, i) for i in stages]
@@ -105,35 +119,50 @@ def model_section(state: dict[str, torch.Tensor], described: dict[str, Any] | No
     if not _are_counts(heads) or [dims[0] // heads[0] * count for count in heads] != dims:
         raise CheckpointError(f'stages of {dims} channels with {heads} heads: not of one width per head')
     return {
-        'type': MODEL, 'pretrained': None,
+        'type': MODEL,
+        'pretrained': None,
         'backbone': {
-            'type': 'MixVisionTransformer', 'embed_dims': dims[0] // heads[0], 'num_layers': depths, 'num_heads': heads,
+            'type': 'MixVisionTransformer',
+            'embed_dims': dims[0] // heads[0],
+            'num_layers': depths,
+            'num_heads': heads,
             'patch_sizes': [projection.shape[-1] for projection in projections],
-            'strides': described.get('strides') or [4, 2, 2, 2], 'sr_ratios': reductions,
-            'mlp_ratio': hidden // dims[0], 'qkv_bias': 'backbone.layers.0.1.0.attn.attn.in_proj_bias' in state,
+            'strides': described.get('strides') or [4, 2, 2, 2],
+            'sr_ratios': reductions,
+            'mlp_ratio': hidden // dims[0],
+            'qkv_bias': 'backbone.layers.0.1.0.attn.attn.in_proj_bias' in state,
             'drop_path_rate': described.get('drop_path_rate', 0.1),
             # transformers leaves every norm at torch's default, whatever its layer_norm_eps says
             'norm_cfg': {'type': 'LN', 'eps': 1e-5 if described else 1e-6},
         },
         'decode_head': {
-            'type': 'SegformerHead', 'in_channels': dims, 'channels': fusion.shape[0],
-            'num_classes': classifier.shape[0], 'dropout_ratio': described.get('classifier_dropout_prob', 0.1),
-            'plain_projections': 'decode_head.convs.0.conv.bias' in state, 'align_corners': False,
+            'type': 'SegformerHead',
+            'in_channels': dims,
+            'channels': fusion.shape[0],
+            'num_classes': classifier.shape[0],
+            'dropout_ratio': described.get('classifier_dropout_prob', 0.1),
+            'plain_projections': 'decode_head.convs.0.conv.bias' in state,
+            'align_corners': False,
             'loss_decode': {'type': 'CrossEntropyLoss'},
         },
     }
 
 
 def _are_counts(values: Any) -> bool:
-    return isinstance(values, (list, tuple)) and len(values) == 4 and all(
-        type(value) is int and value > 0 for value in values)
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == 4
+        and all(type(value) is int and value > 0 for value in values)
+    )
 
 
 def _convolution(state: dict[str, torch.Tensor], key: str) -> torch.Tensor:
     """A convolution's weights: out×in×k×k, none of them zero."""
     if key not in state:
-        raise CheckpointError(f'not a whole SegFormer: {key} is missing. A backbone alone is a starting point for '
-                              'training: pass it as load_from')
+        raise CheckpointError(
+            f'not a whole SegFormer: {key} is missing. A backbone alone is a starting point for '
+            'training: pass it as load_from'
+        )
     if state[key].dim() != 4 or 0 in state[key].shape:
         raise CheckpointError(f'{key} is {tuple(state[key].shape)}; expected the weights of a convolution')
     return state[key]
@@ -155,8 +184,10 @@ def _weights_of(folder: Path) -> Path:
     for name in WEIGHTS:
         if (folder / name).is_file() and (folder / 'config.json').is_file():
             return folder / name
-    raise CheckpointError(f'{folder}: not a directory of transformers; expected config.json and {" or ".join(WEIGHTS)} '
-                          '(a model in several parts has to be saved in one first)')
+    raise CheckpointError(
+        f'{folder}: not a directory of transformers; expected config.json and {" or ".join(WEIGHTS)} '
+        '(a model in several parts has to be saved in one first)'
+    )
 
 
 def _of_meta(meta: dict[str, Any], key: str) -> list | tuple:
@@ -177,8 +208,10 @@ def _class_names(classes: Sequence[str] | None, described: dict, meta: dict[str,
         raise CheckpointError(f'has {count} outputs, but {len(names)} class names were given')
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise CheckpointError(f'{shown(name)} is no class name (text of 1 to {MAX_NAME} printable characters); '
-                                  f'give the {count} names with classes=[…] (--classes FILE)')
+            raise CheckpointError(
+                f'{shown(name)} is no class name (text of 1 to {MAX_NAME} printable characters); '
+                f'give the {count} names with classes=[…] (--classes FILE)'
+            )
     return list(names)
 
 
@@ -186,8 +219,11 @@ def _palette(meta: dict[str, Any]) -> list[list[int]]:
     """The colors of the checkpoint; none unless all of them are red, green and blue from 0 to 255."""
     palette = _of_meta(meta, 'PALETTE')
     good = len(palette) <= 1024 and all(
-        isinstance(color, (list, tuple)) and len(color) == 3
-        and all(type(value) is int and 0 <= value <= 255 for value in color) for color in palette)
+        isinstance(color, (list, tuple))
+        and len(color) == 3
+        and all(type(value) is int and 0 <= value <= 255 for value in color)
+        for color in palette
+    )
     return [list(color) for color in palette] if good else []
 
 
@@ -199,12 +235,23 @@ def _test_pipeline(source: Path) -> list[dict[str, Any]]:
         size = settings.get('size', 512)
         size = size if isinstance(size, dict) else {'height': size, 'width': size}
         scale, keep_ratio = [size.get('width', 512), size.get('height', 512)], False
-    mean, std = (_on_255(settings, key) if key in settings else list(default)
-                 for key, default in (('image_mean', MEAN), ('image_std', STD)))
-    return [{'type': 'MMMultiScaleFlipAug', 'img_scale': scale, 'flip': False, 'transforms': [
-        {'type': 'MMResize', 'keep_ratio': keep_ratio},
-        {'type': 'MMNormalize', 'mean': mean, 'std': std, 'to_rgb': True},
-        {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}]
+    mean, std = (
+        _on_255(settings, key) if key in settings else list(default)
+        for key, default in (('image_mean', MEAN), ('image_std', STD))
+    )
+    return [
+        {
+            'type': 'MMMultiScaleFlipAug',
+            'img_scale': scale,
+            'flip': False,
+            'transforms': [
+                {'type': 'MMResize', 'keep_ratio': keep_ratio},
+                {'type': 'MMNormalize', 'mean': mean, 'std': std, 'to_rgb': True},
+                {'type': 'ImageToTensor', 'keys': ['img']},
+                {'type': 'Collect', 'keys': ['img']},
+            ],
+        }
+    ]
 
 
 def _on_255(settings: dict, key: str) -> list[float]:
@@ -218,6 +265,7 @@ def _main() -> None:
     import argparse  # imported late: only the command needs it and what follows
 
     from ..datasets.sources import read_classes
+
     parser = argparse.ArgumentParser(prog='python -m ms_segformer.models.convert', description=__doc__.splitlines()[0])
     parser.add_argument('source')
     parser.add_argument('target')

@@ -11,6 +11,7 @@ State-dict keys are those of EasyCV's SegFormer, so checkpoints go both ways.
 
 Needs EasyCV; `ms_segformer.integrations.easycv.bridge.register_in_easycv` says so in words where it is missing.
 """
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,9 +39,10 @@ class MsMixVisionTransformer(MixVisionTransformer):
     """The backbone with EasyCV's interface: four maps N×C×h×w, finest first."""
 
     def __init__(self, **arguments: Any) -> None:
-        known = read_model_section({
-            'type': MODEL, 'backbone': {**arguments, 'type': 'MixVisionTransformer'}, 'decode_head': _ANY_HEAD},
-            name='EasyCV configuration').backbone
+        known = read_model_section(
+            {'type': MODEL, 'backbone': {**arguments, 'type': 'MixVisionTransformer'}, 'decode_head': _ANY_HEAD},
+            name='EasyCV configuration',
+        ).backbone
         super().__init__(**asdict(known))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]  # as EasyCV has it
@@ -59,16 +61,25 @@ class MsSegformerHead(SegformerHead):
         in_index: which of the backbone's maps are taken.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int,
-                 in_index: Sequence[int] = (0, 1, 2, 3), dropout_ratio: float = 0.1, align_corners: bool = False,
-                 ignore_index: int = 255, sampler: Mapping[str, Any] | None = None,
-                 loss_decode: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-                 plain_projections: bool = False, **_: Any) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        in_index: Sequence[int] = (0, 1, 2, 3),
+        dropout_ratio: float = 0.1,
+        align_corners: bool = False,
+        ignore_index: int = 255,
+        sampler: Mapping[str, Any] | None = None,
+        loss_decode: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        plain_projections: bool = False,
+        **_: Any,
+    ) -> None:
         if sampler is not None:
             raise ConfigurationError(
-                'MsSegformerHead takes every pixel into the loss: remove `sampler` from decode_head')
-        super().__init__(in_channels, channels, num_classes, dropout_ratio, align_corners,
-                         plain_projections)
+                'MsSegformerHead takes every pixel into the loss: remove `sampler` from decode_head'
+            )
+        super().__init__(in_channels, channels, num_classes, dropout_ratio, align_corners, plain_projections)
         self.in_index = tuple(in_index)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -79,11 +90,13 @@ class MsSegformerHead(SegformerHead):
     def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         return super().forward([inputs[i].permute(0, 2, 3, 1) for i in self.in_index])
 
-    def forward_train(self, inputs: Sequence[torch.Tensor], img_metas: Any, gt_semantic_seg: torch.Tensor,
-                      train_cfg: Any) -> dict[str, torch.Tensor]:
+    def forward_train(
+        self, inputs: Sequence[torch.Tensor], img_metas: Any, gt_semantic_seg: torch.Tensor, train_cfg: Any
+    ) -> dict[str, torch.Tensor]:
         """Return the losses by name and `acc_seg` in percent; labels are N×1×H×W."""
-        logits = F.interpolate(self(inputs), gt_semantic_seg.shape[2:], mode='bilinear',
-                               align_corners=self.align_corners)
+        logits = F.interpolate(
+            self(inputs), gt_semantic_seg.shape[2:], mode='bilinear', align_corners=self.align_corners
+        )
         labels = gt_semantic_seg.squeeze(1)
         results: dict[str, torch.Tensor] = {}
         for loss in self.loss_decode:
@@ -102,6 +115,8 @@ class MsSegformer(EncoderDecoder):
 
     def __init__(self, backbone: Mapping[str, Any], decode_head: Mapping[str, Any], **others: Any) -> None:
         others.pop('__easycv_arch__', None)
-        super().__init__(backbone={**backbone, 'type': 'MsMixVisionTransformer'},
-                         decode_head={**decode_head, 'type': 'MsSegformerHead'}, **others)
-
+        super().__init__(
+            backbone={**backbone, 'type': 'MsMixVisionTransformer'},
+            decode_head={**decode_head, 'type': 'MsSegformerHead'},
+            **others,
+        )

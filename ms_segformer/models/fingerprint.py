@@ -1,4 +1,5 @@
 """Tells one model from another by what its results depend on."""
+
 import hashlib
 
 import torch

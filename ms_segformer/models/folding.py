@@ -3,6 +3,7 @@
 It is made from a head's weights and runs the head's own `forward`; on a CPU without gradients the same sums are taken
 in strips of the finest map.
 """
+
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -33,11 +34,15 @@ class FoldedHead(SegformerHead):
             self.projections = [_plain(conv) if head.plain_projections else _folded(conv) for conv in head.convs]
             weight, self._shift = _folded(head.fusion_conv)
             # The bias is added once, at the finest map, which is not scaled.
-            self.parts = [(part.contiguous(), None if i else self._shift)
-                          for i, part in enumerate(weight.chunk(len(head.convs), dim=1))]
+            self.parts = [
+                (part.contiguous(), None if i else self._shift)
+                for i, part in enumerate(weight.chunk(len(head.convs), dim=1))
+            ]
             spare = -head.conv_seg.out_channels % LANES
-            self._classifier = (F.pad(head.conv_seg.weight.flatten(1), (0, 0, 0, spare)),
-                                F.pad(cast(torch.Tensor, head.conv_seg.bias), (0, spare)))
+            self._classifier = (
+                F.pad(head.conv_seg.weight.flatten(1), (0, 0, 0, spare)),
+                F.pad(cast(torch.Tensor, head.conv_seg.bias), (0, spare)),
+            )
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         return self._in_strips(features) if in_strips(features[0]) else super().forward(features)
@@ -60,20 +65,21 @@ class FoldedHead(SegformerHead):
         part, shift = self.parts[0][0], self._shift
         logits = finest.new_empty(images, height, width, len(weight))
         for image in range(images):
-            coarse = [self._widened(i, features[i][image:image + 1], height, width) for i in range(1, len(features))]
+            coarse = [self._widened(i, features[i][image : image + 1], height, width) for i in range(1, len(features))]
             for strip in strips(height, width, len(shift)):
                 x = shift.repeat(strip.stop - strip.start, width)  # rows×(w_0·channels)
                 for values, taps, down in coarse:
                     read = taps.reads(strip)
-                    x.addmm_(down[strip, read.start:read.stop], values[read.start:read.stop])
+                    x.addmm_(down[strip, read.start : read.stop], values[read.start : read.stop])
                 x = x.view(-1, len(shift))  # pixels×channels
                 pixels = finest[image, strip].reshape(len(x), -1)
                 x = x.addmm_(self.project(0, pixels), part.t()).relu_()
                 torch.addmm(bias, x, weight.t(), out=logits[image, strip].view(len(x), -1))
-        return logits[..., :self.conv_seg.out_channels].permute(0, 3, 1, 2)
+        return logits[..., : self.conv_seg.out_channels].permute(0, 3, 1, 2)
 
-    def _widened(self, i: int, feature: torch.Tensor, height: int, width: int
-                 ) -> tuple[torch.Tensor, Taps, torch.Tensor]:
+    def _widened(
+        self, i: int, feature: torch.Tensor, height: int, width: int
+    ) -> tuple[torch.Tensor, Taps, torch.Tensor]:
         """One image's level i in the fusion, h_i×(width·channels), and the map that scales it to `height`, twice."""
         x = F.linear(self.project(i, feature), *self.parts[i])  # 1×h_i×w_i×channels
         h = x.shape[1]
@@ -111,9 +117,13 @@ def weights_version(module: nn.Module) -> tuple[tuple[int, int], ...]:
 
     PyTorch counts the writes; those through `.data` and `.numpy()` it does not.
     """
-    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-                 for part in module.modules() for tensors in (part._parameters, part._buffers)
-                 for tensor in tensors.values() if tensor is not None)
+    return tuple(
+        (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for part in module.modules()
+        for tensors in (part._parameters, part._buffers)
+        for tensor in tensors.values()
+        if tensor is not None
+    )
 
 
 def _plain(block: ConvNorm) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ they are larger than all else in a training step. Here a few rows at a time are 
 while they are in the cache, and scaled back. Same numbers (up to the order of additions), a fraction of the time on a
 CPU and of the memory anywhere.
 """
+
 from typing import Any
 
 import torch
@@ -15,8 +16,12 @@ ROWS_BYTES = 2 << 20  # upsampled logits handled at once; measured best of 0.25 
 
 
 def upsampled_cross_entropy(
-        logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None, ignore_index: int = 255,
-        align_corners: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    ignore_index: int = 255,
+    align_corners: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the cross entropy of logits scaled to the labels' size, and how many pixels are right.
 
     Args:
@@ -33,8 +38,14 @@ def upsampled_cross_entropy(
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None, ignore_index: int,
-                align_corners: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        ctx: Any,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        weight: torch.Tensor | None,
+        ignore_index: int,
+        align_corners: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         n, channels, height, width = logits.shape
         maps = logits.detach().permute(0, 2, 3, 1).float().contiguous()  # N×h×w×C
         across = resize_taps(width, labels.shape[2], align_corners).matrix(width).to(maps)  # W×w
@@ -56,14 +67,21 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return loss.to(maps.dtype), correct
 
     @staticmethod
-    def backward(ctx: Any, loss_gradient: torch.Tensor, _: torch.Tensor
-                 ) -> tuple[torch.Tensor, None, None, None, None]:
-        gradients, = ctx.saved_tensors
+    def backward(ctx: Any, loss_gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        (gradients,) = ctx.saved_tensors
         return (gradients * loss_gradient).to(ctx.dtype).permute(0, 3, 1, 2), None, None, None, None
 
 
-def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.Tensor, taps: Taps, down: torch.Tensor,
-          channels: int, weight: torch.Tensor | None, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(
+    wide: torch.Tensor,
+    wide_gradient: torch.Tensor | None,
+    labels: torch.Tensor,
+    taps: Taps,
+    down: torch.Tensor,
+    channels: int,
+    weight: torch.Tensor | None,
+    ignore_index: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and right pixels of one image; adds the gradient of its horizontally scaled logits h×(W·C) to a buffer."""
     rows = max(1, ROWS_BYTES // (4 * wide.shape[1]))
     counted = labels != ignore_index
@@ -72,18 +90,18 @@ def _rows(wide: torch.Tensor, wide_gradient: torch.Tensor | None, labels: torch.
     loss, correct = wide.new_zeros((), dtype=torch.float64), wide.new_zeros((), dtype=torch.int64)
     for top in range(0, len(labels), rows):
         read = taps.reads(slice(top, top + rows))
-        part = down[top:top + rows, read.start:read.stop]  # rows × the few low rows they come from
-        scaled = torch.matmul(part, wide[read.start:read.stop]).view(-1, channels)  # pixels×C
-        target = targets[top:top + rows].reshape(-1, 1)
-        factor = factors[top:top + rows].reshape(-1, 1)
+        part = down[top : top + rows, read.start : read.stop]  # rows × the few low rows they come from
+        scaled = torch.matmul(part, wide[read.start : read.stop]).view(-1, channels)  # pixels×C
+        target = targets[top : top + rows].reshape(-1, 1)
+        factor = factors[top : top + rows].reshape(-1, 1)
         probabilities = torch.softmax(scaled, 1)
         hit = probabilities.gather(1, target)
         loss = loss + torch.sum(_minus_log(hit, scaled, target) * factor, dtype=torch.float64)
         right = hit >= probabilities.amax(1, keepdim=True)
-        correct = correct + (right & counted[top:top + rows].reshape(-1, 1)).sum()
+        correct = correct + (right & counted[top : top + rows].reshape(-1, 1)).sum()
         if wide_gradient is not None:
             gradient = probabilities.mul_(factor).scatter_add_(1, target, -factor)
-            wide_gradient[read.start:read.stop].addmm_(part.t(), gradient.view(part.shape[0], -1))
+            wide_gradient[read.start : read.stop].addmm_(part.t(), gradient.view(part.shape[0], -1))
     return loss, correct
 
 

@@ -4,6 +4,7 @@ Written from the SegFormer paper (Xie et al., 2021, arXiv:2105.15203, section 3.
 state-dict keys of the published checkpoints. Feature maps are kept channels-last (N×H×W×C) from end to end, so that a
 token sequence (N×L×C) and an image are two views of the same memory.
 """
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
@@ -60,8 +61,17 @@ class AttentionWeights(nn.Module):
 class EfficientAttention(nn.Module):
     """Self-attention whose keys and values come from a map `sr_ratio` times smaller on each side."""
 
-    def __init__(self, channels: int, num_heads: int, sr_ratio: int, qkv_bias: bool, attn_drop_rate: float,
-                 drop_rate: float, drop_path_rate: float, norm: Norm) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        sr_ratio: int,
+        qkv_bias: bool,
+        attn_drop_rate: float,
+        drop_rate: float,
+        drop_path_rate: float,
+        norm: Norm,
+    ) -> None:
         super().__init__()
         self.attn = AttentionWeights(channels, qkv_bias)
         self.num_heads = num_heads
@@ -86,8 +96,11 @@ class EfficientAttention(nn.Module):
         kv = F.linear(reduced.reshape(n, -1, c), weight[c:], kv_bias).unflatten(2, (2, *heads))  # N×S×2×heads×d
         k, v = kv.unbind(2)  # N×S×heads×d
         out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-            dropout_p=self.attn_drop_rate if self.training else 0.0)  # N×heads×L×d
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            dropout_p=self.attn_drop_rate if self.training else 0.0,
+        )  # N×heads×L×d
         out = self.attn.out_proj(out.transpose(1, 2).reshape(n, h, w, c))  # N×H×W×C
         return self.drop_path(self.proj_drop(out)).add_(identity)
 
@@ -134,12 +147,23 @@ class MixFFN(nn.Module):
 class Block(nn.Module):
     """One transformer encoder layer (pre-norm)."""
 
-    def __init__(self, channels: int, num_heads: int, sr_ratio: int, mlp_ratio: int, qkv_bias: bool, drop_rate: float,
-                 attn_drop_rate: float, drop_path_rate: float, norm: Norm) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        sr_ratio: int,
+        mlp_ratio: int,
+        qkv_bias: bool,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+        norm: Norm,
+    ) -> None:
         super().__init__()
         self.norm1 = norm(channels)
         self.attn = EfficientAttention(
-            channels, num_heads, sr_ratio, qkv_bias, attn_drop_rate, drop_rate, drop_path_rate, norm)
+            channels, num_heads, sr_ratio, qkv_bias, attn_drop_rate, drop_rate, drop_path_rate, norm
+        )
         self.norm2 = norm(channels)
         self.ffn = MixFFN(channels, mlp_ratio * channels, drop_rate, drop_path_rate)
 
@@ -181,19 +205,42 @@ class MixVisionTransformer(nn.Module):
         layer_norm_eps: 1e-6 reproduces the published models (1e-5 moves the reference logits by 4e-5).
     """
 
-    def __init__(self, in_channels: int = 3, embed_dims: int = 32, num_layers: Sequence[int] = (2, 2, 2, 2),
-                 num_heads: Sequence[int] = (1, 2, 5, 8), patch_sizes: Sequence[int] = (7, 3, 3, 3),
-                 strides: Sequence[int] = (4, 2, 2, 2), sr_ratios: Sequence[int] = (8, 4, 2, 1), mlp_ratio: int = 4,
-                 qkv_bias: bool = True, drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
-                 drop_path_rate: float = 0.1, layer_norm_eps: float = 1e-6) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        embed_dims: int = 32,
+        num_layers: Sequence[int] = (2, 2, 2, 2),
+        num_heads: Sequence[int] = (1, 2, 5, 8),
+        patch_sizes: Sequence[int] = (7, 3, 3, 3),
+        strides: Sequence[int] = (4, 2, 2, 2),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        mlp_ratio: int = 4,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
         super().__init__()
         norm = partial(nn.LayerNorm, eps=layer_norm_eps)
         self.channels = tuple(embed_dims * heads for heads in num_heads)
         rates = iter(torch.linspace(0, drop_path_rate, sum(num_layers), device='cpu').tolist())
         self.layers = nn.ModuleList()
         for stage, channels in enumerate(self.channels):
-            blocks = [Block(channels, num_heads[stage], sr_ratios[stage], mlp_ratio, qkv_bias, drop_rate,
-                            attn_drop_rate, next(rates), norm) for _ in range(num_layers[stage])]
+            blocks = [
+                Block(
+                    channels,
+                    num_heads[stage],
+                    sr_ratios[stage],
+                    mlp_ratio,
+                    qkv_bias,
+                    drop_rate,
+                    attn_drop_rate,
+                    next(rates),
+                    norm,
+                )
+                for _ in range(num_layers[stage])
+            ]
             embed = PatchEmbed(in_channels, channels, patch_sizes[stage], strides[stage], norm)
             self.layers.append(Stage(embed, blocks, norm(channels)))
             in_channels = channels

@@ -9,6 +9,7 @@ No name in a pickle is ever imported and nothing in it is ever called. So that a
 memory, whatever is unpacked, repeated, hashed or put into a message is of a known type and bounded length, what a
 tensor says of itself is held against the numbers that are there, and what is copied is counted.
 """
+
 import math
 import pickletools
 import re
@@ -27,19 +28,53 @@ MAX_ARGUMENTS = 16
 MAX_NAME = 300  # characters of a class or function
 MAX_INTEGER_BITS = 128  # the legacy format begins with a number of 77
 DTYPES = {
-    'FloatStorage': torch.float32, 'DoubleStorage': torch.float64, 'HalfStorage': torch.float16,
-    'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
-    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
+    'FloatStorage': torch.float32,
+    'DoubleStorage': torch.float64,
+    'HalfStorage': torch.float16,
+    'BFloat16Storage': torch.bfloat16,
+    'LongStorage': torch.int64,
+    'IntStorage': torch.int32,
+    'ShortStorage': torch.int16,
+    'CharStorage': torch.int8,
+    'ByteStorage': torch.uint8,
+    'BoolStorage': torch.bool,
 }
 BYTES = {dtype: torch.empty(0, dtype=dtype).element_size() for dtype in DTYPES.values()}  # of one value
 
-_DICTS = {'collections.OrderedDict', 'collections.defaultdict', 'collections.Counter', 'builtins.dict',
-          '__builtin__.dict', 'addict.Dict', 'addict.addict.Dict', 'mmcv.utils.config.ConfigDict',
-          'mmengine.config.config.ConfigDict', 'modelscope.utils.config.ConfigDict'}
+_DICTS = {
+    'collections.OrderedDict',
+    'collections.defaultdict',
+    'collections.Counter',
+    'builtins.dict',
+    '__builtin__.dict',
+    'addict.Dict',
+    'addict.addict.Dict',
+    'mmcv.utils.config.ConfigDict',
+    'mmengine.config.config.ConfigDict',
+    'modelscope.utils.config.ConfigDict',
+}
 _PUSHED = {  # opcodes that push the value pickletools has decoded for them
-    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
-    'SHORT_BINSTRING', 'UNICODE', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8', 'SHORT_BINBYTES', 'BINBYTES',
-    'BINBYTES8', 'BYTEARRAY8'}
+    'INT',
+    'BININT',
+    'BININT1',
+    'BININT2',
+    'LONG',
+    'LONG1',
+    'LONG4',
+    'FLOAT',
+    'BINFLOAT',
+    'STRING',
+    'BINSTRING',
+    'SHORT_BINSTRING',
+    'UNICODE',
+    'SHORT_BINUNICODE',
+    'BINUNICODE',
+    'BINUNICODE8',
+    'SHORT_BINBYTES',
+    'BINBYTES',
+    'BINBYTES8',
+    'BYTEARRAY8',
+}
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
 _EMPTY = {'EMPTY_LIST': list, 'EMPTY_DICT': dict, 'EMPTY_SET': set}
 _IGNORED = {'PROTO', 'FRAME', 'READONLY_BUFFER'}
@@ -68,8 +103,13 @@ class SetAside:
 
 def shown(text: object) -> str:
     """Text of a file as it may stand in a message: on one line, without control characters, at most 80 characters."""
-    text = text if isinstance(text, str) else repr(text) if isinstance(text, (int, float, type(None))) else (
-        type(text).__name__)
+    text = (
+        text
+        if isinstance(text, str)
+        else repr(text)
+        if isinstance(text, (int, float, type(None)))
+        else (type(text).__name__)
+    )
     text = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text[:81])
     return text if len(text) <= 80 else f'{text[:79]}…'
 
@@ -168,7 +208,7 @@ class PickleInterpreter:
         """The values above the uppermost mark, which goes too."""
         for index in range(len(self._stack) - 1, -1, -1):
             if self._stack[index] is _MARK:
-                items = self._stack[index + 1:]
+                items = self._stack[index + 1 :]
                 del self._stack[index:]
                 return [_plain(item) for item in items]
         raise CheckpointError('a damaged pickle')
@@ -176,8 +216,8 @@ class PickleInterpreter:
     def _pop_some(self, count: int) -> list:
         if len(self._stack) < count:
             raise CheckpointError('a damaged pickle')
-        items = self._stack[len(self._stack) - count:]
-        del self._stack[len(self._stack) - count:]
+        items = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
         return [_plain(_no_mark(item)) for item in items]
 
     # --- opcodes, by what they do; the argument is the one in the pickle ---
@@ -326,8 +366,9 @@ class PickleInterpreter:
         self.spend(32 * len(values) + 80 * lists, 'numpy.ndarray')
         return values.reshape(shape, order='F' if fortran else 'C').tolist() if len(values) else []
 
-    def _storage_of(self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None
-                    ) -> torch.Tensor | SetAside:
+    def _storage_of(
+        self, kind: Any, dtype: Any, key: Any, _: Any, count: Any, view: Any = None
+    ) -> torch.Tensor | SetAside:
         """The storage that a persistent id names, or the part of it that the legacy format calls a view."""
         if not isinstance(kind, str) or kind != 'storage' or not isinstance(dtype, torch.dtype):
             return dtype if isinstance(dtype, SetAside) else SetAside('torch storage of another kind')
@@ -343,16 +384,27 @@ class PickleInterpreter:
         _, offset, length = _sequence(view, 3)
         if type(offset) is not int or type(length) is not int or not 0 <= offset <= offset + length <= count:
             raise CheckpointError('a view outside of its storage')
-        return storage[offset:offset + length]
+        return storage[offset : offset + length]
 
-    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any = False, hooks: Any = None,
-               metadata: Any = None) -> torch.Tensor | SetAside:
+    def tensor(
+        self,
+        storage: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        requires_grad: Any = False,
+        hooks: Any = None,
+        metadata: Any = None,
+    ) -> torch.Tensor | SetAside:
         """A view of a storage, after checking that it lies in it."""
         if isinstance(storage, SetAside):
             return storage
         size, stride = _sequence(size, MAX_DIMENSIONS), _sequence(stride, MAX_DIMENSIONS)
-        if not isinstance(storage, torch.Tensor) or len(size) != len(stride) or any(
-                type(number) is not int or not 0 <= number < 1 << 63 for number in (offset, *size, *stride)):
+        if (
+            not isinstance(storage, torch.Tensor)
+            or len(size) != len(stride)
+            or any(type(number) is not int or not 0 <= number < 1 << 63 for number in (offset, *size, *stride))
+        ):
             raise CheckpointError('a damaged tensor')
         if metadata:
             raise _NotPlain('torch.Tensor with a negative or conjugate bit')
@@ -423,20 +475,37 @@ def _only_named(interpreter: PickleInterpreter, *_: Any) -> Any:
 _MAKERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_DICTS, _dict),
     **dict.fromkeys(('torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_tensor'), PickleInterpreter.tensor),
-    **dict.fromkeys(('torch._utils._rebuild_parameter', 'torch._utils._rebuild_parameter_with_state'),
-                    lambda interpreter, data, *_: data),
-    **dict.fromkeys(('torch._tensor._rebuild_from_type_v2', 'torch._tensor._rebuild_from_type',
-                     'torch.tensor._rebuild_from_type'), _typed_tensor),
-    **dict.fromkeys(('torch.Tensor', 'torch.nn.parameter.Parameter', 'torch.nn.parameter.Buffer',
-                     *(f'{module}.{name}' for module in ('builtins', '__builtin__')
-                       for name in ('list', 'int', 'float', 'str', 'tuple'))), _only_named),
+    **dict.fromkeys(
+        ('torch._utils._rebuild_parameter', 'torch._utils._rebuild_parameter_with_state'),
+        lambda interpreter, data, *_: data,
+    ),
+    **dict.fromkeys(
+        ('torch._tensor._rebuild_from_type_v2', 'torch._tensor._rebuild_from_type', 'torch.tensor._rebuild_from_type'),
+        _typed_tensor,
+    ),
+    **dict.fromkeys(
+        (
+            'torch.Tensor',
+            'torch.nn.parameter.Parameter',
+            'torch.nn.parameter.Buffer',
+            *(
+                f'{module}.{name}'
+                for module in ('builtins', '__builtin__')
+                for name in ('list', 'int', 'float', 'str', 'tuple')
+            ),
+        ),
+        _only_named,
+    ),
     'torch.Size': lambda interpreter, sizes=(): _sequence(sizes, MAX_DIMENSIONS),
     **dict.fromkeys(('builtins.set', '__builtin__.set', 'builtins.frozenset', '__builtin__.frozenset'), _set),
     '_codecs.encode': _encode,
     'numpy.dtype': lambda interpreter, code, *_: _Dtype(code),
     'numpy.ndarray': lambda interpreter, *_: _Array(),
-    **{f'numpy.{core}.multiarray.{name}': make for core in ('core', '_core') for name, make in (
-        ('scalar', _scalar), ('_reconstruct', lambda interpreter, *_: _Array()))},
+    **{
+        f'numpy.{core}.multiarray.{name}': make
+        for core in ('core', '_core')
+        for name, make in (('scalar', _scalar), ('_reconstruct', lambda interpreter, *_: _Array()))
+    },
     **{f'numpy.{core}.numeric._frombuffer': _from_buffer for core in ('core', '_core')},
 }
 
@@ -474,17 +543,29 @@ def _plain(value: Any) -> Any:
 
 
 _OPCODES: dict[str, Callable[[PickleInterpreter, Any], None]] = {
-    'MARK': PickleInterpreter._mark, 'POP': PickleInterpreter._drop, 'POP_MARK': PickleInterpreter._drop_to_mark,
+    'MARK': PickleInterpreter._mark,
+    'POP': PickleInterpreter._drop,
+    'POP_MARK': PickleInterpreter._drop_to_mark,
     'DUP': PickleInterpreter._duplicate,
     **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE'), PickleInterpreter._put),
     **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), PickleInterpreter._get),
-    'LIST': PickleInterpreter._list, 'TUPLE': PickleInterpreter._tuple, 'TUPLE1': PickleInterpreter._tuple_1,
-    'TUPLE2': PickleInterpreter._tuple_2, 'TUPLE3': PickleInterpreter._tuple_3, 'DICT': PickleInterpreter._dict,
-    'FROZENSET': PickleInterpreter._frozen_set, 'APPEND': PickleInterpreter._add_one,
+    'LIST': PickleInterpreter._list,
+    'TUPLE': PickleInterpreter._tuple,
+    'TUPLE1': PickleInterpreter._tuple_1,
+    'TUPLE2': PickleInterpreter._tuple_2,
+    'TUPLE3': PickleInterpreter._tuple_3,
+    'DICT': PickleInterpreter._dict,
+    'FROZENSET': PickleInterpreter._frozen_set,
+    'APPEND': PickleInterpreter._add_one,
     **dict.fromkeys(('APPENDS', 'ADDITEMS'), PickleInterpreter._add_many),
-    'SETITEM': PickleInterpreter._set_item, 'SETITEMS': PickleInterpreter._set_many,
-    'GLOBAL': PickleInterpreter._global, 'STACK_GLOBAL': PickleInterpreter._stack_global,
+    'SETITEM': PickleInterpreter._set_item,
+    'SETITEMS': PickleInterpreter._set_many,
+    'GLOBAL': PickleInterpreter._global,
+    'STACK_GLOBAL': PickleInterpreter._stack_global,
     **dict.fromkeys(('REDUCE', 'NEWOBJ'), PickleInterpreter._reduce),
-    'NEWOBJ_EX': PickleInterpreter._new_with_keywords, 'OBJ': PickleInterpreter._object,
-    'INST': PickleInterpreter._instance, 'BUILD': PickleInterpreter._build, 'BINPERSID': PickleInterpreter._persistent,
+    'NEWOBJ_EX': PickleInterpreter._new_with_keywords,
+    'OBJ': PickleInterpreter._object,
+    'INST': PickleInterpreter._instance,
+    'BUILD': PickleInterpreter._build,
+    'BINPERSID': PickleInterpreter._persistent,
 }

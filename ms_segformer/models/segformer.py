@@ -1,4 +1,5 @@
 """The SegFormer model as ModelScope knows it: backbone and head under the published state-dict keys."""
+
 from __future__ import annotations
 
 import os
@@ -34,19 +35,38 @@ class Segformer(TorchModel):
             the logits up: cheaper, and not what the original does. False unless the trainer is told otherwise.
     """
 
-    def __init__(self, model_dir: str | os.PathLike | None = None, backbone: Mapping[str, Any] | None = None,
-                 decode_head: Mapping[str, Any] | None = None, test_cfg: Mapping[str, Any] | None = None,
-                 pretrained: Any = None, **_: Any) -> None:
+    def __init__(
+        self,
+        model_dir: str | os.PathLike | None = None,
+        backbone: Mapping[str, Any] | None = None,
+        decode_head: Mapping[str, Any] | None = None,
+        test_cfg: Mapping[str, Any] | None = None,
+        pretrained: Any = None,
+        **_: Any,
+    ) -> None:
         super().__init__(model_dir)
-        self.settings = read_model_section({
-            'type': MODEL, 'backbone': backbone, 'decode_head': decode_head, 'test_cfg': test_cfg,
-            'pretrained': pretrained}, name=str(model_dir or 'configuration'))
+        self.settings = read_model_section(
+            {
+                'type': MODEL,
+                'backbone': backbone,
+                'decode_head': decode_head,
+                'test_cfg': test_cfg,
+                'pretrained': pretrained,
+            },
+            name=str(model_dir or 'configuration'),
+        )
         self.loss_at_logits_size = False
         self.folding: Folding | None = None
         head = self.settings.head
         self.backbone = MixVisionTransformer(**asdict(self.settings.backbone))
-        self.decode_head = SegformerHead(head.in_channels, head.channels, head.num_classes, head.dropout_ratio,
-                                         head.align_corners, head.plain_projections)
+        self.decode_head = SegformerHead(
+            head.in_channels,
+            head.channels,
+            head.num_classes,
+            head.dropout_ratio,
+            head.align_corners,
+            head.plain_projections,
+        )
 
     @classmethod
     def of_directory(cls, model_dir: str | os.PathLike, section: Mapping[str, Any]) -> Segformer:
@@ -67,8 +87,9 @@ class Segformer(TorchModel):
         load_checkpoint(model, find_checkpoint(model.model_dir))
         return model.eval()
 
-    def forward(self, img: torch.Tensor, gt_semantic_seg: torch.Tensor | None = None, img_metas: Any = None, **_: Any
-                ) -> dict[str, torch.Tensor]:
+    def forward(
+        self, img: torch.Tensor, gt_semantic_seg: torch.Tensor | None = None, img_metas: Any = None, **_: Any
+    ) -> dict[str, torch.Tensor]:
         """Return logits, or losses when labels are given while training.
 
         Args:
@@ -95,8 +116,10 @@ class Segformer(TorchModel):
         settings = self.settings.head
         labels = labels.reshape(labels.shape[0], *labels.shape[-2:])
         if self.loss_at_logits_size:
-            rows, columns = ((2 * torch.arange(size, device=labels.device) + 1) * labels.shape[axis] // (2 * size)
-                             for axis, size in ((1, logits.shape[2]), (2, logits.shape[3])))
+            rows, columns = (
+                (2 * torch.arange(size, device=labels.device) + 1) * labels.shape[axis] // (2 * size)
+                for axis, size in ((1, logits.shape[2]), (2, logits.shape[3]))
+            )
             labels = labels[:, rows[:, None], columns]
         labels = labels.long()
         weight = None

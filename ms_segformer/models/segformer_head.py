@@ -4,6 +4,7 @@ Each stage goes through a 1×1 convolution with batch norm and ReLU, is scaled t
 another such convolution. Scaling and the fusion's matrix product commute, so the product is taken at each stage's own
 resolution and the scaled results are summed: the same numbers for about a third of the work, in training too.
 """
+
 from collections.abc import Sequence
 from typing import cast
 
@@ -37,15 +38,23 @@ class SegformerHead(nn.Module):
             Hugging Face releases; the published ModelScope models do not have it).
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, dropout_ratio: float = 0.1,
-                 align_corners: bool = False, plain_projections: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        dropout_ratio: float = 0.1,
+        align_corners: bool = False,
+        plain_projections: bool = False,
+    ) -> None:
         super().__init__()
         self.align_corners = align_corners
         self.plain_projections = plain_projections
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
         self.dropout = nn.Dropout2d(dropout_ratio)
-        self.convs = cast('Sequence[ConvNorm]', nn.ModuleList(
-            ConvNorm(c, channels, plain_projections) for c in in_channels))
+        self.convs = cast(
+            'Sequence[ConvNorm]', nn.ModuleList(ConvNorm(c, channels, plain_projections) for c in in_channels)
+        )
         self.fusion_conv = ConvNorm(channels * len(in_channels), channels)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(cast(torch.Tensor, self.conv_seg.bias))

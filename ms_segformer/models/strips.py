@@ -1,4 +1,5 @@
 """Large maps a few rows at a time: on a CPU, where what stays in the processor's cache is faster, without gradients."""
+
 from collections.abc import Callable
 
 import torch
@@ -25,12 +26,17 @@ def strips(height: int, width: int, channels: int) -> list[slice]:
     return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
-def in_rows(expand: Callable[[torch.Tensor], torch.Tensor], shrink: Callable[[torch.Tensor], torch.Tensor],
-            x: torch.Tensor, identity: torch.Tensor, rows: list[slice]) -> torch.Tensor:
+def in_rows(
+    expand: Callable[[torch.Tensor], torch.Tensor],
+    shrink: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    identity: torch.Tensor,
+    rows: list[slice],
+) -> torch.Tensor:
     """`shrink(expand(x)) + identity` of a channels-last map, strip by strip; `expand` looks one row up and down."""
     out = torch.empty_like(x)
     for strip in rows:
         above = max(strip.start - 1, 0)
-        hidden = expand(x[:, above:strip.stop + 1])[:, strip.start - above:strip.stop - above]
+        hidden = expand(x[:, above : strip.stop + 1])[:, strip.start - above : strip.stop - above]
         torch.add(shrink(hidden), identity[:, strip], out=out[:, strip])
     return out

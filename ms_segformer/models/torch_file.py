@@ -8,6 +8,7 @@ There are two formats: a zip of uncompressed entries (PyTorch 1.6 and later), wh
 look at and this module does; and the one before (legacy), a row of pickles and then the raw numbers, without checksums.
 Files that this package writes carry a SHA-256 of their bytes in the zip's comment, where other readers do not mind it.
 """
+
 import hashlib
 import io
 import re
@@ -73,8 +74,10 @@ def read_torch_file(path: str | Path, values_only: bool = False) -> TorchFile:
     except Exception as error:  # damaged bytes make zipfile, pickletools and the machine stumble in many ways
         if isinstance(error, MemoryError) or 'allocate memory' in str(error):
             raise CheckpointError(f'{path}: not enough memory for what this file of {size} bytes holds') from None
-        raise CheckpointError(f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
-                              f'({shown(one_line(error))}); fetch it again') from None
+        raise CheckpointError(
+            f'{path}: a truncated or damaged checkpoint, or none at all, of {size} bytes '
+            f'({shown(one_line(error))}); fetch it again'
+        ) from None
 
 
 def regular_file(path: str | Path) -> Path:
@@ -109,8 +112,9 @@ def check_start(start: bytes) -> None:
     if start.startswith(LFS_POINTER):
         raise CheckpointError(LFS_ADVICE)
     if re.match(rb'\s*<[!?A-Za-z][^\0]{5}', start):
-        raise CheckpointError(f'a web page ({shown(start.lstrip()[:40].decode(errors="replace"))}), not a checkpoint; '
-                              'fetch it again')
+        raise CheckpointError(
+            f'a web page ({shown(start.lstrip()[:40].decode(errors="replace"))}), not a checkpoint; fetch it again'
+        )
 
 
 def write_torch_file(path: str | Path, content: Any) -> str:
@@ -177,8 +181,9 @@ def _verify_seal(file: BinaryIO) -> str | None:
         found = re.fullmatch(SEAL + rb'([0-9a-f]{64})', file.read())
         digest = found and found[1].decode()
         if digest and _sha256(file, end) != digest:
-            raise CheckpointError('damaged: its bytes are not those that were written (their SHA-256 differs from the '
-                                  'one in the file)')
+            raise CheckpointError(
+                'damaged: its bytes are not those that were written (their SHA-256 differs from the one in the file)'
+            )
     file.seek(0)
     return digest
 
@@ -194,6 +199,7 @@ def _sha256(file: BinaryIO, end: int) -> str:
 
 # --- The two formats -------------------------------------------------------------------------------------------------
 
+
 def _read_zip(file: BinaryIO, size: int, values_only: bool) -> tuple[Any, tuple[str, ...]]:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -201,14 +207,16 @@ def _read_zip(file: BinaryIO, size: int, values_only: bool) -> tuple[Any, tuple[
             raise CheckpointError('two entries of one name; refused')
         for entry in entries.values():
             if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-                raise CheckpointError(f'the entry {shown(entry.filename)} is compressed, which PyTorch never '
-                                      'does; refused')
+                raise CheckpointError(
+                    f'the entry {shown(entry.filename)} is compressed, which PyTorch never does; refused'
+                )
         if sum(entry.file_size for entry in entries.values()) > size:
             raise CheckpointError('its entries are larger than the file; refused')
         pickle = next((name for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')), None)
         if pickle is None:
-            raise CheckpointError(f'a zip file without a data.pkl, none of PyTorch\'s '
-                                  f'(it has {", ".join(map(shown, list(entries)[:4]))})')
+            raise CheckpointError(
+                f"a zip file without a data.pkl, none of PyTorch's (it has {', '.join(map(shown, list(entries)[:4]))})"
+            )
         root = pickle.removesuffix('data.pkl')
         if f'{root}byteorder' in entries and archive.read(f'{root}byteorder') != b'little':
             raise CheckpointError(_BIG_ENDIAN)
@@ -255,7 +263,7 @@ def _read_legacy(stream: io.BytesIO) -> tuple[Any, tuple[str, ...]]:
         raise CheckpointError('truncated, or its storages are not the ones its tensors name')
     for key in keys:
         values = storages[key]
-        count, = struct.unpack('<q', stream.read(8))
+        (count,) = struct.unpack('<q', stream.read(8))
         data = bytearray(stream.read(values.numel() * values.element_size()))
         if count != len(values) or len(data) != values.numel() * values.element_size():
             raise CheckpointError(f'truncated, or storage {shown(key)} has another size')

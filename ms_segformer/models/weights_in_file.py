@@ -2,6 +2,7 @@
 
 Trainers call them as they like (`state_dict`, `model`, `net`, `params`, …), so the names of the tensors count.
 """
+
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ _STEM = re.compile(
     r'(?P<prefix>(?:[^.]+\.)*?)'
     r'(?:(?:backbone\.)?layers\.\d\.0\.projection'
     r'|(?:(?:backbone|encoder)\.)?patch_embed\d\.proj'
-    r'|(?:segformer\.)?(?:encoder\.patch_embeddings\.\d|stages\.\d\.patch_embeddings)\.proj)\.weight')
+    r'|(?:segformer\.)?(?:encoder\.patch_embeddings\.\d|stages\.\d\.patch_embeddings)\.proj)\.weight'
+)
 # What an optimizer keeps for each weight, under the weights' names: never the weights.
 _STATISTICS = re.compile(r'optim\w*|exp_avg\w*|max_exp_avg\w*|momentum(_buffers?)?|grads?|gradients?', re.IGNORECASE)
 _WRAPPERS = re.compile(r'(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module)\.)+')
@@ -50,8 +52,9 @@ class _Mapping:
 
     @property
     def is_network(self) -> bool:
-        return (any(isinstance(value, torch.Tensor) for value in self._stems)
-                and not any(map(_STATISTICS.fullmatch, self.names)))
+        return any(isinstance(value, torch.Tensor) for value in self._stems) and not any(
+            map(_STATISTICS.fullmatch, self.names)
+        )
 
     @property
     def names_a_network(self) -> bool:
@@ -85,14 +88,18 @@ def find_weights(content: dict) -> Weights:
     if not networks:
         largest = max(mappings, key=lambda one: (one.names_a_network, one.tensors))
         if any(map(_STATISTICS.fullmatch, largest.names)):
-            raise CheckpointError(f'holds what an optimizer keeps ({shown(largest.name)}) and no weights of a '
-                                  'SegFormer; name the file that the model was saved in')
+            raise CheckpointError(
+                f'holds what an optimizer keeps ({shown(largest.name)}) and no weights of a '
+                'SegFormer; name the file that the model was saved in'
+            )
         return Weights(largest.content, largest.meta)
     chosen, *others = networks
     equal = [one.name for one in networks if one.rank == chosen.rank]
     if len(equal) > 1:
-        raise CheckpointError(f'holds weights of several networks ({", ".join(map(shown, equal))}); save the one to '
-                              "use by itself: torch.save({'state_dict': …}, FILE)")
+        raise CheckpointError(
+            f'holds weights of several networks ({", ".join(map(shown, equal))}); save the one to '
+            "use by itself: torch.save({'state_dict': …}, FILE)"
+        )
     return Weights(chosen.content, chosen.meta, tuple(one.name for one in others))
 
 
@@ -108,7 +115,7 @@ def without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     prefix = stem['prefix'] if stem else ''
     if not prefix or not all(key.startswith(prefix) for key in state):
         return state
-    return {key[len(prefix):]: value for key, value in state.items()}
+    return {key[len(prefix) :]: value for key, value in state.items()}
 
 
 def without_average(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:

@@ -2,6 +2,7 @@
 
 Exports `load` alone: `image_segmentation` brings torch, and ModelScope imports it by name.
 """
+
 from .loading import load
 
 __all__ = ['load']

@@ -1,4 +1,5 @@
 """The `image-segmentation` pipeline: photographs in, masks with labels and scores out."""
+
 import difflib
 import inspect
 import logging
@@ -40,9 +41,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What ModelScope's constructors take besides what their signatures say.
-MODELSCOPE_ARGUMENTS = ('type', 'framework', 'task', 'compile', 'compile_options', 'ignore_file_pattern', 'third_party',
-                        'use_hf', 'llm_framework', 'external_engine_for_llm', 'trust_remote_code', 'torch_dtype',
-                        'config')
+MODELSCOPE_ARGUMENTS = (
+    'type',
+    'framework',
+    'task',
+    'compile',
+    'compile_options',
+    'ignore_file_pattern',
+    'third_party',
+    'use_hf',
+    'llm_framework',
+    'external_engine_for_llm',
+    'trust_remote_code',
+    'torch_dtype',
+    'config',
+)
 
 Several: TypeAlias = list[Any] | tuple[Any, ...]
 Sides: TypeAlias = int | Sequence[int] | np.ndarray  # of both sides, or (height, width)
@@ -100,21 +113,45 @@ class SegformerPipeline(Pipeline):
 
     preprocessor: SegformerPreprocessor
 
-    def __init__(self, model: 'str | os.PathLike | Segformer | Several',
-                 preprocessor: SegformerPreprocessor | None = None, device: str = 'gpu', engine: str = 'auto',
-                 precision: str = 'float32', **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: 'str | os.PathLike | Segformer | Several',
+        preprocessor: SegformerPreprocessor | None = None,
+        device: str = 'gpu',
+        engine: str = 'auto',
+        precision: str = 'float32',
+        **kwargs: Any,
+    ) -> None:
         model = _only(model)
         self.settings = read_configuration(model if isinstance(model, (str, os.PathLike)) else model.model_dir)
-        _refuse_unknown(kwargs, 'the pipeline', 'preprocessor', 'device', 'engine', 'precision', *MODELSCOPE_ARGUMENTS,
-                        *_parameters(Pipeline.__init__), *_parameters(Model.from_pretrained),
-                        *self.settings.raw.get('pipeline', {}), *self.settings.raw['model'])
-        super().__init__(model=model, preprocessor=preprocessor or SegformerPreprocessor(
-            settings=self.settings.preprocess), device=device, **kwargs)
+        _refuse_unknown(
+            kwargs,
+            'the pipeline',
+            'preprocessor',
+            'device',
+            'engine',
+            'precision',
+            *MODELSCOPE_ARGUMENTS,
+            *_parameters(Pipeline.__init__),
+            *_parameters(Model.from_pretrained),
+            *self.settings.raw.get('pipeline', {}),
+            *self.settings.raw['model'],
+        )
+        super().__init__(
+            model=model,
+            preprocessor=preprocessor or SegformerPreprocessor(settings=self.settings.preprocess),
+            device=device,
+            **kwargs,
+        )
         # On a CPU a batch takes as long per image, and one by one no result can depend on its company.
         self._share_runs = self.device.type != 'cpu'
         if self.device.type == 'cpu' and device != 'gpu' and not device.lower().startswith('cpu'):
-            logger.warning("device %r was asked for, but torch %s sees no CUDA device; the CPU is used (device='cpu' "
-                           'says so without this warning)', device, torch.__version__)
+            logger.warning(
+                "device %r was asked for, but torch %s sees no CUDA device; the CPU is used (device='cpu' "
+                'says so without this warning)',
+                device,
+                torch.__version__,
+            )
         self._engine_request = engine, precision
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
@@ -151,19 +188,31 @@ class SegformerPipeline(Pipeline):
 
     @overload  # the first of these that fits is meant
     def __call__(  # type: ignore[overload-overlap]  # a text is iterable
-            self, input: ImageSource, **options: 'Unpack[CallOptions]') -> SegmentationOutput: ...
+        self, input: ImageSource, **options: 'Unpack[CallOptions]'
+    ) -> SegmentationOutput: ...
     @overload
     def __call__(self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationOutput]: ...
     @overload
-    def __call__(self, input: Iterable[ImageSource], **options: 'Unpack[CallOptions]'
-                 ) -> Iterator[SegmentationOutput]: ...
+    def __call__(
+        self, input: Iterable[ImageSource], **options: 'Unpack[CallOptions]'
+    ) -> Iterator[SegmentationOutput]: ...
 
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
-    def __call__(self, input: Any, batch_size: Optional[int] = None, channel_order: str = 'RGB',  # noqa: UP045
-                 mode: Optional[str] = None, crop_size: Optional[Sides] = None,  # noqa: UP045
-                 stride: Optional[Sides] = None, resize: bool = True, with_masks: bool = True,  # noqa: UP045
-                 max_pixels: Optional[int] = None, with_image: bool = False, **kwargs: Any) -> Any:  # noqa: UP045
+    def __call__(
+        self,
+        input: Any,
+        batch_size: Optional[int] = None,  # noqa: UP045
+        channel_order: str = 'RGB',
+        mode: Optional[str] = None,  # noqa: UP045
+        crop_size: Optional[Sides] = None,  # noqa: UP045
+        stride: Optional[Sides] = None,  # noqa: UP045
+        resize: bool = True,
+        with_masks: bool = True,
+        max_pixels: Optional[int] = None,  # noqa: UP045
+        with_image: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Segment one image or many.
 
         Args:
@@ -204,8 +253,9 @@ class SegformerPipeline(Pipeline):
             raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
-        options = Options(self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels,
-                          with_image)
+        options = Options(
+            self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels, with_image
+        )
         if not _is_many(input):
             return self._segment([self._prepare(input, options)], options)[0]
         results = self._stream(input, images_at_once, options)
@@ -220,8 +270,9 @@ class SegformerPipeline(Pipeline):
                 self._engine = create_engine(self.model, name, precision, self.device)
         return self._engine
 
-    def _windows(self, mode: str | None, crop_size: Sides | None, stride: Sides | None
-                 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    def _windows(
+        self, mode: str | None, crop_size: Sides | None, stride: Sides | None
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """`Options.windows`, checked, with the configuration's in place of None."""
         test = self.settings.model.test
         mode = mode or test.mode
@@ -282,8 +333,9 @@ class SegformerPipeline(Pipeline):
     def _prepare(self, image: ImageSource, options: Options) -> PreparedImage:
         read = self.preprocessor.load if options.windows else self.preprocessor.__call__
         if not options.with_image:
-            return read(image, channel_order=options.channel_order, resize=options.resize,
-                        max_pixels=options.max_pixels)
+            return read(
+                image, channel_order=options.channel_order, resize=options.resize, max_pixels=options.max_pixels
+            )
         picture = load_image(image, options.channel_order, options.max_pixels)
         prepared = read(picture, resize=options.resize)
         prepared['picture'] = picture
@@ -301,8 +353,9 @@ class SegformerPipeline(Pipeline):
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
         if options.windows:
-            return [self._result(self._slide(engine, inputs, *options.windows), options.with_masks)
-                    for inputs in prepared]
+            return [
+                self._result(self._slide(engine, inputs, *options.windows), options.with_masks) for inputs in prepared
+            ]
         results: dict[int, SegmentationOutput] = {}
         for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
@@ -310,14 +363,22 @@ class SegformerPipeline(Pipeline):
                 results[i] = self.postprocess({**prepared[i], 'logits': one}, with_masks=options.with_masks)
         return [results[i] for i in range(len(prepared))]
 
-    def _slide(self, engine: Engine, inputs: PreparedImage, crop_size: tuple[int, int], stride: tuple[int, int]
-               ) -> Segmentation:
+    def _slide(
+        self, engine: Engine, inputs: PreparedImage, crop_size: tuple[int, int], stride: tuple[int, int]
+    ) -> Segmentation:
         def read(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
             return self.preprocessor.window(inputs['image'], top, bottom, left, right)
 
         return slide_segment(
-            engine, read, ImageShapes.of(inputs), crop_size, stride, len(self.settings.classes),
-            self.settings.model.head.align_corners, self.model.model_dir)
+            engine,
+            read,
+            ImageShapes.of(inputs),
+            crop_size,
+            stride,
+            len(self.settings.classes),
+            self.settings.model.head.align_corners,
+            self.model.model_dir,
+        )
 
     def forward(self, inputs: PreparedImage, **_: Any) -> PreparedImage:
         """Preprocessed image(s) to `{'logits': N×C×h×w}`, with the inputs' other entries; part of ModelScope's API."""
@@ -328,14 +389,22 @@ class SegformerPipeline(Pipeline):
         """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
-        return self._result(segment(
-            logits, ImageShapes.of(inputs), len(self.settings.classes), self.settings.model.head.align_corners,
-            self.model.model_dir), with_masks)
+        return self._result(
+            segment(
+                logits,
+                ImageShapes.of(inputs),
+                len(self.settings.classes),
+                self.settings.model.head.align_corners,
+                self.model.model_dir,
+            ),
+            with_masks,
+        )
 
     def _result(self, found: Segmentation, with_masks: bool) -> SegmentationOutput:
         labels = [self.settings.classes[i] for i in found.class_ids]
-        return SegmentationOutput(masks=masks(found) if with_masks else [], labels=labels, scores=list(found.scores),
-                                  seg_map=found.seg_map)
+        return SegmentationOutput(
+            masks=masks(found) if with_masks else [], labels=labels, scores=list(found.scores), seg_map=found.seg_map
+        )
 
 
 def _only(model: 'str | os.PathLike | Segformer | Several') -> 'str | os.PathLike | Segformer':
@@ -356,8 +425,9 @@ def _left_out(index: int, image: ImageSource, error: Exception) -> SegmentationO
         with suppress(Exception):  # of an object's own `__fspath__`
             name = without_userinfo(os.fspath(image))
     logger.warning('image %d (%s) was left out: %s', index, name, reason)
-    return SegmentationOutput(masks=[], labels=[], scores=[], error=reason, index=index,
-                              damaged=isinstance(error, DamagedImageError))
+    return SegmentationOutput(
+        masks=[], labels=[], scores=[], error=reason, index=index, damaged=isinstance(error, DamagedImageError)
+    )
 
 
 def _parameters(function: Callable) -> list[str]:

@@ -1,4 +1,5 @@
 """`load`: a model by its short name, hub id or directory to the pipeline that segments with it."""
+
 from __future__ import annotations
 
 import os
@@ -18,8 +19,14 @@ class NotActiveError(SegformerError, RuntimeError):
     """ModelScope does not resolve SegFormer models to this package."""
 
 
-def load(model: str | os.PathLike[str] = DEMO, *, revision: str | None = None, device: str = 'gpu',
-         engine: str = 'auto', precision: str = 'float32') -> SegformerPipeline:
+def load(
+    model: str | os.PathLike[str] = DEMO,
+    *,
+    revision: str | None = None,
+    device: str = 'gpu',
+    engine: str = 'auto',
+    precision: str = 'float32',
+) -> SegformerPipeline:
     """Open a SegFormer model for segmentation.
 
     Args:
@@ -43,9 +50,12 @@ def load(model: str | os.PathLike[str] = DEMO, *, revision: str | None = None, d
         NotActiveError: this package is not active, see `ms_segformer.activate`.
     """
     if not active():
-        raise NotActiveError('ms-segformer is not active, so ModelScope would not find its classes: call '
-                             f'ms_segformer.activate(), and unset {DISABLE_VARIABLE} where it is set')
+        raise NotActiveError(
+            'ms-segformer is not active, so ModelScope would not find its classes: call '
+            f'ms_segformer.activate(), and unset {DISABLE_VARIABLE} where it is set'
+        )
     folder = model_directory(model, revision)
     read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
     from modelscope.pipelines import pipeline  # imported late: it takes seconds, and a mistyped name is told at once
+
     return pipeline(TASK, folder, device=device, engine=engine, precision=precision)

@@ -3,6 +3,7 @@
 Every version's logits are scaled to the photograph as `segment` does it, its class probabilities are mirrored back, and
 the mean of them decides. That goes band by band, so that no C×H×W tensor ever exists.
 """
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,13 @@ class Whole:
         LogitsError: the logits hold NaN or infinity.
     """
 
-    def __init__(self, logits: torch.Tensor, shapes: ImageShapes, align_corners: bool = False,
-                 model: str | os.PathLike | None = None) -> None:
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        shapes: ImageShapes,
+        align_corners: bool = False,
+        model: str | os.PathLike | None = None,
+    ) -> None:
         self.classes = len(logits)
         self._pixels = logits.detach().permute(1, 2, 0).to(exact_type(logits, model))
         self._rows, cols = taps_to_original(logits, shapes, align_corners)
@@ -46,7 +52,7 @@ class Whole:
 
     def band(self, rows: slice) -> torch.Tensor:
         read, down = self._rows.part(rows)
-        return self._columns(stretch_rows(self._pixels[read.start:read.stop], down))
+        return self._columns(stretch_rows(self._pixels[read.start : read.stop], down))
 
 
 class Windows:

@@ -1,4 +1,5 @@
 """The C kernel `_segment.c` behind types, and which of its forms runs."""
+
 import numpy as np
 import torch
 
@@ -33,8 +34,9 @@ def compiled() -> bool:
     return not _torch_only
 
 
-def label_band(pixels: torch.Tensor, rows: Taps, cols: Taps, seg_map: np.ndarray, band: range,
-               tile: int) -> tuple[np.ndarray, np.ndarray] | None:
+def label_band(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, seg_map: np.ndarray, band: range, tile: int
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Take the best class of every pixel in a band of rows.
 
     Args:
@@ -57,8 +59,24 @@ def label_band(pixels: torch.Tensor, rows: Taps, cols: Taps, seg_map: np.ndarray
     height, width, classes = pixels.shape
     sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
     done = _segment.segment_band(
-        pixels.data_ptr(), height, width, classes, pixels.stride(1),
-        rows.first.ctypes.data, rows.weights.ctypes.data, rows.weights.shape[1], len(rows.first),
-        cols.first.ctypes.data, cols.weights.ctypes.data, cols.weights.shape[1], len(cols.first),
-        seg_map.ctypes.data, sums.ctypes.data, counts.ctypes.data, band.start, band.stop, tile)
+        pixels.data_ptr(),
+        height,
+        width,
+        classes,
+        pixels.stride(1),
+        rows.first.ctypes.data,
+        rows.weights.ctypes.data,
+        rows.weights.shape[1],
+        len(rows.first),
+        cols.first.ctypes.data,
+        cols.weights.ctypes.data,
+        cols.weights.shape[1],
+        len(cols.first),
+        seg_map.ctypes.data,
+        sums.ctypes.data,
+        counts.ctypes.data,
+        band.start,
+        band.stop,
+        tile,
+    )
     return (sums, counts) if done else None

@@ -3,6 +3,7 @@
 All that this package scales without `torch.nn.functional.interpolate` goes through here, with the samples and weights
 that torch takes.
 """
+
 import math
 from typing import NamedTuple
 
@@ -29,8 +30,9 @@ class Taps(NamedTuple):
     def part(self, outputs: slice) -> tuple[range, 'Taps']:
         """The samples that some outputs read, and their taps counted from the first of these."""
         read = self.reads(outputs)
-        return read, Taps(np.ascontiguousarray(self.first[outputs] - read.start),
-                          np.ascontiguousarray(self.weights[outputs]))
+        return read, Taps(
+            np.ascontiguousarray(self.first[outputs] - read.start), np.ascontiguousarray(self.weights[outputs])
+        )
 
     def matrix(self, size: int) -> torch.Tensor:
         """The map from `size` samples as a dense n×size float32 matrix."""
@@ -41,15 +43,26 @@ class Taps(NamedTuple):
     def check(self, size: int) -> None:
         """Raise ValueError where this is no map from `size` samples."""
         first, weights = self
-        if (not isinstance(first, np.ndarray) or not isinstance(weights, np.ndarray) or first.dtype != np.int32
-                or weights.dtype != np.float32 or first.ndim != 1 or weights.ndim != 2 or not len(first)
-                or len(first) != len(weights)):
-            raise ValueError('a map from logits to pixels is an int32 array of n first samples and a float32 array of '
-                             f'n×T weights, n and T at least 1; got {_described(first)} and {_described(weights)}')
+        if (
+            not isinstance(first, np.ndarray)
+            or not isinstance(weights, np.ndarray)
+            or first.dtype != np.int32
+            or weights.dtype != np.float32
+            or first.ndim != 1
+            or weights.ndim != 2
+            or not len(first)
+            or len(first) != len(weights)
+        ):
+            raise ValueError(
+                'a map from logits to pixels is an int32 array of n first samples and a float32 array of '
+                f'n×T weights, n and T at least 1; got {_described(first)} and {_described(weights)}'
+            )
         taps = weights.shape[1]
         if not 1 <= taps <= size or first[0] < 0 or first.max() > size - taps or (first[1:] < first[:-1]).any():
-            raise ValueError(f'first samples from {first.min()} to {first.max()} with {taps} taps each do not lie in '
-                             f'ascending order within {size} samples')
+            raise ValueError(
+                f'first samples from {first.min()} to {first.max()} with {taps} taps each do not lie in '
+                f'ascending order within {size} samples'
+            )
         if not (weights.min() >= 0 and np.abs(weights.sum(1, dtype=np.float64) - 1).max() < 1e-6):
             raise ValueError('weights that are negative, NaN, or do not add up to 1 for each output')
 
@@ -82,14 +95,23 @@ def two_step_taps(size: int, padded: int, valid: int, final: int, align_corners:
         ValueError: the sizes contradict each other.
     """
     if not 0 < valid <= padded or final < 1 or size < 1:
-        raise ValueError(f'logits of {size} samples, a network input of {padded} of which {valid} are valid, and a '
-                         f'photograph of {final} samples do not fit together; expected 0 < valid <= padded and at '
-                         'least one sample of each')
+        raise ValueError(
+            f'logits of {size} samples, a network input of {padded} of which {valid} are valid, and a '
+            f'photograph of {final} samples do not fit together; expected 0 < valid <= padded and at '
+            'least one sample of each'
+        )
     low, high, fraction = _bilinear(size, padded, align_corners)
     below, above, share = _bilinear(valid, final, align_corners)
     index = np.stack([low[below], high[below], low[above], high[above]], 1)  # final×4 samples of the logits
-    weight = np.stack([(1 - share) * (1 - fraction[below]), (1 - share) * fraction[below],
-                       share * (1 - fraction[above]), share * fraction[above]], 1)
+    weight = np.stack(
+        [
+            (1 - share) * (1 - fraction[below]),
+            (1 - share) * fraction[below],
+            share * (1 - fraction[above]),
+            share * fraction[above],
+        ],
+        1,
+    )
     taps = int((index.max(1) - index.min(1)).max()) + 1
     first = np.minimum(index.min(1), size - taps)
     weights = np.zeros((final, taps))
@@ -134,9 +156,10 @@ class ColumnStretch:
         size = int((first.max(1) - first.min(1)).max()) + weights.shape[2]
         start = np.minimum(first.min(1), int(first.max()) + weights.shape[2] - size)
         self.index = torch.from_numpy((start[:, None] + np.arange(size)).ravel()).long().to(device)
-        self.matrices = torch.stack([Taps(f - s, w).matrix(size) for f, s, w in zip(first, start, weights, strict=True)]
-                                    ).to(device, dtype)
+        self.matrices = torch.stack(
+            [Taps(f - s, w).matrix(size) for f, s, w in zip(first, start, weights, strict=True)]
+        ).to(device, dtype)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         gathered = rows.index_select(1, self.index).unflatten(1, (len(self.matrices), -1))  # rows×blocks×size×C
-        return torch.matmul(self.matrices, gathered).flatten(1, 2)[:, :self.final]
+        return torch.matmul(self.matrices, gathered).flatten(1, 2)[:, : self.final]

@@ -7,6 +7,7 @@ axis (`resampling.two_step_taps`), applied here in bands of rows: the C×H×W te
 Logits that are finite in float32 give a right answer, of whatever size; NaN and infinity are a `LogitsError`, whichever
 way is taken.
 """
+
 import math
 import os
 from collections.abc import Iterator
@@ -49,8 +50,13 @@ class Segmentation:
     counts: list[int]
 
 
-def segment(logits: torch.Tensor | np.ndarray, shapes: ImageShapes, num_names: int, align_corners: bool = False,
-            model: str | os.PathLike | None = None) -> Segmentation:
+def segment(
+    logits: torch.Tensor | np.ndarray,
+    shapes: ImageShapes,
+    num_names: int,
+    align_corners: bool = False,
+    model: str | os.PathLike | None = None,
+) -> Segmentation:
     """Scale logits to the photograph and take the best class of every pixel.
 
     Equal to `interpolate(logits, shapes.padded)`, cut to `shapes.resized`, `interpolate(…, shapes.original)`, softmax
@@ -80,16 +86,19 @@ def segment(logits: torch.Tensor | np.ndarray, shapes: ImageShapes, num_names: i
 
 def taps_to_original(logits: torch.Tensor, shapes: ImageShapes, align_corners: bool) -> tuple[Taps, Taps]:
     """The maps from the rows and columns of C×h×w logits to those of the photograph."""
-    rows, cols = (two_step_taps(*sizes, align_corners) for sizes in zip(
-        logits.shape[1:], shapes.padded, shapes.resized, shapes.original, strict=True))
+    rows, cols = (
+        two_step_taps(*sizes, align_corners)
+        for sizes in zip(logits.shape[1:], shapes.padded, shapes.resized, shapes.original, strict=True)
+    )
     return rows, cols
 
 
 def summarize(seg_map: np.ndarray, sums: np.ndarray, counts: np.ndarray, num_names: int) -> Segmentation:
     """A `Segmentation` from a label map and, per class, the summed probability and the number of its pixels."""
     present = [c for c in range(min(num_names, len(counts)) - 1, -1, -1) if counts[c]]
-    return Segmentation(seg_map, present, [float(sums[c] / counts[c]) for c in present],
-                        [int(counts[c]) for c in present])
+    return Segmentation(
+        seg_map, present, [float(sums[c] / counts[c]) for c in present], [int(counts[c]) for c in present]
+    )
 
 
 def masks(segmentation: Segmentation) -> list[np.ndarray]:
@@ -97,8 +106,9 @@ def masks(segmentation: Segmentation) -> list[np.ndarray]:
     return [(segmentation.seg_map == class_id).view(np.uint8) for class_id in segmentation.class_ids]
 
 
-def label_pixels(pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None = None
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def label_pixels(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Stretch logits by one sparse map per axis and take the best class of every pixel.
 
     Args:
@@ -145,7 +155,8 @@ def largest_magnitude(logits: torch.Tensor, model: str | os.PathLike | None = No
     raise LogitsError(
         f'the logits of {model or "the model"} are not finite ({kinds} of {logits.numel()} values), so that there is '
         'no best class. Its weights have diverged, or the arithmetic overflowed: use an earlier checkpoint, and with '
-        "precision 'bf16' or 'fp16' try 'float32'")
+        "precision 'bf16' or 'fp16' try 'float32'"
+    )
 
 
 def exact_type(logits: torch.Tensor, model: str | os.PathLike | None = None) -> torch.dtype:
@@ -167,8 +178,7 @@ def _class_after_class(pixels: torch.Tensor) -> torch.Tensor:
     return torch.empty(pixels.shape, dtype=torch.float32, device='cpu').copy_(pixels)
 
 
-def _label_compiled(pixels: torch.Tensor, rows: Taps, cols: Taps
-                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _label_compiled(pixels: torch.Tensor, rows: Taps, cols: Taps) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """As `_label_torch`, by the C kernel in as many threads as torch may use; None where it is not made for them."""
     rows, cols = (Taps(*map(np.ascontiguousarray, axis)) for axis in (rows, cols))
     seg_map = np.empty((len(rows.first), len(cols.first)), np.uint8)
@@ -192,8 +202,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix='segment')
 
 
-def _label_torch(pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None
-                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _label_torch(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the label map and, per class, the summed probability and the count of its pixels."""
     classes = pixels.shape[2]
     dtype = exact_type(pixels, model)
@@ -202,7 +213,7 @@ def _label_torch(pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.P
     sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
     for band in bands(*seg_map.shape, classes):
         read, down = rows.part(band)
-        source = pixels[read.start:read.stop].to(dtype)
+        source = pixels[read.start : read.stop].to(dtype)
         values = columns(stretch_rows(source, down))  # rows×W×C
         winners = _possible_winners(source)
         best, label = values[..., winners].max(-1)

@@ -18,6 +18,7 @@ pixels, which `max_pixels` has to allow, C = 172, windows of 512×512 every 341:
 GB of image and label map, 0.22 of overlaps, 0.60 at the last row, which stands 51 pixels below the one before, 45 MB of
 windows, 0.1 GB of blocks.)
 """
+
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -38,8 +39,15 @@ ReadPart = Callable[[int, int, int, int], torch.Tensor]
 
 
 def slide_segment(
-        engine: Engine, read: ReadPart, shapes: ImageShapes, crop_size: tuple[int, int], stride: tuple[int, int],
-        num_names: int, align_corners: bool = False, model: str | os.PathLike | None = None) -> Segmentation:
+    engine: Engine,
+    read: ReadPart,
+    shapes: ImageShapes,
+    crop_size: tuple[int, int],
+    stride: tuple[int, int],
+    num_names: int,
+    align_corners: bool = False,
+    model: str | os.PathLike | None = None,
+) -> Segmentation:
     """Segment an image window by window.
 
     Args:
@@ -66,7 +74,7 @@ def slide_segment(
     sums: np.ndarray | float = 0.0
     counts: np.ndarray | int = 0
     for k, j in mosaic.fill(engine, read):
-        for block in _blocks(row_stops[k:k + 2], col_stops[j:j + 2], rows, cols, mosaic.classes):
+        for block in _blocks(row_stops[k : k + 2], col_stops[j : j + 2], rows, cols, mosaic.classes):
             (down, block_rows), (across, block_cols) = rows.part(block[0]), cols.part(block[1])
             labels, block_sums, block_counts = label_pixels(mosaic.average(down, across), block_rows, block_cols, model)
             seg_map[block] = labels
@@ -77,8 +85,9 @@ def slide_segment(
 
 def taps_from_padded(shapes: ImageShapes, align_corners: bool) -> tuple[Taps, Taps]:
     """The maps from the rows and columns of the network's input to those of the photograph."""
-    rows, cols = (resize_taps(valid, final, align_corners)
-                  for valid, final in zip(shapes.resized, shapes.original, strict=True))
+    rows, cols = (
+        resize_taps(valid, final, align_corners) for valid, final in zip(shapes.resized, shapes.original, strict=True)
+    )
     return rows, cols
 
 
@@ -94,8 +103,9 @@ def _finished(starts: list[int], taps: Taps) -> list[int]:
     return [0] + [int(np.searchsorted(last, start)) for start in starts[1:]] + [len(last)]
 
 
-def _blocks(row_range: list[int], col_range: list[int], rows: Taps, cols: Taps, classes: int
-            ) -> Iterator[tuple[slice, slice]]:
+def _blocks(
+    row_range: list[int], col_range: list[int], rows: Taps, cols: Taps, classes: int
+) -> Iterator[tuple[slice, slice]]:
     """Cut a rectangle of the photograph into blocks whose logits stay within `BLOCK`."""
     (top, bottom), (left, right) = row_range, col_range
     if top >= bottom or left >= right:
@@ -136,17 +146,26 @@ class Mosaic:
         ValueError: a stride below 1 or above the window.
     """
 
-    def __init__(self, shape: tuple[int, int], crop_size: tuple[int, int], stride: tuple[int, int],
-                 align_corners: bool, model: str | os.PathLike | None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        crop_size: tuple[int, int],
+        stride: tuple[int, int],
+        align_corners: bool,
+        model: str | os.PathLike | None,
+    ) -> None:
         if any(not 1 <= step <= size for step, size in zip(stride, crop_size, strict=True)):
             raise ValueError(
-                f'stride {tuple(stride)} with windows of {tuple(crop_size)}; expected 1 <= stride <= crop_size')
+                f'stride {tuple(stride)} with windows of {tuple(crop_size)}; expected 1 <= stride <= crop_size'
+            )
         self.tops, self.lefts = (_starts(*sizes) for sizes in zip(shape, crop_size, stride, strict=True))
         self.crop = min(crop_size[0], shape[0]), min(crop_size[1], shape[1])
         self.align_corners, self.model = align_corners, model
         self.windows: dict[tuple[int, int], _Window] = {}
-        self.cover = [_coverage(starts, size, total)
-                      for starts, size, total in zip((self.tops, self.lefts), self.crop, shape, strict=True)]
+        self.cover = [
+            _coverage(starts, size, total)
+            for starts, size, total in zip((self.tops, self.lefts), self.crop, shape, strict=True)
+        ]
         self.classes, self.dtype = 0, torch.float32
 
     def fill(self, engine: Engine, read: ReadPart) -> Iterator[tuple[int, int]]:
@@ -162,8 +181,9 @@ class Mosaic:
         if exact_type(logits.permute(1, 2, 0), self.model) == torch.float64:
             self.dtype = torch.float64
         logits = logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
-        rows, cols = (resize_taps(size, crop, self.align_corners)
-                      for size, crop in zip(logits.shape[:2], self.crop, strict=True))
+        rows, cols = (
+            resize_taps(size, crop, self.align_corners) for size, crop in zip(logits.shape[:2], self.crop, strict=True)
+        )
         self.windows[k, j] = _Window(self.tops[k], self.lefts[j], logits, 0, rows, cols)
         self.classes = logits.shape[2]
 
@@ -172,7 +192,7 @@ class Mosaic:
         total = torch.zeros(len(rows), len(cols), self.classes, dtype=self.dtype, device='cpu')
         for window in self.windows.values():
             self._add_part(total, window, rows, cols)
-        counts = self.cover[0][rows.start:rows.stop, None] * self.cover[1][None, cols.start:cols.stop]
+        counts = self.cover[0][rows.start : rows.stop, None] * self.cover[1][None, cols.start : cols.stop]
         return total.div_(torch.from_numpy(counts)[..., None]).float()
 
     def _add_part(self, total: torch.Tensor, window: _Window, rows: range, cols: range) -> None:
@@ -182,15 +202,18 @@ class Mosaic:
             return
         read_rows, down = window.rows.part(slice(top - window.top, bottom - window.top))
         read_cols, across = window.cols.part(slice(left - window.left, right - window.left))
-        source = window.logits[read_rows.start - window.row:read_rows.stop - window.row,
-                               read_cols.start:read_cols.stop].to(self.dtype)
-        part = total[top - rows.start:bottom - rows.start, left - cols.start:right - cols.start]
+        source = window.logits[
+            read_rows.start - window.row : read_rows.stop - window.row, read_cols.start : read_cols.stop
+        ].to(self.dtype)
+        part = total[top - rows.start : bottom - rows.start, left - cols.start : right - cols.start]
         part += across.matrix(len(read_cols)).to(self.dtype) @ stretch_rows(source, down)
 
     def forget(self, k: int, j: int) -> None:
         """Drop what no later window's output needs, after window (k, j) and the output up to it are done."""
-        below, beside = (starts[i + 1] - MARGIN if i + 1 < len(starts) else math.inf
-                         for starts, i in ((self.tops, k), (self.lefts, j)))
+        below, beside = (
+            starts[i + 1] - MARGIN if i + 1 < len(starts) else math.inf
+            for starts, i in ((self.tops, k), (self.lefts, j))
+        )
         for key, window in list(self.windows.items()):
             if window.left + self.crop[1] <= beside:
                 self._shorten(key, window, below)
@@ -201,7 +224,7 @@ class Mosaic:
             return
         row = int(window.rows.first[int(max(below - window.top, 0))])
         if row > window.row:
-            window.logits = window.logits[row - window.row:].clone()
+            window.logits = window.logits[row - window.row :].clone()
             window.row = row
 
 
@@ -209,5 +232,5 @@ def _coverage(starts: list[int], crop: int, size: int) -> np.ndarray:
     """How many windows lie over each pixel of an axis."""
     cover = np.zeros(size, np.float32)
     for start in starts:
-        cover[start:start + crop] += 1
+        cover[start : start + crop] += 1
     return cover

@@ -2,6 +2,7 @@
 
 `segformer`, which registers `SegformerPreprocessor` with ModelScope, is imported by name.
 """
+
 from .image import DamagedImageError, ImageError, ImageSource, load_image
 
 __all__ = ['DamagedImageError', 'ImageError', 'ImageSource', 'load_image']

@@ -1,4 +1,5 @@
 """Turns whatever a user calls an image into an H×W×3 uint8 RGB array, upright."""
+
 import base64
 import functools
 import io
@@ -46,8 +47,10 @@ class Readable(Protocol):
 
 
 # What `load_image` takes; a dict is a row of a data set.
-ImageSource: TypeAlias = ('str | os.PathLike | bytes | bytearray | memoryview | Readable | Image.Image | '
-                          'np.ndarray | torch.Tensor | dict[str, Any]')
+ImageSource: TypeAlias = (
+    'str | os.PathLike | bytes | bytearray | memoryview | Readable | Image.Image | '
+    'np.ndarray | torch.Tensor | dict[str, Any]'
+)
 
 _pillow_limit = threading.Lock()
 
@@ -113,8 +116,9 @@ def load_image(source: ImageSource, channel_order: str = 'RGB', max_pixels: int 
         return _from_location(os.fspath(source), max_pixels)
     if hasattr(source, 'read'):
         return _from_file_object(source, max_pixels)
-    raise ImageError(f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array '
-                     'H×W×3')
+    raise ImageError(
+        f'{type(source).__name__} is not an image; accepted: a path, URL, bytes, PIL image, or an array H×W×3'
+    )
 
 
 def _is_closed(image: Image.Image) -> bool:
@@ -151,8 +155,11 @@ def image_files(folder: str | os.PathLike) -> list[str]:
     found: list[str] = []
     for parent, folders, names in os.walk(os.fspath(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        found += [os.path.join(parent, name) for name in sorted(names)
-                  if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
+        found += [
+            os.path.join(parent, name)
+            for name in sorted(names)
+            if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+        ]
     return found
 
 
@@ -166,19 +173,24 @@ def _from_row(row: dict[str, Any]) -> ImageSource:
 def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
     """What a dense tensor on the CPU holds; numpy has no bfloat16, which becomes float32."""
     import torch  # imported late: whoever passes a tensor has it
+
     if tensor.device.type != 'cpu':
         raise ImageError(f'a tensor on the device {tensor.device}; expected one on the CPU: pass tensor.cpu()')
     if tensor.is_nested:
         raise ImageError('a nested tensor; for several images pass a list: tensor.unbind()')
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise ImageError(f'a {"quantised" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
-                         f'tensor.{"dequantize" if tensor.is_quantized else "to_dense"}()')
+        raise ImageError(
+            f'a {"quantised" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
+            f'tensor.{"dequantize" if tensor.is_quantized else "to_dense"}()'
+        )
     tensor = tensor.detach().resolve_conj().resolve_neg()
     try:
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except (RuntimeError, TypeError) as error:  # of float8, for one
-        raise ImageError(f'a tensor of {tensor.dtype} that numpy cannot hold ({one_line(error)}); expected uint8, or '
-                         'floats within 0–255 or 0–1') from None
+        raise ImageError(
+            f'a tensor of {tensor.dtype} that numpy cannot hold ({one_line(error)}); expected uint8, or '
+            'floats within 0–255 or 0–1'
+        ) from None
 
 
 def _from_location(location: str, max_pixels: int) -> np.ndarray:
@@ -225,8 +237,11 @@ def check_regular(path: str | os.PathLike) -> None:
     with _path_named(path):
         mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise ImageError(f'{path}: a directory, not an image' if stat.S_ISDIR(mode) else f'{path}: a pipe, socket, '
-                         'terminal or other device, not a file; save the image to a file first')
+        raise ImageError(
+            f'{path}: a directory, not an image'
+            if stat.S_ISDIR(mode)
+            else f'{path}: a pipe, socket, terminal or other device, not a file; save the image to a file first'
+        )
 
 
 @contextmanager
@@ -361,8 +376,10 @@ def _check_size(width: int, height: int, kind: str | None, name: str, max_pixels
     if max_pixels == MAX_PIXELS and kind in BYTES_PER_PIXEL:
         limit, of_kind = MAX_PIXELS * 7 // BYTES_PER_PIXEL[kind], f', the limit for {kind}'
     if width * height > limit:
-        raise ImageError(f'{name}: {width}×{height} pixels are more than {limit:,}{of_kind}; with max_pixels '
-                         '(--max-pixels) larger images are read')
+        raise ImageError(
+            f'{name}: {width}×{height} pixels are more than {limit:,}{of_kind}; with max_pixels '
+            '(--max-pixels) larger images are read'
+        )
     if not width or not height:
         raise DamagedImageError(f'{name}: {width}×{height} pixels, nothing to segment')
 
@@ -381,9 +398,15 @@ def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 def _canvas(width: int, height: int, orientation: int) -> tuple[np.ndarray, np.ndarray]:
     """An empty RGB image, as a file of some EXIF orientation stores it and upright: two views of the same memory."""
     upright = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
-    stored = {2: lambda: upright[:, ::-1], 3: lambda: upright[::-1, ::-1], 4: lambda: upright[::-1],
-              5: lambda: upright.transpose(1, 0, 2), 6: lambda: np.rot90(upright),
-              7: lambda: upright[::-1, ::-1].transpose(1, 0, 2), 8: lambda: np.rot90(upright, -1)}
+    stored = {
+        2: lambda: upright[:, ::-1],
+        3: lambda: upright[::-1, ::-1],
+        4: lambda: upright[::-1],
+        5: lambda: upright.transpose(1, 0, 2),
+        6: lambda: np.rot90(upright),
+        7: lambda: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda: np.rot90(upright, -1),
+    }
     return stored.get(orientation, lambda: upright)(), upright
 
 
@@ -437,12 +460,16 @@ def _converter(dtype: np.dtype, low: float, high: float, what: str) -> Callable[
         raise ImageError(f'{what} with NaN or infinite values')
     wide = dtype.kind == 'u' and dtype.itemsize == 2
     if low < 0 or high > (65535 if wide else 255):
-        raise ImageError(f'{what} with values from {low:g} to {high:g}; expected 0–255'
-                         f'{" or 0–1" if dtype.kind == "f" else " or 0–65535" if wide else ""}: scale them to that '
-                         'range first (normalised tensors are not accepted)')
+        raise ImageError(
+            f'{what} with values from {low:g} to {high:g}; expected 0–255'
+            f'{" or 0–1" if dtype.kind == "f" else " or 0–65535" if wide else ""}: scale them to that '
+            'range first (normalised tensors are not accepted)'
+        )
     if dtype.kind == 'f' and 1 < high <= LARGEST_OVERSHOOT:
-        raise ImageError(f'{what} with values from {low:g} to {high:g}, a little above 1; expected 0–1 or 0–255: if it '
-                         'is meant as 0–1, pass image.clip(0, 1)')
+        raise ImageError(
+            f'{what} with values from {low:g} to {high:g}, a little above 1; expected 0–1 or 0–255: if it '
+            'is meant as 0–1, pass image.clip(0, 1)'
+        )
     if dtype.kind == 'f':
         return lambda array: (array * (255.0 if high <= 1 else 1.0) + 0.5).astype(np.uint8)
     if high > 255:

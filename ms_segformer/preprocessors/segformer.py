@@ -1,4 +1,5 @@
 """The SegFormer preprocessor: from an image to the network's input."""
+
 import os
 from collections.abc import Sequence
 from typing import TypedDict
@@ -44,8 +45,13 @@ class SegformerPreprocessor(Preprocessor):
         settings: `config.settings.PreprocessSettings` to use instead.
     """
 
-    def __init__(self, model_dir: str | os.PathLike | None = None, settings: PreprocessSettings | None = None,
-                 mode: str = ModeKeys.INFERENCE, **_: object) -> None:
+    def __init__(
+        self,
+        model_dir: str | os.PathLike | None = None,
+        settings: PreprocessSettings | None = None,
+        mode: str = ModeKeys.INFERENCE,
+        **_: object,
+    ) -> None:
         super().__init__(mode)
         if settings is None:
             if model_dir is None:
@@ -54,8 +60,9 @@ class SegformerPreprocessor(Preprocessor):
         self.settings = settings
         self._table = normalization_table(self.settings.mean, self.settings.std)
 
-    def __call__(self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True,
-                 max_pixels: int = MAX_PIXELS) -> PreparedImage:
+    def __call__(
+        self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True, max_pixels: int = MAX_PIXELS
+    ) -> PreparedImage:
         """Prepare one image.
 
         Args:
@@ -68,15 +75,22 @@ class SegformerPreprocessor(Preprocessor):
         loaded = self.load(image, channel_order, resize, max_pixels)
         height, width = loaded['pad_shape']
         if height * width > WHOLE_PIXELS:
-            raise ImageError(f'{loaded["filename"] or "the image"}: {width}×{height} pixels are more than '
-                             f"{WHOLE_PIXELS:,}, the most that go through the network in one piece; use mode='slide' "
-                             '(--mode slide), or leave resize=False (--full-size) out')
+            raise ImageError(
+                f'{loaded["filename"] or "the image"}: {width}×{height} pixels are more than '
+                f"{WHOLE_PIXELS:,}, the most that go through the network in one piece; use mode='slide' "
+                '(--mode slide), or leave resize=False (--full-size) out'
+            )
         return PreparedImage(
-            img=self.window(loaded['image'], 0, height, 0, width), ori_shape=loaded['ori_shape'],
-            img_shape=loaded['img_shape'], pad_shape=loaded['pad_shape'], filename=loaded['filename'])
+            img=self.window(loaded['image'], 0, height, 0, width),
+            ori_shape=loaded['ori_shape'],
+            img_shape=loaded['img_shape'],
+            pad_shape=loaded['pad_shape'],
+            filename=loaded['filename'],
+        )
 
-    def load(self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True,
-             max_pixels: int = MAX_PIXELS) -> PreparedImage:
+    def load(
+        self, image: ImageSource, channel_order: str = 'RGB', resize: bool = True, max_pixels: int = MAX_PIXELS
+    ) -> PreparedImage:
         """Like calling the preprocessor, but with the image after resizing in place of the tensor."""
         array = load_image(image, channel_order, max_pixels)
         original = array.shape[0], array.shape[1]
@@ -87,8 +101,13 @@ class SegformerPreprocessor(Preprocessor):
         divisor = self.settings.size_divisor or 1
         padded_height, padded_width = (-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
         filename = str(image) if isinstance(image, (str, os.PathLike)) else None
-        return PreparedImage(image=resized, ori_shape=original, img_shape=(height, width),
-                             pad_shape=(padded_height, padded_width), filename=filename)
+        return PreparedImage(
+            image=resized,
+            ori_shape=original,
+            img_shape=(height, width),
+            pad_shape=(padded_height, padded_width),
+            filename=filename,
+        )
 
     def network_shape(self, height: int, width: int) -> Shape:
         """(h, w) that an image of this size is resized to, before padding."""
@@ -114,7 +133,7 @@ class SegformerPreprocessor(Preprocessor):
         else:
             tensor = np.zeros((bottom - top, right - left, 3), np.float32)
             if part.size:
-                tensor[:part.shape[0], :part.shape[1]] = cv2.LUT(part, self._table)
+                tensor[: part.shape[0], : part.shape[1]] = cv2.LUT(part, self._table)
         return torch.from_numpy(tensor).permute(2, 0, 1)[None]
 
 

@@ -1,4 +1,5 @@
 """The sizes of an image on its way through the network."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ class ImageShapes:
     @classmethod
     def of(cls, image: Mapping[str, Any]) -> 'ImageShapes':
         """From EasyCV's names for them, `pad_shape`, `img_shape` and `ori_shape`; the first may be missing."""
-        padded, resized, original = (tuple((image.get(name) or image['img_shape'])[:2])
-                                     for name in ('pad_shape', 'img_shape', 'ori_shape'))
+        padded, resized, original = (
+            tuple((image.get(name) or image['img_shape'])[:2]) for name in ('pad_shape', 'img_shape', 'ori_shape')
+        )
         return cls(padded, resized, original)

@@ -2,12 +2,31 @@
 
 It brings OpenCV and Pillow, so the command line imports it where it is used.
 """
+
 from .inputs import Input, InputVersion, RemoteImage, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
 from .output import Row, SegmentationOutput
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
 from .writer import ResultWriter, coco_rle, segments
 
-__all__ = ['AlteredError', 'Input', 'InputVersion', 'Job', 'Manifest', 'ManifestError', 'OwnOutputs', 'RemoteImage',
-           'ResultWriter', 'Row', 'Run', 'SegmentationOutput', 'change', 'coco_rle', 'find_input', 'make_plan',
-           'obstacle', 'out_of_date', 'segments']
+__all__ = [
+    'AlteredError',
+    'Input',
+    'InputVersion',
+    'Job',
+    'Manifest',
+    'ManifestError',
+    'OwnOutputs',
+    'RemoteImage',
+    'ResultWriter',
+    'Row',
+    'Run',
+    'SegmentationOutput',
+    'change',
+    'coco_rle',
+    'find_input',
+    'make_plan',
+    'obstacle',
+    'out_of_date',
+    'segments',
+]

@@ -1,4 +1,5 @@
 """The images a run is asked for: who they are, whether they changed, and where below the output they belong."""
+
 import hashlib
 import os
 import re

@@ -16,6 +16,7 @@ One JSON object a line and image:
 While a run goes on lines are appended, and a later line of an image replaces an earlier one. At its end the file is
 written anew, the images of the run last and in their order, so that it does not depend on how often a run was broken.
 """
+
 import hashlib
 import json
 import os
@@ -101,7 +102,7 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, Entry], int, boo
                 entry = json.loads(line)
             except ValueError:
                 torn = line.rstrip(b'\0')  # zeros: a file system after a power cut
-                if line.endswith(b'\n') or not torn.startswith(_BEGIN[:len(torn)]) or not (torn or entries):
+                if line.endswith(b'\n') or not torn.startswith(_BEGIN[: len(torn)]) or not (torn or entries):
                     raise
                 break
             key = key_of(_checked(entry))
@@ -109,8 +110,10 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, Entry], int, boo
             entries[key] = entry
             whole, ended = whole + len(line), line.endswith(b'\n')
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
-        raise ManifestError(f'{path}: not a manifest of ms-segformer predict, or a damaged one ({error}); write to '
-                            'another folder (-o), or move the file away: what lies beside it is left alone') from None
+        raise ManifestError(
+            f'{path}: not a manifest of ms-segformer predict, or a damaged one ({error}); write to '
+            'another folder (-o), or move the file away: what lies beside it is left alone'
+        ) from None
     return entries, whole, ended
 
 
@@ -132,9 +135,14 @@ def _checked(entry: Any) -> Entry:
             raise ValueError(f'{output} is not in its folder')
         if not isinstance(record['size'], int) or not isinstance(record['sha256'], str):
             raise ValueError(f'of {output} it does not say what it holds')
-    if not (isinstance(key_of(entry), str) and all(isinstance(value, (str, int)) for value in entry['input'].values())
-            and isinstance(entry['options'], dict) and isinstance(entry['model']['sha256'], str)
-            and isinstance(entry['model']['name'], str) and isinstance(entry['error'], (str, type(None)))):
+    if not (
+        isinstance(key_of(entry), str)
+        and all(isinstance(value, (str, int)) for value in entry['input'].values())
+        and isinstance(entry['options'], dict)
+        and isinstance(entry['model']['sha256'], str)
+        and isinstance(entry['model']['name'], str)
+        and isinstance(entry['error'], (str, type(None)))
+    ):
         raise ValueError('an entry has other fields')
     return entry
 
@@ -189,12 +197,16 @@ class Manifest:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise ManifestError(f'{self.folder}: the folder cannot be made, because a file or a link that leads '
-                                'nowhere is in the way; write to another folder (-o)') from None
+            raise ManifestError(
+                f'{self.folder}: the folder cannot be made, because a file or a link that leads '
+                'nowhere is in the way; write to another folder (-o)'
+            ) from None
         with ExitStack() as opened:
-            opened.enter_context(locked(self.folder, ManifestError(
-                f'{self.folder}: another process is writing there; wait until it has ended, or write to another folder '
-                '(-o)')))
+            busy = ManifestError(
+                f'{self.folder}: another process is writing there; wait until it has ended, or write to another '
+                'folder (-o)'
+            )
+            opened.enter_context(locked(self.folder, busy))
             self.entries, self._whole, self._ended = read_manifest(self.folder)
             self._open = opened.pop_all()
         return self
@@ -211,8 +223,9 @@ class Manifest:
         """The symbolic link that a folder below this one is or lies behind: what is there is not ours."""
         if folder not in self._links:
             path = f'{self.folder}/{folder}'
-            self._links[folder] = (None if not folder else path if os.path.islink(path) else
-                                   self.link_among(os.path.dirname(folder)))
+            self._links[folder] = (
+                None if not folder else path if os.path.islink(path) else self.link_among(os.path.dirname(folder))
+            )
         return self._links[folder]
 
     def append(self, entry: Entry) -> None:

@@ -1,4 +1,5 @@
 """What the pipeline says of an image, and the rows that files and legends list of it."""
+
 from typing import TypedDict
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Decides before anything runs what each image's files are called, and which images have to be segmented."""
+
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,11 +64,17 @@ class Job:
         """Leave the image as the manifest's entry has it."""
         self.state, self.error = ('skipped' if entry['error'] is None else 'failed before'), entry['error']
 
-    def entry(self, run: Run, version: InputVersion | None, outputs: dict[str, Record], error: str | None = None
-              ) -> Entry:
+    def entry(
+        self, run: Run, version: InputVersion | None, outputs: dict[str, Record], error: str | None = None
+    ) -> Entry:
         """The manifest's entry of this image."""
-        return Entry(input={self.input.kind: self.input.key, **(version or {})}, outputs=dict(sorted(outputs.items())),
-                     model=run.model, options=run.options, error=error)
+        return Entry(
+            input={self.input.kind: self.input.key, **(version or {})},
+            outputs=dict(sorted(outputs.items())),
+            model=run.model,
+            options=run.options,
+            error=error,
+        )
 
     def announcement(self, run: Run, version: InputVersion | None, change: 'Change') -> Entry:
         """The entry that goes before the files."""
@@ -119,8 +126,9 @@ def _name_all(inputs: list[Input], manifest: Manifest, run: Run) -> list[dict[st
             taken.add(os.path.normcase(base))
         owned = set(manifest.owned(each.key))
         # What an earlier run saved besides is written too: it must not stay behind when the image has changed.
-        named.append({kind: base + suffix for kind, suffix in KINDS.items()
-                      if kind in run.save or base + suffix in owned})
+        named.append(
+            {kind: base + suffix for kind, suffix in KINDS.items() if kind in run.save or base + suffix in owned}
+        )
     return named
 
 
@@ -151,8 +159,10 @@ def _refuse_other_results(jobs: list[Job], manifest: Manifest, run: Run) -> None
             what = f'other options ({_differences(entry["options"], run.options)})'
         else:
             continue
-        raise ManifestError(f'{manifest.folder}: the result of {job.input.name} was made with {what}; --overwrite '
-                            'makes it again, another folder (-o) keeps both')
+        raise ManifestError(
+            f'{manifest.folder}: the result of {job.input.name} was made with {what}; --overwrite '
+            'makes it again, another folder (-o) keeps both'
+        )
 
 
 def _has_result(entry: Entry | None) -> TypeGuard[Entry]:
@@ -160,8 +170,9 @@ def _has_result(entry: Entry | None) -> TypeGuard[Entry]:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    return ', '.join(f'{key} {before.get(key)}, now {now.get(key)}' for key in {**before, **now}
-                     if before.get(key) != now.get(key))
+    return ', '.join(
+        f'{key} {before.get(key)}, now {now.get(key)}' for key in {**before, **now} if before.get(key) != now.get(key)
+    )
 
 
 def _refuse_inputs(job: Job, folder: str, files: dict[tuple[int, int], Input]) -> None:
@@ -171,8 +182,10 @@ def _refuse_inputs(job: Job, folder: str, files: dict[tuple[int, int], Input]) -
         except (OSError, ValueError):
             continue
         if (status.st_dev, status.st_ino) in files:
-            raise ManifestError(f'{folder}/{output}: the result of {job.input.name} would replace this file, which is '
-                                'one of the images to segment; write to another folder (-o)')
+            raise ManifestError(
+                f'{folder}/{output}: the result of {job.input.name} would replace this file, which is '
+                'one of the images to segment; write to another folder (-o)'
+            )
 
 
 def _decide(job: Job, manifest: Manifest, run: Run) -> None:
@@ -217,16 +230,20 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
     for output in outputs:
         longest = max(map(len, os.fsencode(output).split(b'/')))
         if longest > LONGEST_NAME:
-            what_to_do = ('rename the image' if job.input.kind == 'path' else
-                          'save the image to a file with a shorter name, and pass that')
-            return (f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; '
-                    f'{what_to_do}')
+            what_to_do = (
+                'rename the image'
+                if job.input.kind == 'path'
+                else 'save the image to a file with a shorter name, and pass that'
+            )
+            return f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; {what_to_do}'
         path = f'{manifest.folder}/{output}'
         present = os.path.lexists(path)
         special = path if present and not _is_plain(path) else manifest.link_among(os.path.dirname(output))
         if special:
-            return (f'{job.input.name}: {special} is a symbolic link, folder or device, which nothing is written to; '
-                    'move it away, or write to another folder (-o)')
+            return (
+                f'{job.input.name}: {special} is a symbolic link, folder or device, which nothing is written to; '
+                'move it away, or write to another folder (-o)'
+            )
         if output not in owned and not run.overwrite and present:
             return f'{job.input.name}: {path} is there already and {_NOT_OURS}'
     return None
@@ -240,8 +257,12 @@ def out_of_date(job: Job, version: InputVersion | None, manifest: Manifest, run:
     """The files to make of an image, kind to path: those asked for, and what was saved before of what has changed."""
     entry = manifest.entries.get(job.input.key)
     version = version or {}
-    same = (entry is not None and not entry.get('writing') and not _differs(entry, run)
-            and all(_version(entry, job).get(key) == version.get(key) for key in _CONTENT))
+    same = (
+        entry is not None
+        and not entry.get('writing')
+        and not _differs(entry, run)
+        and all(_version(entry, job).get(key) == version.get(key) for key in _CONTENT)
+    )
     return {kind: output for kind, output in job.outputs.items() if kind in run.save or not same}
 
 

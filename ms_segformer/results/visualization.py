@@ -1,4 +1,5 @@
 """Pictures of segmentation results: label maps, overlays and legends."""
+
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -34,7 +35,7 @@ def palette_for(num_classes: int, palette: Palette | None = None) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[:] = VOID_COLOR
     if len(colors):
-        table[:len(colors)] = np.asarray(colors, np.uint8)[:256]
+        table[: len(colors)] = np.asarray(colors, np.uint8)[:256]
     return table
 
 
@@ -57,8 +58,9 @@ def overlay(image: np.ndarray, seg_map: np.ndarray, palette: np.ndarray, opacity
     return mixed
 
 
-def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Row], palette: np.ndarray,
-                max_side: int = 2048) -> np.ndarray:
+def draw_result(
+    image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Row], palette: np.ndarray, max_side: int = 2048
+) -> np.ndarray:
     """The overlay with a legend at its right.
 
     Args:
@@ -80,8 +82,8 @@ def draw_result(image: np.ndarray, seg_map: np.ndarray, rows: Sequence[Row], pal
     legend = _legend(rows, palette, picture.shape[0])
     height = max(picture.shape[0], legend.shape[0])
     canvas = np.full((height, picture.shape[1] + legend.shape[1], 3), 255, np.uint8)
-    canvas[:picture.shape[0], :picture.shape[1]] = picture
-    canvas[:legend.shape[0], picture.shape[1]:] = legend
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    canvas[: legend.shape[0], picture.shape[1] :] = legend
     return canvas
 
 
@@ -100,7 +102,8 @@ def _legend(rows: Sequence[Row], palette: np.ndarray, height: int) -> np.ndarray
         top = int((i + 0.5) * line)
         if i < len(shown):
             color = tuple(int(c) for c in palette[shown[i]['id']])
-            draw.rectangle((line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=color,
-                           outline=(90, 90, 90))
+            draw.rectangle(
+                (line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=color, outline=(90, 90, 90)
+            )
         draw.text((2 * line, top + line // 8), text, font=font, fill=(20, 20, 20))
     return np.asarray(panel)

@@ -1,4 +1,5 @@
 """Makes files of the pipeline's results: label map, overlay, JSON."""
+
 import io
 import json
 import os
@@ -39,8 +40,9 @@ class ResultWriter:
         self.classes = classes
         self.palette = palette_for(len(classes), palette)
 
-    def contents(self, kinds: Iterable[str], name: str | None, result: SegmentationOutput
-                 ) -> tuple[dict[str, bytes], list[Row]]:
+    def contents(
+        self, kinds: Iterable[str], name: str | None, result: SegmentationOutput
+    ) -> tuple[dict[str, bytes], list[Row]]:
         """Make the files of an image.
 
         Args:
@@ -53,7 +55,10 @@ class ResultWriter:
         """
         rows = segments(result, self.classes)
         make: dict[str, Callable[[str | None, SegmentationOutput, list[Row]], bytes]] = {
-            'labels': self._labels, 'overlay': self._overlay, 'json': _json}
+            'labels': self._labels,
+            'overlay': self._overlay,
+            'json': _json,
+        }
         return {kind: make[kind](name, result, rows) for kind in kinds}, rows
 
     def write(self, contents: dict[str, bytes]) -> None:
@@ -96,10 +101,17 @@ def _json(name: str | None, result: SegmentationOutput, rows: list[Row]) -> byte
 def segments(result: SegmentationOutput, classes: Sequence[str]) -> list[Row]:
     """One row per segment of a pipeline result, largest first."""
     counts = np.bincount(result['seg_map'].ravel(), minlength=len(classes))
-    ids = sorted(np.flatnonzero(counts[:len(classes)]).tolist(), reverse=True)
-    rows = [Row(id=i, label=label, score=round(float(score), 6), pixels=int(counts[i]),
-                share=round(int(counts[i]) / result['seg_map'].size, 6))
-            for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)]
+    ids = sorted(np.flatnonzero(counts[: len(classes)]).tolist(), reverse=True)
+    rows = [
+        Row(
+            id=i,
+            label=label,
+            score=round(float(score), 6),
+            pixels=int(counts[i]),
+            share=round(int(counts[i]) / result['seg_map'].size, 6),
+        )
+        for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)
+    ]
     return sorted(rows, key=lambda row: -row['pixels'])
 
 

@@ -2,6 +2,7 @@
 
 Modules are imported by name: the trainer brings ModelScope's own, which takes seconds; evaluating needs less.
 """
+
 from .errors import TrainingError
 
 __all__ = ['TrainingError']

@@ -1,4 +1,5 @@
 """What `build_trainer('easycv', {…})` was called with, and what that makes of the configuration."""
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,8 +64,15 @@ class Completed:
     decay: float | None
 
 
-def complete(given: Arguments, used: Mapping[str, Any], written: dict[str, Any], file: str | None,
-             model_dir: str | None, optimizers: Sequence[Any], device: torch.device) -> Completed:
+def complete(
+    given: Arguments,
+    used: Mapping[str, Any],
+    written: dict[str, Any],
+    file: str | None,
+    model_dir: str | None,
+    optimizers: Sequence[Any],
+    device: torch.device,
+) -> Completed:
     """Apply `cfg_options`, then the class list and the data folder, and refuse what a run cannot use.
 
     Args:
@@ -103,8 +111,14 @@ def complete(given: Arguments, used: Mapping[str, Any], written: dict[str, Any],
     precision = checks.precision(amp, device.type)
     checks.require_decay(ema)
     checks.require_writable(train['work_dir'])
-    return Completed(raw, load_from, prepared.new_classes, prepared.unnamed, precision,
-                     (ema if isinstance(ema, float) else DECAY) if ema else None)
+    return Completed(
+        raw,
+        load_from,
+        prepared.new_classes,
+        prepared.unnamed,
+        precision,
+        (ema if isinstance(ema, float) else DECAY) if ema else None,
+    )
 
 
 def _first(*values: Any) -> Any:
@@ -119,8 +133,10 @@ def _configured_start(load_from: Any, written: Any, model_dir: str | None) -> An
     if load_from in starts.STARTS:
         return load_from
     if load_from and load_from == written and model_dir is not None and pretrained.has_checkpoint(model_dir):
-        pretrained.logger.info('load_from in the configuration of %s is left out: the checkpoint beside it is the '
-                               'starting point', model_dir)
+        pretrained.logger.info(
+            'load_from in the configuration of %s is left out: the checkpoint beside it is the starting point',
+            model_dir,
+        )
         return None
     return load_from
 

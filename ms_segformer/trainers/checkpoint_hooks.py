@@ -1,4 +1,5 @@
 """The hooks that write checkpoints, the newest and the best, and the trained model directory beside each."""
+
 import math
 import os
 import shutil
@@ -94,8 +95,9 @@ class CheckpointHook(checkpoint_hook.CheckpointHook):
         saved = run_state.capture(trainer, self._after_epoch()) if self.save_trainer_state else None
         if not distributed.is_first():
             return prefix
-        model_file = run_state.save_pair(os.path.join(self.save_dir, prefix), trainer.model_to_save,
-                                         _meta(trainer, self._after_epoch()), saved)
+        model_file = run_state.save_pair(
+            os.path.join(self.save_dir, prefix), trainer.model_to_save, _meta(trainer, self._after_epoch()), saved
+        )
         work_dir.note_saved(trainer.work_dir)
         self._publish(model_file, trainer.iter + (not self._after_epoch()))
         if trainer.evaluated_at == self._moment(trainer):
@@ -141,8 +143,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         checkpoint_hook.BestCkptSaverHook.__init__(self, metric_key, *args, **kwargs)
         name = self.save_file_name
         if name is not None and (name in ('', '.', '..') or name != os.path.basename(name)):
-            raise TrainingError(f'save_file_name is {name!r}; expected a file name without a folder (use '
-                                'save_dir)')
+            raise TrainingError(f'save_file_name is {name!r}; expected a file name without a folder (use save_dir)')
         self.PRIORITY = Priority.LOW
         self.processor = _SaveOnEveryRank()
         self.history_checkpoints = []
@@ -153,8 +154,7 @@ class BestCkptSaverHook(CheckpointHook, checkpoint_hook.BestCkptSaverHook):
         return super()._is_its_own(name) or (name is not None and name == self.save_file_name)
 
     def names_of_its_own(self) -> list[str]:
-        return [] if self.save_file_name is None else [
-            path.name for path in run_state.pair_of(self.save_file_name)]
+        return [] if self.save_file_name is None else [path.name for path in run_state.pair_of(self.save_file_name)]
 
     def after_train_epoch(self, trainer: Trainer) -> None:
         self._save_if_best(trainer, 'epoch')
@@ -249,8 +249,10 @@ def check_best_key(all_hooks: Iterable[Hook], metrics: Sequence[Any]) -> None:
 
 def unknown_metric(key: str, known: Iterable[str]) -> TrainingError:
     """The error for a best saver that watches what no evaluation reports."""
-    return TrainingError(f'train.checkpoint.best.metric_key is "{key}", which is none of the evaluation\'s results '
-                         f'({", ".join(list(known)[:6])}, …); choose one of them')
+    return TrainingError(
+        f'train.checkpoint.best.metric_key is "{key}", which is none of the evaluation\'s results '
+        f'({", ".join(list(known)[:6])}, …); choose one of them'
+    )
 
 
 class _SaveOnEveryRank:
@@ -263,8 +265,12 @@ class _SaveOnEveryRank:
 def _meta(trainer: Trainer, after_epoch: bool) -> dict[str, Any]:
     """What a checkpoint written after the current iteration (or epoch) says about itself, in EasyCV's layout."""
     palette = getattr(trainer.train_dataset, 'PALETTE', None)
-    return {'CLASSES': list(trainer.cfg.CLASSES), 'PALETTE': [list(map(int, color)) for color in palette or []],
-            'epoch': trainer.epoch + 1, 'iter': trainer.iter if after_epoch else trainer.iter + 1}
+    return {
+        'CLASSES': list(trainer.cfg.CLASSES),
+        'PALETTE': [list(map(int, color)) for color in palette or []],
+        'epoch': trainer.epoch + 1,
+        'iter': trainer.iter if after_epoch else trainer.iter + 1,
+    }
 
 
 def publish(model_file: Path, output_dir: str | Path) -> None:

@@ -1,4 +1,5 @@
 """What training refuses before a model is loaded or anything is written: values that nothing else reads so early."""
+
 import math
 import os
 import tempfile
@@ -43,11 +44,14 @@ def check_sections(raw: dict, optimizer: Any = None, scheduler: Any = None, max_
         if math.isnan(value):
             raise TrainingError(f'{path} is NaN; expected a number')
     if max_epochs is None and train.get('max_epochs') is None:
-        raise TrainingError('train.max_epochs is missing; expected the number of epochs (also --epochs N, or '
-                            'max_epochs=N in code)')
+        raise TrainingError(
+            'train.max_epochs is missing; expected the number of epochs (also --epochs N, or max_epochs=N in code)'
+        )
     if optimizer is None and not train.get('optimizer'):
-        raise TrainingError('train.optimizer is missing; expected an optimizer with its rate, such as {"type": '
-                            '"AdamW", "lr": 6e-5, "weight_decay": 0.01}')
+        raise TrainingError(
+            'train.optimizer is missing; expected an optimizer with its rate, such as {"type": '
+            '"AdamW", "lr": 6e-5, "weight_decay": 0.01}'
+        )
     if optimizer is None:
         require_known_optimizer(train['optimizer'].get('type', 'AdamW'))
         require_rate(train['optimizer'].get('lr'))
@@ -68,8 +72,10 @@ def _require_processes(loader: dict, path: str) -> None:
     options += ['persistent_workers'] if path.startswith('train.') else []
     for key in options if not loader.get('workers_per_gpu') else ():
         if loader.get(key):
-            raise TrainingError(f'{path}.{key} is {loader[key]!r}, which needs loading processes; set '
-                                f'workers_per_gpu to at least 1, or {key} to null')
+            raise TrainingError(
+                f'{path}.{key} is {loader[key]!r}, which needs loading processes; set '
+                f'workers_per_gpu to at least 1, or {key} to null'
+            )
 
 
 def _pipeline(raw: dict, split: str) -> list:
@@ -81,7 +87,7 @@ def _pipeline(raw: dict, split: str) -> list:
 
 
 def _require_palette(palette: Any, classes: list[str]) -> None:
-    make_palette(palette[:len(classes)] if isinstance(palette, (list, tuple)) else palette, classes)
+    make_palette(palette[: len(classes)] if isinstance(palette, (list, tuple)) else palette, classes)
 
 
 def precision(name: Any, device_type: str) -> torch.dtype | None:
@@ -135,8 +141,10 @@ def require_data(training: Any, evaluation: Any) -> None:
     if training is None:
         raise TrainingError('no training data: pass train_dataset, data_root, or a configuration with dataset.train')
     if len(training) == 0:
-        raise TrainingError('the training split is empty: no image was found for it. Check dataset.train (img_root, '
-                            'img_suffix, split) with "ms-segformer check-data"')
+        raise TrainingError(
+            'the training split is empty: no image was found for it. Check dataset.train (img_root, '
+            'img_suffix, split) with "ms-segformer check-data"'
+        )
     if evaluation is not None and len(evaluation) == 0:
         raise TrainingError('the evaluation split is empty. Check dataset.val, or set evaluation.period to null')
 
@@ -152,17 +160,21 @@ def require_iterations(trainer: Trainer) -> None:
         raise TrainingError(f'max_epochs is {epochs!r}; expected an integer from 1 to {EPOCHS}')
     if trainer.max_iters > 0:
         return
-    why = (f'max_epochs is {epochs}' if epochs < 1 else
-           f'an epoch has no iteration: {len(trainer.train_dataset)} samples in batches of {loader.batch_size}'
-           f'{" without the last, smaller one (drop_last)" if loader.drop_last else ""}')
+    why = (
+        f'max_epochs is {epochs}'
+        if epochs < 1
+        else f'an epoch has no iteration: {len(trainer.train_dataset)} samples in batches of {loader.batch_size}'
+        f'{" without the last, smaller one (drop_last)" if loader.drop_last else ""}'
+    )
     raise TrainingError(f'there is nothing to train: {why}. Nothing was written. {safe_checkpoint(trainer)}')
 
 
 def _require_large_enough(size: Any, path: str) -> None:
     sides = list(size) if isinstance(size, (list, tuple)) else [size]
     if any(isinstance(side, (int, float)) and side < SMALLEST_SIDE for side in sides):
-        raise TrainingError(f'{path} is {sides}; accepted: sides of at least {SMALLEST_SIDE} pixels, the least that '
-                            'the network takes')
+        raise TrainingError(
+            f'{path} is {sides}; accepted: sides of at least {SMALLEST_SIDE} pixels, the least that the network takes'
+        )
 
 
 def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:

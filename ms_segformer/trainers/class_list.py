@@ -3,6 +3,7 @@
 A model directory says more about its classes than their names: their weights in the loss, their colors, which label
 value stands for "not labelled". None of it holds for other classes, and most of it does not even fit their number.
 """
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,8 +93,16 @@ def _places(raw: dict, count: int, own: bool, other_data: bool) -> Iterator[Plac
                 yield place
             elif place[2:] == ('data_source', 'raw_ids') and value and not own:
                 yield place
-            elif other_data and not own and (place[2:] == ('data_source', 'reduce_zero_label') and value
-                                             or place[2:] == ('ignore_index',) and _is_a_class(value, count)):
+            elif (
+                other_data
+                and not own
+                and (
+                    place[2:] == ('data_source', 'reduce_zero_label')
+                    and value
+                    or place[2:] == ('ignore_index',)
+                    and _is_a_class(value, count)
+                )
+            ):
                 yield place
 
 

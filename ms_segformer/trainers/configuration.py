@@ -3,6 +3,7 @@
 Two lines are enough to train on data of one's own: `classes` (a list of names, or a text file with one a line) and
 `data_root`, a folder in one of the layouts of `datasets.layout.find_data_sources`.
 """
+
 import json
 import logging
 import os
@@ -60,16 +61,23 @@ def locate_class_files(raw: dict, written: dict, path: str | os.PathLike | None)
     if path is None:
         return
     places = [(raw, written, 'CLASSES'), (raw, written, 'classes')]
-    places += [(_data_source(raw, split) or {}, _data_source(deepcopy(written), split) or {}, 'classes')
-               for split in ('train', 'val')]
+    places += [
+        (_data_source(raw, split) or {}, _data_source(deepcopy(written), split) or {}, 'classes')
+        for split in ('train', 'val')
+    ]
     for section, theirs, key in places:
         name = section.get(key)
         if isinstance(name, str) and name == theirs.get(key) and DATA_ROOT not in name:
             section[key] = ConfiguredClassFile(Path(path), name)
 
 
-def prepare(raw: dict, classes: Classes | None = None, data_root: str | os.PathLike | None = None,
-            written: dict | None = None, options: dict | None = None) -> Prepared:
+def prepare(
+    raw: dict,
+    classes: Classes | None = None,
+    data_root: str | os.PathLike | None = None,
+    written: dict | None = None,
+    options: dict | None = None,
+) -> Prepared:
     """Complete a configuration, in place, for a training run.
 
     Where the class list becomes another, what the file says about the old one goes, and the log says so in a line.
@@ -110,8 +118,10 @@ def prepare(raw: dict, classes: Classes | None = None, data_root: str | os.PathL
         own = classes is None or classes is configured['classes']
         taken = class_list.forget(raw, in_code, raw['CLASSES'], own, other_data)
         if taken and distributed.is_first():
-            logger.info('other classes than the configuration was written for; left out, as of the former ones: %s',
-                        ', '.join(taken))
+            logger.info(
+                'other classes than the configuration was written for; left out, as of the former ones: %s',
+                ', '.join(taken),
+            )
     _merge_evaluation(raw)
     return Prepared(changed, data_root if other_data and classes is None and not names_classes(data_root) else None)
 
@@ -119,12 +129,16 @@ def prepare(raw: dict, classes: Classes | None = None, data_root: str | os.PathL
 def _given_classes(raw: dict, classes: Classes | None, in_code: class_list.SetInCode) -> Classes | None:
     """The class list that was given, as an argument or by setting one in code; None where there is none."""
     places: list[class_list.Place] = [
-        ('CLASSES',), *(('dataset', split, 'data_source', 'classes') for split in ('train', 'val'))]
+        ('CLASSES',),
+        *(('dataset', split, 'data_source', 'classes') for split in ('train', 'val')),
+    ]
     for place in filter(in_code, places):
         names = class_list.at(raw, place)
         if classes is not None and _names(names) != _names(classes):
-            raise DatasetError(f'{".".join(map(str, place))} is set to {shown(names)}, and the classes that are '
-                               f'given besides are {shown(_names(classes))}; give the one or the other')
+            raise DatasetError(
+                f'{".".join(map(str, place))} is set to {shown(names)}, and the classes that are '
+                f'given besides are {shown(_names(classes))}; give the one or the other'
+            )
         classes = names if classes is None else classes
     return classes
 
@@ -149,9 +163,11 @@ def _use_classes(raw: dict, classes: Classes | None, in_code: class_list.SetInCo
     changed, fits = known is not None and known != classes, (len(classes), len(classes) + 1)
     if in_code(('model', 'decode_head', 'num_classes')):
         if head['num_classes'] not in fits:
-            raise TrainingError(f'model.decode_head.num_classes is {head["num_classes"]!r}; accepted with '
-                                f'{len(classes)} classes: {fits[0]}, or {fits[1]} for one output that is no class. '
-                                'Where it is not set, it follows from the classes')
+            raise TrainingError(
+                f'model.decode_head.num_classes is {head["num_classes"]!r}; accepted with '
+                f'{len(classes)} classes: {fits[0]}, or {fits[1]} for one output that is no class. '
+                'Where it is not set, it follows from the classes'
+            )
     elif changed or head.get('num_classes') not in fits:
         head['num_classes'] = len(classes)
         changed = True
@@ -163,9 +179,11 @@ def _names(classes: Classes | None) -> list[str] | None:
         try:
             return classes.read()
         except (FileNotFoundError, ClassFileError) as error:
-            raise DatasetError(f'{classes.configuration}: classes are {classes.name!r}; expected a list of names, or a '
-                               'text file with one name a line (relative to the configuration; a file elsewhere can be '
-                               f'given in code, classes=…): {error}') from None
+            raise DatasetError(
+                f'{classes.configuration}: classes are {classes.name!r}; expected a list of names, or a '
+                'text file with one name a line (relative to the configuration; a file elsewhere can be '
+                f'given in code, classes=…): {error}'
+            ) from None
     if isinstance(classes, (list, tuple)):
         return [str(name) for name in classes]
     return None if classes is None else read_classes(classes)
@@ -178,8 +196,13 @@ def _data_source(raw: dict, split: str) -> dict | None:
 
 def _evaluators(raw: dict) -> list[dict]:
     metrics = as_list((raw.get('evaluation') or {}).get('metrics'))
-    return [evaluator for metric in metrics if isinstance(metric, dict)
-            for evaluator in as_list(metric.get('evaluators')) if isinstance(evaluator, dict)]
+    return [
+        evaluator
+        for metric in metrics
+        if isinstance(metric, dict)
+        for evaluator in as_list(metric.get('evaluators'))
+        if isinstance(evaluator, dict)
+    ]
 
 
 def limit_checkpoints(raw: dict, count: int | None) -> None:
@@ -205,20 +228,28 @@ def limit_checkpoints(raw: dict, count: int | None) -> None:
 def _merge_evaluation(raw: dict) -> None:
     evaluation = raw.setdefault('evaluation', {})
     if not evaluation.get('metrics'):
-        evaluation['metrics'] = {'type': METRIC, 'evaluators': [
-            {'type': 'SegmentationEvaluator', 'classes': list(raw['CLASSES']), 'metric_names': ['mIoU']}]}
+        evaluation['metrics'] = {
+            'type': METRIC,
+            'evaluators': [
+                {'type': 'SegmentationEvaluator', 'classes': list(raw['CLASSES']), 'metric_names': ['mIoU']}
+            ],
+        }
     evaluation.setdefault('dataloader', {'batch_size_per_gpu': 1, 'workers_per_gpu': 0})
 
 
-def _use_data_root(raw: dict, data_root: str | os.PathLike, classes: list[str] | None,
-                   in_code: class_list.SetInCode) -> bool:
+def _use_data_root(
+    raw: dict, data_root: str | os.PathLike, classes: list[str] | None, in_code: class_list.SetInCode
+) -> bool:
     """Point the configuration's data sections at a folder; returns whether they meant another one.
 
     What was set in code of a section counts before what the folder's layout says.
     """
     dataset = raw.setdefault('dataset', {})
-    meant = {split: replace_data_root(section, {'train': str(data_root)}) for split, section in dataset.items()
-             if DATA_ROOT in json.dumps(section, default=str)}
+    meant = {
+        split: replace_data_root(section, {'train': str(data_root)})
+        for split, section in dataset.items()
+        if DATA_ROOT in json.dumps(section, default=str)
+    }
     if 'train' in meant and os.path.isdir((meant['train'].get('data_source') or {}).get('img_root') or ''):
         dataset.update(meant)
         return False
@@ -231,15 +262,20 @@ def _use_data_root(raw: dict, data_root: str | os.PathLike, classes: list[str] |
         theirs = section.get('data_source') or {}
         said = [key for key in theirs if in_code(('dataset', split, 'data_source', key))]
         if source is None and said:
-            raise DatasetError(f'{data_root} has no images and label maps for {split}: dataset.{split}.data_source.'
-                               f'{said[0]} would have no effect; leave it out, or add them')
+            raise DatasetError(
+                f'{data_root} has no images and label maps for {split}: dataset.{split}.data_source.'
+                f'{said[0]} would have no effect; leave it out, or add them'
+            )
         dataset[split] = section if source is not None or split == 'train' else None
         if source is None:
             continue
         if in_code(('dataset', split, 'ignore_index')):
             del source['ignore_index']  # the section's own counts
-        kept = {key: value for key, value in theirs.items()
-                if key in said or key in ('palette', 'reduce_zero_label', 'raw_ids')}
+        kept = {
+            key: value
+            for key, value in theirs.items()
+            if key in said or key in ('palette', 'reduce_zero_label', 'raw_ids')
+        }
         section['data_source'] = {**source, **kept}
     return True
 
@@ -300,5 +336,6 @@ def write_exported(cfg: Any, dataset: Any, folder: str | os.PathLike) -> None:
     raw = exported(cfg._cfg_dict.to_dict(), getattr(dataset, 'PALETTE', None))
     with atomic_write(Path(folder) / 'configuration.json') as temporary:
         # Tuples are written as EasyCV writes them: its transforms refuse lists.
-        temporary.write_text(json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False),
-                             encoding='utf-8')
+        temporary.write_text(
+            json.dumps(encode_jsonplus(raw), indent=2, default=str, ensure_ascii=False), encoding='utf-8'
+        )

@@ -1,4 +1,5 @@
 """Keeps what the hooks of a configuration file write inside the work directory: a file may come from anywhere."""
+
 import os
 import re
 from collections.abc import Callable
@@ -115,12 +116,17 @@ def _below(value: Any, folder: str, name: str, key: str) -> Any:
 def _inside(path: str, folder: str, key: str) -> None:
     """Refuse a path that is not in a folder."""
     absolute = os.path.normpath(os.path.join(os.path.abspath(folder), path))
-    if path.startswith('~') or '://' in path or os.path.commonpath(
-            [absolute, os.path.abspath(folder)]) != os.path.abspath(folder):
+    if (
+        path.startswith('~')
+        or '://' in path
+        or os.path.commonpath([absolute, os.path.abspath(folder)]) != os.path.abspath(folder)
+    ):
         _refuse(key, path, f'is outside {folder}')
 
 
 def _refuse(key: str, value: Any, why: str) -> NoReturn:
-    raise TrainingError(f'the configuration file says {key} = {value!r}, which {why}. A file may come from anywhere: '
-                        'it is not followed in this. If you want it, say so in code (cfg_options={…}, --options or '
-                        'cfg_modify_fn), or take it out of the file')
+    raise TrainingError(
+        f'the configuration file says {key} = {value!r}, which {why}. A file may come from anywhere: '
+        'it is not followed in this. If you want it, say so in code (cfg_options={…}, --options or '
+        'cfg_modify_fn), or take it out of the file'
+    )

@@ -3,6 +3,7 @@
 Those files have no trainer state beside them (see `run_state`): epochs are counted, and what the optimizer has gathered
 is taken along where it fits. Random states, and what hooks know, are not in them.
 """
+
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,14 +73,18 @@ def progress_of(path: str | Path, max_epochs: int, classes: Sequence[str]) -> tu
     meta = read_checkpoint(path)[1]
     if pretrained.are_others(classes, Path(path), meta):
         return None, ', for they are of other classes'
-    epochs, iterations = (value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-                          for value in (meta.get('epoch'), meta.get('iter')))
+    epochs, iterations = (
+        value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+        for value in (meta.get('epoch'), meta.get('iter'))
+    )
     if epochs is None:
         return None, ', for its meta names no epoch'
     if epochs >= max_epochs:
-        raise TrainingError(f'{path}: its meta says that epoch {epochs} is done, and this run has {max_epochs}: '
-                            'nothing is left to train. Raise train.max_epochs to go on from it, or start a new run '
-                            'from its weights with load_from, or train(checkpoint_path=…, load_all_state=False)')
+        raise TrainingError(
+            f'{path}: its meta says that epoch {epochs} is done, and this run has {max_epochs}: '
+            'nothing is left to train. Raise train.max_epochs to go on from it, or start a new run '
+            'from its weights with load_from, or train(checkpoint_path=…, load_all_state=False)'
+        )
     return Progress(epochs, iterations), ''
 
 
@@ -96,16 +101,20 @@ def go_on(trainer: Trainer, path: str | Path, progress: Progress) -> None:
     trainer.set_position(progress.epochs, done, 0, gradients_restored=False)
     try:
         _restore_optimizer(trainer, read_optimizer(path))
-        optimizer = 'the optimizer\'s state is taken from it'
+        optimizer = "the optimizer's state is taken from it"
     except _DoesNotFit as error:
         optimizer = f'the optimizer starts anew ({error})'
     counted = ''
     if progress.iterations not in (None, done):
-        counted = (f' (there {progress.iterations}: its epochs had {progress.iterations / progress.epochs:g}, this '
-                   f'run\'s have {per_epoch}; epochs count)')
-    trainer.logger.info(f'{path}: its meta says that epoch {progress.epochs} is done; training goes on with epoch '
-                        f'{progress.epochs + 1} of {trainer.max_epochs}, {done} of {trainer.max_iters} iterations '
-                        f'done{counted}; {optimizer}')
+        counted = (
+            f' (there {progress.iterations}: its epochs had {progress.iterations / progress.epochs:g}, this '
+            f"run's have {per_epoch}; epochs count)"
+        )
+    trainer.logger.info(
+        f'{path}: its meta says that epoch {progress.epochs} is done; training goes on with epoch '
+        f'{progress.epochs + 1} of {trainer.max_epochs}, {done} of {trainer.max_iters} iterations '
+        f'done{counted}; {optimizer}'
+    )
     if trainer.lr_scheduler is not None:
         trainer.logger.warning('a scheduler of torch keeps its own count: it starts at the beginning')
 
@@ -123,19 +132,21 @@ def _restore_optimizer(trainer: Trainer, saved: dict[str, Any] | None) -> None:
     numbers = [number for group in saved['param_groups'] for number in group['params']]
     theirs = _in_their_order(saved['param_groups'], trainer)
     if len(numbers) != len(theirs):
-        raise _DoesNotFit(f'the file\'s is of {len(numbers)} parameters, this run\'s of {len(theirs)}')
+        raise _DoesNotFit(f"the file's is of {len(numbers)} parameters, this run's of {len(theirs)}")
     expected, place = _what_it_gathers(optimizer), {parameter: number for number, parameter in enumerate(own)}
     state = {}
     for number, parameter in zip(numbers, theirs, strict=True):
         values = saved['state'].get(number)
         if not isinstance(values, dict) or values.keys() != expected:
-            raise _DoesNotFit(f'the file\'s gathers other values than {type(optimizer).__name__}')
-        if any(isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape
-               for value in values.values()):
-            raise _DoesNotFit('the file\'s is of parameters of other shapes')
+            raise _DoesNotFit(f"the file's gathers other values than {type(optimizer).__name__}")
+        if any(
+            isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape
+            for value in values.values()
+        ):
+            raise _DoesNotFit("the file's is of parameters of other shapes")
         state[place[parameter]] = values
     if run_state.not_finite(run_state.gathered({'state': state}, {})) is not None:
-        raise _DoesNotFit('the file\'s is not finite')
+        raise _DoesNotFit("the file's is not finite")
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
 
 
@@ -148,7 +159,7 @@ def _in_their_order(groups: list[dict], trainer: Trainer) -> list[torch.nn.Param
     if sizes == [len(group['params']) for group in trainer.optimizer.param_groups]:
         return [parameter for group in trainer.optimizer.param_groups for parameter in group['params']]
     if len(sizes) > 1 and set(sizes) != {1}:
-        raise _DoesNotFit('the file\'s groups its parameters in another way')
+        raise _DoesNotFit("the file's groups its parameters in another way")
     return [parameter for parameter in trainer.bare_model.parameters() if parameter.requires_grad]
 
 
@@ -158,8 +169,9 @@ def _what_it_gathers(optimizer: torch.optim.Optimizer) -> set[str]:
     parameter.grad = torch.zeros_like(parameter)
     accepted = inspect.signature(type(optimizer)).parameters
     try:
-        probe = type(optimizer)([parameter], **{key: value for key, value in optimizer.defaults.items()
-                                                if key in accepted})
+        probe = type(optimizer)(
+            [parameter], **{key: value for key, value in optimizer.defaults.items() if key in accepted}
+        )
         probe.step()
     except (TypeError, ValueError, RuntimeError) as error:  # another package's
         raise _DoesNotFit(f'what {type(optimizer).__name__} gathers cannot be told: {error}') from None

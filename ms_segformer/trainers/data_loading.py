@@ -2,6 +2,7 @@
 
 The order of the training samples follows from the seed and the epoch, and may begin anywhere in an epoch.
 """
+
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -48,7 +49,7 @@ class EpochSampler(Sampler):
             order = list(range(self.size))
         total = len(self) * self.world_size
         order = (order * math.ceil(total / max(len(order), 1)))[:total]
-        return iter(order[self.rank:total:self.world_size][self.start:])
+        return iter(order[self.rank : total : self.world_size][self.start :])
 
 
 class ShareSampler(Sampler):
@@ -69,8 +70,16 @@ class ShareSampler(Sampler):
         return iter(self.indices)
 
 
-def training_loader(dataset: MapStyle, section: Mapping[str, Any] | None, sampler: Sampler | None,
-                    collate: Callable[[list], Any], seed: int, rank: int, world_size: int, pin: bool) -> DataLoader:
+def training_loader(
+    dataset: MapStyle,
+    section: Mapping[str, Any] | None,
+    sampler: Sampler | None,
+    collate: Callable[[list], Any],
+    seed: int,
+    rank: int,
+    world_size: int,
+    pin: bool,
+) -> DataLoader:
     """The loader of the training data; its order follows from the seed and the epoch alone.
 
     Args:
@@ -89,18 +98,32 @@ def training_loader(dataset: MapStyle, section: Mapping[str, Any] | None, sample
     if sampler is None:
         sampler = EpochSampler(len(dataset), seed, rank, world_size, shuffle)
     # Its own generator: the global one must not depend on how often a loader was started.
-    return Loader(dataset, sampler=sampler, collate_fn=collate, generator=torch.Generator().manual_seed(seed),
-                  **options)
+    return Loader(
+        dataset, sampler=sampler, collate_fn=collate, generator=torch.Generator().manual_seed(seed), **options
+    )
 
 
-def evaluation_loader(dataset: MapStyle, section: Mapping[str, Any] | None, sampler: Sampler | None,
-                      collate: Callable[[list], Any], seed: int, rank: int, world_size: int, pin: bool) -> DataLoader:
+def evaluation_loader(
+    dataset: MapStyle,
+    section: Mapping[str, Any] | None,
+    sampler: Sampler | None,
+    collate: Callable[[list], Any],
+    seed: int,
+    rank: int,
+    world_size: int,
+    pin: bool,
+) -> DataLoader:
     """The loader of a process's share of the evaluation data; arguments as for `training_loader`."""
     options = _loader_options(section, pin)
     for key in ('shuffle', 'persistent_workers'):
         options.pop(key, None)
-    return Loader(dataset, sampler=sampler or ShareSampler(len(dataset), rank, world_size),
-                  collate_fn=collate, generator=torch.Generator().manual_seed(seed), **options)
+    return Loader(
+        dataset,
+        sampler=sampler or ShareSampler(len(dataset), rank, world_size),
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
 
 
 def _loader_options(section: Mapping[str, Any] | None, pin: bool) -> dict[str, Any]:
@@ -125,6 +148,7 @@ def build_dataset(given: Any, cfg: Any, split: str, mode: str) -> Dataset | None
         DatasetError: the data cannot be used.
     """
     from modelscope.msdatasets.ms_dataset import MsDataset  # imported late: evaluating without a trainer needs it not
+
     section = plain(cfg.safe_get(f'dataset.{split}') or {}, 'configuration')
     if isinstance(given, MsDataset):
         if not given.is_custom:

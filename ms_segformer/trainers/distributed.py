@@ -1,4 +1,5 @@
 """Processes and devices: one process on a CPU or GPU, or several under `torchrun` (gloo on CPUs, nccl on GPUs)."""
+
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ def start(launcher: str | None = None, device: object = None) -> tuple[int, int]
             dist.init_process_group('nccl' if on_gpu else 'gloo')
         elif launcher in ('slurm', 'mpi'):
             from modelscope.utils.torch_utils import init_dist  # imported late: ModelScope takes seconds
+
             init_dist(launcher)
         else:
             raise TrainingError(f'launcher is {launcher!r}; accepted: pytorch (torchrun), slurm, mpi, or none')
@@ -53,8 +55,10 @@ def choose_device(name: object = None, world_size: int = 1) -> torch.device:
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     name = str(name).replace('gpu', 'cuda')
     if name.startswith('cuda') and not torch.cuda.is_available():
-        raise TrainingError(f'device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device; leave '
-                            "the device out or pass device='cpu'")
+        raise TrainingError(
+            f'device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device; leave '
+            "the device out or pass device='cpu'"
+        )
     if name.startswith('cuda') and ':' not in name:
         name = f'cuda:{local_rank() if world_size > 1 else torch.cuda.current_device()}'
     try:

@@ -5,6 +5,7 @@
 
 Nothing is written where the run would write, and no weights are loaded or fetched.
 """
+
 import signal
 import sys
 import tempfile
@@ -72,23 +73,30 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan as text."""
-        yield f'images            {self.images:,}' + (' (not here: steps measured with random ones)' if self.made_up
-                                                       else '')
-        yield (f'step              {self.processes * self.batch * self.accumulated} images: {self.processes} × '
-               f'{self.batch} (processes × batch)' + (f' × {self.accumulated} accumulated' * (self.accumulated > 1)))
+        yield f'images            {self.images:,}' + (
+            ' (not here: steps measured with random ones)' if self.made_up else ''
+        )
+        yield (
+            f'step              {self.processes * self.batch * self.accumulated} images: {self.processes} × '
+            f'{self.batch} (processes × batch)' + (f' × {self.accumulated} accumulated' * (self.accumulated > 1))
+        )
         steps = f', {self.steps:,} steps' if self.accumulated > 1 else ''
         yield f'epochs            {self.epochs} of {self.per_epoch:,} iterations, {self.iterations:,} in all{steps}'
         for name, iteration, rates in self.rates:
-            yield (f'learning rate     {name:<18} iteration {iteration + 1:>9,}: '
-                   + ', '.join(f'{rate:.3e}' for rate in rates))
+            yield (
+                f'learning rate     {name:<18} iteration {iteration + 1:>9,}: '
+                + ', '.join(f'{rate:.3e}' for rate in rates)
+            )
         if not self.rates:
-            yield 'learning rate     by a schedule that is not this package\'s'
+            yield "learning rate     by a schedule that is not this package's"
         alone = ' of its own for each process' if self.processes > 1 else ''
-        yield (f'time              {_duration(self.iterations * self.seconds)}: {self.seconds:.3f} s an iteration on '
-               f'{self.device}{alone}, without evaluations and checkpoints')
+        yield (
+            f'time              {_duration(self.iterations * self.seconds)}: {self.seconds:.3f} s an iteration on '
+            f'{self.device}{alone}, without evaluations and checkpoints'
+        )
         if self.memory is not None:
             whose = 'of the GPU' if self.device.startswith('cuda') else 'of each process, without those that read data'
-            yield f'memory            {self.memory / 2 ** 30:.2f} GiB {whose}'
+            yield f'memory            {self.memory / 2**30:.2f} GiB {whose}'
 
 
 def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int | None = None) -> Plan:
@@ -107,7 +115,8 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
         raise TrainingError(f'{images} images (--images): expected 1 to {MOST_IMAGES:,}')
     with _temporary_folder() as folder:
         trainer, made_up = _built(
-            {**arguments, 'work_dir': folder, 'resume': None, 'load_from': starts.SCRATCH}, images)
+            {**arguments, 'work_dir': folder, 'resume': None, 'load_from': starts.SCRATCH}, images
+        )
         if processes is not None:
             if trainer.world_size > 1:
                 raise TrainingError(f'this is one of {trainer.world_size} processes; leave processes={processes} out')
@@ -116,17 +125,29 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
         rates = tuple(_rates(trainer))
         seconds, memory = _measure(trainer)
         step = _hook(trainer, hooks.OptimizerHook)
-        return Plan(len(trainer.train_dataset), made_up, trainer.world_size, trainer.train_dataloader.batch_size or 1,
-                    step.cumulative_iters, trainer.iters_per_train_epoch, trainer.max_epochs, rates, seconds, memory,
-                    str(trainer.device))
+        return Plan(
+            len(trainer.train_dataset),
+            made_up,
+            trainer.world_size,
+            trainer.train_dataloader.batch_size or 1,
+            step.cumulative_iters,
+            trainer.iters_per_train_epoch,
+            trainer.max_epochs,
+            rates,
+            seconds,
+            memory,
+            str(trainer.device),
+        )
 
 
 @contextmanager
 def _temporary_folder() -> Iterator[str]:
     """A folder that is removed when the block ends, by SIGTERM too unless somebody else handles it."""
     with tempfile.TemporaryDirectory(prefix='ms-segformer-') as folder:
-        if (threading.current_thread() is not threading.main_thread()
-                or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        ):
             yield folder
             return
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -149,8 +170,10 @@ def _built(arguments: dict[str, Any], images: int | None) -> tuple[EasyCVTrainer
     trainer = build_trainer(Trainers.easycv, {**arguments, 'train_dataset': data, 'cfg_options': options})
     outputs = trainer.bare_model.settings.head.num_classes
     if images is None and outputs != metainfo.NUM_OUTPUTS:
-        raise TrainingError('the training data are not here, and their number is not known: say where they are (--data)'
-                            ' or how many images they have (--images)')
+        raise TrainingError(
+            'the training data are not here, and their number is not known: say where they are (--data)'
+            ' or how many images they have (--images)'
+        )
     data.size, data.classes = _crop(trainer.cfg), outputs
     return trainer, True
 
@@ -165,8 +188,11 @@ class _RandomImages(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {'img': torch.randn(3, *self.size), 'img_metas': {},
-                'gt_semantic_seg': torch.randint(self.classes, (1, *self.size), dtype=torch.uint8)}
+        return {
+            'img': torch.randn(3, *self.size),
+            'img_metas': {},
+            'gt_semantic_seg': torch.randint(self.classes, (1, *self.size), dtype=torch.uint8),
+        }
 
 
 def _crop(cfg: Any) -> tuple[int, int]:
@@ -175,8 +201,9 @@ def _crop(cfg: Any) -> tuple[int, int]:
         size = step.get('size') if step['type'] in ('MMPad', 'Pad') else step.get('crop_size')
         if size is not None:
             return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-    raise TrainingError('the training data are not here, and dataset.train.pipeline has no crop_size: say where they '
-                        'are (--data)')
+    raise TrainingError(
+        'the training data are not here, and dataset.train.pipeline has no crop_size: say where they are (--data)'
+    )
 
 
 def _hook(trainer: EasyCVTrainer, kind: type) -> Any:

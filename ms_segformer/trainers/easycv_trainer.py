@@ -10,6 +10,7 @@
 The same under `torchrun --nproc_per_node N script.py` trains on N GPUs (or N processes of a CPU). The trained model
 directory is `<work_dir>/output`.
 """
+
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,24 +110,48 @@ class EasyCVTrainer(EpochBasedTrainer):
     _hooks: list[Any]
     _inner_iter: int
 
-    def __init__(self, model: Any = None, cfg_file: str | None = None,
-                 cfg_modify_fn: Callable[[Any], Any] | None = None, train_dataset: Any = None, eval_dataset: Any = None,
-                 classes: configuration.Classes | None = None, data_root: str | os.PathLike | None = None,
-                 load_from: str | os.PathLike | None = None, checkpoint_path: str | Path | None = None,
-                 resume: str | Path | bool | None = None, work_dir: str | os.PathLike | None = None, seed: int = 42,
-                 device: torch.device | str | None = None, launcher: str | None = None, amp: str | None = None,
-                 ema: float | bool | None = None, cfg_options: dict[str, Any] | None = None, use_fp16: bool = False,
-                 keep_checkpoints: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any = None,
+        cfg_file: str | None = None,
+        cfg_modify_fn: Callable[[Any], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        classes: configuration.Classes | None = None,
+        data_root: str | os.PathLike | None = None,
+        load_from: str | os.PathLike | None = None,
+        checkpoint_path: str | Path | None = None,
+        resume: str | Path | bool | None = None,
+        work_dir: str | os.PathLike | None = None,
+        seed: int = 42,
+        device: torch.device | str | None = None,
+        launcher: str | None = None,
+        amp: str | None = None,
+        ema: float | bool | None = None,
+        cfg_options: dict[str, Any] | None = None,
+        use_fp16: bool = False,
+        keep_checkpoints: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.rank, self.world_size = distributed.start(launcher, device)
         self._device_choice = distributed.choose_device(device, self.world_size)
         if kwargs.get('max_epochs', 0) is None:
             del kwargs['max_epochs']  # ModelScope would take it for the number
         self.given = Arguments(
-            classes=classes, data_root=data_root, cfg_file=cfg_file, cfg_options=cfg_options, load_from=load_from,
-            resume=resume if checkpoint_path is None else checkpoint_path, ema=ema, work_dir=work_dir,
-            amp='fp16' if use_fp16 and amp is None else amp, keep_checkpoints=keep_checkpoints,
-            max_epochs=kwargs.get('max_epochs'), train_data=train_dataset is not None,
-            eval_data=eval_dataset is not None)
+            classes=classes,
+            data_root=data_root,
+            cfg_file=cfg_file,
+            cfg_options=cfg_options,
+            load_from=load_from,
+            resume=resume if checkpoint_path is None else checkpoint_path,
+            ema=ema,
+            work_dir=work_dir,
+            amp='fp16' if use_fp16 and amp is None else amp,
+            keep_checkpoints=keep_checkpoints,
+            max_epochs=kwargs.get('max_epochs'),
+            train_data=train_dataset is not None,
+            eval_data=eval_dataset is not None,
+        )
         self.seed = seed
         self.run: str | None = None
         self.resumed_from: str | None = None
@@ -142,13 +167,23 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._progress: hooks.ProgressHook | None = None
         checks.require_seed(seed)
         if model is None and cfg_file is None:
-            raise TrainingError('neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
-                                'weights, or cfg_file=<configuration.json> to train from scratch')
+            raise TrainingError(
+                'neither model nor cfg_file given; pass model=<hub id or directory> to start from its '
+                'weights, or cfg_file=<configuration.json> to train from scratch'
+            )
         if cfg_file is not None:
             schema.check_file(cfg_file)
         with own_names():
-            super().__init__(model=model, cfg_file=cfg_file, cfg_modify_fn=cfg_modify_fn, train_dataset=train_dataset,
-                             eval_dataset=eval_dataset, seed=seed, device='cpu', **kwargs)
+            super().__init__(
+                model=model,
+                cfg_file=cfg_file,
+                cfg_modify_fn=cfg_modify_fn,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                seed=seed,
+                device='cpu',
+                **kwargs,
+            )
         self.device = self._device_choice
         self._dist = self.world_size > 1
         self.bare_model = self.unwrap_module(self.model)
@@ -186,8 +221,14 @@ class EasyCVTrainer(EpochBasedTrainer):
             raise TrainingError('cfg_modify_fn returned None; it has to return the configuration')
         self.configuration_file = self.given.cfg_file or os.path.join(self.model_dir, 'configuration.json')
         self.completed = complete(
-            self.given, cfg._cfg_dict.to_dict(), written, getattr(cfg, 'filename', None),
-            self.model_dir if self.input_model_id is not None else None, self.optimizers, self._device_choice)
+            self.given,
+            cfg._cfg_dict.to_dict(),
+            written,
+            getattr(cfg, 'filename', None),
+            self.model_dir if self.input_model_id is not None else None,
+            self.optimizers,
+            self._device_choice,
+        )
         return type(cfg)(self.completed.raw, filename=getattr(cfg, '_filename', None))
 
     def build_model(self) -> Segformer:
@@ -195,9 +236,13 @@ class EasyCVTrainer(EpochBasedTrainer):
         section = {key: value for key, value in self.cfg.model.to_dict().items() if key != 'type'}
         model = Segformer(self.model_dir, **section)
         self.starting_point = pretrained.load(
-            model, model_dir=self.model_dir if self.input_model_id is not None else None,
-            load_from=self.completed.load_from, pretrained=self.cfg.model.get('pretrained'),
-            new_classes=self.completed.new_classes, classes=self.cfg.CLASSES)
+            model,
+            model_dir=self.model_dir if self.input_model_id is not None else None,
+            load_from=self.completed.load_from,
+            pretrained=self.cfg.model.get('pretrained'),
+            new_classes=self.completed.new_classes,
+            classes=self.cfg.CLASSES,
+        )
         self._random_weights = self.starting_point is None
         return model
 
@@ -205,16 +250,16 @@ class EasyCVTrainer(EpochBasedTrainer):
         """The data set's own pipeline prepares the samples."""
         return None, None
 
-    def build_dataset(self, datasets: Any, model_cfg: Any, mode: str, preprocessor: Any = None,
-                      **kwargs: Any) -> Dataset | None:
+    def build_dataset(
+        self, datasets: Any, model_cfg: Any, mode: str, preprocessor: Any = None, **kwargs: Any
+    ) -> Dataset | None:
         """Return the data set of a mode; its errors reach the user (ModelScope's own method prints and swallows them).
 
         Raises:
             DatasetError: the data cannot be used.
         """
         training = mode == ModeKeys.TRAIN
-        evaluates = (self.cfg.safe_get('evaluation.period') is not None
-                     and self.cfg.safe_get('dataset.val') is not None)
+        evaluates = self.cfg.safe_get('evaluation.period') is not None and self.cfg.safe_get('dataset.val') is not None
         if not training and datasets is None and not evaluates:
             return None
         try:
@@ -225,8 +270,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         except DatasetError as error:
             if training:
                 raise
-            raise DatasetError(f'{error} (this is the evaluation data; to train without evaluating, set '
-                               'evaluation.period to null)') from None
+            raise DatasetError(
+                f'{error} (this is the evaluation data; to train without evaluating, set evaluation.period to null)'
+            ) from None
 
     def _share_ids(self) -> None:
         share_ids(getattr(dataset, 'source', None) for dataset in (self.train_dataset, self.eval_dataset))
@@ -271,8 +317,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Iterations of an epoch of training."""
         return self._train_iters_per_epoch or len(self.train_dataloader)
 
-    def train(self, checkpoint_path: str | Path | None = None, load_all_state: bool = True, *args: Any,
-              **kwargs: Any) -> None:
+    def train(
+        self, checkpoint_path: str | Path | None = None, load_all_state: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
         """Train to the last epoch.
 
         Args:
@@ -310,8 +357,10 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.train_dataloader = self.data_loader = self.get_train_dataloader()
             checks.require_iterations(self)
             if len([hook for hook in self._hooks if isinstance(hook, MODELSCOPE_S_BEST)]) > 1:
-                raise TrainingError('there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best '
-                                    'or callbacks); keep one')
+                raise TrainingError(
+                    'there is more than one BestCkptSaverHook (in train.hooks, train.checkpoint.best '
+                    'or callbacks); keep one'
+                )
             checkpoint_hooks.check_best_key(self.hooks, self._build_metrics() if self.eval_dataset is not None else [])
             self.bare_model.loss_at_logits_size = bool(self.cfg.safe_get('train.loss_at_logits_size'))
             self.model = self.to_parallel(self.bare_model) if self._dist else self.bare_model
@@ -330,8 +379,10 @@ class EasyCVTrainer(EpochBasedTrainer):
         try:
             return [build_metric(metric) for metric in self.metrics]
         except (KeyError, TypeError) as error:
-            raise TrainingError(f'evaluation.metrics is {self.metrics}, which cannot be built ({error}); expected '
-                                '{"type": "EasyCVMetric", "evaluators": […]} or a metric of ModelScope') from None
+            raise TrainingError(
+                f'evaluation.metrics is {self.metrics}, which cannot be built ({error}); expected '
+                '{"type": "EasyCVMetric", "evaluators": […]} or a metric of ModelScope'
+            ) from None
 
     def to_parallel(self, model: torch.nn.Module) -> torch.nn.Module:
         """Wrap the model for several processes; SyncBN where the configuration names it and GPUs are used."""
@@ -347,10 +398,12 @@ class EasyCVTrainer(EpochBasedTrainer):
         optimizer, scheduler = self.optimizers
         section = deepcopy(self.cfg.train.get('optimizer')) or {}
         options = dict(section.pop('options', None) or {})
-        options.update({key: value for key, value in (self.cfg.train.get('optimizer_hook') or {}).items()
-                        if key != 'type'})
-        self.optimizer = optimizer or build_optimizer(plain(section, 'configuration'), self.bare_model,
-                                                      self.device.type)
+        options.update(
+            {key: value for key, value in (self.cfg.train.get('optimizer_hook') or {}).items() if key != 'type'}
+        )
+        self.optimizer = optimizer or build_optimizer(
+            plain(section, 'configuration'), self.bare_model, self.device.type
+        )
         for group in self.optimizer.param_groups:
             group.setdefault('initial_lr', group['lr'])
         if self.completed.precision == torch.float16:
@@ -401,8 +454,9 @@ class EasyCVTrainer(EpochBasedTrainer):
                 self._inner_iter = number
                 self.train_iteration(batch)
             if self._iter == before:
-                raise TrainingError(f'the training data gave no batch in epoch {self._epoch + 1}. '
-                                    f'{resuming.safe_checkpoint(self)}')
+                raise TrainingError(
+                    f'the training data gave no batch in epoch {self._epoch + 1}. {resuming.safe_checkpoint(self)}'
+                )
         self.invoke_hook('after_train_epoch')
         self._inner_iter = 0
         self._epoch += 1
@@ -429,17 +483,25 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._mode = ModeKeys.TRAIN
         if isinstance(model, torch.nn.parallel.DistributedDataParallel):
             model.require_backward_grad_sync = self.completes_a_step()
-        tensors = {key: value.to(self.device, non_blocking=True) for key, value in inputs.items()
-                   if isinstance(value, torch.Tensor)}
+        tensors = {
+            key: value.to(self.device, non_blocking=True)
+            for key, value in inputs.items()
+            if isinstance(value, torch.Tensor)
+        }
         missing = [key for key in ('img', 'gt_semantic_seg') if key not in tensors]
         if missing:
-            raise TrainingError(f'the training samples have no {" and no ".join(missing)}; end dataset.train.pipeline '
-                                'with DefaultFormatBundle and Collect, whose keys are ["img", "gt_semantic_seg"]')
+            raise TrainingError(
+                f'the training samples have no {" and no ".join(missing)}; end dataset.train.pipeline '
+                'with DefaultFormatBundle and Collect, whose keys are ["img", "gt_semantic_seg"]'
+            )
         precision = self.completed.precision
         with nullcontext() if precision is None else torch.autocast(self.device.type, precision):
             self.train_outputs = model(**tensors)
-        logged = {key: value for key, value in self.train_outputs.items()
-                  if key != 'loss' and isinstance(value, torch.Tensor) and value.dim() == 0}
+        logged = {
+            key: value
+            for key, value in self.train_outputs.items()
+            if key != 'loss' and isinstance(value, torch.Tensor) and value.dim() == 0
+        }
         logged['loss'] = self.train_outputs['loss']
         values = torch.stack([value.detach().float() for value in logged.values()]).tolist()
         values = distributed.mean_over_processes(values, self.device)
@@ -460,14 +522,28 @@ class EasyCVTrainer(EpochBasedTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of the training data; its order follows from the seed and the epoch alone."""
         return data_loading.training_loader(
-            self.train_dataset, self.cfg.safe_get('train.dataloader'), self._given_sampler('train'),
-            self.train_data_collator, self.seed, self.rank, self.world_size, self.device.type == 'cuda')
+            self.train_dataset,
+            self.cfg.safe_get('train.dataloader'),
+            self._given_sampler('train'),
+            self.train_data_collator,
+            self.seed,
+            self.rank,
+            self.world_size,
+            self.device.type == 'cuda',
+        )
 
     def get_eval_data_loader(self) -> DataLoader:
         """Return the loader of this process's share of the evaluation data."""
         return data_loading.evaluation_loader(
-            self.eval_dataset, self.cfg.safe_get('evaluation.dataloader'), self._given_sampler('val'),
-            self.eval_data_collator, self.seed, self.rank, self.world_size, self.device.type == 'cuda')
+            self.eval_dataset,
+            self.cfg.safe_get('evaluation.dataloader'),
+            self._given_sampler('val'),
+            self.eval_data_collator,
+            self.seed,
+            self.rank,
+            self.world_size,
+            self.device.type == 'cuda',
+        )
 
     def _given_sampler(self, split: str) -> Sampler | None:
         return self._samplers.get(split) if isinstance(self._samplers, dict) else self._samplers
@@ -514,8 +590,12 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     # --- evaluation ----------------------------------------------------------------------------------------------
 
-    def evaluate(self, checkpoint_path: str | Path | None = None,
-                 saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None, **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self,
+        checkpoint_path: str | Path | None = None,
+        saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, float]:
         """Evaluate on the evaluation data.
 
         Args:
@@ -548,13 +628,18 @@ class EasyCVTrainer(EpochBasedTrainer):
             self.take_evaluation(self.evaluation_loop(self.eval_dataloader, self._build_metrics(), saving_fn, model))
         return self._metric_values
 
-    def evaluation_loop(self, data_loader: DataLoader, metric_classes: list[Any],
-                        saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None,
-                        model: torch.nn.Module | None = None) -> dict[str, float]:
+    def evaluation_loop(
+        self,
+        data_loader: DataLoader,
+        metric_classes: list[Any],
+        saving_fn: Callable[[Batch, dict[str, Any]], None] | None = None,
+        model: torch.nn.Module | None = None,
+    ) -> dict[str, float]:
         """Feed every process's share into the metrics and add them up."""
         self.invoke_hook('before_val')
-        evaluator = Evaluator(self.model_to_save if model is None else model, self.device,
-                              dtype=self.completed.precision)
+        evaluator = Evaluator(
+            self.model_to_save if model is None else model, self.device, dtype=self.completed.precision
+        )
         values = measure(metric_classes, evaluator, with_progress(data_loader), self._eval_iters_per_epoch, saving_fn)
         self.invoke_hook('after_val')
         return values

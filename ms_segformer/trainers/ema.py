@@ -1,4 +1,5 @@
 """Exponential moving average of a model's weights."""
+
 from copy import deepcopy
 
 import torch

@@ -1,4 +1,5 @@
 """What the trainer says when it cannot go on."""
+
 from ..errors import SegformerError
 
 

@@ -3,6 +3,7 @@
 An image may go through the network whole or in overlapping windows (`slide`), at several scales, and mirrored; the
 class probabilities of all versions are averaged, as the original's test-time augmentation does.
 """
+
 import sys
 import time
 from collections import deque
@@ -45,9 +46,14 @@ class Evaluator:
         network: callable from images to logits in place of the model's own, such as one of `engines`.
     """
 
-    def __init__(self, model: torch.nn.Module, device: torch.device | str = 'cpu',
-                 test: InferenceSettings | None = None, dtype: torch.dtype | None = None,
-                 network: Network | None = None) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        device: torch.device | str = 'cpu',
+        test: InferenceSettings | None = None,
+        dtype: torch.dtype | None = None,
+        network: Network | None = None,
+    ) -> None:
         self.model, self.device = model, torch.device(device)
         self.test = test or getattr(getattr(model, 'settings', None), 'test', None) or InferenceSettings()
         self.align_corners = getattr(getattr(model, 'decode_head', None), 'align_corners', False)
@@ -73,14 +79,18 @@ class Evaluator:
             DatasetError: the samples are no tensors.
         """
         if not all(isinstance(image, torch.Tensor) for images in batch['img'] for image in images):
-            raise DatasetError('the evaluation samples have no tensor img; the transforms of dataset.val.pipeline end '
-                               'with ImageToTensor and Collect, whose keys are ["img"]')
+            raise DatasetError(
+                'the evaluation samples have no tensor img; the transforms of dataset.val.pipeline end '
+                'with ImageToTensor and Collect, whose keys are ["img"]'
+            )
         versions = [list(images) for images in batch['img']]
         if self.test.mode == 'whole':
             versions = [self._logits(images) for images in batch['img']]
         label_map = self._label_windows if self.test.mode == 'slide' else self._label_whole
-        return [torch.from_numpy(label_map(list(one), list(metas)))
-                for one, metas in zip(zip(*versions, strict=True), zip(*batch['img_metas'], strict=True), strict=True)]
+        return [
+            torch.from_numpy(label_map(list(one), list(metas)))
+            for one, metas in zip(zip(*versions, strict=True), zip(*batch['img_metas'], strict=True), strict=True)
+        ]
 
     def _logits(self, images: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
         """The C×H/4×W/4 float32 logits of N images of a version."""
@@ -97,9 +107,13 @@ class Evaluator:
         shapes = [ImageShapes.of(meta) for meta in metas]
         if len(versions) == 1 and versions[0].device.type == 'cpu':
             return segment(versions[0], shapes[0], 0, self.align_corners, self.name).seg_map
-        return label_versions([Mirrored(Whole(logits, sizes, self.align_corners, self.name), _mirrored_axis(meta))
-                               for logits, sizes, meta in zip(versions, shapes, metas, strict=True)],
-                              shapes[0].original)
+        return label_versions(
+            [
+                Mirrored(Whole(logits, sizes, self.align_corners, self.name), _mirrored_axis(meta))
+                for logits, sizes, meta in zip(versions, shapes, metas, strict=True)
+            ],
+            shapes[0].original,
+        )
 
     def _label_windows(self, versions: list[torch.Tensor], metas: list[ImageMeta]) -> np.ndarray:
         """From the network's inputs for an image, one 3×H×W or 1×3×H×W of each version."""
@@ -112,9 +126,13 @@ class Evaluator:
         mosaics = [Mosaic(part.size, crop, stride, self.align_corners, self.name) for part in parts]
         for mosaic, part in zip(mosaics, parts, strict=True):
             deque(mosaic.fill(self._run, part), maxlen=0)
-        return label_versions([Mirrored(Windows(mosaic, sizes), _mirrored_axis(meta))
-                               for mosaic, sizes, meta in zip(mosaics, shapes, metas, strict=True)],
-                              shapes[0].original)
+        return label_versions(
+            [
+                Mirrored(Windows(mosaic, sizes), _mirrored_axis(meta))
+                for mosaic, sizes, meta in zip(mosaics, shapes, metas, strict=True)
+            ],
+            shapes[0].original,
+        )
 
 
 class _Parts:
@@ -165,11 +183,13 @@ class Evaluation:
     def values(self) -> dict[str, float]:
         """Return the report of the original's evaluator: `mIoU`, `mAcc`, `aAcc`, `IoU.<class>`, …, in [0, 1]."""
         from ..metrics.segmentation import SegmentationEvaluator  # imported late: brings ModelScope's metrics
+
         return SegmentationEvaluator(self.classes).evaluate(self.confusion)
 
 
-def inference_pipeline(configuration: Mapping[str, Any], scales: Sequence[float] = (1.0,),
-                       flip: bool = False) -> list[dict[str, Any]]:
+def inference_pipeline(
+    configuration: Mapping[str, Any], scales: Sequence[float] = (1.0,), flip: bool = False
+) -> list[dict[str, Any]]:
     """Return the test pipeline of a configuration, with scales and mirrored versions added.
 
     Args:
@@ -183,8 +203,10 @@ def inference_pipeline(configuration: Mapping[str, Any], scales: Sequence[float]
     pipeline = deepcopy(configuration.get('test_pipeline') or configuration['dataset']['val']['pipeline'])
     augment = next((step for step in pipeline if step.get('type') == 'MMMultiScaleFlipAug'), None)
     if augment is None or augment.get('img_scale') is None:
-        raise ArgumentError('scales and flip need a test pipeline with MMMultiScaleFlipAug and img_scale; this one has '
-                            f'{[step.get("type") for step in pipeline]}')
+        raise ArgumentError(
+            'scales and flip need a test pipeline with MMMultiScaleFlipAug and img_scale; this one has '
+            f'{[step.get("type") for step in pipeline]}'
+        )
     size = augment['img_scale']
     size = size[0] if isinstance(size[0], (list, tuple)) else size
     if list(scales) != [1.0]:
@@ -193,8 +215,9 @@ def inference_pipeline(configuration: Mapping[str, Any], scales: Sequence[float]
     return pipeline
 
 
-def predictions(evaluator: Evaluator, dataset: MapStyle, indices: Iterable[int], batch_size: int = 1,
-                workers: int = 0) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
+def predictions(
+    evaluator: Evaluator, dataset: MapStyle, indices: Iterable[int], batch_size: int = 1, workers: int = 0
+) -> Iterator[tuple[int, torch.Tensor, np.ndarray]]:
     """Predict label maps of some samples of a data set, in order.
 
     Args:
@@ -213,10 +236,19 @@ def predictions(evaluator: Evaluator, dataset: MapStyle, indices: Iterable[int],
         yield from zip(batch['index'], evaluator.predict(batch), batch['label'], strict=True)
 
 
-def evaluate(model: torch.nn.Module, dataset: LabeledImages, device: torch.device | str = 'cpu',
-             test: InferenceSettings | None = None, dtype: torch.dtype | None = None, network: Network | None = None,
-             batch_size: int = 1, workers: int = 0, rank: int = 0, world_size: int = 1,
-             progress: bool = False) -> Evaluation:
+def evaluate(
+    model: torch.nn.Module,
+    dataset: LabeledImages,
+    device: torch.device | str = 'cpu',
+    test: InferenceSettings | None = None,
+    dtype: torch.dtype | None = None,
+    network: Network | None = None,
+    batch_size: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: bool = False,
+) -> Evaluation:
     """Evaluate a model on a data set; under `torch.distributed` every process takes its share.
 
     Args:
@@ -246,8 +278,13 @@ def evaluate(model: torch.nn.Module, dataset: LabeledImages, device: torch.devic
     return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
 
 
-def measure(metrics: Sequence[Any], evaluator: Evaluator, batches: Iterable[Batch],
-            most: int | None = None, seen: Callable[[Batch, dict[str, Any]], None] | None = None) -> dict[str, float]:
+def measure(
+    metrics: Sequence[Any],
+    evaluator: Evaluator,
+    batches: Iterable[Batch],
+    most: int | None = None,
+    seen: Callable[[Batch, dict[str, Any]], None] | None = None,
+) -> dict[str, float]:
     """Feed this process's batches into metrics of ModelScope's kind, and add up those of every process.
 
     Args:

@@ -1,9 +1,12 @@
 """Where the hooks of a configuration stand: some in `train.hooks`, some in a place of their own."""
+
 from .errors import TrainingError
 
 PLACES = {  # of hooks that a configuration may name in train.hooks
-    'TextLoggerHook': ('train', 'logging'), 'CheckpointHook': ('train', 'checkpoint', 'period'),
-    'BestCkptSaverHook': ('train', 'checkpoint', 'best'), 'BestCkptSaver': ('train', 'checkpoint', 'best'),
+    'TextLoggerHook': ('train', 'logging'),
+    'CheckpointHook': ('train', 'checkpoint', 'period'),
+    'BestCkptSaverHook': ('train', 'checkpoint', 'best'),
+    'BestCkptSaver': ('train', 'checkpoint', 'best'),
     'EvaluationHook': ('evaluation', 'period'),
 }
 
@@ -60,5 +63,6 @@ def refuse_two_best(written: dict) -> None:
     for other in best[1:]:
         for key in other.keys() & best[0].keys() - {'type'}:
             if other[key] != best[0][key]:
-                raise TrainingError(f'the configuration has two hooks for the best checkpoint, {best[0]} and {other}; '
-                                    'keep one')
+                raise TrainingError(
+                    f'the configuration has two hooks for the best checkpoint, {best[0]} and {other}; keep one'
+                )

@@ -9,6 +9,7 @@
 | TensorboardHook, IterTimerHook and any other hook of ModelScope | ModelScope's |
 | a hook that only EasyCV or mmcv has | that one, through `ms_segformer.integrations.easycv.bridge` |
 """
+
 import math
 import sys
 import time
@@ -75,8 +76,9 @@ class OptimizerHook(optimizer_base.OptimizerHook):
         scaler: a gradient scaler for float16, or None.
     """
 
-    def __init__(self, cumulative_iters: int = 1, grad_clip: dict[str, Any] | None = None, scaler: Any = None,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self, cumulative_iters: int = 1, grad_clip: dict[str, Any] | None = None, scaler: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(cumulative_iters=cumulative_iters, grad_clip=grad_clip, **kwargs)
         self.scaler = scaler
         if grad_clip is not None:
@@ -119,8 +121,10 @@ def _check_clipping(options: dict[str, Any]) -> None:
     except (TypeError, ValueError, KeyError):
         fits = False
     if not fits:
-        raise TrainingError(f'train.optimizer.options.grad_clip is {options}; expected max_norm, a number above 0, and '
-                            'other arguments of torch.nn.utils.clip_grad_norm_')
+        raise TrainingError(
+            f'train.optimizer.options.grad_clip is {options}; expected max_norm, a number above 0, and '
+            'other arguments of torch.nn.utils.clip_grad_norm_'
+        )
 
 
 class EvaluationHook(evaluation_hook.EvaluationHook):
@@ -149,8 +153,9 @@ class EvaluationHook(evaluation_hook.EvaluationHook):
         else:
             values = trainer.evaluate()
             if distributed.is_first():
-                work_dir.write_results({'run': trainer.run, 'iteration': trainer.iter, **values}, trainer.work_dir,
-                                       work_dir.EVALUATION)
+                work_dir.write_results(
+                    {'run': trainer.run, 'iteration': trainer.iter, **values}, trainer.work_dir, work_dir.EVALUATION
+                )
         trainer.evaluated_at = self._moment
         for hook in trainer.hooks if distributed.is_first() else ():
             if isinstance(hook, CheckpointHook):
@@ -182,8 +187,12 @@ class TextLoggerHook(text_logger_hook.TextLoggerHook):
         super()._log_info(log_dict, trainer)
 
     def _dump_log(self, log_dict: dict[str, Any]) -> None:
-        super()._dump_log({key: None if isinstance(value, float) and not math.isfinite(value) else value
-                           for key, value in log_dict.items()})
+        super()._dump_log(
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in log_dict.items()
+            }
+        )
 
 
 class ProgressHook(Hook):
@@ -209,8 +218,9 @@ class ProgressHook(Hook):
         self._seconds = self._since = None
         self._opened = ExitStack()  # log lines go above the live one
         self._opened.enter_context(logging_redirect_tqdm([trainer.logger]))
-        self.bar = self._opened.enter_context(tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format='{desc}',
-                                                   **screen()))
+        self.bar = self._opened.enter_context(
+            tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format='{desc}', **screen())
+        )
         self.bar.set_description_str(self._where(trainer, trainer.inner_iter))
 
     def before_train_epoch(self, trainer: Trainer) -> None:
@@ -234,14 +244,15 @@ class ProgressHook(Hook):
         loss = (trainer.log_buffer.val_history.get('loss') or [math.nan])[-1]
         rate = (trainer.train_dataloader.batch_size or 1) * trainer.world_size / self._seconds
         left = timedelta(seconds=round(self._seconds * (trainer.max_iters - trainer.iter - 1)))
-        self.bar.set_description_str(f'{self._where(trainer, trainer.inner_iter + 1)}, loss {loss:.4f}, '
-                                     f'{rate:.1f} images/s, {left} left', refresh=False)
+        self.bar.set_description_str(
+            f'{self._where(trainer, trainer.inner_iter + 1)}, loss {loss:.4f}, {rate:.1f} images/s, {left} left',
+            refresh=False,
+        )
         self.bar.update(1)
 
     @staticmethod
     def _where(trainer: Trainer, done: int) -> str:
-        return (f'epoch {trainer.epoch + 1}/{trainer.max_epochs}, '
-                f'iteration {done}/{trainer.iters_per_train_epoch}')
+        return f'epoch {trainer.epoch + 1}/{trainer.max_epochs}, iteration {done}/{trainer.iters_per_train_epoch}'
 
     def after_run(self, trainer: Trainer) -> None:
         self.close()
@@ -254,8 +265,12 @@ class ProgressHook(Hook):
 
 
 OURS: dict[str, type[Hook]] = {
-    'AddLrLogHook': AddLrLogHook, 'BestCkptSaver': BestCkptSaverHook, 'BestCkptSaverHook': BestCkptSaverHook,
-    'CheckpointHook': CheckpointHook, 'EvaluationHook': EvaluationHook, 'TextLoggerHook': TextLoggerHook,
+    'AddLrLogHook': AddLrLogHook,
+    'BestCkptSaver': BestCkptSaverHook,
+    'BestCkptSaverHook': BestCkptSaverHook,
+    'CheckpointHook': CheckpointHook,
+    'EvaluationHook': EvaluationHook,
+    'TextLoggerHook': TextLoggerHook,
     'ProgressHook': ProgressHook,
 }
 DONE_BY_THE_TRAINER = ('DDPHook', 'EMAHook', 'OptimizerHook', 'TorchAMPOptimizerHook', 'AMPFP16OptimizerHook')
@@ -282,8 +297,9 @@ def build_hook(section: Mapping[str, Any]) -> Hook:
     try:
         return bridge.build_hook({'type': name, **options})
     except bridge.BridgeError as error:
-        raise TrainingError(f'hook "{name}" is none of this package\'s ({", ".join(sorted(OURS))}) nor of '
-                            f'ModelScope\'s: {error}') from None
+        raise TrainingError(
+            f'hook "{name}" is none of this package\'s ({", ".join(sorted(OURS))}) nor of ModelScope\'s: {error}'
+        ) from None
 
 
 def _registered() -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """The log file of a run that cannot be written."""
+
 import functools
 import logging
 import os
@@ -14,8 +15,13 @@ def unwritable_raises(logger: logging.Logger, folder: str | os.PathLike) -> Iter
     Otherwise `logging` prints a traceback for every such line, and the run goes on.
     """
     below = os.path.join(os.path.abspath(folder), '')
-    handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)
-                and handler.baseFilename.startswith(below) and 'handleError' not in vars(handler)]
+    handlers = [
+        handler
+        for handler in logger.handlers
+        if isinstance(handler, logging.FileHandler)
+        and handler.baseFilename.startswith(below)
+        and 'handleError' not in vars(handler)
+    ]
     for handler in handlers:
         setattr(handler, 'handleError', functools.partial(_fail, handler))  # noqa: B010 mypy refuses to assign methods
     try:

@@ -1,4 +1,5 @@
 """Keeps freed memory for the next allocation while training on a CPU."""
+
 import ctypes
 import sys
 

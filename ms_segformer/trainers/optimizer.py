@@ -12,6 +12,7 @@
 The original dropped `custom_keys` without a word, so its head trained at a tenth of the rate its configuration asks
 for. To train as it did, set `train.optimizer.paramwise_options` to null.
 """
+
 import inspect
 import math
 import re
@@ -25,16 +26,26 @@ from ..config.schema import PARAMWISE
 from ..integrations.easycv import bridge
 from .errors import TrainingError
 
-_NORMS = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.instancenorm._InstanceNorm, torch.nn.GroupNorm,
-          torch.nn.LayerNorm)
+_NORMS = (
+    torch.nn.modules.batchnorm._BatchNorm,
+    torch.nn.modules.instancenorm._InstanceNorm,
+    torch.nn.GroupNorm,
+    torch.nn.LayerNorm,
+)
 # SparseAdam takes sparse gradients only, and LBFGS evaluates the loss itself.
-OPTIMIZERS = {name: cls for name, cls in vars(torch.optim).items()
-              if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
-              and name not in ('SparseAdam', 'LBFGS')}
+OPTIMIZERS = {
+    name: cls
+    for name, cls in vars(torch.optim).items()
+    if inspect.isclass(cls)
+    and issubclass(cls, torch.optim.Optimizer)
+    and cls is not torch.optim.Optimizer
+    and name not in ('SparseAdam', 'LBFGS')
+}
 
 
-def parameter_groups(model: torch.nn.Module, lr: float, weight_decay: float | None,
-                     paramwise_options: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: torch.nn.Module, lr: float, weight_decay: float | None, paramwise_options: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Group a model's trainable parameters by learning rate and weight decay.
 
     Args:
@@ -63,8 +74,9 @@ def parameter_groups(model: torch.nn.Module, lr: float, weight_decay: float | No
     return list(groups.values())
 
 
-def _multiplied(name: str, layer: torch.nn.Module, lr: float, weight_decay: float | None,
-                options: Mapping[str, Any]) -> tuple[float, float | None]:
+def _multiplied(
+    name: str, layer: torch.nn.Module, lr: float, weight_decay: float | None, options: Mapping[str, Any]
+) -> tuple[float, float | None]:
     """The rate and the decay of a parameter."""
     custom = options.get('custom_keys') or {}
     chosen = []
@@ -84,8 +96,9 @@ def _multiplied(name: str, layer: torch.nn.Module, lr: float, weight_decay: floa
             elif key in ('decay_mult', 'weight_decay_mult'):
                 weight_decay = None if weight_decay is None else weight_decay * factor
             else:
-                raise TrainingError(f'train.optimizer.paramwise_options: unknown multiplier "{key}"; known: lr_mult, '
-                                    'decay_mult')
+                raise TrainingError(
+                    f'train.optimizer.paramwise_options: unknown multiplier "{key}"; known: lr_mult, decay_mult'
+                )
     return lr, weight_decay
 
 
@@ -108,8 +121,9 @@ def _matches(pattern: str, name: str) -> bool:
     try:
         return re.search(pattern, name) is not None
     except re.error as error:
-        raise TrainingError(f'train.optimizer.paramwise_options: {pattern!r} is no regular expression ({error})'
-                            ) from None
+        raise TrainingError(
+            f'train.optimizer.paramwise_options: {pattern!r} is no regular expression ({error})'
+        ) from None
 
 
 def require_rate(rate: Any) -> None:
@@ -139,12 +153,15 @@ def require_known_optimizer(name: Any) -> None:
     except bridge.BridgeError as error:
         cls, reason = None, str(error)
     if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
-        raise TrainingError(f'train.optimizer.type is {name!r}{nearest(str(name), OPTIMIZERS)}; accepted: '
-                            f'{", ".join(sorted(OPTIMIZERS))}, or one of EasyCV or mmcv: {reason}')
+        raise TrainingError(
+            f'train.optimizer.type is {name!r}{nearest(str(name), OPTIMIZERS)}; accepted: '
+            f'{", ".join(sorted(OPTIMIZERS))}, or one of EasyCV or mmcv: {reason}'
+        )
 
 
-def build_optimizer(section: Mapping[str, Any], model: torch.nn.Module,
-                    device_type: str = 'cpu') -> torch.optim.Optimizer:
+def build_optimizer(
+    section: Mapping[str, Any], model: torch.nn.Module, device_type: str = 'cpu'
+) -> torch.optim.Optimizer:
     """Build the optimizer of a `train.optimizer` section.
 
     Args:
@@ -157,7 +174,8 @@ def build_optimizer(section: Mapping[str, Any], model: torch.nn.Module,
         TrainingError: unknown type or arguments.
     """
     options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+        key: tuple(value) if isinstance(value, list) else value for key, value in section.items()
+    }
     name = options.pop('type', 'AdamW')
     options.pop('options', None)
     paramwise = options.pop('paramwise_options', None) or options.pop('paramwise_cfg', None)

@@ -9,6 +9,7 @@
 
 A URL or an id is fetched because `load_from` says so, never otherwise.
 """
+
 import logging
 import os
 from collections.abc import Sequence
@@ -28,9 +29,15 @@ logger = logging.getLogger('modelscope')
 IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 
-def load(model: torch.nn.Module, model_dir: str | os.PathLike | None = None, load_from: object = None,
-         pretrained: object = None, new_classes: bool = False, whole: bool = False,
-         classes: Sequence[str] | None = None) -> str | None:
+def load(
+    model: torch.nn.Module,
+    model_dir: str | os.PathLike | None = None,
+    load_from: object = None,
+    pretrained: object = None,
+    new_classes: bool = False,
+    whole: bool = False,
+    classes: Sequence[str] | None = None,
+) -> str | None:
     """Load the starting point into a model. Every process of a distributed run has to call it where it is fetched.
 
     Args:
@@ -66,16 +73,22 @@ def load(model: torch.nn.Module, model_dir: str | os.PathLike | None = None, loa
         _load_file(model, path, new_classes, classes=classes, of_a_directory=True)
         return str(path)
     if load_from == starts.MODEL:
-        raise TrainingError('load_from is "model", and there are no weights of a model: name a model directory or a '
-                            f'hub id, or start from {starts.IMAGENET}, {starts.SCRATCH} or a checkpoint')
+        raise TrainingError(
+            'load_from is "model", and there are no weights of a model: name a model directory or a '
+            f'hub id, or start from {starts.IMAGENET}, {starts.SCRATCH} or a checkpoint'
+        )
     if pretrained is None:
-        logger.warning('training starts from random weights: there is neither a model directory with a checkpoint, '
-                       'nor load_from, nor model.pretrained in the configuration')
+        logger.warning(
+            'training starts from random weights: there is neither a model directory with a checkpoint, '
+            'nor load_from, nor model.pretrained in the configuration'
+        )
         return None
     if not os.path.exists(pretrained):
-        raise TrainingError(f'what to start from is not said, and model.pretrained, {pretrained}, is not on this '
-                            f'machine: choose load_from="{starts.IMAGENET}" (--from {starts.IMAGENET}), which fetches '
-                            f'it, "{starts.SCRATCH}" for random weights, or a file')
+        raise TrainingError(
+            f'what to start from is not said, and model.pretrained, {pretrained}, is not on this '
+            f'machine: choose load_from="{starts.IMAGENET}" (--from {starts.IMAGENET}), which fetches '
+            f'it, "{starts.SCRATCH}" for random weights, or a file'
+        )
     _load_file(model, _file(pretrained), new_classes, classes=classes)
     return pretrained
 
@@ -109,16 +122,24 @@ def _file(source: str | os.PathLike) -> Path:
 
 def _load_imagenet(model: torch.nn.Module, pretrained: str | None) -> str:
     if pretrained is None:
-        raise TrainingError('load_from is "imagenet", and the configuration\'s model.pretrained names nothing; set it '
-                            'to a URL or a path (--options model.pretrained=…), or name the file itself as load_from')
+        raise TrainingError(
+            'load_from is "imagenet", and the configuration\'s model.pretrained names nothing; set it '
+            'to a URL or a path (--options model.pretrained=…), or name the file itself as load_from'
+        )
     path = _file(pretrained)
     content, _ = read_checkpoint(path)
     _load_backbone(model, content, path)
     return str(path)
 
 
-def _load_file(model: torch.nn.Module, path: Path, new_classes: bool, whole: bool = False,
-               classes: Sequence[str] | None = None, of_a_directory: bool = False) -> None:
+def _load_file(
+    model: torch.nn.Module,
+    path: Path,
+    new_classes: bool,
+    whole: bool = False,
+    classes: Sequence[str] | None = None,
+    of_a_directory: bool = False,
+) -> None:
     content, meta = read_checkpoint(path)
     state = {key: value for key, value in content.items() if not key.startswith(IMAGENET_CLASSIFIER)}
     if any(key.startswith('decode_head.') for key in state):
@@ -163,14 +184,18 @@ def _load_backbone(model: torch.nn.Module, content: dict[str, torch.Tensor], pat
     """Load the tensors of the backbone, all of them and as many: that of a deeper model holds those of another."""
     theirs = {key: value for key, value in content.items() if key.startswith('backbone.')}
     if not theirs:
-        raise CheckpointError(f'{path}: no weights of a whole model nor of its backbone ({len(content)} tensors: '
-                              f'{", ".join(sorted(content)[:3])} …)')
+        raise CheckpointError(
+            f'{path}: no weights of a whole model nor of its backbone ({len(content)} tensors: '
+            f'{", ".join(sorted(content)[:3])} …)'
+        )
     head = {key: value for key, value in model.state_dict().items() if not key.startswith('backbone.')}
     load_state(model, {**head, **theirs}, str(path))
     dropped = sorted(set(content) - set(theirs))
     more = f' and {len(dropped) - 5} more' if len(dropped) > 5 else ''
-    _say(f'the backbone of {path}, {len(theirs)} tensors; the head starts anew'
-         + (f'; dropped: {", ".join(dropped[:5])}{more}' if dropped else ''))
+    _say(
+        f'the backbone of {path}, {len(theirs)} tensors; the head starts anew'
+        + (f'; dropped: {", ".join(dropped[:5])}{more}' if dropped else '')
+    )
 
 
 def _say(start: str) -> None:

@@ -1,4 +1,5 @@
 """What hooks, the state of a run and EasyCV's hooks use of the trainer, in one place."""
+
 import logging
 from pathlib import Path
 from typing import Any, Protocol

@@ -3,6 +3,7 @@
 A fresh run, and one that begins with another run's pair, gets an identity of its own and moves aside what stands in its
 folders; one that goes on keeps the identity and what is there.
 """
+
 import json
 import os
 import uuid
@@ -53,8 +54,12 @@ def choose_start(where: str | Path | bool | None, folder: str | Path, home: str 
     if where is None or where is False:
         return Start(uuid.uuid4().hex)
     record = work_dir.read_record(home)
-    if where is True or where == 'auto' or _same(where, home) or (_same(where, folder) and record == (
-            work_dir.read_record(folder))):
+    if (
+        where is True
+        or where == 'auto'
+        or _same(where, home)
+        or (_same(where, folder) and record == (work_dir.read_record(folder)))
+    ):
         return _newest_run(Path(folder), Path(home))
     prefix = prefix_of(where)
     pair = run_state.read_pair(prefix)
@@ -74,18 +79,31 @@ def _newest_run(folder: Path, home: Path) -> Start:
         return _going_on(pair, record, skipped)
     messages = [('warning', f'skipped: {reason}') for reason in skipped.values()]
     if not _may_go_on(folder, home):
-        messages.append(('warning', f'the checkpoints in {folder} are of another run than the one in {home}; to go on '
-                                    'with that one, use its work_dir. Training starts at the beginning'))
+        messages.append(
+            (
+                'warning',
+                f'the checkpoints in {folder} are of another run than the one in {home}; to go on '
+                'with that one, use its work_dir. Training starts at the beginning',
+            )
+        )
     elif skipped:
         messages.append(('warning', f'no checkpoint in {folder} can be gone on from; training starts at the beginning'))
     elif record is None:
         messages.append(('info', f'nothing to resume in {folder}; training starts at the beginning'))
     else:
         earlier = folder / work_dir.PREVIOUS
-        hint = (f'. Earlier runs lie in {earlier}; to go on with one of them, use its folder as work_dir with '
-                'resume=True' if earlier.is_dir() else '')
-        messages.append(('warning', f'the newest run in {home} has no checkpoint to go on from in {folder}; training '
-                                    f'starts at the beginning{hint}'))
+        hint = (
+            f'. Earlier runs lie in {earlier}; to go on with one of them, use its folder as work_dir with resume=True'
+            if earlier.is_dir()
+            else ''
+        )
+        messages.append(
+            (
+                'warning',
+                f'the newest run in {home} has no checkpoint to go on from in {folder}; training '
+                f'starts at the beginning{hint}',
+            )
+        )
     if record is not None and not record.saved and not skipped and _may_go_on(folder, home):
         return Start(record.run, goes_on=True, messages=tuple(messages))  # half a checkpoint is written again
     return Start(uuid.uuid4().hex, messages=tuple(messages))
@@ -101,9 +119,11 @@ def _pair_begun_with(home: Path, prefix: str) -> run_state.Pair:
     try:
         return run_state.read_pair(prefix)
     except TrainingError as error:
-        raise TrainingError(f'the run in {home} has no checkpoint of its own, and the one it began with (so '
-                            f'{work_dir.RECORD} there says) cannot be gone on from: {error}. Without resume it starts '
-                            'anew') from None
+        raise TrainingError(
+            f'the run in {home} has no checkpoint of its own, and the one it began with (so '
+            f'{work_dir.RECORD} there says) cannot be gone on from: {error}. Without resume it starts '
+            'anew'
+        ) from None
 
 
 def _going_on(pair: run_state.Pair, record: work_dir.Record | None, skipped: dict[str, str]) -> Start:
@@ -117,8 +137,13 @@ def _going_on(pair: run_state.Pair, record: work_dir.Record | None, skipped: dic
 def _of_earlier_version(pair: run_state.Pair) -> tuple[tuple[str, str], ...]:
     if pair.state['version'] == run_state.VERSION:
         return ()
-    return (('warning', f'{pair.prefix}{run_state.STATE_SUFFIX} was written by an earlier version, without a digest of '
-                        'the weights: whether they are undamaged cannot be told'),)
+    return (
+        (
+            'warning',
+            f'{pair.prefix}{run_state.STATE_SUFFIX} was written by an earlier version, without a digest of '
+            'the weights: whether they are undamaged cannot be told',
+        ),
+    )
 
 
 def _run_of(record: work_dir.Record | None) -> str | None:
@@ -142,17 +167,20 @@ def prefix_of(path: str | Path) -> str:
         found, skipped = run_state.newest_pair(path, _run_of(record))
         if found is None:
             reasons = f' (skipped: {"; ".join(skipped.values())})' if skipped else ''
-            raise TrainingError(f'{path}: nothing to resume from; expected files such as '
-                                f'epoch_1{run_state.MODEL_SUFFIX} and epoch_1{run_state.STATE_SUFFIX}{reasons}')
+            raise TrainingError(
+                f'{path}: nothing to resume from; expected files such as '
+                f'epoch_1{run_state.MODEL_SUFFIX} and epoch_1{run_state.STATE_SUFFIX}{reasons}'
+            )
         return found.prefix
     text = str(path)
     for suffix in (run_state.STATE_SUFFIX, run_state.MODEL_SUFFIX):
         if text.endswith(suffix):
-            return text[:-len(suffix)]
+            return text[: -len(suffix)]
     return text
 
 
 # --- for a trainer ---------------------------------------------------------------------------------------------------
+
 
 @contextmanager
 def alone(trainer: Trainer) -> Iterator[None]:
@@ -161,6 +189,7 @@ def alone(trainer: Trainer) -> Iterator[None]:
     Raises:
         TrainingError: another run is writing to one of them.
     """
+
     def lock() -> None:
         for folder in {os.path.realpath(path) for path in folders_of(trainer)}:
             try:
@@ -193,8 +222,10 @@ def begin(trainer: Trainer, where: str | Path | bool | None) -> None:
     if start.prefix is not None:
         own = start.goes_on and _same(os.path.dirname(start.prefix) or '.', folder)
         run_state.restore(trainer, run_state.read_pair(start.prefix), own)
-        trainer.logger.info(f'resumed from {start.prefix}: epoch {trainer.epoch + 1}, {trainer.iter} of '
-                            f'{trainer.max_iters} iterations done')
+        trainer.logger.info(
+            f'resumed from {start.prefix}: epoch {trainer.epoch + 1}, {trainer.iter} of '
+            f'{trainer.max_iters} iterations done'
+        )
     distributed.decided_by_first(lambda: _take_folders(trainer, start))
     trainer.run, trainer.resumed_from = start.run, None
     if own and start.prefix is not None:
@@ -218,14 +249,18 @@ def savers(trainer: Trainer) -> list[CheckpointHook]:
 
 def model_directories(trainer: Trainer) -> list[str]:
     """The model directories of the newest weights that a trainer's run writes; empty when it writes no checkpoints."""
-    return list(dict.fromkeys(hook.output_folder(trainer) for hook in savers(trainer)
-                              if not isinstance(hook, BestCkptSaverHook)))
+    return list(
+        dict.fromkeys(
+            hook.output_folder(trainer) for hook in savers(trainer) if not isinstance(hook, BestCkptSaverHook)
+        )
+    )
 
 
 def checkpoint_folder(trainer: Trainer) -> str:
     """Where the checkpoints are from which a trainer's run goes on."""
-    return next((hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, BestCkptSaverHook)),
-                trainer.work_dir)
+    return next(
+        (hook.folder(trainer) for hook in savers(trainer) if not isinstance(hook, BestCkptSaverHook)), trainer.work_dir
+    )
 
 
 def folders_of(trainer: Trainer) -> dict[str, set[str]]:
@@ -263,17 +298,23 @@ def _check_starting_point(trainer: Trainer) -> None:
     outputs = [hook.output_folder(trainer) for hook in savers(trainer)]
     model = trainer.model_dir if trainer.input_model_id is not None else None
     if model is not None and any(_same(output, model) for output in outputs):
-        raise TrainingError(f'the model {model} is where this run would write its own; choose another work_dir, or go '
-                            'on with the run that made it with resume=True')
+        raise TrainingError(
+            f'the model {model} is where this run would write its own; choose another work_dir, or go '
+            'on with the run that made it with resume=True'
+        )
     start = trainer.starting_point
     if not start or not os.path.isfile(start):
         return
     folder, name = os.path.split(os.path.realpath(start))
     written = any(_same(folder, output) for output in outputs) and name in work_dir.MODEL_DIRECTORY
-    if written or any(_same(folder, path) and (work_dir.is_checkpoint(name) or name in names)
-                      for path, names in folders_of(trainer).items()):
-        raise TrainingError(f'{start}, which this run starts from, lies where it would write its own; choose another '
-                            'work_dir, or go on with the run that made it with resume=True')
+    if written or any(
+        _same(folder, path) and (work_dir.is_checkpoint(name) or name in names)
+        for path, names in folders_of(trainer).items()
+    ):
+        raise TrainingError(
+            f'{start}, which this run starts from, lies where it would write its own; choose another '
+            'work_dir, or go on with the run that made it with resume=True'
+        )
 
 
 def _take_folders(trainer: Trainer, start: Start) -> None:
@@ -284,15 +325,21 @@ def _take_folders(trainer: Trainer, start: Start) -> None:
     kept = {f'{trainer.timestamp}.log', f'{trainer.timestamp}.log.json', *([target.name] if was_read else [])}
     resumed_from = None if start.goes_on or start.prefix is None else os.path.abspath(start.prefix)
     for folder, own in folders.items():
-        aside = [path.name for prefix in start.aside if _same(os.path.dirname(prefix), folder)
-                 for path in run_state.pair_of(prefix)]
+        aside = [
+            path.name
+            for prefix in start.aside
+            if _same(os.path.dirname(prefix), folder)
+            for path in run_state.pair_of(prefix)
+        ]
         moved = work_dir.begin(folder, start.run, start.goes_on, resumed_from, own, kept, aside)
         if moved is not None and resumed_from is not None and _same(os.path.dirname(resumed_from), folder):
             resumed_from = str(moved / os.path.basename(resumed_from))
         if moved is not None:
-            trainer.logger.warning(f'{folder} holds {"what is not of this run" if aside else "an earlier run"}, which '
-                                   f'was moved to {moved}; nothing was deleted. To go on with that one, use its folder '
-                                   'as work_dir with resume=True')
+            trainer.logger.warning(
+                f'{folder} holds {"what is not of this run" if aside else "an earlier run"}, which '
+                f'was moved to {moved}; nothing was deleted. To go on with that one, use its folder '
+                'as work_dir with resume=True'
+            )
     work_dir.remove_unfinished({*folders, *outputs})
     if not was_read:
         with atomic_write(target) as temporary:

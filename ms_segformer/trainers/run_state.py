@@ -4,6 +4,7 @@ Both are written under temporary names and renamed, the state last, and the stat
 process killed at any moment leaves the pairs before it untouched, and a pair that was damaged afterwards is noticed.
 Everything in them is read without unpickling code.
 """
+
 import math
 import os
 import random
@@ -105,6 +106,7 @@ def pair_of(prefix: str | Path) -> tuple[Path, Path]:
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
+
 def save_pair(prefix: str | Path, model: torch.nn.Module, meta: dict[str, Any], state: TrainerState | None) -> Path:
     """Write the weights and the state of a moment.
 
@@ -140,8 +142,10 @@ def _write_failure(path: Path, error: Exception, state: TrainerState | None) -> 
         free = 'free space unknown'
     last, _ = newest_pair(path.parent, state.get('run') if state is not None else None)
     safe = f'{last.prefix}{MODEL_SUFFIX} is safe' if last else 'nothing was saved before'
-    return (f'could not write {path} ({one_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
-            'then go on with resume=True')
+    return (
+        f'could not write {path} ({one_line(error)}; {free}). {safe}. Make room or choose another work_dir, '
+        'then go on with resume=True'
+    )
 
 
 def remove_pair(prefix: str | Path) -> None:
@@ -152,6 +156,7 @@ def remove_pair(prefix: str | Path) -> None:
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
+
 
 def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
     """Read a pair and make sure that it is whole: undamaged, of one moment, and of finite weights.
@@ -170,13 +175,17 @@ def read_pair(prefix: str | Path, run: str | None = None) -> Pair:
     try:
         weights, meta = read_checkpoint(model_file)
         if state['version'] > 1 and digest_of(model_file) != state['weights']:
-            raise TrainingError(f'{model_file}: not the weights that {state_file.name} was saved with: damaged or '
-                                'replaced')
+            raise TrainingError(
+                f'{model_file}: not the weights that {state_file.name} was saved with: damaged or replaced'
+            )
     except (CheckpointError, OSError) as error:
         raise TrainingError(str(error)) from None
     accumulated = {} if 'scaler' in state else state.get('gradients', {})  # a scaler skips steps that are not finite
-    for file, tensors in ((model_file, weights.items()), (state_file, state.get('model', {}).items()),
-                          (state_file, gathered(state['optimizer'], accumulated))):
+    for file, tensors in (
+        (model_file, weights.items()),
+        (state_file, state.get('model', {}).items()),
+        (state_file, gathered(state['optimizer'], accumulated)),
+    ):
         name = not_finite(tensors)
         if name is not None:
             raise TrainingError(f'{file}: {name} is not finite')
@@ -191,20 +200,26 @@ def read_state(path: str | Path) -> TrainerState:
     """
     path = Path(path)
     if not path.is_file():
-        raise TrainingError(f'{path}: no such file; a run can be resumed from a pair NAME{MODEL_SUFFIX} and '
-                            f'NAME{STATE_SUFFIX}. To start from weights alone pass them as load_from')
+        raise TrainingError(
+            f'{path}: no such file; a run can be resumed from a pair NAME{MODEL_SUFFIX} and '
+            f'NAME{STATE_SUFFIX}. To start from weights alone pass them as load_from'
+        )
     try:
         file = read_torch_file(path)
     except (CheckpointError, OSError) as error:
-        raise TrainingError(f'{path}: cannot be read as a trainer state ({one_line(error)}). Only states that this '
-                            'trainer wrote can be resumed; pass the weights as load_from to start from them') from None
+        raise TrainingError(
+            f'{path}: cannot be read as a trainer state ({one_line(error)}). Only states that this '
+            'trainer wrote can be resumed; pass the weights as load_from to start from them'
+        ) from None
     state = file.content
     known = isinstance(state, dict) and state.get('version') in (1, VERSION) and state.keys() >= REQUIRED
     if file.set_aside or not known:
         raise TrainingError(f'{path}: not a trainer state that this version reads; pass the weights as load_from')
     if state['version'] > 1 and file.digest is None:
-        raise TrainingError(f'{path}: cannot be read as a trainer state (its digest is gone, so it is damaged); pass '
-                            'the weights as load_from to start from them')
+        raise TrainingError(
+            f'{path}: cannot be read as a trainer state (its digest is gone, so it is damaged); pass '
+            'the weights as load_from to start from them'
+        )
     return state
 
 
@@ -249,7 +264,7 @@ def _progress(state: TrainerState) -> tuple[int, int]:
 
 def _numbers(folder: str | Path, kind: str) -> list[int]:
     """The numbers of a kind's pairs: of states, without which weights cannot be gone on with."""
-    names = [path.name[len(kind) + 1:-len(STATE_SUFFIX)] for path in Path(folder).glob(f'{kind}_*{STATE_SUFFIX}')]
+    names = [path.name[len(kind) + 1 : -len(STATE_SUFFIX)] for path in Path(folder).glob(f'{kind}_*{STATE_SUFFIX}')]
     return [int(name) for name in names if name.isdigit() and name == str(int(name))]
 
 
@@ -263,6 +278,7 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 # --- between a trainer and a state -----------------------------------------------------------------------------------
 
+
 def capture(trainer: Trainer, after_epoch: bool) -> TrainerState:
     """Return all that a run needs besides the weights, after the current iteration (or epoch).
 
@@ -270,10 +286,13 @@ def capture(trainer: Trainer, after_epoch: bool) -> TrainerState:
     """
     model = trainer.bare_model
     result: TrainerState = {
-        'run': trainer.run, 'iteration': trainer.iter if after_epoch else trainer.iter + 1, 'epoch': trainer.epoch,
+        'run': trainer.run,
+        'iteration': trainer.iter if after_epoch else trainer.iter + 1,
+        'epoch': trainer.epoch,
         'inner_iteration': trainer.iters_per_train_epoch if after_epoch else trainer.inner_iter + 1,
         'epoch_done': after_epoch,
-        'random': distributed.from_every_process(random_state()), **_circumstances(trainer),
+        'random': distributed.from_every_process(random_state()),
+        **_circumstances(trainer),
         'optimizer': trainer.optimizer.state_dict(),
         'hooks': {key: hook.state_dict() for key, hook in _hooks_with_state(trainer)},
     }
@@ -298,8 +317,11 @@ def gathered(optimizer: Mapping[str, Any], accumulated: Mapping[str, torch.Tenso
     """(name, tensor) of what makes the next weights: the optimizer's averages and the accumulated gradients."""
     result = [(f'gradient of {name}', value) for name, value in accumulated.items()]
     for number, values in (optimizer.get('state') or {}).items():
-        result += [(f'the optimizer\'s {name} of parameter {number}', value) for name, value in values.items()
-                   if isinstance(value, torch.Tensor)]
+        result += [
+            (f"the optimizer's {name} of parameter {number}", value)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor)
+        ]
     return result
 
 
@@ -345,10 +367,12 @@ def restore(trainer: Trainer, pair: Pair, same_run: bool = True) -> None:
 def _check_classes(pair: Pair, given: list[str]) -> None:
     """Refuse to go on with other names: what was learned about the one would be called the other."""
     if pair.classes is not None and list(pair.classes) != given:
-        raise TrainingError(f'{pair.prefix}: the run has the {len(pair.classes)} classes {some_of(pair.classes, 4)}, '
-                            f'and given are the {len(given)} classes {some_of(given, 4)}. Go on with those of the run; '
-                            f'for others start a new run from its weights (load_from, --from '
-                            f'{pair.prefix}{MODEL_SUFFIX})')
+        raise TrainingError(
+            f'{pair.prefix}: the run has the {len(pair.classes)} classes {some_of(pair.classes, 4)}, '
+            f'and given are the {len(given)} classes {some_of(given, 4)}. Go on with those of the run; '
+            f'for others start a new run from its weights (load_from, --from '
+            f'{pair.prefix}{MODEL_SUFFIX})'
+        )
 
 
 def _restore_optimizer(trainer: Trainer, saved: dict[str, Any]) -> None:
@@ -356,13 +380,17 @@ def _restore_optimizer(trainer: Trainer, saved: dict[str, Any]) -> None:
 
     Not with a schedule of torch's or mmcv's: those keep the rate in the optimizer.
     """
-    configured = [{key: value for key, value in group.items() if key not in ('params', 'lr')}
-                  for group in trainer.optimizer.param_groups]
+    configured = [
+        {key: value for key, value in group.items() if key not in ('params', 'lr')}
+        for group in trainer.optimizer.param_groups
+    ]
     try:
         trainer.optimizer.load_state_dict(saved)
     except ValueError as error:
-        raise TrainingError(f'the optimizer is another than the one of the checkpoint ({error}); resume with the '
-                            'configuration it was made with, or pass the weights as load_from') from None
+        raise TrainingError(
+            f'the optimizer is another than the one of the checkpoint ({error}); resume with the '
+            'configuration it was made with, or pass the weights as load_from'
+        ) from None
     for group, options in zip(trainer.optimizer.param_groups, configured, strict=True):
         group.update(options if trainer.schedule is not None else {})
 
@@ -385,21 +413,31 @@ def _hooks_with_state(trainer: Trainer) -> list[tuple[str, Any]]:
 
 
 def _circumstances(trainer: Trainer) -> Circumstances:
-    return {'seed': trainer.seed, 'world_size': trainer.world_size, 'batch_size': trainer.train_dataloader.batch_size,
-            'samples': len(trainer.train_dataset), 'max_epochs': trainer.max_epochs}
+    return {
+        'seed': trainer.seed,
+        'world_size': trainer.world_size,
+        'batch_size': trainer.train_dataloader.batch_size,
+        'samples': len(trainer.train_dataset),
+        'max_epochs': trainer.max_epochs,
+    }
 
 
 def _check_circumstances(trainer: Trainer, saved: TrainerState) -> None:
     before = dict(saved)
-    changed = [f'{key} {before[key]} -> {value}' for key, value in _circumstances(trainer).items()
-               if before[key] != value]
+    changed = [
+        f'{key} {before[key]} -> {value}' for key, value in _circumstances(trainer).items() if before[key] != value
+    ]
     if changed and trainer.rank == 0:
-        trainer.logger.warning(f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
-                               'not give the weights an unbroken run gives')
+        trainer.logger.warning(
+            f'the resumed run differs from the one that was saved ({", ".join(changed)}); it will '
+            'not give the weights an unbroken run gives'
+        )
     if not saved.get('epoch_done') and saved['inner_iteration'] > trainer.iters_per_train_epoch:
-        raise TrainingError(f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has only '
-                            f'{trainer.iters_per_train_epoch} now; resume with the batch size, processes and data it '
-                            'was made with')
+        raise TrainingError(
+            f'the checkpoint is {saved["inner_iteration"]} iterations into its epoch, which has only '
+            f'{trainer.iters_per_train_epoch} now; resume with the batch size, processes and data it '
+            'was made with'
+        )
 
 
 def random_state() -> RandomState:

@@ -6,6 +6,7 @@
 
 A schedule has no state: whatever the iteration, the rate follows from it, so a resumed run needs no schedule file.
 """
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,9 @@ class Schedule:
         return rate * self.warmup_ratio ** (1 - done)
 
 
-def build_schedule(section: Mapping[str, Any], total_iterations: int, total_epochs: int,
-                   iterations_per_epoch: int | None = None) -> Schedule | None:
+def build_schedule(
+    section: Mapping[str, Any], total_iterations: int, total_epochs: int, iterations_per_epoch: int | None = None
+) -> Schedule | None:
     """Build a schedule from a `train.lr_scheduler` section.
 
     Args:
@@ -109,14 +111,18 @@ def require_known_policy(section: Mapping[str, Any]) -> None:
     if section.get('policy') is None and not policy_name(section):
         known = LR_SCHEDULER.modules.get('default', {})
         if name not in known:
-            raise TrainingError(f'train.lr_scheduler names no policy, and type is {name!r}{nearest(str(name), known)}; '
-                                f'accepted: policy with one of {", ".join(POLICIES)}, or a scheduler of torch as type')
+            raise TrainingError(
+                f'train.lr_scheduler names no policy, and type is {name!r}{nearest(str(name), known)}; '
+                f'accepted: policy with one of {", ".join(POLICIES)}, or a scheduler of torch as type'
+            )
         return
     try:
         foreign('lr_policy', section.get('policy') or policy_name(section))
     except BridgeError as error:
-        raise TrainingError(f'train.lr_scheduler.policy is {name!r}{nearest(str(name).lower(), POLICIES)}; accepted: '
-                            f'{", ".join(POLICIES)}, or one of EasyCV or mmcv: {error}') from None
+        raise TrainingError(
+            f'train.lr_scheduler.policy is {name!r}{nearest(str(name).lower(), POLICIES)}; accepted: '
+            f'{", ".join(POLICIES)}, or one of EasyCV or mmcv: {error}'
+        ) from None
 
 
 def _fixed() -> Policy:
@@ -131,20 +137,27 @@ def _cosine(min_lr: float | None = None, min_lr_ratio: float | None = None) -> P
     def rate(base: float, progress: int, total: int) -> float:
         low = base * min_lr_ratio if min_lr_ratio is not None else (min_lr or 0.0)
         return low + 0.5 * (base - low) * (1 + math.cos(math.pi * min(progress / total, 1)))
+
     return rate
 
 
 def _step(step: int | Sequence[int], gamma: float = 0.1, min_lr: float | None = None) -> Policy:
     def rate(base: float, progress: int, total: int) -> float:
         passed = progress // step if isinstance(step, int) else sum(progress >= at for at in step)
-        lowered = base * gamma ** passed
+        lowered = base * gamma**passed
         return lowered if min_lr is None else max(lowered, min_lr)
+
     return rate
 
 
 def _exp(gamma: float) -> Policy:
-    return lambda base, progress, total: base * gamma ** progress
+    return lambda base, progress, total: base * gamma**progress
 
 
 POLICIES: dict[str, Callable[..., Policy]] = {
-    'poly': _poly, 'fixed': _fixed, 'cosine': _cosine, 'step': _step, 'exp': _exp}
+    'poly': _poly,
+    'fixed': _fixed,
+    'cosine': _cosine,
+    'step': _step,
+    'exp': _exp,
+}

@@ -3,6 +3,7 @@
 Weights by URL lie in `weights` below this package's cache (`engines.cache`). A name that ends in `-` and eight hex
 digits, as OpenMMLab names its files, says how their SHA-256 begins, and that is checked whenever they are used.
 """
+
 import hashlib
 import logging
 import os
@@ -35,8 +36,10 @@ def check_start(start: str | os.PathLike) -> None:
     """
     text = os.fspath(start)
     if text not in STARTS and not os.path.exists(text) and not _is_remote(text):
-        raise FileNotFoundError(f'{text}: no such file or model directory; training starts from {", ".join(STARTS)}, '
-                                f'a file, a model directory, a URL, a ModelScope id, or {HUGGING_FACE}OWNER/NAME')
+        raise FileNotFoundError(
+            f'{text}: no such file or model directory; training starts from {", ".join(STARTS)}, '
+            f'a file, a model directory, a URL, a ModelScope id, or {HUGGING_FACE}OWNER/NAME'
+        )
 
 
 def weights(source: str | os.PathLike, folder: str | os.PathLike | None = None) -> Path:
@@ -81,8 +84,10 @@ def _of_hugging_face(model_id: str, folder: str | os.PathLike | None) -> Path:
             return _of_url(f'{server}/{model_id}/resolve/main/{name}', folder)
         except OSError as error:
             errors.append(str(error))
-    raise OSError(f'{HUGGING_FACE}{model_id}: {errors[0]} (nor could {WEIGHTS_OF_TRANSFORMERS[1]}). HF_ENDPOINT names '
-                  'another server')
+    raise OSError(
+        f'{HUGGING_FACE}{model_id}: {errors[0]} (nor could {WEIGHTS_OF_TRANSFORMERS[1]}). HF_ENDPOINT names '
+        'another server'
+    )
 
 
 def _of_url(url: str, folder: str | os.PathLike | None) -> Path:
@@ -96,14 +101,16 @@ def _of_url(url: str, folder: str | os.PathLike | None) -> Path:
         else:
             _check_digest(target, target.name)
     except DownloadError as error:
-        raise OSError(f'{shown} cannot be had: {error}. Fetch it elsewhere and put it at {target}, or name the path '
-                      'of a file') from None
+        raise OSError(
+            f'{shown} cannot be had: {error}. Fetch it elsewhere and put it at {target}, or name the path of a file'
+        ) from None
     return target
 
 
 def _place_of(url: str, folder: str | os.PathLike | None) -> Path:
     """Where what a URL names is kept: under its own name where that says its digest, else with the URL's before it."""
     from ..engines.cache import cache_dir  # imported late: it brings torch, and --help is to be fast
+
     name = re.sub(r'[^\w.-]', '_', os.path.basename(urlsplit(url).path)) or 'weights'
     if folder is not None:
         return Path(folder) / name
@@ -119,6 +126,7 @@ def _check(path: Path, name: str) -> None:
         DownloadError: it is none, or another one than its name says.
     """
     from ..models.checkpoint import CheckpointError, require_readable  # imported late, as above
+
     _check_digest(path, name)
     try:
         require_readable(path)

@@ -5,6 +5,7 @@ wrote there before into `previous/<number>/`: it deletes nothing and leaves alon
 its files. The record lists what is to be moved before the first file is, so that a process killed in between leaves a
 folder that the next one sets right.
 """
+
 import json
 import math
 import os
@@ -67,8 +68,11 @@ def read_record(folder: str | Path) -> Record | None:
 def _checked(content: Any) -> Record:
     """A record from a file, which may say anything: what it names is moved, so it stays in its folder."""
     record = Record(**content)
-    if not isinstance(record.run, str) or not isinstance(record.resumed_from, str | None) or not isinstance(
-            record.saved, bool):
+    if (
+        not isinstance(record.run, str)
+        or not isinstance(record.resumed_from, str | None)
+        or not isinstance(record.saved, bool)
+    ):
         raise TypeError('run and resumed_from are texts, saved is true or false')
     if record.moving_to is not None and not _NUMBERED.fullmatch(record.moving_to):
         raise ValueError('moves to another place than the one for earlier runs')
@@ -79,8 +83,13 @@ def _checked(content: Any) -> Record:
 
 def _is_below(name: Any) -> bool:
     """Whether a relative path of a record stays in its folder."""
-    return (isinstance(name, str) and bool(name) and '\0' not in name and not os.path.isabs(name)
-            and '..' not in Path(name).parts)
+    return (
+        isinstance(name, str)
+        and bool(name)
+        and '\0' not in name
+        and not os.path.isabs(name)
+        and '..' not in Path(name).parts
+    )
 
 
 def is_checkpoint(name: str) -> bool:
@@ -96,8 +105,14 @@ def is_checkpoint_name(name: Any) -> bool:
 def write_results(values: Mapping[str, Any], folder: str | Path, name: str = RESULTS) -> None:
     """Write an evaluation's values as JSON; a class without a value is null."""
     with atomic_write(Path(folder) / name) as temporary:
-        temporary.write_text(json.dumps({key: value if not isinstance(value, float) or math.isfinite(value) else None
-                                         for key, value in values.items()}))
+        temporary.write_text(
+            json.dumps(
+                {
+                    key: value if not isinstance(value, float) or math.isfinite(value) else None
+                    for key, value in values.items()
+                }
+            )
+        )
 
 
 def remembered_evaluation(folder: str | Path, run: str | None, iteration: int) -> dict[str, float] | None:
@@ -111,8 +126,15 @@ def remembered_evaluation(folder: str | Path, run: str | None, iteration: int) -
     return {key: math.nan if value is None else value for key, value in values.items()}
 
 
-def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None = None, own: Iterable[str] = (),
-          kept: Iterable[str] = (), aside: Iterable[str] = ()) -> Path | None:
+def begin(
+    folder: str | Path,
+    run: str,
+    goes_on: bool,
+    resumed_from: str | None = None,
+    own: Iterable[str] = (),
+    kept: Iterable[str] = (),
+    aside: Iterable[str] = (),
+) -> Path | None:
     """Make a folder that of a run, moving aside what earlier runs left there.
 
     Args:
@@ -148,8 +170,7 @@ def begin(folder: str | Path, run: str, goes_on: bool, resumed_from: str | None 
     target = folder / PREVIOUS / str(_next_number(folder))
     if resumed_from is not None and os.path.realpath(Path(resumed_from).parent) == os.path.realpath(folder):
         new = replace(new, resumed_from=str(target / Path(resumed_from).name))
-    _write_record(folder, replace(new, moving_to=str(target.relative_to(folder)), moving=tuple(names),
-                                  earlier=record))
+    _write_record(folder, replace(new, moving_to=str(target.relative_to(folder)), moving=tuple(names), earlier=record))
     finish_moving(folder)
     return target
 
@@ -175,8 +196,10 @@ def finish_moving(folder: str | Path) -> None:
             _write_record(target, record.earlier)
     except OSError as error:
         _move_back(folder, target, record)
-        raise TrainingError(f'what an earlier run left in {folder} could not be moved to {target} ({error}); it was '
-                            'left as it is. Choose another work_dir') from None
+        raise TrainingError(
+            f'what an earlier run left in {folder} could not be moved to {target} ({error}); it was '
+            'left as it is. Choose another work_dir'
+        ) from None
     _write_record(folder, replace(record, moving_to=None, moving=(), earlier=None))
 
 
@@ -206,8 +229,11 @@ def _write_record(folder: Path, record: Record) -> None:
 def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], kept: set[str]) -> list[str]:
     """Names of what earlier runs wrote, when there is more of it than logs."""
     names = sorted(path.name for path in folder.iterdir() if path.name not in kept) if folder.is_dir() else []
-    worth = [name for name in names if is_checkpoint(name) or name == EVALUATION
-             or (name == CONFIGURATION and record is None)]  # with a record it is that of a run that wrote nothing else
+    worth = [
+        name
+        for name in names
+        if is_checkpoint(name) or name == EVALUATION or (name == CONFIGURATION and record is None)
+    ]  # with a record it is that of a run that wrote nothing else
     models = (WEIGHTS,) if record is not None else MODEL_DIRECTORY  # with a record the others are an attempt's
     for name in own:
         if not (folder / name).is_dir():
@@ -223,8 +249,10 @@ def _left_by_earlier_runs(folder: Path, record: Record | None, own: set[str], ke
 def _next_number(folder: Path) -> int:
     earlier = folder / PREVIOUS
     if earlier.exists() and not earlier.is_dir():
-        raise TrainingError(f'{folder} holds an earlier run, which would be moved to {earlier}, but that is a file; '
-                            'rename it, or choose another work_dir')
+        raise TrainingError(
+            f'{folder} holds an earlier run, which would be moved to {earlier}, but that is a file; '
+            'rename it, or choose another work_dir'
+        )
     numbers = [int(path.name) for path in earlier.iterdir() if path.name.isdigit()] if earlier.is_dir() else []
     return max(numbers, default=0) + 1
 
@@ -250,7 +278,9 @@ def locked(folder: str | Path) -> Iterator[None]:
         TrainingError: another run is writing there.
         OSError: it cannot be created.
     """
-    refusal = TrainingError(f'{folder}: another run is writing there; wait until it has ended, or choose another '
-                            'folder (work_dir, save_dir, output_dir)')
+    refusal = TrainingError(
+        f'{folder}: another run is writing there; wait until it has ended, or choose another '
+        'folder (work_dir, save_dir, output_dir)'
+    )
     with files.locked(folder, refusal):
         yield

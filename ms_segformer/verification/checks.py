@@ -1,4 +1,5 @@
 """The single checks of `verify`: each looks at one thing and says in a sentence what it saw."""
+
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ SAME_CELLS = 0.99  # share of the cells of two machines' label maps that agree a
 PHOTOGRAPH = 'https://modelscope.oss-cn-beijing.aliyuncs.com/test/images/image_segmentation.jpg'
 KNOWN_PIXELS = (  # (rows, columns, class id, its name), the same for B0 to B5
     (slice(1, 2), slice(4, 10), 161, 'wall-other', 'row 1, columns 4 to 9'),
-    (slice(-1, None), slice(-10, None), 133, 'playingfield', 'the last ten pixels of the last row'))
+    (slice(-1, None), slice(-10, None), 133, 'playingfield', 'the last ten pixels of the last row'),
+)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ def outcome(right: bool) -> str:
 
 def describe_files(folder: Path, own: Collection[Path] = ()) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of the files of a model directory; hidden ones, and those at or below `own`, left out."""
-    return [{'name': path.relative_to(folder).as_posix(), 'bytes': path.stat().st_size, 'sha256': sha256(path)}
-            for path in sorted(folder.rglob('*'))
-            if path.is_file() and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-            and not {path.absolute(), *path.absolute().parents} & set(own)]
+    return [
+        {'name': path.relative_to(folder).as_posix(), 'bytes': path.stat().st_size, 'sha256': sha256(path)}
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+        and not {path.absolute(), *path.absolute().parents} & set(own)
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -67,16 +72,26 @@ def check_files(files: Sequence[Mapping[str, Any]], published: Mapping[str, str]
         published: name to SHA-256 on the hub; None or empty: it could not be asked, or tells none.
         why_not: the reason, when it could not.
     """
-    name = 'files equal the hub\'s'
+    name = "files equal the hub's"
     if not published:
         return Check(name, SKIPPED, why_not or 'the hub tells no SHA-256')
     here = {file['name']: file['sha256'] for file in files}
     missing = sorted(set(published) - set(here))
     other = sorted(each for each in set(published) & set(here) if here[each] != published[each])
     if missing or other:
-        return Check(name, FAILED, '; '.join(filter(None, [
-            f'not here: {", ".join(missing)}' if missing else '',
-            f'another SHA-256: {", ".join(other)}' if other else ''])))
+        return Check(
+            name,
+            FAILED,
+            '; '.join(
+                filter(
+                    None,
+                    [
+                        f'not here: {", ".join(missing)}' if missing else '',
+                        f'another SHA-256: {", ".join(other)}' if other else '',
+                    ],
+                )
+            ),
+        )
     return Check(name, PASSED, ', '.join(sorted(published)))
 
 
@@ -99,7 +114,7 @@ def check_known_pixels(seg_map: np.ndarray) -> Check:
         found = sorted(set(seg_map[rows, columns].ravel().tolist()))
         if found != [class_id]:
             seen.append(f'{where}: {found} in place of {class_id} ({label})')
-    name = 'ModelScope\'s test photograph'
+    name = "ModelScope's test photograph"
     if seen:
         return Check(name, FAILED, '; '.join(seen))
     return Check(name, PASSED, '; '.join(f'{where}: {label}' for *_, label, where in KNOWN_PIXELS))
@@ -121,7 +136,10 @@ def check_score(miou: float | None, images: int, split: str, card: Variant | Non
     difference = miou - card.published_miou
     detail = f'{miou:.2f}, the card says {card.published_miou:.2f} ({difference:+.2f})'
     if (images, split) != (VAL_IMAGES, 'val'):
-        return Check(name, SKIPPED, f'{detail}; on {images:,} images of {split}, the card\'s figure is of all '
-                                    f'{VAL_IMAGES:,} of val')
+        return Check(
+            name,
+            SKIPPED,
+            f"{detail}; on {images:,} images of {split}, the card's figure is of all {VAL_IMAGES:,} of val",
+        )
     right = abs(difference) <= REPRODUCED + 1e-9
     return Check(name, outcome(right), f'{detail}: {"" if right else "not "}reproduced within ±{REPRODUCED}')

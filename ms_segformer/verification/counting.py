@@ -2,6 +2,7 @@
 
 Ctrl-C, SIGTERM and the death of a process end it at once: what was counted is written, and no process is left behind.
 """
+
 import multiprocessing
 import os
 import signal
@@ -45,8 +46,14 @@ class Task:
         return torch.cuda.is_available() and self.device in (None, 'gpu', 'cuda')
 
 
-def count_all(task: Task, network: Segformer, dataset: Any, progress: Progress, processes: int | None = None,
-              seen: Callable[[int], Any] = lambda _: None) -> None:
+def count_all(
+    task: Task,
+    network: Segformer,
+    dataset: Any,
+    progress: Progress,
+    processes: int | None = None,
+    seen: Callable[[int], Any] = lambda _: None,
+) -> None:
     """Count the images that are left.
 
     Args:
@@ -69,13 +76,16 @@ def count_all(task: Task, network: Segformer, dataset: Any, progress: Progress, 
             failed = _count_in_processes(task, progress, processes, seen)
     progress.read()
     if failed or progress.left():
-        raise ScoreError(f'{failed or "not every image was counted"} ({len(progress.left())} of {progress.images} '
-                         'images are not counted; the same command goes on)')
+        raise ScoreError(
+            f'{failed or "not every image was counted"} ({len(progress.left())} of {progress.images} '
+            'images are not counted; the same command goes on)'
+        )
 
 
 @contextmanager
 def _terminated_in_order() -> Iterator[None]:
     """SIGTERM ends the block by a SystemExit, so that it is left in order; the exit code is that of the signal."""
+
     def stop(number: int, _: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end what the first has begun
         if hasattr(signal, 'SIGCHLD'):  # torch's handler raises when a loading process ends, as many do now
@@ -83,7 +93,8 @@ def _terminated_in_order() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread() or (
-            signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL):  # whoever has set it knows what to do
+        signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):  # whoever has set it knows what to do
         yield
         return
     signal.signal(signal.SIGTERM, stop)
@@ -93,8 +104,15 @@ def _terminated_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _count(task: Task, network: Segformer, dataset: Any, progress: Progress, indices: list[int], device: str | None,
-           seen: Callable[[int], Any]) -> str:
+def _count(
+    task: Task,
+    network: Segformer,
+    dataset: Any,
+    progress: Progress,
+    indices: list[int],
+    device: str | None,
+    seen: Callable[[int], Any],
+) -> str:
     """Count some images; what is counted is written at the end, and when it is stopped.
 
     Returns:
@@ -103,6 +121,7 @@ def _count(task: Task, network: Segformer, dataset: Any, progress: Progress, ind
     from ..engines import create_engine
     from ..trainers import distributed
     from ..trainers.evaluation import Evaluator, predictions
+
     chosen = distributed.choose_device(device)
     engine = create_engine(network.to(chosen), task.engine, task.precision, chosen)
     progress.engine = f'{engine.name}, {engine.precision}, {chosen.type}'
@@ -134,8 +153,9 @@ def _count_in_processes(task: Task, progress: Progress, processes: int, seen: Ca
     try:
         for number, share in enumerate(shares(progress.left(), processes)):
             ours, theirs = context.Pipe(duplex=False)
-            worker: multiprocessing.process.BaseProcess = context.Process(target=_child, args=(
-                task, progress.folder, progress.digest, share, number, threads, theirs))
+            worker: multiprocessing.process.BaseProcess = context.Process(
+                target=_child, args=(task, progress.folder, progress.digest, share, number, threads, theirs)
+            )
             workers.append(worker)
             _start_without_ctrl_c(worker)
             theirs.close()
@@ -186,8 +206,7 @@ def _stop(workers: list[Any]) -> None:
             worker.join()
 
 
-def _child(task: Task, folder: Any, digest: str, share: list[int], number: int, threads: int,
-           pipe: Connection) -> None:
+def _child(task: Task, folder: Any, digest: str, share: list[int], number: int, threads: int, pipe: Connection) -> None:
     """One of several processes: opens model and data itself, and sends 1 for every image, or a text when it fails."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     failed, code = '', 0

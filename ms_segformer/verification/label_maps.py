@@ -1,4 +1,5 @@
 """A label map in a few lines of text that two machines can compare, rounding granted."""
+
 import hashlib
 from typing import Any
 
@@ -25,8 +26,10 @@ def describe(seg_map: np.ndarray, classes: list[str]) -> dict[str, Any]:
         'size': list(seg_map.shape),
         'sha256': hashlib.sha256(np.ascontiguousarray(seg_map, np.uint8).tobytes()).hexdigest(),
         'cells': [bytes(row.tolist()).hex() for row in seg_map[np.ix_(rows, columns)]],
-        'shares': {(classes[i] if i < len(classes) else f'{i}'): round(float(counts[i] / seg_map.size), 5)
-                   for i in present}}
+        'shares': {
+            (classes[i] if i < len(classes) else f'{i}'): round(float(counts[i] / seg_map.size), 5) for i in present
+        },
+    }
 
 
 def _middles(length: int, parts: int) -> np.ndarray:
@@ -45,7 +48,12 @@ def is_description(value: Any) -> bool:
     """Whether a value read from a file has the form of what `describe` returns, as far as it is compared."""
     try:
         size, cells = value['size'], value['cells']
-        return (isinstance(value['sha256'], str) and len(size) == 2 and all(isinstance(side, int) for side in size)
-                and len(cells) == ROWS and all(len(bytes.fromhex(row)) == COLUMNS for row in cells))
+        return (
+            isinstance(value['sha256'], str)
+            and len(size) == 2
+            and all(isinstance(side, int) for side in size)
+            and len(cells) == ROWS
+            and all(len(bytes.fromhex(row)) == COLUMNS for row in cells)
+        )
     except (KeyError, TypeError, ValueError):
         return False

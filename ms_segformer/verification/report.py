@@ -1,4 +1,5 @@
 """What `verify` found: one JSON document, and the text that fits into an issue."""
+
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,17 +43,23 @@ class Report:
     def summary(self) -> str:
         """Markdown for people: a table of the checks, the score, and what it ran on."""
         name = self.model.get('id') or self.model['directory']
-        lines = [f'### ms-segformer verify: {name}' + (f" at {self.model['revision']}" if 'revision' in self.model
-                                                       else ''),
-                 '', '| check | outcome | |', '|-|-|-|']
+        lines = [
+            f'### ms-segformer verify: {name}' + (f' at {self.model["revision"]}' if 'revision' in self.model else ''),
+            '',
+            '| check | outcome | |',
+            '|-|-|-|',
+        ]
         lines += [f'| {check.name} | {SIGNS[check.outcome]} | {_cell(check.detail)} |' for check in self.checks]
         lines += ['', '| file | bytes | SHA-256 |', '|-|-|-|']
-        lines += [f"| {_cell(file['name'])} | {file['bytes']:,} | `{file['sha256']}` |" for file in self.files]
+        lines += [f'| {_cell(file["name"])} | {file["bytes"]:,} | `{file["sha256"]}` |' for file in self.files]
         lines += self._score_lines()
         if self.speed:
-            lines += ['', f"Milliseconds per image on the CPU, {self.environment['threads']}, from file to label map: "
-                      + ', '.join(f'{engine} {value:.0f}' for engine, value in self.speed.items())]
-        lines += ['', f"{self.environment.get('versions', '')}; Python {self.environment.get('python', '')}"]
+            lines += [
+                '',
+                f'Milliseconds per image on the CPU, {self.environment["threads"]}, from file to label map: '
+                + ', '.join(f'{engine} {value:.0f}' for engine, value in self.speed.items()),
+            ]
+        lines += ['', f'{self.environment.get("versions", "")}; Python {self.environment.get("python", "")}']
         return '\n'.join(lines)
 
     def _score_lines(self) -> list[str]:
@@ -61,8 +68,11 @@ class Report:
         found = self.score
         if found['mIoU'] is None:
             return []
-        lines = ['', f"**mIoU {found['mIoU']:.2f}, aAcc {found['aAcc']:.2f}** on {found['images']:,} images of "
-                 f"{found['split']}, {found['engine']}"]
+        lines = [
+            '',
+            f'**mIoU {found["mIoU"]:.2f}, aAcc {found["aAcc"]:.2f}** on {found["images"]:,} images of '
+            f'{found["split"]}, {found["engine"]}',
+        ]
         worst = sorted((value, name) for name, value in found['IoU'].items() if value is not None)
         best = ', '.join(f'{name} {value:.1f}' for value, name in reversed(worst[-5:]))
         least = ', '.join(f'{name} {value:.1f}' for value, name in worst[:5])

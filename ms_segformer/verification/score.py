@@ -5,6 +5,7 @@ them. The counts are integers, so the sum over the files is that of one unbroken
 of another model, other data or other options have another digest and are not counted; a run that has finished removes
 them too.
 """
+
 import hashlib
 import os
 import re
@@ -38,10 +39,17 @@ def digest_of(*facts: object) -> str:
 
 def digest_of_data(source: Source, ignore_index: int) -> str:
     """A data set's digest: name, size in bytes and time of change of every file, and how label maps are read."""
-    files = [_file_facts(path) for i in range(len(source)) for path in (source.image_path(i), source.label_path(i))
-             if path is not None]
-    reading = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(source).items()
-               if isinstance(value, (bool, int, float, str, list, tuple, np.ndarray, type(None)))}
+    files = [
+        _file_facts(path)
+        for i in range(len(source))
+        for path in (source.image_path(i), source.label_path(i))
+        if path is not None
+    ]
+    reading = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in vars(source).items()
+        if isinstance(value, (bool, int, float, str, list, tuple, np.ndarray, type(None)))
+    }
     return digest_of(ignore_index, sorted(reading.items()), files)
 
 
@@ -104,8 +112,10 @@ class Progress:
             done, counts, engine = _read(path, self.done.shape, self.total.counts.shape)
             self.engines.add(engine)
             if (self.done & done).any():
-                raise ScoreError(f'{self.folder}: {path.name} counts images that another file there counts too; '
-                                 'remove that folder and run again')
+                raise ScoreError(
+                    f'{self.folder}: {path.name} counts images that another file there counts too; '
+                    'remove that folder and run again'
+                )
             self.done |= done
             self.total.counts += counts
 

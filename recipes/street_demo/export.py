@@ -5,6 +5,7 @@
 Writes `model.safetensors` (float16), `configuration.json` and the model card with the figures measured here, at the
 float16 weights, on the validation images of `--data`; and the training curve next to this script.
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -23,8 +24,18 @@ from ms_segformer.metrics import ConfusionMatrix
 from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
 
 HERE = Path(__file__).parent
-STREET = ('sky-other', 'building-other', 'structural-other', 'road', 'pavement', 'tree', 'fence', 'car', 'person',
-          'bicycle')
+STREET = (
+    'sky-other',
+    'building-other',
+    'structural-other',
+    'road',
+    'pavement',
+    'tree',
+    'fence',
+    'car',
+    'person',
+    'bicycle',
+)
 
 
 def export(run, output):
@@ -35,8 +46,9 @@ def export(run, output):
     with atomic_write(output / 'model.safetensors') as temporary:
         save_file({key: value.contiguous() for key, value in half.items()}, temporary)
     raw = dict(read_configuration(source).raw)
-    published = read_configuration(HERE.parents[1] / 'configuration' /
-                                   'cv_segformer-b0_image_semantic-segmentation_coco-stuff164k').raw
+    published = read_configuration(
+        HERE.parents[1] / 'configuration' / 'cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'
+    ).raw
     # The published file's schema, with the trained model section; how it was trained stands in this folder.
     raw = dict(published, model=dict(raw['model'], pretrained=None))
     with atomic_write(output / 'configuration.json') as temporary:
@@ -60,11 +72,15 @@ def card(matrix, classes, count, log):
     ids = [classes.index(name) for name in STREET]
     iou = {i: hit[i] / (labelled[i] + predicted[i] - hit[i]) for i in ids}
     shares = labelled / labelled.sum()
-    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {shares[i]:.1%} |'
-                     for i in ids)
+    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {shares[i]:.1%} |' for i in ids)
     template = (HERE / 'model_card.md').read_text(encoding='utf-8')
-    return template.format(images=count, miou=np.mean(list(iou.values())), aacc=hit.sum() / labelled.sum(), rows=rows,
-                           iterations=sum(line['iterations'] for line in log if line['mode'] == 'end'))
+    return template.format(
+        images=count,
+        miou=np.mean(list(iou.values())),
+        aacc=hit.sum() / labelled.sum(),
+        rows=rows,
+        iterations=sum(line['iterations'] for line in log if line['mode'] == 'end'),
+    )
 
 
 def training_log(run, stage):
@@ -76,8 +92,15 @@ def training_log(run, stage):
         figures = {key.split('/')[-1]: line[key] for key in line if key.endswith(('mIoU', 'aAcc'))}
         if about['mode'] == 'train':
             kept = [k for k in kept if (k['mode'], k['epoch']) != ('train', line['epoch'])]
-            kept.append({**about, 'iter': line['iter'], 'lr': line.get('lr'), 'loss': line.get('loss'),
-                         'accuracy': line.get('decode.acc_seg')})
+            kept.append(
+                {
+                    **about,
+                    'iter': line['iter'],
+                    'lr': line.get('lr'),
+                    'loss': line.get('loss'),
+                    'accuracy': line.get('decode.acc_seg'),
+                }
+            )
         elif figures:
             kept.append({**about, 'mode': 'eval', **figures})
     iterations = max(line['epoch'] for line in kept) * max(line['iter'] for line in kept if line['mode'] == 'train')
@@ -88,6 +111,7 @@ def training_log(run, stage):
 def draw_curve(log, path):
     """Loss and pixel accuracy of the training batches per epoch, drawn with Pillow."""
     from PIL import ImageDraw, ImageFont
+
     train = [line for line in log if line['mode'] == 'train']
     first = max((line['epoch'] for line in train if line['stage'] == 1), default=0)
     train = [dict(line, epoch=line['epoch'] + (line['stage'] - 1) * first) for line in train]
@@ -102,8 +126,10 @@ def draw_curve(log, path):
         return (margin + (width - 2 * margin) * epoch / epochs, height - margin - (height - margin - 20) * share)
 
     top = max(line['loss'] for line in train[1:] or train)
-    for key, scale, colour, name in (('loss', top, (200, 60, 40), f'training loss (0 to {top:.2f})'),
-                                     ('accuracy', 100, (40, 90, 200), 'training pixel accuracy (0 to 100 %)')):
+    for key, scale, colour, name in (
+        ('loss', top, (200, 60, 40), f'training loss (0 to {top:.2f})'),
+        ('accuracy', 100, (40, 90, 200), 'training pixel accuracy (0 to 100 %)'),
+    ):
         points = [place(line['epoch'], min(1, line[key] / scale)) for line in train if line[key] is not None]
         draw.line(points, fill=colour, width=2)
         draw.text((margin + 10, 24 + (14 if key == 'accuracy' else 0)), name, fill=colour, font=font)

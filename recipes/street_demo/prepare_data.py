@@ -6,6 +6,7 @@
 CamVid; `--cocostuff` holds train2017/, annotations/train2017/*_labelTrainIds.png and train.txt. The result has
 images/{train,val} and annotations/{train,val}; validation is CamVid's alone.
 """
+
 import argparse
 import os
 import shutil
@@ -18,8 +19,20 @@ from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.files import atomic_write
 
 # CamVid's classes in the order of their ids, and the COCO-Stuff class that each becomes (None: ignored).
-CAMVID = ('sky-other', 'building-other', 'structural-other', 'road', 'pavement', 'tree', None, 'fence', 'car', 'person',
-          'bicycle', None)
+CAMVID = (
+    'sky-other',
+    'building-other',
+    'structural-other',
+    'road',
+    'pavement',
+    'tree',
+    None,
+    'fence',
+    'car',
+    'person',
+    'bicycle',
+    None,
+)
 
 
 def camvid_table():

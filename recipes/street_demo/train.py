@@ -7,6 +7,7 @@ The first starts from random weights and gives thin classes a larger weight. The
 low learning rate, which the common classes, and with them the pixel accuracy, gain from. Stopped at any time, the same
 command goes on from the last checkpoint. `--set key=value` overrides an entry of the settings, for comparing recipes.
 """
+
 import argparse
 import json
 
@@ -32,8 +33,15 @@ SETTINGS = {
     'seed': 7,
     'eval_every': 15,
 }
-REFINE = {'epochs': 22, 'lr': 3e-4, 'warmup': 24, 'thin_weight': 1.0, 'ratio_range': (0.6, 1.3), 'seed': 8,
-          'eval_every': 11}
+REFINE = {
+    'epochs': 22,
+    'lr': 3e-4,
+    'warmup': 24,
+    'thin_weight': 1.0,
+    'ratio_range': (0.6, 1.3),
+    'seed': 8,
+    'eval_every': 11,
+}
 
 
 def configure(cfg, data, settings):
@@ -55,25 +63,38 @@ def configure(cfg, data, settings):
             step['size'] = crop
     for split in ('train', 'val'):
         cfg['dataset'][split]['data_source'].update(
-            img_root=f'{data}/images/{split}', label_root=f'{data}/annotations/{split}', label_suffix='.png',
-            split=None)
+            img_root=f'{data}/images/{split}', label_root=f'{data}/annotations/{split}', label_suffix='.png', split=None
+        )
     train = cfg['train']
     train['max_epochs'] = settings['epochs']
     train['dataloader'] = {'batch_size_per_gpu': settings['batch_size'], 'workers_per_gpu': 1}
     train['optimizer'] = {
-        'type': 'AdamW', 'lr': settings['lr'], 'betas': (0.9, 0.999), 'weight_decay': settings['weight_decay'],
+        'type': 'AdamW',
+        'lr': settings['lr'],
+        'betas': (0.9, 0.999),
+        'weight_decay': settings['weight_decay'],
         'paramwise_options': {'custom_keys': {'norm': {'decay_mult': 0.0}}},
-        'options': {'grad_clip': {'max_norm': 5.0}}}
+        'options': {'grad_clip': {'max_norm': 5.0}},
+    }
     train['lr_scheduler'] = {
-        'policy': 'poly', 'warmup': 'linear', 'warmup_iters': settings['warmup'], 'warmup_ratio': 1e-6,
-        'power': settings['power'], 'min_lr': 0.0, 'by_epoch': False}
+        'policy': 'poly',
+        'warmup': 'linear',
+        'warmup_iters': settings['warmup'],
+        'warmup_ratio': 1e-6,
+        'power': settings['power'],
+        'min_lr': 0.0,
+        'by_epoch': False,
+    }
     train['amp'] = settings['amp']
     train['loss_at_logits_size'] = True
     train['ema'] = settings['ema']
     train['hooks'] = [
         {'type': 'CheckpointHook', 'interval': 1, 'max_checkpoint_num': 2},
         {'type': 'EvaluationHook', 'interval': settings['eval_every']},
-        {'type': 'AddLrLogHook'}, {'type': 'IterTimerHook'}, {'type': 'TextLoggerHook', 'interval': 20}]
+        {'type': 'AddLrLogHook'},
+        {'type': 'IterTimerHook'},
+        {'type': 'TextLoggerHook', 'interval': 20},
+    ]
     return cfg
 
 
@@ -86,11 +107,18 @@ def main():
     arguments = parser.parse_args()
     overrides = (item.split('=', 1) for item in arguments.set)
     settings = SETTINGS | (REFINE if arguments.refine else {}) | {key: json.loads(value) for key, value in overrides}
-    trainer = build_trainer(Trainers.easycv, {
-        'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'),
-        'cfg_modify_fn': lambda cfg: configure(cfg, arguments.data, settings),
-        'work_dir': arguments.work_dir, 'seed': settings['seed'], 'resume': True, 'device': 'cpu',
-        **({'load_from': arguments.refine} if arguments.refine else {})})
+    trainer = build_trainer(
+        Trainers.easycv,
+        {
+            'cfg_file': str(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json'),
+            'cfg_modify_fn': lambda cfg: configure(cfg, arguments.data, settings),
+            'work_dir': arguments.work_dir,
+            'seed': settings['seed'],
+            'resume': True,
+            'device': 'cpu',
+            **({'load_from': arguments.refine} if arguments.refine else {}),
+        },
+    )
     trainer.train()
 
 

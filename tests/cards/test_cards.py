@@ -5,6 +5,7 @@ damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k and the fine-tun
 by character. Their hub is the loopback hub; the image they name by an https URL comes from it too, as a proxy, with a
 certificate made for that host. The models have the published form and another size (143,508 parameters).
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +22,7 @@ from hub.fixtures import MODEL_ID, published_files
 def image(hub, python):
     """Serve a photograph under the URL of the prediction code; returns its bytes."""
     if shutil.which('openssl') is None:
-        pytest.skip('needs the openssl command, for a certificate of the host in the card\'s URL')
+        pytest.skip("needs the openssl command, for a certificate of the host in the card's URL")
     content = photograph()
     hub.add_file(IMAGE_PATH, content)
     hub.trust(IMAGE_HOST)
@@ -41,11 +42,11 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
     picture = tmp_path / 'picture.jpg'  # without a network the URL of the image cannot work; the model must
     picture.write_bytes(image)
     hub.stop()
-    script = (tmp_path / 'card_predict.py')
-    script.write_text((CARDS / 'card_predict.py').read_text().replace(f'https://{IMAGE_HOST}{IMAGE_PATH}',
-                                                                     str(picture)))
-    offline = python.run(*[script if str(argument).endswith('card_predict.py') else argument
-                           for argument in arguments])
+    script = tmp_path / 'card_predict.py'
+    script.write_text(
+        (CARDS / 'card_predict.py').read_text().replace(f'https://{IMAGE_HOST}{IMAGE_PATH}', str(picture))
+    )
+    offline = python.run(*[script if str(argument).endswith('card_predict.py') else argument for argument in arguments])
     assert labels_in(offline.stdout) == labels_in(first.stdout)
     assert 'cannot be reached' in offline.stderr and python.pip() == []
 
@@ -55,6 +56,7 @@ def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, 
     from ms_segformer.config.reader import read_configuration
     from ms_segformer.metainfo import VARIANTS, configuration_dir
     from ms_segformer.models.segformer import Segformer
+
     folder = tmp_path / 'b0'
     folder.mkdir()
     shutil.copy(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json', folder)
@@ -76,6 +78,7 @@ def prepare(way, python, folder):
         return ['-m', 'ms_segformer.cli.main', 'run', script]
     if way == 'autoload':
         from hub.environments import environment_beside
+
         python.executable = environment_beside(folder / 'environment')
         python.run('-m', 'ms_segformer.cli.main', 'autoload', 'on')
         return [script]
@@ -86,6 +89,7 @@ def test_the_labels_are_those_of_the_original(python, hub, image, shared):
     """China's photograph through the card's code, against the label map EasyCV computed for it."""
     import numpy as np
     from modelscope.utils.config import Config
+
     content = (shared / 'oracle' / 'golden' / 'china.jpg').read_bytes()
     hub.add_file(IMAGE_PATH, content)
     printed = labels_in(python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_predict.py').stdout)
@@ -98,8 +102,7 @@ def test_the_labels_are_those_of_the_original(python, hub, image, shared):
 def test_the_training_code_trains(python, hub, tmp_path, request, real):
     """Verbatim; the configuration on the hub asks for 2 epochs of smaller crops instead of 30."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
-    folder = (request.getfixturevalue('shared') / 'data' / 'cocostuff_sample' if real
-              else make_pairs(tmp_path / 'pairs'))
+    folder = request.getfixturevalue('shared') / 'data' / 'cocostuff_sample' if real else make_pairs(tmp_path / 'pairs')
     add_coco_stuff(hub, folder)
     sizes = {'image_scale': (1024, 256), 'crop': (128, 128)} if real else {'image_scale': (64, 48), 'crop': (32, 32)}
     hub.add_model(MODEL_ID, training_files(published_files(), epochs=2, **sizes))
@@ -130,6 +133,7 @@ def test_the_fine_tuning_code_trains(python, hub, tmp_path, meta, epochs):
     """Verbatim, at a learning rate of zero: 31 epochs, of which 30 are done where the published checkpoint says so."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
     from ms_segformer.models.checkpoint import read_checkpoint
+
     add_coco_stuff(hub, make_pairs(tmp_path / 'pairs', count=2))
     published, _ = read_checkpoint(Path(__file__).parents[1] / 'data' / 'tiny_model' / 'pytorch_model.pt')
     torch.save({'meta': meta, 'state_dict': published}, tmp_path / 'published.pt')
@@ -138,7 +142,7 @@ def test_the_fine_tuning_code_trains(python, hub, tmp_path, meta, epochs):
     python.extra['TMPDIR'] = str(tmp_path)
     done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_finetune.py')
     assert 'pytorch_model.pt' in done.stdout
-    log, = tmp_path.glob('tmp*/*.log.json')
+    (log,) = tmp_path.glob('tmp*/*.log.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len({line['epoch'] for line in lines if line['mode'] == 'train'}) == epochs
     assert [line for line in lines if line['mode'] == 'eval' and 'evaluation/mIoU' in line and line['epoch'] == 31]

@@ -1,4 +1,5 @@
 """The cards' data set in each formation the hub serves, with training ids or official ones: the trainer's samples."""
+
 import json
 import re
 
@@ -11,13 +12,21 @@ OSS = 'MsDataset.load needs oss2: pip install ms-segformer[train]'
 TRAIN_IDS, OFFICIAL_IDS = [111, 145, 255], [111, 145, 161, 255]  # `to_official` adds wall-other, training id 161
 FORMS = {
     'published_zips': (lambda hub, pairs, official: add_coco_stuff(hub, pairs, 'published_zips'), TRAIN_IDS),
-    'zips_with_a_folder': (lambda hub, pairs, official: add_coco_stuff(
-        hub, pairs, 'zips_with_a_folder', inside='coco_stuff164k'), TRAIN_IDS),
-    'zips_of_official_maps': (lambda hub, pairs, official: add_coco_stuff(
-        hub, official, 'zips_of_official_maps'), OFFICIAL_IDS),
+    'zips_with_a_folder': (
+        lambda hub, pairs, official: add_coco_stuff(hub, pairs, 'zips_with_a_folder', inside='coco_stuff164k'),
+        TRAIN_IDS,
+    ),
+    'zips_of_official_maps': (
+        lambda hub, pairs, official: add_coco_stuff(hub, official, 'zips_of_official_maps'),
+        OFFICIAL_IDS,
+    ),
     'tables': (lambda hub, pairs, official: add_tables(hub, pairs, 'tables'), TRAIN_IDS),
-    'tables_of_official_maps': (lambda hub, pairs, official: add_tables(
-        hub, official, 'tables_of_official_maps', ('img', 'annotation'), '.png'), OFFICIAL_IDS),
+    'tables_of_official_maps': (
+        lambda hub, pairs, official: add_tables(
+            hub, official, 'tables_of_official_maps', ('img', 'annotation'), '.png'
+        ),
+        OFFICIAL_IDS,
+    ),
 }
 
 # What the training code of the cards does, up to the first step.
@@ -57,7 +66,9 @@ def test_every_formation_gives_the_same_samples(python, hub, tmp_path):
     add_files(hub, pairs, 'plain_files')
     add_files(hub, official, 'plain_files_official')
     hub.add_model(MODEL_ID, training_files(published_files(), image_scale=(64, 48), crop=(32, 32)))
-    seen = python.result(SAMPLES.format(model=MODEL_ID, work=str(tmp_path / 'run')) + f"""
+    seen = python.result(
+        SAMPLES.format(model=MODEL_ID, work=str(tmp_path / 'run'))
+        + f"""
     for name in {list(FORMS)!r}:
         train, validation = loaded(name)
         seen[name] = samples(name, train_dataset=train, eval_dataset=validation)
@@ -68,12 +79,18 @@ def test_every_formation_gives_the_same_samples(python, hub, tmp_path):
     except Exception as error:
         seen['table of plain files'] = f'{{type(error).__name__}}: {{error}}'
     print(json.dumps(seen))
-    """)
+    """
+    )
     refused = seen.pop('table of plain files')
-    expected = {**{name: ids for name, (_, ids) in FORMS.items()},
-                'plain_files': TRAIN_IDS, 'plain_files_official': OFFICIAL_IDS}
-    assert seen == {name: {'train_dataset': [4, ids, [1, 32, 32]], 'eval_dataset': [4, ids, [48, 64]]}
-                    for name, ids in expected.items()}
+    expected = {
+        **{name: ids for name, (_, ids) in FORMS.items()},
+        'plain_files': TRAIN_IDS,
+        'plain_files_official': OFFICIAL_IDS,
+    }
+    assert seen == {
+        name: {'train_dataset': [4, ids, [1, 32, 32]], 'eval_dataset': [4, ids, [48, 64]]}
+        for name, ids in expected.items()
+    }
     assert refused.startswith('DatasetError: ') and 'holds no label maps (its columns: image). Name' in refused
     assert 'dataset_snapshot_download' in refused and '\n' not in refused
 
@@ -88,5 +105,5 @@ def test_the_training_code_trains_on_tables_of_official_maps(python, hub, tmp_pa
     said = done.stdout + done.stderr
     assert len(re.findall('the label maps are the official ones of COCO-Stuff', said)) == 2
     assert list(tmp_path.glob('tmp*/epoch_1.pth')) and python.pip() == []
-    evaluation, = tmp_path.glob('tmp*/last_evaluation.json')
+    (evaluation,) = tmp_path.glob('tmp*/last_evaluation.json')
     assert json.loads(evaluation.read_text())

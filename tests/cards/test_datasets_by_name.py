@@ -1,11 +1,12 @@
 """`MsDataset.load('coco_stuff164k', namespace='damo')` through the hub, and a folder on disk, reach SegDataset."""
+
 import json
 
 import pytest
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
 from hub.fixtures import published_files
 
-TO_SEG_DATASET = '''
+TO_SEG_DATASET = """
 import json
 import ms_segformer
 from modelscope.msdatasets import MsDataset
@@ -21,7 +22,7 @@ for split, mode in (('train', 'train'), ('validation', 'eval')):
     seen[split] = [type(dataset).__module__, type(dataset).__name__, len(dataset), sorted(sample),
                    list(dataset.CLASSES)[:2], [dataset.sample_name(i) for i in range(len(dataset))]]
 print(json.dumps(seen))
-'''
+"""
 
 
 def pairs(folder, request, real):
@@ -64,7 +65,7 @@ def test_a_folder_on_disk_needs_no_hub(python, hub, tmp_path):
     folder = make_pairs(tmp_path / 'pairs')
     configuration = json.loads(training_files(published_files())['configuration.json'])
     section = configuration['dataset']['train']
-    assert python.result(f'''
+    assert python.result(f"""
         import json
         import ms_segformer
         from ms_segformer.datasets.seg_dataset import SegDataset
@@ -72,5 +73,5 @@ def test_a_folder_on_disk_needs_no_hub(python, hub, tmp_path):
         section.pop('type')
         dataset = SegDataset(**section, split_config={{'train': {str(folder)!r}}}, mode='train')
         print(json.dumps([len(dataset), sorted(dataset[0])]))
-    ''') == [4, ['gt_semantic_seg', 'img', 'img_metas']]
+    """) == [4, ['gt_semantic_seg', 'img', 'img_metas']]
     assert hub.requests == []

@@ -25,9 +25,11 @@ def model(tiny_model_dir, tmp_path_factory):
 @pytest.fixture
 def verify(tmp_path, capsys):
     """Runs the command; returns exit code, report and what was printed."""
+
     def run(*words):
         code = main(['verify', *map(str, words), '--device', 'cpu', '-o', str(tmp_path / 'report.json')])
         printed = capsys.readouterr()
         path = tmp_path / 'report.json'
         return code, json.loads(path.read_text()) if path.exists() else None, printed
+
     return run

@@ -1,4 +1,5 @@
 """`ms-segformer autoload`: on, off, status, and what it costs an interpreter that has nothing to do with ModelScope."""
+
 import statistics
 import subprocess
 from pathlib import Path
@@ -17,15 +18,22 @@ def environment(tmp_path):
 
 def run(python, *arguments, check=True, **variables):
     import os
-    return subprocess.run([python, *arguments], capture_output=True, text=True, check=check,
-                          env={**os.environ, **variables})
+
+    return subprocess.run(
+        [python, *arguments], capture_output=True, text=True, check=check, env={**os.environ, **variables}
+    )
 
 
 def command(python, *arguments):
-    return run(python, '-c', 'import sys; from ms_segformer.cli.main import _module; '
-                             'from argparse import ArgumentParser; parser = ArgumentParser(); '
-                             'module = _module("autoload"); module.add_arguments(parser); '
-                             'sys.exit(module.run(parser.parse_args(sys.argv[1:])))', *arguments).stdout
+    return run(
+        python,
+        '-c',
+        'import sys; from ms_segformer.cli.main import _module; '
+        'from argparse import ArgumentParser; parser = ArgumentParser(); '
+        'module = _module("autoload"); module.add_arguments(parser); '
+        'sys.exit(module.run(parser.parse_args(sys.argv[1:])))',
+        *arguments,
+    ).stdout
 
 
 ACTIVE = 'import sys; print("ms_segformer" in sys.modules, "modelscope" in sys.modules)'
@@ -68,10 +76,12 @@ def test_an_older_file_is_told(environment):
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(monkeypatch, tmp_path):
     from argparse import Namespace
+
     monkeypatch.setattr(autoload, 'autoload_file', lambda: tmp_path / 'site' / autoload.FILE)
 
     def refuse(path, mode):
         raise PermissionError(13, 'Permission denied')
+
     monkeypatch.setattr('ms_segformer.files._create', refuse)
     with pytest.raises(PermissionError, match='virtual environment'):
         autoload.run(Namespace(switch='on'))
@@ -82,6 +92,16 @@ def test_starting_python_costs_under_two_milliseconds(environment):
     code = 'import time; start = time.process_time()\n' + autoload.LINE + 'print((time.process_time() - start) * 1000)'
     folder = str(Path(autoload.__file__).parents[2])
     cached = str(Path(environment).parents[1] / 'bytecode')
-    times = [float(subprocess.run([environment, '-c', code], capture_output=True, text=True, check=True, env={
-        'PYTHONPATH': folder, 'PYTHONPYCACHEPREFIX': cached}).stdout) for _ in range(16)][1:]
+    times = [
+        float(
+            subprocess.run(
+                [environment, '-c', code],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={'PYTHONPATH': folder, 'PYTHONPYCACHEPREFIX': cached},
+            ).stdout
+        )
+        for _ in range(16)
+    ][1:]
     assert statistics.median(times) < 2, times

@@ -62,10 +62,17 @@ def test_every_kind_of_problem_is_named_and_counted(folder, capsys, jobs):
     assert check(folder, '--json', '-j', jobs) == 1
     report = json.loads(capsys.readouterr().out)
     assert not report['train']['usable'] and report['val']['usable']
-    found = {kind: [problem['file'].split('/')[-1] for problem in problems]
-             for kind, problems in report['train']['problems'].items()}
-    assert found == {'missing label': ['01.jpg'], 'unreadable': ['02.jpg', '03.png'], 'size mismatch': ['04.png'],
-                     'values out of range': ['05.png'], 'nothing labelled': ['06.png']}
+    found = {
+        kind: [problem['file'].split('/')[-1] for problem in problems]
+        for kind, problems in report['train']['problems'].items()
+    }
+    assert found == {
+        'missing label': ['01.jpg'],
+        'unreadable': ['02.jpg', '03.png'],
+        'size mismatch': ['04.png'],
+        'values out of range': ['05.png'],
+        'nothing labelled': ['06.png'],
+    }
     assert '7 (5 pixels)' in report['train']['problems']['values out of range'][0]['detail']
     assert report['train']['pairs'] == 39
 
@@ -97,9 +104,11 @@ def test_long_lists_are_cut_unless_asked_for(folder, capsys):
 def test_pixels_and_images_are_counted_per_class(folder, capsys):
     check(folder, '--json')
     classes = json.loads(capsys.readouterr().out)['val']['classes']
-    assert classes == [{'id': 0, 'name': 'sky', 'pixels': 2 * 95, 'images': 2},
-                       {'id': 1, 'name': 'ground', 'pixels': 2 * 288, 'images': 2},
-                       {'id': 2, 'name': 'house', 'pixels': 0, 'images': 0}]
+    assert classes == [
+        {'id': 0, 'name': 'sky', 'pixels': 2 * 95, 'images': 2},
+        {'id': 1, 'name': 'ground', 'pixels': 2 * 288, 'images': 2},
+        {'id': 2, 'name': 'house', 'pixels': 0, 'images': 0},
+    ]
 
 
 def test_the_histogram_is_drawn(folder, tmp_path, capsys):
@@ -116,8 +125,12 @@ def test_a_split_file_in_the_folder_counts(folder, capsys):
 
 
 def test_a_configuration_is_checked_with_its_classes_and_data_root(folder, tmp_path, capsys):
-    source = {'type': 'SegSourceRaw', 'img_root': '${data_root}/images/train',
-              'label_root': '${data_root}/labels/train', 'classes': ['only sky']}
+    source = {
+        'type': 'SegSourceRaw',
+        'img_root': '${data_root}/images/train',
+        'label_root': '${data_root}/labels/train',
+        'classes': ['only sky'],
+    }
     configuration = tmp_path / 'configuration.json'
     configuration.write_text(json.dumps({'dataset': {'train': {'type': 'SegDataset', 'data_source': source}}}))
     assert check(configuration, '--data-root', folder) == 1
@@ -127,14 +140,17 @@ def test_a_configuration_is_checked_with_its_classes_and_data_root(folder, tmp_p
         check(configuration)
 
 
-@pytest.mark.parametrize(('prepare', 'arguments', 'message'), [
-    (lambda folder: None, ['nowhere'], 'does not exist'),
-    (lambda folder: (folder / 'classes.txt').unlink(), [], 'classes of .* are not known'),
-    (lambda folder: (folder / 'labels').rename(folder / 'things'), [], 'no images with label maps in known places'),
-    (lambda folder: None, ['.', '--split', 'test'], 'has no split test; it has train, val'),
-    (lambda folder: (folder / 'configuration.json').write_text('{}'), [], 'names no data'),
-    (lambda folder: (folder / 'configuration.json').write_text('{'), [], 'not a JSON file'),
-])
+@pytest.mark.parametrize(
+    ('prepare', 'arguments', 'message'),
+    [
+        (lambda folder: None, ['nowhere'], 'does not exist'),
+        (lambda folder: (folder / 'classes.txt').unlink(), [], 'classes of .* are not known'),
+        (lambda folder: (folder / 'labels').rename(folder / 'things'), [], 'no images with label maps in known places'),
+        (lambda folder: None, ['.', '--split', 'test'], 'has no split test; it has train, val'),
+        (lambda folder: (folder / 'configuration.json').write_text('{}'), [], 'names no data'),
+        (lambda folder: (folder / 'configuration.json').write_text('{'), [], 'not a JSON file'),
+    ],
+)
 def test_what_cannot_be_checked_says_why(folder, monkeypatch, prepare, arguments, message):
     prepare(folder)
     monkeypatch.chdir(folder)

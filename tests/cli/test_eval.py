@@ -1,4 +1,5 @@
 """`ms-segformer eval`."""
+
 import argparse
 import json
 import shutil
@@ -26,8 +27,19 @@ def run(*words):
 
 
 def test_it_prints_a_table_and_writes_values_and_a_picture(model, data, tmp_path, capsys):
-    assert run('--model', model, '--data', data, '--json', tmp_path / 'values.json', '--confusion',
-               tmp_path / 'confusion.png') == 0
+    assert (
+        run(
+            '--model',
+            model,
+            '--data',
+            data,
+            '--json',
+            tmp_path / 'values.json',
+            '--confusion',
+            tmp_path / 'confusion.png',
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     values = json.loads((tmp_path / 'values.json').read_text())
     assert 'IoU %' in printed and '2 images in' in printed
@@ -36,9 +48,15 @@ def test_it_prints_a_table_and_writes_values_and_a_picture(model, data, tmp_path
     assert cv2.imread(str(tmp_path / 'confusion.png')).ndim == 3
 
 
-@pytest.mark.parametrize('words', [
-    ['--mode', 'slide', '--crop-size', 48, 48, '--stride', 32, 32], ['--scales', 0.5, 1, '--flip'], ['--limit', 1],
-    ['--batch-size', 2]])
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['--mode', 'slide', '--crop-size', 48, 48, '--stride', 32, 32],
+        ['--scales', 0.5, 1, '--flip'],
+        ['--limit', 1],
+        ['--batch-size', 2],
+    ],
+)
 def test_ways_to_look_at_an_image(model, data, capsys, words):
     assert run('--model', model, '--data', data, '--json', '-', *words) == 0
     values = json.loads(capsys.readouterr().out)
@@ -73,7 +91,8 @@ def test_label_maps_of_another_list_are_refused_before_anything_is_evaluated(mod
         run('--model', model, '--data', other, '--limit', 1)
     assert str(caught.value).startswith(
         f'the label maps of {other} do not fit the model: {other}/labels/val/a.png and others hold the values 200; its '
-        '171 classes are 0-170, and 255 is "not labelled".')
+        '171 classes are 0-170, and 255 is "not labelled".'
+    )
     assert '\n' not in str(caught.value)
 
 
@@ -105,7 +124,8 @@ def test_ids_that_could_be_any_list_s_are_taken_and_this_is_said(model, data, tm
     assert run('--model', model, '--data', folder) == 0
     assert [record.getMessage() for record in caplog.records if 'names no classes' in record.getMessage()] == [
         f"{folder} names no classes: the values in its label maps are taken as the ids of the model's 171 classes (0 "
-        f'person, …). If they mean others, write the names into {folder}/classes.txt, one a line']
+        f'person, …). If they mean others, write the names into {folder}/classes.txt, one a line'
+    ]
     caplog.clear()
     run('--model', model, '--data', data)
     assert not [record for record in caplog.records if 'names no classes' in record.getMessage()]

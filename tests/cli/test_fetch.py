@@ -1,4 +1,5 @@
 """`ms-segformer fetch`: a model is there for later, or the message says what to try."""
+
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,15 @@ from hub.fixtures import MODEL_ID, published_files
 
 from ms_segformer.metainfo import demo_model_dir, find_model
 
-FETCH = ('import sys, argparse; from ms_segformer.cli import fetch; parser = argparse.ArgumentParser(); '
-         'fetch.add_arguments(parser); sys.exit(fetch.run(parser.parse_args(sys.argv[1:])))')
+FETCH = (
+    'import sys, argparse; from ms_segformer.cli import fetch; parser = argparse.ArgumentParser(); '
+    'fetch.add_arguments(parser); sys.exit(fetch.run(parser.parse_args(sys.argv[1:])))'
+)
 
 
-@pytest.mark.parametrize('name, expected', [('b0', MODEL_ID), ('B0', MODEL_ID), (MODEL_ID, MODEL_ID),
-                                            ('me/mine', 'me/mine')])
+@pytest.mark.parametrize(
+    'name, expected', [('b0', MODEL_ID), ('B0', MODEL_ID), (MODEL_ID, MODEL_ID), ('me/mine', 'me/mine')]
+)
 def test_short_names_and_ids(name, expected):
     assert find_model(name) == expected
 
@@ -41,9 +45,10 @@ def test_a_revision_and_a_folder(python, hub, tmp_path):
     assert hub.asked('Revision=v1.0.0.*pytorch_model.pt')
 
 
-@pytest.mark.parametrize('name, stopped, message', [
-    ('damo/no_such_model', False, 'could not be downloaded'),
-    ('b0', True, 'is not in the cache of this machine')])
+@pytest.mark.parametrize(
+    'name, stopped, message',
+    [('damo/no_such_model', False, 'could not be downloaded'), ('b0', True, 'is not in the cache of this machine')],
+)
 def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, message):
     if stopped:
         hub.stop()
@@ -53,6 +58,7 @@ def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, mes
 
 def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path, tiny_model_dir):
     import json
+
     content, weights = published_files(), (tiny_model_dir / 'pytorch_model.pt').read_bytes()
     configuration = json.loads(content['configuration.json'])
     configuration['model']['pretrained'] = f'{hub.url}/pretrain/mit.pth'
@@ -70,11 +76,13 @@ def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path,
     assert 'the configuration of demo names no ImageNet weights' in done.stderr
 
 
-@pytest.mark.parametrize('status, content', [(500, b'{"Message": "out\\nof order"}'), (200, b'null'), (200, b'[]'),
-                                             (200, b'<html>\nwelcome'), (404, b'{}')])
+@pytest.mark.parametrize(
+    'status, content',
+    [(500, b'{"Message": "out\\nof order"}'), (200, b'null'), (200, b'[]'), (200, b'<html>\nwelcome'), (404, b'{}')],
+)
 def test_a_hub_that_answers_badly_is_one_line(python, hub, status, content):
     hub.instead = status, content
     done = python.run('-m', 'ms_segformer.cli.main', 'fetch', 'b0', check=False)
     assert done.returncode == 1
-    line, = done.stderr.splitlines()
+    (line,) = done.stderr.splitlines()
     assert line.startswith(f'error: {MODEL_ID} (revision master) could not be downloaded: ')

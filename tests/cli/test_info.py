@@ -1,4 +1,5 @@
 """`ms-segformer info`: what users paste into an issue."""
+
 import json
 
 import pytest
@@ -6,13 +7,15 @@ from hub.fixtures import MODEL_ID, published_files
 
 from ms_segformer.cli import info
 
-INFO = ('import sys, argparse; from ms_segformer.cli import info; parser = argparse.ArgumentParser(); '
-        'info.add_arguments(parser); sys.exit(info.run(parser.parse_args(sys.argv[1:])))')
+INFO = (
+    'import sys, argparse; from ms_segformer.cli import info; parser = argparse.ArgumentParser(); '
+    'info.add_arguments(parser); sys.exit(info.run(parser.parse_args(sys.argv[1:])))'
+)
 
 
 def report(python, *arguments, check=True, **variables):
     done = python.run('-c', INFO, *arguments, '--json', check=check, **variables)
-    return json.loads(done.stdout[done.stdout.index('{'):]), done.returncode
+    return json.loads(done.stdout[done.stdout.index('{') :]), done.returncode
 
 
 def test_it_names_versions_the_server_and_the_six_models(python, hub):
@@ -53,11 +56,15 @@ def test_published_figures_are_those_of_the_six_ids_alone():
     assert '35.91' not in str(about) and '35.91' in info.model('b0')['published']
 
 
-@pytest.mark.parametrize('damage, key, text', [
-    ({'pytorch_model.pt': b'not a checkpoint'}, 'why not', 'pytorch_model.pt'),
-    ({'pytorch_model.pt': None}, 'why not', 'no checkpoint'),
-    ({'configuration.json': b'{'}, 'configuration', 'configuration.json'),
-    ({'configuration.json': None}, 'configuration', 'no such file')])
+@pytest.mark.parametrize(
+    'damage, key, text',
+    [
+        ({'pytorch_model.pt': b'not a checkpoint'}, 'why not', 'pytorch_model.pt'),
+        ({'pytorch_model.pt': None}, 'why not', 'no checkpoint'),
+        ({'configuration.json': b'{'}, 'configuration', 'configuration.json'),
+        ({'configuration.json': None}, 'configuration', 'no such file'),
+    ],
+)
 def test_what_keeps_a_model_from_loading_is_told(tmp_path, damage, key, text):
     for name, content in {**published_files(), **damage}.items():
         if content is not None:

@@ -1,4 +1,5 @@
 """What is typed wrongly: exit code, the one line that is said, and that it is said before torch is imported."""
+
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ ENGINES = 'auto, torch, torch-compile, openvino, onnxruntime'
 UNWRITABLE = 'cannot be written: no file can be made in /proc (No such file or directory); name another place'
 SIDE = 'is not a whole number of at least 29 pixels, the least that the network takes'
 # Runs command lines, given as JSON, in one process; prints of each: exit code, errors, whether torch is imported.
-RUN = '''
+RUN = """
 import contextlib, io, json, sys
 from ms_segformer.cli.main import main
 
@@ -33,7 +34,7 @@ for words in json.loads(sys.argv[1]):
             code = done.code
     results.append([code, printed.getvalue(), 'torch' in sys.modules])
 print(json.dumps(results))
-'''
+"""
 
 PREDICT = ['predict', 'photo.jpg', '--model', 'demo']
 EVAL = ['eval', '--model', 'demo', '--data', '.']
@@ -44,10 +45,8 @@ USAGE = {  # command line: what is said
     (*PREDICT, '--device', 'cuda:99999999999999999999'): f"--device: 'cuda:99999999999999999999' {DEVICE}",
     (*EVAL, '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
     ('train', 'demo', '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
-    (*PREDICT, '--engine', 'torhc'):
-        f"--engine: 'torhc' is not one of {ENGINES}; did you mean torch?",
-    (*EVAL, '--engine', 'tensorrt'):
-        f"--engine: 'tensorrt' is not one of {ENGINES}",
+    (*PREDICT, '--engine', 'torhc'): f"--engine: 'torhc' is not one of {ENGINES}; did you mean torch?",
+    (*EVAL, '--engine', 'tensorrt'): f"--engine: 'tensorrt' is not one of {ENGINES}",
     (*PREDICT, '--precision', 'int8'): "--precision: 'int8' is not one of float32, bf16",
     (*PREDICT, '--mode', 'tile'): "--mode: 'tile' is not one of whole, slide",
     (*PREDICT, '--save', 'label'): "--save: 'label' is not one of labels, overlay, json; did you mean labels?",
@@ -73,22 +72,26 @@ USAGE = {  # command line: what is said
     (*EVAL, '--workers', '100000'): "--workers: '100000' is not a number of processes, 256 at most",
     ('verify', 'demo', '--processes', '257'): "--processes: '257' is not a number of processes, 256 at most",
     ('check-data', '.', '-j', '9' * 9): "-j/--jobs: '999999999' is not a number of processes, 256 at most",
-    (*EVAL, '--mode', 'slide', '--crop-size', '8', '8'):
-        f"--crop-size: '8' {SIDE}",
+    (*EVAL, '--mode', 'slide', '--crop-size', '8', '8'): f"--crop-size: '8' {SIDE}",
     (*EVAL, '--mode', 'slide', '--stride', '0', '0'): "--stride: '0' is not a whole number of at least 1",
     (*EVAL, '--scales', '1', '0'): "--scales: '0' is not a factor above 0, 10 at most",
     (*EVAL, '--scales', 'nan'): "--scales: 'nan' is not a factor above 0, 10 at most",
     (*EVAL, '--scales', '1000'): "--scales: '1000' is not a factor above 0, 10 at most",
-    (*EVAL, '--json', 'none/values.json'):
-        '--json: none/values.json cannot be written: there is no folder none; make it first',
+    (
+        *EVAL,
+        '--json',
+        'none/values.json',
+    ): '--json: none/values.json cannot be written: there is no folder none; make it first',
     (*EVAL, '--json', '.'): '--json: . is a folder; name a file',
-    (*EVAL, '--confusion', 'none/classes.png'):
-        '--confusion: none/classes.png cannot be written: there is no folder none; make it first',
+    (
+        *EVAL,
+        '--confusion',
+        'none/classes.png',
+    ): '--confusion: none/classes.png cannot be written: there is no folder none; make it first',
     ('export', 'demo', '--opset', '99'): "--opset: '99' is not an operator set from 16 to 23",
     ('export', 'demo', '--opset', '7'): "--opset: '7' is not an operator set from 16 to 23",
     ('export', 'demo', '--format', 'onxx'): "--format: 'onxx' is not one of onnx, openvino; did you mean onnx?",
-    ('export', 'demo', '--size', '8', '8'):
-        f"--size: '8' {SIDE}",
+    ('export', 'demo', '--size', '8', '8'): f"--size: '8' {SIDE}",
     ('export', 'demo', '-o', 'a-file'): '-o/--output: a-file is not a folder; name a folder to write to',
     ('train', 'demo', '--epochs', '9' * 14): "--epochs: '99999999999999' is not a number of epochs, 1,000,000 at most",
     ('check-data', '.', '--ignore-index', '256'): "--ignore-index: '256' is not a value of a label map, 0 to 255",
@@ -102,39 +105,100 @@ REFUSED = {
     ('predict', 'nope*.jpg', '--model', 'demo'): 'nope*.jpg: nothing matches this pattern',
     ('predict', 'empty', '--model', 'demo'): 'empty: no images in this folder',
     ('predict', 'photo.jpg', '--model', 'b9'): f'b9: no such directory, and neither a hub id such as {PUBLISHED} nor '
-                                               'one of b0, b1, b2, b3, b4, b5, demo',
+    'one of b0, b1, b2, b3, b4, b5, demo',
     ('predict', 'photo.jpg', '--model', ''): f"'': no such directory, and neither a hub id such as {PUBLISHED} nor "
-                                             'one of b0, b1, b2, b3, b4, b5, demo',
-    ('predict', 'photo.jpg', '--model', 'a-folder/weights.pt'):
-        'a-folder/weights.pt is a file; name a model directory: a folder with a configuration.json and weights',
+    'one of b0, b1, b2, b3, b4, b5, demo',
+    (
+        'predict',
+        'photo.jpg',
+        '--model',
+        'a-folder/weights.pt',
+    ): 'a-folder/weights.pt is a file; name a model directory: a folder with a configuration.json and weights',
     ('export', 'demo', '--batch', '2'): '--batch goes with --size only: add that, or leave --batch out',
     ('export', 'demo', '--fp16'): '--fp16 goes with --format openvino only: add that, or leave --fp16 out',
-    ('export', 'demo', '--format', 'openvino', '--opset', '18'):
-        '--opset goes with --format onnx only: add that, or leave --opset out',
-    ('predict', 'photo.jpg', '--model', '.'):
-        'configuration.json: no such file; a model directory needs its configuration.json',
+    (
+        'export',
+        'demo',
+        '--format',
+        'openvino',
+        '--opset',
+        '18',
+    ): '--opset goes with --format onnx only: add that, or leave --opset out',
+    (
+        'predict',
+        'photo.jpg',
+        '--model',
+        '.',
+    ): 'configuration.json: no such file; a model directory needs its configuration.json',
     ('eval', '--model', 'demo', '--data', 'nowhere'): 'nowhere: no such file or folder',
-    (*EVAL, '--mode', 'whole', '--crop-size', '64', '64'):
-        '--crop-size without --mode slide, which alone has windows: add it, or leave --crop-size out',
-    (*EVAL, '--stride', '9', '9'):
-        '--stride without --mode slide, which alone has windows: add it, or leave --stride out',
-    (*EVAL, '--mode', 'slide', '--crop-size', '64', '64'):
-        "--mode slide needs --crop-size H W and --stride H W: the model's test_cfg has none",
-    (*EVAL, '--mode', 'slide', '--crop-size', '32', '32', '--stride', '33', '9'):
-        'windows of 32×32 pixels (crop size) with a stride of 33×9, which would leave gaps; accepted: a stride of at '
-        'most the window',
-    (*EVAL, '--mode', 'slide', '--crop-size', '512', '512', '--stride', '1', '1'):
-        'windows of 512×512 pixels (crop size) with a stride of 1×1, for which each pixel would be computed up to '
-        '262,144 times; accepted: a stride of at least 1/8 of the window',
-    (*EVAL, '--mode', 'slide', '--crop-size', '9999', '9999', '--stride', '9999', '9999'):
-        'windows of 9999×9999 pixels (crop size); accepted: sides of at least 29, and 16,777,216 pixels at most',
+    (
+        *EVAL,
+        '--mode',
+        'whole',
+        '--crop-size',
+        '64',
+        '64',
+    ): '--crop-size without --mode slide, which alone has windows: add it, or leave --crop-size out',
+    (
+        *EVAL,
+        '--stride',
+        '9',
+        '9',
+    ): '--stride without --mode slide, which alone has windows: add it, or leave --stride out',
+    (
+        *EVAL,
+        '--mode',
+        'slide',
+        '--crop-size',
+        '64',
+        '64',
+    ): "--mode slide needs --crop-size H W and --stride H W: the model's test_cfg has none",
+    (
+        *EVAL,
+        '--mode',
+        'slide',
+        '--crop-size',
+        '32',
+        '32',
+        '--stride',
+        '33',
+        '9',
+    ): 'windows of 32×32 pixels (crop size) with a stride of 33×9, which would leave gaps; accepted: a stride of at '
+    'most the window',
+    (
+        *EVAL,
+        '--mode',
+        'slide',
+        '--crop-size',
+        '512',
+        '512',
+        '--stride',
+        '1',
+        '1',
+    ): 'windows of 512×512 pixels (crop size) with a stride of 1×1, for which each pixel would be computed up to '
+    '262,144 times; accepted: a stride of at least 1/8 of the window',
+    (
+        *EVAL,
+        '--mode',
+        'slide',
+        '--crop-size',
+        '9999',
+        '9999',
+        '--stride',
+        '9999',
+        '9999',
+    ): 'windows of 9999×9999 pixels (crop size); accepted: sides of at least 29, and 16,777,216 pixels at most',
 }
 
 
 UNREACHABLE = [  # without a network; `info` asks for none
-    ['predict', 'photo.jpg', '--model', 'damo/nope'], ['eval', '--model', 'damo/nope', '--data', '.'],
-    ['export', 'damo/nope'], ['train', 'damo/nope', '--data', '.'], ['fetch', 'damo/nope'],
-    ['fetch', 'damo/nope', '--to', 'here']]
+    ['predict', 'photo.jpg', '--model', 'damo/nope'],
+    ['eval', '--model', 'damo/nope', '--data', '.'],
+    ['export', 'damo/nope'],
+    ['train', 'damo/nope', '--data', '.'],
+    ['fetch', 'damo/nope'],
+    ['fetch', 'damo/nope', '--to', 'here'],
+]
 
 
 @pytest.fixture(scope='module')
@@ -150,11 +214,21 @@ def said(tmp_path_factory):
     with socket.socket() as nobody_listens:
         nobody_listens.bind(('127.0.0.1', 0))
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith('_proxy')}
-        environment |= {'HOME': str(home), 'MODELSCOPE_CACHE': str(home), 'PYTHONPATH': str(ROOT),
-                        'MODELSCOPE_ENDPOINT': f'http://127.0.0.1:{nobody_listens.getsockname()[1]}'}
+        environment |= {
+            'HOME': str(home),
+            'MODELSCOPE_CACHE': str(home),
+            'PYTHONPATH': str(ROOT),
+            'MODELSCOPE_ENDPOINT': f'http://127.0.0.1:{nobody_listens.getsockname()[1]}',
+        }
         lines = [*map(list, USAGE), *map(list, REFUSED), *UNREACHABLE]
-        done = subprocess.run([sys.executable, '-c', RUN, json.dumps(lines)], cwd=folder, env=environment, text=True,
-                              capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, '-c', RUN, json.dumps(lines)],
+            cwd=folder,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
     assert sorted(os.listdir(folder)) == ['a-file', 'a-folder', 'a-link', 'empty', 'photo.jpg']
     results = dict(zip(map(tuple, lines), json.loads(done.stdout.splitlines()[-1]), strict=True))
     return lambda words: tuple(results[tuple(words)])
@@ -175,8 +249,9 @@ def test_what_cannot_be_done_is_known_before_the_model_is_loaded(said, words):
 def test_a_model_that_is_not_here_is_not_waited_for(said, words):
     code, printed, torch = said(words)
     assert (code, printed.count('\n'), torch) == (1, 1, False)
-    assert printed.startswith('error: damo/nope (revision master) is not in the cache of this machine, and the hub '
-                              'http://127.0.0.1:')
+    assert printed.startswith(
+        'error: damo/nope (revision master) is not in the cache of this machine, and the hub http://127.0.0.1:'
+    )
 
 
 @pytest.mark.parametrize('place', ['/dev/stdout', '/dev/null', '-', 'new.json', 'old.json', 'link.json', 'pipe'])

@@ -1,4 +1,5 @@
 """`modelscope segformer …`: this package's command inside ModelScope's."""
+
 import argparse
 
 import pytest

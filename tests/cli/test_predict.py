@@ -1,4 +1,5 @@
 """`ms-segformer predict`: what it writes, and what it says when something is wrong."""
+
 import fcntl
 import json
 import logging
@@ -64,13 +65,15 @@ def predict(small_model):
     def run(*arguments, model=small_model, out='out', save=('labels',)):
         options = ['--model', model, '-o', out, '--engine', 'torch', *(['--save', *save] if save else [])]
         return main(['predict', *map(str, arguments), *map(str, options)])
+
     return run
 
 
 def tree(folder):
     """Content of every file below a folder, hidden ones too, by relative path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob('*')
-            if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob('*') if path.is_file()
+    }
 
 
 def entries(folder='out'):
@@ -178,17 +181,27 @@ def test_the_tree_of_the_images_is_kept(photos, predict, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     assert predict('.', '*.png', '../photos/more/../b.png', elsewhere / 'a.jpg', out='../out') == 0
     absolute = elsewhere.relative_to('/').as_posix()
-    assert sorted(tree(tmp_path / 'out')) == sorted([
-        'a_labels.png', 'b_labels.png', 'more/a_labels.png', 'more/c_labels.png', f'{absolute}/a_labels.png',
-        'manifest.jsonl'])
+    assert sorted(tree(tmp_path / 'out')) == sorted(
+        [
+            'a_labels.png',
+            'b_labels.png',
+            'more/a_labels.png',
+            'more/c_labels.png',
+            f'{absolute}/a_labels.png',
+            'manifest.jsonl',
+        ]
+    )
 
 
 def test_of_images_with_one_name_the_first_keeps_it_now_and_later(photos, predict):
     photograph(photos / 'a.png', 7)
     photograph(photos / 'a.png.jpg', 8)
     assert predict(photos / 'a.png', photos / 'a.png.jpg', photos / 'a.jpg') == 0
-    names = {'a.png': ['photos/a_labels.png'], 'a.png.jpg': ['photos/a.png_labels.png'],
-             'a.jpg': ['photos/a.jpg_labels.png']}
+    names = {
+        'a.png': ['photos/a_labels.png'],
+        'a.png.jpg': ['photos/a.png_labels.png'],
+        'a.jpg': ['photos/a.jpg_labels.png'],
+    }
     assert {name: list(entry['outputs']) for name, entry in entries().items()} == names
     before = tree('out')
     assert predict(photos / 'a.jpg', photos / 'a.png.jpg', photos / 'a.png', '--overwrite') == 0
@@ -215,16 +228,24 @@ def test_a_gpu_that_is_asked_for_and_missing_is_said(photos, predict, caplog, de
     assert ("device 'gpu" in caplog.text) is said, 'under the name that was given'
 
 
-@pytest.mark.parametrize('name, said', [
-    ('/dev/null', 'a pipe, socket, terminal or other device'), ('photos/a.jpg/x.jpg', 'Not a directory'),
-    ('x' * 5000, 'File name too long'), ('nowhere.jpg', 'no such file'), ('nope*.jpg', 'nothing matches this pattern'),
-    ('empty', 'no images in this folder')])
-def test_what_can_be_no_image_is_said_before_a_model_is_opened(photos, predict, tmp_path, capsys, monkeypatch, name,
-                                                               said):
+@pytest.mark.parametrize(
+    'name, said',
+    [
+        ('/dev/null', 'a pipe, socket, terminal or other device'),
+        ('photos/a.jpg/x.jpg', 'Not a directory'),
+        ('x' * 5000, 'File name too long'),
+        ('nowhere.jpg', 'no such file'),
+        ('nope*.jpg', 'nothing matches this pattern'),
+        ('empty', 'no images in this folder'),
+    ],
+)
+def test_what_can_be_no_image_is_said_before_a_model_is_opened(
+    photos, predict, tmp_path, capsys, monkeypatch, name, said
+):
     (tmp_path / 'empty').mkdir()
     monkeypatch.setattr('ms_segformer.cli.predict._open', lambda args: pytest.fail('opens a model'))
     assert predict(name) == 1
-    line, = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'error: {name}: ') and said in line
 
 
@@ -276,9 +297,11 @@ def test_what_was_saved_besides_does_not_stay_behind_when_the_image_changes(phot
     assert not [name for name, content in tree('out').items() if before[name] == content]
 
 
-EDITS = {'of another size': lambda path: path.write_bytes(b'corrected by hand'),
-         'of the same size': lambda path: path.write_bytes(path.read_bytes()[::-1]),
-         'a link': lambda path: (path.rename('mine.png'), path.symlink_to('../../mine.png'))}
+EDITS = {
+    'of another size': lambda path: path.write_bytes(b'corrected by hand'),
+    'of the same size': lambda path: path.write_bytes(path.read_bytes()[::-1]),
+    'a link': lambda path: (path.rename('mine.png'), path.symlink_to('../../mine.png')),
+}
 
 
 @pytest.mark.parametrize('edit', EDITS)
@@ -369,9 +392,14 @@ def test_failed_images_are_tried_again_when_asked_for_or_changed(photos, predict
     assert predict(photos) == 0 and written == ['photos/a_labels.png']
 
 
-@pytest.mark.parametrize('change, said', [
-    (['--precision', 'bf16'], 'precision float32, now bf16'), (['--full-size'], 'full_size False, now True'),
-    ('model', 'another model')])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (['--precision', 'bf16'], 'precision float32, now bf16'),
+        (['--full-size'], 'full_size False, now True'),
+        ('model', 'another model'),
+    ],
+)
 def test_results_made_otherwise_are_not_mixed_unasked(photos, predict, tmp_path, tiny_model_dir, capsys, change, said):
     assert predict('photos/a.jpg') == 0
     before = tree('out')
@@ -462,8 +490,9 @@ def test_a_full_disk_ends_the_run_in_words_and_the_next_goes_on(photos, predict,
     """`/dev/full` takes the place of the second image's file: the system itself says that there is no space."""
     assert predict(photos, out='unbroken') == 0
     with monkeypatch.context() as patch:
-        patch.setattr(writer, 'atomic_write', lambda path: atomic_write('/dev/full' if path.name == 'b_labels.png' else
-                                                                        path))
+        patch.setattr(
+            writer, 'atomic_write', lambda path: atomic_write('/dev/full' if path.name == 'b_labels.png' else path)
+        )
         assert predict(photos) == 1
     said = capsys.readouterr().err
     assert 'No space left on device' in said and '1 of 4 images are finished and kept' in said
@@ -486,8 +515,9 @@ def test_a_file_that_cannot_be_written_is_that_images_error(photos, predict, tmp
     assert predict(photos, '--retry-failed') == 1 and entries()['c.png']['error'] is None
 
 
-@pytest.mark.parametrize('name', [b'\xff.png', '图'.encode() * 80 + b'.png', b'a\nb.png'],
-                         ids=['undecodable', 'Chinese', 'newline'])
+@pytest.mark.parametrize(
+    'name', [b'\xff.png', '图'.encode() * 80 + b'.png', b'a\nb.png'], ids=['undecodable', 'Chinese', 'newline']
+)
 def test_every_file_name_is_written_printed_and_known_again(photos, predict, monkeypatch, name):
     name = os.fsdecode(name)
     photograph(photos / name)
@@ -521,8 +551,10 @@ def test_the_journal_of_a_killed_run_is_gone_through(photos, predict, monkeypatc
     (out / 'manifest.jsonl').write_text('\n'.join([begun[0], lines[0], begun[1], begun[2], begun[3][:50]]))
     (out / 'photos' / 'b_labels.png').unlink()
     (out / 'photos' / 'more' / 'c_labels.png').unlink()
-    leftovers = [out / 'photos' / f'{temporary_prefix("b_labels.png")}0123.png',
-                 out / f'{temporary_prefix("manifest.jsonl")}0123.jsonl']
+    leftovers = [
+        out / 'photos' / f'{temporary_prefix("b_labels.png")}0123.png',
+        out / f'{temporary_prefix("manifest.jsonl")}0123.jsonl',
+    ]
     others = [out / f'{TEMPORARY}of-another', out / 'photos' / f'{temporary_prefix("of_another.png")}0123.png']
     for path in leftovers + others:
         path.write_bytes(b'half')
@@ -559,10 +591,27 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(photos, small_model):
         silent.settimeout(120)
         url = f'http://127.0.0.1:{silent.getsockname()[1]}/a.png'
         # SIGINT is ignored in what a shell runs in the background, the tests perhaps.
-        start = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
-                 'from ms_segformer.cli.main import main; sys.exit(main())')
-        command = [sys.executable, '-c', start, 'predict', photos / 'a.jpg', f'{url}?1', f'{url}?2',
-                   '--model', small_model, '-o', 'out', '--engine', 'torch', '--save', 'labels']
+        start = (
+            'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
+            'from ms_segformer.cli.main import main; sys.exit(main())'
+        )
+        command = [
+            sys.executable,
+            '-c',
+            start,
+            'predict',
+            photos / 'a.jpg',
+            f'{url}?1',
+            f'{url}?2',
+            '--model',
+            small_model,
+            '-o',
+            'out',
+            '--engine',
+            'torch',
+            '--save',
+            'labels',
+        ]
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
                 connected, _ = silent.accept()
@@ -589,9 +638,18 @@ def test_an_unfinished_image_of_an_earlier_run_stays_its_own(photos, predict):
     assert 'writing' not in entries()['a.jpg'] and len(entries()) == 4
 
 
-@pytest.mark.parametrize('content', ['{"audio": "a.wav"}\n', 'text', '{"input": {"path": "/a"}}\n', '\n\n', '{"inp\n',
-                                     '{"input": {"path": "/a"}, "outputs": ["../thesis.png"], "error": null, '
-                                     '"model": {"name": "", "sha256": ""}, "options": {}}\n'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        '{"audio": "a.wav"}\n',
+        'text',
+        '{"input": {"path": "/a"}}\n',
+        '\n\n',
+        '{"inp\n',
+        '{"input": {"path": "/a"}, "outputs": ["../thesis.png"], "error": null, '
+        '"model": {"name": "", "sha256": ""}, "options": {}}\n',
+    ],
+)
 def test_a_manifest_of_another_program_is_left_alone(photos, predict, capsys, content):
     Path('out').mkdir()
     (Path('out') / 'manifest.jsonl').write_text(content)
@@ -622,6 +680,7 @@ def test_two_processes_do_not_write_to_one_folder(photos, predict, capsys):
 @pytest.fixture
 def server(tmp_path):
     """Serves `images`, path to content, with an ETag unless the path ends in `plain.png`; `asked` lists requests."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):  # noqa: N802
             http.asked.append(self.path)
@@ -681,9 +740,12 @@ def test_a_password_in_a_url_is_neither_kept_nor_shown(photos, predict, server, 
 def test_many_images_are_planned_in_a_few_looks_at_each(tmp_path, monkeypatch):
     """Time is not asserted; the number of system calls that look at files is."""
     from ms_segformer.results import Input, Manifest, Run, make_plan
+
     monkeypatch.chdir(tmp_path)
-    inputs = [Input(f'{i}.jpg', 'path', f'{tmp_path}/{i // 100}/{i}.jpg', {'size': 1, 'mtime_ns': 1}, (0, i))
-              for i in range(2_000)]
+    inputs = [
+        Input(f'{i}.jpg', 'path', f'{tmp_path}/{i // 100}/{i}.jpg', {'size': 1, 'mtime_ns': 1}, (0, i))
+        for i in range(2_000)
+    ]
     looks = []
     stat, lstat = os.stat, os.lstat
     monkeypatch.setattr(os, 'stat', lambda *args, **kwargs: looks.append(args) or stat(*args, **kwargs))

@@ -28,8 +28,17 @@ def run(command, *arguments):
 
 
 def prepare_coco(download, output, *more):
-    return run(prepare, 'coco-stuff', '--images', download / 'images', '--stuffthingmaps', download / 'maps',
-               '-o', output, *more)
+    return run(
+        prepare,
+        'coco-stuff',
+        '--images',
+        download / 'images',
+        '--stuffthingmaps',
+        download / 'maps',
+        '-o',
+        output,
+        *more,
+    )
 
 
 @pytest.fixture
@@ -98,8 +107,20 @@ def test_a_subset_of_images_or_maps_is_enough(download, tmp_path, capsys):
     assert 'train: 18 pairs' in output and '1 images have no label map' in output
     assert '000000000005' not in (tmp_path / 'out/train.txt').read_text()
     # a single split folder works too
-    assert run(prepare, 'coco-stuff', '--images', download / 'images/val2017', '--stuffthingmaps',
-               download / 'maps/val2017', '-o', tmp_path / 'one', '--no-links') == 0
+    assert (
+        run(
+            prepare,
+            'coco-stuff',
+            '--images',
+            download / 'images/val2017',
+            '--stuffthingmaps',
+            download / 'maps/val2017',
+            '-o',
+            tmp_path / 'one',
+            '--no-links',
+        )
+        == 0
+    )
     assert sorted(path.name for path in (tmp_path / 'one').iterdir()) == ['annotations', 'val.txt']
 
 
@@ -118,13 +139,22 @@ def test_missing_folders_and_no_pairs_are_errors(download, tmp_path):
         run(prepare, 'coco-stuff', '--images', tmp_path / 'no', '--stuffthingmaps', download / 'maps', '-o', tmp_path)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DatasetError, match='no image under .* has a label map'):
-        run(prepare, 'coco-stuff', '--images', tmp_path / 'empty', '--stuffthingmaps', download / 'maps', '-o',
-            tmp_path / 'out')
+        run(
+            prepare,
+            'coco-stuff',
+            '--images',
+            tmp_path / 'empty',
+            '--stuffthingmaps',
+            download / 'maps',
+            '-o',
+            tmp_path / 'out',
+        )
 
 
 def test_a_disk_that_cannot_be_written_ends_in_one_message(download, tmp_path, monkeypatch):
     def full(target, label):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(preparation, '_write_png', full)
     with pytest.raises(DatasetError, match='No space left on device.*What is finished is kept'):
         prepare_coco(download, tmp_path / 'out', '-j', 1)
@@ -147,12 +177,13 @@ def test_a_killed_run_leaves_no_half_file_and_can_be_repeated(download, tmp_path
     numbers = np.random.RandomState(1)
     for index in range(20, 120):
         Image.new('RGB', (300, 200)).save(download / f'images/train2017/{index:012d}.jpg')
-        Image.fromarray(numbers.choice(IDS, (200, 300))).save(
-            download / f'maps/train2017/{index:012d}.png')
+        Image.fromarray(numbers.choice(IDS, (200, 300))).save(download / f'maps/train2017/{index:012d}.png')
     output = tmp_path / 'out'
     folder = output / 'annotations/train2017'
-    script = ('from ms_segformer.datasets.preparation import prepare_coco_stuff as p\n'
-              f'p({str(download / "images")!r}, {str(download / "maps")!r}, {str(output)!r}, jobs=1)')
+    script = (
+        'from ms_segformer.datasets.preparation import prepare_coco_stuff as p\n'
+        f'p({str(download / "images")!r}, {str(download / "maps")!r}, {str(output)!r}, jobs=1)'
+    )
     process = subprocess.Popen([sys.executable, '-c', script], env={**os.environ, 'PYTHONPATH': str(ROOT)})
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline and len(_finished(folder)) < 10:
@@ -174,15 +205,17 @@ def _finished(folder):
 
 def test_the_reference_pairs_come_out(shared, tmp_path):
     sample = shared / 'data/cocostuff_sample'
-    assert run(prepare, 'coco-stuff', '--images', sample, '--stuffthingmaps', sample / 'annotations', '-o',
-               tmp_path) == 0
+    assert (
+        run(prepare, 'coco-stuff', '--images', sample, '--stuffthingmaps', sample / 'annotations', '-o', tmp_path) == 0
+    )
     for split in ('train', 'val'):
         assert (tmp_path / f'{split}.txt').read_text().split() == sorted((sample / f'{split}.txt').read_text().split())
         expected = sorted((sample / f'annotations/{split}2017').glob('*_labelTrainIds.png'))
         assert len(expected) == {'train': 13, 'val': 8}[split]
         for path in expected:
-            np.testing.assert_array_equal(read_label(tmp_path / f'annotations/{split}2017' / path.name),
-                                          read_label(path))
+            np.testing.assert_array_equal(
+                read_label(tmp_path / f'annotations/{split}2017' / path.name), read_label(path)
+            )
 
 
 def test_a_file_in_the_output_s_place_is_left_alone(download, tmp_path):
@@ -196,5 +229,6 @@ def test_the_example_says_what_was_made(tmp_path, capsys):
     assert run(prepare, 'example', '-o', tmp_path / 'shapes') == 0
     assert capsys.readouterr().out == (
         f'{tmp_path}/shapes: 12 pairs for train, 4 pairs for val; classes background, circle, square, triangle '
-        f'(in {tmp_path}/shapes/classes.txt)\n')
+        f'(in {tmp_path}/shapes/classes.txt)\n'
+    )
     assert run(check_data, tmp_path / 'shapes') == 0

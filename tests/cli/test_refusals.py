@@ -1,4 +1,5 @@
 """Models that cannot be used, given to the command line: exit code 1 and one line that says what is wrong."""
+
 import json
 import re
 import shutil
@@ -42,8 +43,9 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.mark.parametrize('command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']],
-                         ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    'command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']], ids=lambda c: c[0]
+)
 @pytest.mark.parametrize('old, new, message', CONFIGURATIONS, ids=[new[:24] for _, new, _ in CONFIGURATIONS])
 def test_a_configuration_that_cannot_be_used(place, command, old, new, message, capsys):
     file = place / 'model' / 'configuration.json'
@@ -56,8 +58,9 @@ def test_a_configuration_that_cannot_be_used(place, command, old, new, message, 
     assert not any((place / folder).exists() for folder in ('outputs', 'work_dir', 'exported'))
 
 
-@pytest.mark.parametrize('command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']],
-                         ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    'command', [['predict', 'a.png', '--model', 'model'], ['train', 'model'], ['export', 'model']], ids=lambda c: c[0]
+)
 def test_a_configuration_of_nothing(place, command, capsys):
     (place / 'model' / 'configuration.json').write_text('{}')
     refused(command, 'model', capsys)
@@ -70,14 +73,20 @@ def test_images_that_would_be_scaled_to_gigabytes(place, capsys):
 
 
 CHECKPOINTS = {
-    'a pointer': (lambda state: b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n',
-                  'a Git LFS pointer, not the file: run `git lfs pull`'),
+    'a pointer': (
+        lambda state: b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n',
+        'a Git LFS pointer, not the file: run `git lfs pull`',
+    ),
     'a web page': (lambda state: b'<!DOCTYPE html><html></html>', 'a web page'),
     'nothing': (lambda state: b'', 'the file is empty'),
     'sparse': (lambda state: {**state, 'a': torch.ones(2, 2).to_sparse()}, 'a is a sparse tensor'),
-    'q without k': (lambda state: {'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1),
-                                   'segformer.encoder.block.0.0.attention.self.query.weight': torch.ones(2, 2)},
-                    'query, key and value'),
+    'q without k': (
+        lambda state: {
+            'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1),
+            'segformer.encoder.block.0.0.attention.self.query.weight': torch.ones(2, 2),
+        },
+        'query, key and value',
+    ),
     'numbers for names': (lambda state: dict(enumerate(state.values())), 'its tensors have no names'),
 }
 

@@ -1,4 +1,5 @@
 """`ms-segformer run`: the script runs as if Python had been given it."""
+
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ def script(tmp_path, monkeypatch):
         path = tmp_path / 'card.py'
         path.write_text(text)
         return str(path)
+
     return write
 
 
@@ -62,13 +64,14 @@ def test_a_missing_script_is_named(tmp_path):
 
 def test_options_after_the_script_are_the_scripts():
     from argparse import ArgumentParser
+
     parser = ArgumentParser()
     run.add_arguments(parser)
     args = parser.parse_args(['card.py', '--lr', '0.1', 'x'])
     assert (args.script, args.arguments) == ('card.py', ['--lr', '0.1', 'x'])
 
 
-CHILDREN = '''
+CHILDREN = """
 import json, multiprocessing, os, subprocess, sys
 
 def load(way, results):
@@ -88,7 +91,7 @@ if __name__ == '__main__':
     done = subprocess.run([sys.executable, '-c', code, {model!r}], capture_output=True, text=True, check=True)
     found.append(['subprocess', done.stdout.split()[-1]])
     print(json.dumps(found))
-'''
+"""
 
 
 def test_the_processes_it_starts_resolve_here_too(python, hub, tmp_path):
@@ -101,11 +104,11 @@ def test_the_processes_it_starts_resolve_here_too(python, hub, tmp_path):
     assert python.pip() == []
 
 
-LOOK = '''
+LOOK = """
 import json, sys
 print(json.dumps([*(name in sys.modules for name in ('ms_segformer', 'modelscope', 'torch')),
                   getattr(sys.modules.get('sitecustomize'), '__file__', None), sys.path]))
-'''
+"""
 
 
 def look(python_path, python=sys.executable):
@@ -140,8 +143,14 @@ def test_the_next_sitecustomize_runs_too(tmp_path):
 def test_the_variable_switches_children_off():
     code = 'from ms_segformer.integrations.modelscope.autoload import active; print(active())'
     for value, expected in (('1', 'False'), ('0', 'True')):
-        done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True, env={
-            **os.environ, 'PYTHONPATH': str(CHILDREN_FOLDER), 'MS_SEGFORMER_DISABLE': value})
+        done = subprocess.run(
+            [sys.executable, '-c', code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, 'PYTHONPATH': str(CHILDREN_FOLDER), 'MS_SEGFORMER_DISABLE': value},
+        )
         assert done.stdout.split() == [expected]
 
 

@@ -3,6 +3,7 @@
 One process runs them all under an audit hook, which PYTHONPATH also puts into every process it starts. Native code does
 not pass the hook; what ONNX Runtime and OpenVINO would write for what they send is found by the files it leaves.
 """
+
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from ms_segformer.engines.cache import cache_dir
 ROOT = Path(__file__).parents[2]
 
 # Notes, in a child process and its children: (command, event, what), one JSON list a line.
-WATCH = '''
+WATCH = """
 import json, os, sys
 
 EVENTS = {'socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto', 'socket.bind',
@@ -43,10 +44,10 @@ def watch(event, args):
             note(event, path)
 
 sys.addaudithook(watch)
-'''
+"""
 
 # Runs commands, given as JSON, in one process.
-COMMANDS = '''
+COMMANDS = """
 import json, os, sys
 
 os.environ['COMMAND'] = 'import'
@@ -58,7 +59,7 @@ for words in json.loads(sys.argv[1]):
     os.environ['COMMAND'] = ' '.join(words)
     code = main(words)
     assert code == 0, (words, code)
-'''
+"""
 
 # What is noted although all is well, by name: (start of the command, event, part of what is noted).
 ALLOWED = [
@@ -82,35 +83,60 @@ def watched(tmp_path):
     noted = tmp_path / 'noted.jsonl'
 
     def run(*arguments):
-        environment = {name: value for name, value in os.environ.items()
-                       if not name.startswith(('MODELSCOPE_', 'MS_SEGFORMER_', 'ORT_', 'XDG_')) and name != 'CI'}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(('MODELSCOPE_', 'MS_SEGFORMER_', 'ORT_', 'XDG_')) and name != 'CI'
+        }
         environment.update(
-            HOME=str(tmp_path / 'home'), TMPDIR=str(tmp_path / 'tmp'), NOTED=str(noted), WORK=str(tmp_path),
-            OMP_NUM_THREADS='1', PYTHONDONTWRITEBYTECODE='1', PYTHONPATH=os.pathsep.join(
-                filter(None, [str(tmp_path / 'site'), str(ROOT), os.environ.get('PYTHONPATH')])))
-        done = subprocess.run([sys.executable, *map(str, arguments)], env=environment, cwd=tmp_path, text=True,
-                              capture_output=True, timeout=1200)
+            HOME=str(tmp_path / 'home'),
+            TMPDIR=str(tmp_path / 'tmp'),
+            NOTED=str(noted),
+            WORK=str(tmp_path),
+            OMP_NUM_THREADS='1',
+            PYTHONDONTWRITEBYTECODE='1',
+            PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path / 'site'), str(ROOT), os.environ.get('PYTHONPATH')])),
+        )
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env=environment,
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=1200,
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
         lines = noted.read_text().splitlines() if noted.exists() else []
-        files = [str(path.relative_to(tmp_path)) for name in ('home', 'tmp') for path in (tmp_path / name).rglob('*')
-                 if path.is_file()]
+        files = [
+            str(path.relative_to(tmp_path))
+            for name in ('home', 'tmp')
+            for path in (tmp_path / name).rglob('*')
+            if path.is_file()
+        ]
         return [tuple(json.loads(line)) for line in lines], files
+
     return run
 
 
 def not_allowed(noted, allowed):
-    return [(command, event, what) for command, event, what in noted if not any(
-        command.startswith(start) and event == known and part in what for start, known, part in allowed)]
+    return [
+        (command, event, what)
+        for command, event, what in noted
+        if not any(command.startswith(start) and event == known and part in what for start, known, part in allowed)
+    ]
 
 
 def test_the_hook_sees_children_lookups_and_files(watched, tmp_path):
     """Without this the others could not fail."""
-    noted, files = watched('-c', '''
+    noted, files = watched(
+        '-c',
+        """
         import os, subprocess, sys, tempfile
         child = 'import pip, socket; socket.getaddrinfo("127.0.0.1", 80); open("../elsewhere.txt", "w").close()'
         subprocess.run([sys.executable, "-c", child], check=True)
         os.close(tempfile.mkstemp()[0])
-    '''.replace('\n        ', '\n'))
+    """.replace('\n        ', '\n'),
+    )
     (tmp_path.parent / 'elsewhere.txt').unlink()
     assert {event for _, event, _ in noted} >= {'subprocess.Popen', 'socket.getaddrinfo', 'import', 'open'}
     assert len(files) == 1 and files[0].startswith('tmp/')
@@ -122,12 +148,35 @@ def commands(tmp_path, model, engines):
     shutil.copytree(model, tmp_path / 'tiny' / 'model')
     photo = tmp_path / 'photo.jpg'
     shutil.copy(tmp_path / 'pairs' / 'val2017' / '000000000000.jpg', photo)
-    small = {'type': 'MMMultiScaleFlipAug', 'img_scale': [64, 48], 'flip': False, 'transforms': [
-        {'type': 'MMResize'}, {'type': 'MMNormalize', 'mean': [123.7, 116.3, 103.5], 'std': [58.4, 57.1, 57.4]},
-        {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}
-    yield ['train', 'tiny/model', '--data', 'pairs', '--work-dir', 'run', '--epochs', '1', '--device', 'cpu',
-           '--batch-size', '2', '--options', 'train.dataloader.workers_per_gpu=1',
-           'evaluation.dataloader.workers_per_gpu=0', f'dataset.val.pipeline={json.dumps([small])}']
+    small = {
+        'type': 'MMMultiScaleFlipAug',
+        'img_scale': [64, 48],
+        'flip': False,
+        'transforms': [
+            {'type': 'MMResize'},
+            {'type': 'MMNormalize', 'mean': [123.7, 116.3, 103.5], 'std': [58.4, 57.1, 57.4]},
+            {'type': 'ImageToTensor', 'keys': ['img']},
+            {'type': 'Collect', 'keys': ['img']},
+        ],
+    }
+    yield [
+        'train',
+        'tiny/model',
+        '--data',
+        'pairs',
+        '--work-dir',
+        'run',
+        '--epochs',
+        '1',
+        '--device',
+        'cpu',
+        '--batch-size',
+        '2',
+        '--options',
+        'train.dataloader.workers_per_gpu=1',
+        'evaluation.dataloader.workers_per_gpu=0',
+        f'dataset.val.pipeline={json.dumps([small])}',
+    ]
     yield ['predict', str(photo), '--model', 'demo', '-o', 'demo', '--device', 'cpu']
     for engine in engines:
         yield ['predict', str(photo), '--model', 'run/output', '-o', f'out-{engine}', '--engine', engine]
@@ -146,8 +195,9 @@ def test_every_command_is_silent(watched, tmp_path, tiny_model_dir):
     assert files or engines == ['torch'], 'compiled networks are the one thing that is kept'
 
 
-@pytest.mark.skipif('MS_SEGFORMER_SLOW_TESTS' not in os.environ, reason='compiles for minutes; '
-                    'MS_SEGFORMER_SLOW_TESTS=1 runs it')
+@pytest.mark.skipif(
+    'MS_SEGFORMER_SLOW_TESTS' not in os.environ, reason='compiles for minutes; MS_SEGFORMER_SLOW_TESTS=1 runs it'
+)
 def test_torch_compile_starts_a_compiler_and_nothing_else(watched, tmp_path, tiny_model_dir):
     photo = tmp_path / 'photo.jpg'
     shutil.copy(ROOT / 'assets' / 'china.jpg', photo)
@@ -161,7 +211,9 @@ def test_torch_compile_starts_a_compiler_and_nothing_else(watched, tmp_path, tin
 @pytest.mark.skipif(not find_spec('openvino') or not find_spec('onnxruntime'), reason='needs OpenVINO, ONNX Runtime')
 def test_what_the_user_does_with_the_imported_runtimes_stays_silent_too(watched, tiny_model_dir):
     """Switches that are undone after the import: a session, a conversion, the user's own import of the telemetry."""
-    noted, files = watched('-c', f'''
+    noted, files = watched(
+        '-c',
+        f"""
 import os
 before = dict(os.environ)
 from ms_segformer.engines.silent_import import import_onnxruntime, import_openvino
@@ -175,5 +227,6 @@ converted = openvino.convert_model('network.onnx')
 openvino.save_model(converted, 'network.xml')
 openvino.Core().compile_model(converted, 'CPU')
 onnxruntime.InferenceSession('network.onnx', providers=['CPUExecutionProvider'])
-''')
+""",
+    )
     assert not_allowed(noted, ALLOWED) == [] and files == []

@@ -1,4 +1,5 @@
 """`ms-segformer verify`."""
+
 import importlib
 import json
 import os
@@ -41,7 +42,7 @@ def test_a_directory_of_one_s_own(verify, model, data, tmp_path, capsys):
     assert report['score']['mIoU'] == pytest.approx(100 * expected['mIoU'], abs=1e-9)
     assert report['score']['aAcc'] == pytest.approx(100 * expected['aAcc'], abs=1e-9)
     assert report['score']['IoU']['person'] == pytest.approx(100 * expected['IoU.person'], abs=1e-9)
-    assert f"**mIoU {report['score']['mIoU']:.2f}, aAcc" in printed.out and '| strict load | ok |' in printed.out
+    assert f'**mIoU {report["score"]["mIoU"]:.2f}, aAcc' in printed.out and '| strict load | ok |' in printed.out
     assert not (tmp_path / 'report.json.progress').exists()
 
 
@@ -51,8 +52,10 @@ def test_two_processes_count_the_same(verify, model, data):
 
 def test_a_killed_run_goes_on(verify, model, data, tmp_path, capsys):
     """SIGKILL while the mIoU is measured; the second run counts the rest only, and comes to the same."""
-    code = ('import sys\nfrom ms_segformer.verification import score\nscore.SECONDS = 0\n'
-            'from ms_segformer.cli.main import main\nsys.exit(main(sys.argv[1:]))')
+    code = (
+        'import sys\nfrom ms_segformer.verification import score\nscore.SECONDS = 0\n'
+        'from ms_segformer.cli.main import main\nsys.exit(main(sys.argv[1:]))'
+    )
     words = ['verify', str(model), '--data', str(data), '--device', 'cpu', '-o', str(tmp_path / 'report.json')]
     folder = tmp_path / 'report.json.progress'
     process = subprocess.Popen([sys.executable, '-c', code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -75,7 +78,7 @@ def test_a_process_that_fails_says_why_and_stops_the_others(verify, model, data,
     (broken / 'images' / 'val' / '7.jpg').write_bytes(b'no picture')
     code, report, printed = verify(model, '--data', broken, '--processes', 2)
     assert code == 1, printed
-    said, = [line for line in printed.err.splitlines() if line.startswith('error')]
+    (said,) = [line for line in printed.err.splitlines() if line.startswith('error')]
     assert code == 1 and report is None and '7.jpg' in said and 'the same command goes on' in said
     assert 'Traceback' not in printed.err
     shutil.copy(data / 'images' / 'val' / '7.jpg', broken / 'images' / 'val')
@@ -86,8 +89,14 @@ def test_a_process_that_fails_says_why_and_stops_the_others(verify, model, data,
 def test_label_maps_read_in_another_way_do_not_go_on_with_what_was_counted(model, data, monkeypatch, verify):
     monkeypatch.setattr(score.Progress, 'remove', lambda self: None)
     configuration = data / 'reading.json'
-    section = {'type': 'SegSourceRaw', 'img_root': str(data / 'images' / 'val'), 'classes': None, 'label_suffix':
-               '_labelTrainIds.png', 'label_root': str(data / 'labels' / 'val'), 'raw_ids': False}
+    section = {
+        'type': 'SegSourceRaw',
+        'img_root': str(data / 'images' / 'val'),
+        'classes': None,
+        'label_suffix': '_labelTrainIds.png',
+        'label_root': str(data / 'labels' / 'val'),
+        'raw_ids': False,
+    }
     section['classes'] = json.loads((model / 'configuration.json').read_text())['CLASSES']
     found = []
     for ignored in (255, 3):
@@ -149,9 +158,16 @@ def test_a_report_in_the_model_s_own_folder_is_neither_a_file_of_the_model_nor_a
     assert outcomes(report)['china.jpg, label map of another machine'] == 'skipped'
 
 
-@pytest.mark.parametrize('described', [
-    5, {}, {'size': [1, 2], 'sha256': 'x'}, {'size': [1, 2], 'sha256': 'x', 'cells': 3},
-    {'size': [1, 2], 'sha256': 'x', 'cells': ['zz' * 32] * 24}])
+@pytest.mark.parametrize(
+    'described',
+    [
+        5,
+        {},
+        {'size': [1, 2], 'sha256': 'x'},
+        {'size': [1, 2], 'sha256': 'x', 'cells': 3},
+        {'size': [1, 2], 'sha256': 'x', 'cells': ['zz' * 32] * 24},
+    ],
+)
 def test_odd_reports_are_refused_by_name(verify, tmp_path, described):
     (tmp_path / 'odd.json').write_text(json.dumps({'photographs': {'china.jpg': described}}))
     code, report, printed = verify('demo', '--compare', tmp_path / 'odd.json')
@@ -162,12 +178,23 @@ def test_odd_reports_are_refused_by_name(verify, tmp_path, described):
 
 def test_the_hub_s_files_are_compared_by_their_digests(hub, python, tmp_path):
     """Of the tiny model under a published id; then the hub has another configuration than the one that was fetched."""
-    words = ('-m', 'ms_segformer.cli.main', 'verify', 'b0', '-o', tmp_path / 'report.json', '--photograph',
-             ROOT / 'assets' / 'china.jpg')
+    words = (
+        '-m',
+        'ms_segformer.cli.main',
+        'verify',
+        'b0',
+        '-o',
+        tmp_path / 'report.json',
+        '--photograph',
+        ROOT / 'assets' / 'china.jpg',
+    )
     variables = {'check': False, 'cwd': tmp_path, 'PYTHONPATH': os.pathsep.join(sys.path)}
     python.run(*words, **variables)
-    assert of_the_hub(tmp_path) == {'name': "files equal the hub's", 'outcome': 'passed',
-                                    'detail': 'configuration.json, pytorch_model.pt'}
+    assert of_the_hub(tmp_path) == {
+        'name': "files equal the hub's",
+        'outcome': 'passed',
+        'detail': 'configuration.json, pytorch_model.pt',
+    }
     hub.digests['pytorch_model.pt'] = '0' * 64
     (tmp_path / 'report.json').unlink()
     done = python.run(*words, **variables)  # ModelScope's client looks at digests too, and fetches in vain
@@ -212,12 +239,16 @@ def test_weights_that_do_not_fit_are_a_check_that_failed(verify, model, tmp_path
     assert code == 1 and outcomes(report) == {"files equal the hub's": 'skipped', 'strict load': 'failed'}
 
 
-@pytest.mark.parametrize('words, message', [
-    (['nowhere'], 'nowhere: no such directory'),
-    (['demo', '--revision', 'v1'], 'is a directory, which has no revision'),
-    (['demo', '--compare', __file__], 'is not a report of `ms-segformer verify`'),
-    (['demo', '--compare', 'nowhere.json'], 'nowhere.json: no such file; --compare takes a report'),
-    (['demo', '--data', 'nowhere'], 'nowhere does not exist')])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['nowhere'], 'nowhere: no such directory'),
+        (['demo', '--revision', 'v1'], 'is a directory, which has no revision'),
+        (['demo', '--compare', __file__], 'is not a report of `ms-segformer verify`'),
+        (['demo', '--compare', 'nowhere.json'], 'nowhere.json: no such file; --compare takes a report'),
+        (['demo', '--data', 'nowhere'], 'nowhere does not exist'),
+    ],
+)
 def test_what_cannot_be_checked(verify, words, message):
     code, report, printed = verify(*words)
     assert code == 1 and report is None and message in printed.err
@@ -230,14 +261,31 @@ def test_every_published_id_from_the_hub(name, oracle, hub, python, tmp_path):
     from reference import recipe_weights, reference_shapes
 
     from ms_segformer.metainfo import configuration_dir
+
     variant = VARIANTS[name]
     save_exported(tmp_path / 'pytorch_model.pt', recipe_weights(oracle, reference_shapes(oracle, name)))
     configuration = configuration_dir() / variant.model_name / 'configuration.json'
-    hub.add_model(variant.hub_ids[0], {'configuration.json': configuration.read_bytes(),
-                                       'pytorch_model.pt': (tmp_path / 'pytorch_model.pt').read_bytes()})
+    hub.add_model(
+        variant.hub_ids[0],
+        {
+            'configuration.json': configuration.read_bytes(),
+            'pytorch_model.pt': (tmp_path / 'pytorch_model.pt').read_bytes(),
+        },
+    )
     photograph = shutil.copy(oracle.parent / 'data' / 'photos' / 'chelsea.png', tmp_path)
-    done = python.run('-m', 'ms_segformer.cli.main', 'verify', name, '--photograph', photograph, '-o',
-                      tmp_path / 'report.json', check=False, cwd=tmp_path, PYTHONPATH=os.pathsep.join(sys.path))
+    done = python.run(
+        '-m',
+        'ms_segformer.cli.main',
+        'verify',
+        name,
+        '--photograph',
+        photograph,
+        '-o',
+        tmp_path / 'report.json',
+        check=False,
+        cwd=tmp_path,
+        PYTHONPATH=os.pathsep.join(sys.path),
+    )
     report = json.loads((tmp_path / 'report.json').read_text())
     found = outcomes(report)
     assert found["files equal the hub's"] == found['strict load'] == found['parameters'] == 'passed'

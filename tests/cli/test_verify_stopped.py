@@ -1,4 +1,5 @@
 """`ms-segformer verify` is stopped while several processes count: it ends, keeps what it has, and goes on from it."""
+
 import os
 import signal
 import subprocess
@@ -60,9 +61,25 @@ def start(model, data, tmp_path):
     def run(*words):
         (tmp_path / 'slow.py').write_text(SLOW)
         process = subprocess.Popen(
-            [sys.executable, str(tmp_path / 'slow.py'), 'verify', str(model), '--data', str(data), '--device', 'cpu',
-             '-o', str(tmp_path / 'report.json'), *words], start_new_session=True, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+            [
+                sys.executable,
+                str(tmp_path / 'slow.py'),
+                'verify',
+                str(model),
+                '--data',
+                str(data),
+                '--device',
+                'cpu',
+                '-o',
+                str(tmp_path / 'report.json'),
+                *words,
+            ],
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        )
         started.append(process)
         until(lambda: process.poll() is not None or counted(tmp_path) > 1)
         assert process.poll() is None, process.communicate()
@@ -127,12 +144,16 @@ def to_all(number):
     return lambda process: os.killpg(process.pid, number)
 
 
-@pytest.mark.parametrize('words, stop, code', [
-    (['--processes', '2'], subprocess.Popen.terminate, 143),
-    (['--processes', '2', '--workers', '1'], to_all(signal.SIGTERM), 143),
-    (['--processes', '2', '--workers', '1'], to_all(signal.SIGINT), 130),
-    (['--workers', '2'], to_all(signal.SIGTERM), 143)],
-    ids=['SIGTERM', 'SIGTERM to all', 'Ctrl-C', 'SIGTERM to loading processes too'])
+@pytest.mark.parametrize(
+    'words, stop, code',
+    [
+        (['--processes', '2'], subprocess.Popen.terminate, 143),
+        (['--processes', '2', '--workers', '1'], to_all(signal.SIGTERM), 143),
+        (['--processes', '2', '--workers', '1'], to_all(signal.SIGINT), 130),
+        (['--workers', '2'], to_all(signal.SIGTERM), 143),
+    ],
+    ids=['SIGTERM', 'SIGTERM to all', 'Ctrl-C', 'SIGTERM to loading processes too'],
+)
 def test_a_signal_ends_it_in_order(start, verify, model, data, tmp_path, words, stop, code):
     process = start(*words)
     stop(process)

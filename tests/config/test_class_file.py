@@ -1,4 +1,5 @@
 """Class names from a file: what a configuration may name, what a user may name, and what neither hangs nor fills on."""
+
 import json
 import os
 import signal
@@ -34,8 +35,7 @@ def bounded():
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize('content', [
-    b'sky\nroad\n', b'\xef\xbb\xbfsky\nroad', b'sky\r\nroad\r\n', b'\n  sky \n\nroad'])
+@pytest.mark.parametrize('content', [b'sky\nroad\n', b'\xef\xbb\xbfsky\nroad', b'sky\r\nroad\r\n', b'\n  sky \n\nroad'])
 def test_names_are_read_with_or_without_a_byte_order_mark(tmp_path, content):
     (tmp_path / 'classes.txt').write_bytes(content)
     assert read_class_file(tmp_path / 'classes.txt') == ['sky', 'road']
@@ -80,9 +80,15 @@ def terminal(folder):
     return Path('/dev/tty')
 
 
-WRONG = {pipe: 'is not a regular file', bound_socket: 'is not a regular file', folder_itself: 'is not a regular file',
-         device: 'is not a regular file', terminal: 'is not a regular file', too_large: 'more than 1,048,576 bytes',
-         latin: 'is not UTF-8 text'}
+WRONG = {
+    pipe: 'is not a regular file',
+    bound_socket: 'is not a regular file',
+    folder_itself: 'is not a regular file',
+    device: 'is not a regular file',
+    terminal: 'is not a regular file',
+    too_large: 'more than 1,048,576 bytes',
+    latin: 'is not UTF-8 text',
+}
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='pipes, sockets and devices are those of POSIX')
@@ -123,11 +129,14 @@ def model(tmp_path, tiny_model_dir):
     def write(name):
         (folder / 'configuration.json').write_text(json.dumps({**raw, 'CLASSES': name}))
         return folder
+
     return write
 
 
-@pytest.mark.parametrize('name', ['/dev/zero', '/etc/passwd', '../outside.txt', '../model-2/classes.txt', 'link.txt',
-                                  'folder/classes.txt', 'pipe'])
+@pytest.mark.parametrize(
+    'name',
+    ['/dev/zero', '/etc/passwd', '../outside.txt', '../model-2/classes.txt', 'link.txt', 'folder/classes.txt', 'pipe'],
+)
 @pytest.mark.skipif(os.name != 'posix', reason='symbolic links and pipes are those of POSIX')
 def test_a_configuration_names_regular_files_of_its_directory_only(tmp_path, model, name):
     folder = model(name)

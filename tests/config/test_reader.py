@@ -1,4 +1,5 @@
 """Configurations: the bundled ones, the original converter's, and every way to get one wrong."""
+
 import copy
 import json
 import re
@@ -47,12 +48,18 @@ def test_parameters_are_counted_without_building_the_network(variant):
     assert read_configuration(configuration_dir() / variant.model_name).model.parameters == variant.parameters
 
 
-@pytest.mark.parametrize('changes', [
-    {}, {'qkv_bias': False, 'sr_ratios': [1, 4, 1, 1], 'strides': [8, 1, 2, 2], 'num_layers': [1, 2, 3, 4]},
-    {'mlp_ratio': 3, 'patch_sizes': [5, 4, 3, 1], 'num_heads': [2, 2, 4, 4]}])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'qkv_bias': False, 'sr_ratios': [1, 4, 1, 1], 'strides': [8, 1, 2, 2], 'num_layers': [1, 2, 3, 4]},
+        {'mlp_ratio': 3, 'patch_sizes': [5, 4, 3, 1], 'num_heads': [2, 2, 4, 4]},
+    ],
+)
 @pytest.mark.parametrize('plain', [False, True])
 def test_the_count_is_that_of_the_network(raw, changes, plain):
     from ms_segformer.models.segformer import Segformer
+
     raw['model']['backbone'].update(changes)
     raw['model']['decode_head'].pop('in_channels')
     raw['model']['decode_head']['plain_projections'] = plain
@@ -126,7 +133,7 @@ WRONG = [
     ('CLASSES', [1, 2], ['CLASSES', 'a list of class names']),
     ('PALETTE', [[0, 0, 300]] * 171, ['PALETTE', '0 to 255']),
     ('model.decode_head.channels', 100_000, ['decode_head.channels 100000', 'up to 200,000,000']),
-    ('model.backbone.num_layers', [2, 2, 10 ** 6, 2], ['num_layers', 'from 1 to 128']),
+    ('model.backbone.num_layers', [2, 2, 10**6, 2], ['num_layers', 'from 1 to 128']),
     ('model.backbone.num_layers', [32, 32, 33, 32], ['num_layers', 'up to 128 blocks in all']),
     ('model.backbone.sr_ratios', [16, 4, 2, 1], ['sr_ratios', 'from 2 to 8 in stage 0']),
     ('model.backbone.sr_ratios', [1, 4, 2, 1], ['sr_ratios', 'from 2 to 8 in stage 0']),
@@ -134,8 +141,11 @@ WRONG = [
     ('model.backbone.mlp_ratio', 1000, ['mlp_ratio', 'from 1 to 64']),
     ('model.decode_head.num_classes', 256, ['num_classes is 256', 'from 1 to 255']),
     ('model.test_cfg', {'mode': 'slide', 'crop_size': [8, 8], 'stride': [8, 8]}, ['crop_size', 'from 29']),
-    ('model.test_cfg', {'mode': 'slide', 'crop_size': [8192, 8192], 'stride': [4096, 4096]},
-     ['crop_size', 'up to 16,777,216 pixels']),
+    (
+        'model.test_cfg',
+        {'mode': 'slide', 'crop_size': [8192, 8192], 'stride': [4096, 4096]},
+        ['crop_size', 'up to 16,777,216 pixels'],
+    ),
     ('model.test_cfg', {'mode': 'slide', 'crop_size': [64, 64], 'stride': [1, 64]}, ['stride', 'at least [8, 8]']),
     ('dataset.val.pipeline.0.img_scale', [20_000, 20_000], ['img_scale is [20000, 20000]', 'up to 16,777,216 pixels']),
     ('model.backbone.out_indices', 3, ['out_indices is 3', '[0, 1, 2, 3]']),
@@ -145,7 +155,7 @@ WRONG = [
     ('model.backbone.num_stages', 4.0, ['num_stages is 4.0', 'accepted: 4']),
     ('model.backbone.embed_dims', [32], ['embed_dims is [32]', 'an integer']),
     ('model.backbone.embed_dims', True, ['embed_dims is True', 'an integer']),
-    ('model.backbone.embed_dims', 10 ** 20, ['embed_dims is 100000000000000000000', 'an integer']),
+    ('model.backbone.embed_dims', 10**20, ['embed_dims is 100000000000000000000', 'an integer']),
     ('model.backbone.drop_rate', float('nan'), ['drop_rate is nan', 'a number from 0 to 1']),
     ('model.backbone.embed_dims\x1b[2J\n', 3, ['unknown key', 'x1b[2J']),
     ('model.backbone.embed_dinms', 32, ['did you mean embed_dims?']),
@@ -165,12 +175,15 @@ WRONG = [
     ('dataset.val.pipeline.0.transforms', 3, ['transforms is 3', 'a list of transforms']),
     ('dataset.val.pipeline.0.transforms.0', 'MMResize', ['transforms[0] must be a mapping']),
     ('dataset.val.pipeline.0.img_scale', [512, float('nan')], ['img_scale', '2 integers']),
-    ('dataset.val.pipeline.0.transforms.2.mean', [1, 2, 10 ** 400], ['mean', '3 numbers']),
+    ('dataset.val.pipeline.0.transforms.2.mean', [1, 2, 10**400], ['mean', '3 numbers']),
     ('dataset.val.pipeline.0.transforms.2.std', [1, 2, float('inf')], ['std', '3 numbers']),
     ('CLASSES', ['\ud800'] * 171, ['CLASSES', 'a list of class names']),
     ('PALETTE', [[True, 0, 0]] * 171, ['PALETTE', '0 to 255']),
-    ('dataset.val.pipeline.0.transforms.1', {'type': 'MMPad', 'size_divisor': 10 ** 6},
-     ['size_divisor', 'from 1 to 1024']),
+    (
+        'dataset.val.pipeline.0.transforms.1',
+        {'type': 'MMPad', 'size_divisor': 10**6},
+        ['size_divisor', 'from 1 to 1024'],
+    ),
 ]
 
 
@@ -192,20 +205,30 @@ def test_a_directory_without_a_configuration(tmp_path):
         read_configuration(tmp_path)
 
 
-@pytest.mark.parametrize('content, said', [
-    (b'{"task": ', 'not a JSON file'), (b'', 'not a JSON file'), (b'[]', 'must be a mapping'),
-    (b'{"a": "\xff"}', 'not a JSON file .*utf-8'), (b'\xff\xfe{\0}\0', 'not a JSON file .*utf-8'),
-    ('{"a": "ü"}'.encode('latin-1'), 'not a JSON file .*utf-8'),
-    (b'\xef\xbb\xbf{}', 'not a JSON file .*byte order mark'),
-    (b'{"a": ' * 100_000 + b'1' + b'}' * 100_000, 'more than 64 deep'), (b'[' * 100_000, 'more than 64 deep'),
-    (b'{"a": ' + b'[' * 900 + b']' * 900 + b'}', 'more than 64 deep'),
-    (b'{"a": ' + b'{"__class__": "tuple", "__value__": [' * 70 + b']}' * 70 + b'}', 'more than 64 deep'),
-    (b'{"a": ' + b'9' * 5000 + b'}', 'not a JSON file'), (b'{"model": {"a": 1, "b": 2, "a": 3}}', "'a' stands twice"),
-    (b'{"a": NaN}', 'not a JSON file .NaN'), (b'{"a": [-Infinity]}', 'not a JSON file .-Infinity'),
-    (b'{"a": {"__class__": "tuple", "__value__": 3}}', 'accepted are tuples'),
-    (b'{"a": {"__class__": "datetime", "__value__": []}}', 'accepted are tuples'),
-    (b'{"a": "' + b'x' * (17 << 20) + b'"}', '16,777,216 bytes'),
-], ids=lambda value: str(value[:12]))
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'{"task": ', 'not a JSON file'),
+        (b'', 'not a JSON file'),
+        (b'[]', 'must be a mapping'),
+        (b'{"a": "\xff"}', 'not a JSON file .*utf-8'),
+        (b'\xff\xfe{\0}\0', 'not a JSON file .*utf-8'),
+        ('{"a": "ü"}'.encode('latin-1'), 'not a JSON file .*utf-8'),
+        (b'\xef\xbb\xbf{}', 'not a JSON file .*byte order mark'),
+        (b'{"a": ' * 100_000 + b'1' + b'}' * 100_000, 'more than 64 deep'),
+        (b'[' * 100_000, 'more than 64 deep'),
+        (b'{"a": ' + b'[' * 900 + b']' * 900 + b'}', 'more than 64 deep'),
+        (b'{"a": ' + b'{"__class__": "tuple", "__value__": [' * 70 + b']}' * 70 + b'}', 'more than 64 deep'),
+        (b'{"a": ' + b'9' * 5000 + b'}', 'not a JSON file'),
+        (b'{"model": {"a": 1, "b": 2, "a": 3}}', "'a' stands twice"),
+        (b'{"a": NaN}', 'not a JSON file .NaN'),
+        (b'{"a": [-Infinity]}', 'not a JSON file .-Infinity'),
+        (b'{"a": {"__class__": "tuple", "__value__": 3}}', 'accepted are tuples'),
+        (b'{"a": {"__class__": "datetime", "__value__": []}}', 'accepted are tuples'),
+        (b'{"a": "' + b'x' * (17 << 20) + b'"}', '16,777,216 bytes'),
+    ],
+    ids=lambda value: str(value[:12]),
+)
 def test_files_that_are_no_configuration(tmp_path, content, said):
     (tmp_path / 'configuration.json').write_bytes(content)
     with pytest.raises(ConfigurationError, match=f'^{tmp_path}/configuration.json.*{said}') as error:
@@ -219,9 +242,15 @@ def test_a_directory_in_the_place_of_the_file(tmp_path):
         read_configuration(tmp_path)
 
 
-@pytest.mark.parametrize('content, said', [
-    ({'model': {'backbone': {3: 1}}}, 'the key 3 in model.backbone; accepted: keys that are text'),
-    ({3: 1}, 'the key 3; accepted'), ([], 'must be a mapping'), (None, 'must be a mapping')])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        ({'model': {'backbone': {3: 1}}}, 'the key 3 in model.backbone; accepted: keys that are text'),
+        ({3: 1}, 'the key 3; accepted'),
+        ([], 'must be a mapping'),
+        (None, 'must be a mapping'),
+    ],
+)
 def test_content_that_is_no_configuration(content, said):
     with pytest.raises(ConfigurationError, match=said):
         read_configuration(content)
@@ -237,6 +266,7 @@ def test_content_without_an_end():
 @pytest.mark.parametrize('content, said', [(b'[' * 100_000, 'more than 64 deep'), (b'{"a"', 'not a JSON file')])
 def test_a_file_that_modelscope_cannot_read_is_named(tmp_path, content, said):
     from modelscope.pipelines import pipeline
+
     (tmp_path / 'configuration.json').write_bytes(content)
     with pytest.raises(ConfigurationError, match=f'{tmp_path}/configuration.json: .*{said}'):
         pipeline('image-segmentation', str(tmp_path))

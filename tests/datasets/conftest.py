@@ -1,4 +1,5 @@
 """A small data set on disk that tests may damage."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,5 +39,9 @@ def pairs(tmp_path):
 @pytest.fixture
 def section(pairs):
     """`data_source` section for `pairs`."""
-    return {'type': 'SegSourceRaw', 'img_root': str(pairs / 'images'), 'label_root': str(pairs / 'labels'),
-            'classes': CLASSES}
+    return {
+        'type': 'SegSourceRaw',
+        'img_root': str(pairs / 'images'),
+        'label_root': str(pairs / 'labels'),
+        'classes': CLASSES,
+    }

@@ -11,8 +11,19 @@ def test_the_eleven_never_annotated_ids_are_left_out():
     assert len(coco_stuff.CLASSES) == len(set(coco_stuff.CLASSES)) == 171
     assert len(coco_stuff.RAW_NAMES) == 182
     absent = [coco_stuff.RAW_NAMES[raw_id] for raw_id in coco_stuff.ABSENT_RAW_IDS]
-    assert absent == ['street sign', 'hat', 'shoe', 'eye glasses', 'plate', 'mirror', 'window', 'desk', 'door',
-                      'blender', 'hair brush']
+    assert absent == [
+        'street sign',
+        'hat',
+        'shoe',
+        'eye glasses',
+        'plate',
+        'mirror',
+        'window',
+        'desk',
+        'door',
+        'blender',
+        'hair brush',
+    ]
     assert coco_stuff.CLASSES[coco_stuff.NUM_THINGS - 1] == 'toothbrush'
     assert coco_stuff.CLASSES[coco_stuff.NUM_THINGS] == 'banner'
 
@@ -51,8 +62,10 @@ def test_names_map_and_palette_equal_the_reference(shared):
     assert list(coco_stuff.CLASSES) == mapping['classes172'] == configuration['CLASSES']
     assert [list(colour) for colour in coco_stuff.PALETTE] == configuration['PALETTE']
     assert {int(raw): train for raw, train in mapping['raw_to_train172'].items()} == {
-        raw: int(train) for raw, train in enumerate(coco_stuff.RAW_TO_TRAIN)
-        if raw == 255 or raw < 182 and raw not in coco_stuff.ABSENT_RAW_IDS}
+        raw: int(train)
+        for raw, train in enumerate(coco_stuff.RAW_TO_TRAIN)
+        if raw == 255 or raw < 182 and raw not in coco_stuff.ABSENT_RAW_IDS
+    }
     assert {int(raw): name for raw, name in mapping['raw_names'].items()} == dict(enumerate(coco_stuff.RAW_NAMES))
 
 

@@ -1,4 +1,5 @@
 """The small data set to try training with."""
+
 import errno
 import os
 

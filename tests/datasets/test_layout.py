@@ -15,15 +15,18 @@ def _write(path, mode):
     Image.fromarray(np.zeros((8, 8), np.uint8)).convert(mode).save(path)
 
 
-@pytest.mark.parametrize(('images', 'labels', 'split'), [
-    ('train2017/a.jpg', 'annotations/train2017/a_labelTrainIds.png', 'train'),
-    ('images/train/a.png', 'annotations/train/a.png', 'train'),
-    ('images/val/a.jpeg', 'labels/val/a.png', 'val'),
-    ('train/images/a.jpg', 'train/labels/a.png', 'train'),
-    ('img_dir/test/a.jpg', 'ann_dir/test/a.png', 'test'),
-    ('images/a.jpg', 'labels/a.png', 'all'),
-    ('JPEGImages/a.jpg', 'SegmentationClass/a.png', 'all'),
-])
+@pytest.mark.parametrize(
+    ('images', 'labels', 'split'),
+    [
+        ('train2017/a.jpg', 'annotations/train2017/a_labelTrainIds.png', 'train'),
+        ('images/train/a.png', 'annotations/train/a.png', 'train'),
+        ('images/val/a.jpeg', 'labels/val/a.png', 'val'),
+        ('train/images/a.jpg', 'train/labels/a.png', 'train'),
+        ('img_dir/test/a.jpg', 'ann_dir/test/a.png', 'test'),
+        ('images/a.jpg', 'labels/a.png', 'all'),
+        ('JPEGImages/a.jpg', 'SegmentationClass/a.png', 'all'),
+    ],
+)
 def test_usual_folders_are_found(tmp_path, images, labels, split):
     _write(tmp_path / images, 'RGB')
     _write(tmp_path / labels, 'L')
@@ -46,9 +49,16 @@ def test_the_folder_s_class_file_and_split_file_count(tmp_path):
 
 def test_a_model_directory_names_its_data(tmp_path):
     source = {'type': 'SegSourceRaw', 'img_root': '${data_root}/x', 'classes': ['one']}
-    (tmp_path / 'configuration.json').write_text(json.dumps({'dataset': {
-        'train': {'type': 'SegDataset', 'data_source': source},
-        'val': {'type': 'SegDataset', 'ignore_index': 7, 'data_source': {**source, 'img_root': './y'}}}}))
+    (tmp_path / 'configuration.json').write_text(
+        json.dumps(
+            {
+                'dataset': {
+                    'train': {'type': 'SegDataset', 'data_source': source},
+                    'val': {'type': 'SegDataset', 'ignore_index': 7, 'data_source': {**source, 'img_root': './y'}},
+                }
+            }
+        )
+    )
     sections = find_data_sources(tmp_path, data_root='/data/')
     assert sections['train']['img_root'] == '/data/x' and sections['val']['img_root'] == './y'
     assert [section['ignore_index'] for section in sections.values()] == [255, 7]

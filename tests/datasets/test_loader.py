@@ -1,4 +1,5 @@
 """Batches, and the errors of a data set as they are."""
+
 import pytest
 import torch
 
@@ -38,8 +39,10 @@ def test_batches_are_torch_s(workers):
 
 
 @pytest.mark.parametrize('workers, persistent', [(0, False), (2, False), (1, True)])
-@pytest.mark.parametrize('bad, collate, message', [
-    (4, torch.stack, 'number 4 cannot be used'), (None, no_threes, 'threes do not go together with others')])
+@pytest.mark.parametrize(
+    'bad, collate, message',
+    [(4, torch.stack, 'number 4 cannot be used'), (None, no_threes, 'threes do not go together with others')],
+)
 def test_an_error_is_the_one_that_was_raised(workers, persistent, bad, collate, message):
     loader = Loader(Numbers(bad), collate, batch_size=1, num_workers=workers, persistent_workers=persistent)
     for _ in range(2):

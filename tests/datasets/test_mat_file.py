@@ -1,4 +1,5 @@
 """Matrices of MATLAB files, against what SciPy writes and by hand."""
+
 import io
 import struct
 import zlib
@@ -20,9 +21,14 @@ def element(kind, content, order='<'):
 
 def matrix(name, array, kind, order='<', flags=9):
     stored = array.astype(array.dtype.newbyteorder(order)).tobytes('F')
-    return element(14, element(6, struct.pack(f'{order}II', flags, 0), order)
-                   + element(5, struct.pack(f'{order}{array.ndim}i', *array.shape), order)
-                   + element(1, name, order) + element(kind, stored, order), order)
+    return element(
+        14,
+        element(6, struct.pack(f'{order}II', flags, 0), order)
+        + element(5, struct.pack(f'{order}{array.ndim}i', *array.shape), order)
+        + element(1, name, order)
+        + element(kind, stored, order),
+        order,
+    )
 
 
 def packed(content, order='<'):
@@ -61,17 +67,41 @@ FAULTS = {
     'short': (b'MATLAB 5.0', 'not a MATLAB file'),
     'no S': (file(matrix(b'T', IDS.astype(np.uint8), 2)), 'holds no matrix S, but T'),
     'nothing': (file(), 'holds no matrix S, but none'),
-    'cells': (file(element(14, element(6, struct.pack('<II', 1, 0)) + element(5, struct.pack('<2i', 1, 1))
-                           + element(1, b'S'))), 'S is not a matrix of real numbers'),
+    'cells': (
+        file(
+            element(14, element(6, struct.pack('<II', 1, 0)) + element(5, struct.pack('<2i', 1, 1)) + element(1, b'S'))
+        ),
+        'S is not a matrix of real numbers',
+    ),
     'complex': (file(matrix(b'S', IDS.astype(np.uint8), 2, flags=0x800 + 9)), 'S is not a matrix of real numbers'),
     'cut off': (file(S[:-8]), 'ends too early'),
     'packed, cut off': (file(PACKED[:-3]), 'ends too early'),
     'packed, a bit': (file(PACKED[:20] + bytes([PACKED[20] ^ 1]) + PACKED[21:]), 'damaged'),
     'packed, another checksum': (file(PACKED[:-1] + bytes([PACKED[-1] ^ 1])), 'damaged'),
-    'too few numbers': (file(element(14, element(6, struct.pack('<II', 9, 0)) + element(5, struct.pack('<2i', 5, 5))
-                                     + element(1, b'S') + element(2, bytes(24)))), 'does not have the numbers'),
-    'a negative shape': (file(element(14, element(6, struct.pack('<II', 9, 0)) + element(5, struct.pack('<2i', -5, -5))
-                                      + element(1, b'S') + element(2, bytes(25)))), 'S has the shape -5×-5'),
+    'too few numbers': (
+        file(
+            element(
+                14,
+                element(6, struct.pack('<II', 9, 0))
+                + element(5, struct.pack('<2i', 5, 5))
+                + element(1, b'S')
+                + element(2, bytes(24)),
+            )
+        ),
+        'does not have the numbers',
+    ),
+    'a negative shape': (
+        file(
+            element(
+                14,
+                element(6, struct.pack('<II', 9, 0))
+                + element(5, struct.pack('<2i', -5, -5))
+                + element(1, b'S')
+                + element(2, bytes(25)),
+            )
+        ),
+        'S has the shape -5×-5',
+    ),
     'too large': (file(packed(matrix(b'S', np.zeros((300, 400), np.uint8), 2))), '120,0.. bytes; at most 100,000'),
 }
 
@@ -90,8 +120,9 @@ def test_other_files_are_refused_in_one_line(fault, tmp_path, monkeypatch):
 def test_of_other_matrices_only_the_beginning_is_unpacked(monkeypatch):
     sizes = []
     unpacked = mat_file._unpacked
-    monkeypatch.setattr(mat_file, '_unpacked', lambda element, size, *rest: sizes.append(size) or unpacked(
-        element, size, *rest))
+    monkeypatch.setattr(
+        mat_file, '_unpacked', lambda element, size, *rest: sizes.append(size) or unpacked(element, size, *rest)
+    )
     bomb = packed(matrix(b'T', np.zeros((3000, 3000), np.uint8), 2))
     np.testing.assert_array_equal(read_matrix(file(bomb, S), 'S'), IDS)
     assert max(sizes) <= 4096

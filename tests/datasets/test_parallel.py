@@ -23,7 +23,7 @@ def _fail(_, numbers):
 @pytest.mark.parametrize('jobs', [1, 2, None])
 def test_every_item_is_worked_on_once(jobs):
     results = map_in_processes(_squares, 1, range(100), jobs)
-    assert sorted(value for chunk in results for value in chunk) == [number ** 2 for number in range(1, 101)]
+    assert sorted(value for chunk in results for value in chunk) == [number**2 for number in range(1, 101)]
     assert list(map_in_processes(_squares, 1, [], jobs)) == []
 
 

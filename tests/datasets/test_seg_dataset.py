@@ -18,14 +18,30 @@ from ms_segformer.datasets.seg_dataset import SegDataset, UnusableSegDataset, co
 
 CLASSES = ['sky', 'ground', 'house']
 NORMALIZE = {'type': 'MMNormalize', 'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'to_rgb': True}
-TRAIN = [{'type': 'MMResize', 'img_scale': {'__class__': 'tuple', '__value__': [64, 32]}, 'ratio_range': [0.5, 2.0]},
-         {'type': 'SegRandomCrop', 'crop_size': [32, 32], 'cat_max_ratio': 0.75},
-         {'type': 'MMRandomFlip', 'flip_ratio': 0.5}, {'type': 'MMPhotoMetricDistortion'}, NORMALIZE,
-         {'type': 'MMPad', 'size': [32, 32], 'pad_val': {'img': 0, 'masks': 0, 'seg': 255}},
-         {'type': 'DefaultFormatBundle'}, {'type': 'Collect', 'keys': ['img', 'gt_semantic_seg']}]
-TEST = [{'type': 'MMMultiScaleFlipAug', 'img_scale': [128, 32], 'flip': False, 'transforms': [
-    {'type': 'MMResize', 'keep_ratio': True}, {'type': 'MMRandomFlip'}, NORMALIZE,
-    {'type': 'ImageToTensor', 'keys': ['img']}, {'type': 'Collect', 'keys': ['img']}]}]
+TRAIN = [
+    {'type': 'MMResize', 'img_scale': {'__class__': 'tuple', '__value__': [64, 32]}, 'ratio_range': [0.5, 2.0]},
+    {'type': 'SegRandomCrop', 'crop_size': [32, 32], 'cat_max_ratio': 0.75},
+    {'type': 'MMRandomFlip', 'flip_ratio': 0.5},
+    {'type': 'MMPhotoMetricDistortion'},
+    NORMALIZE,
+    {'type': 'MMPad', 'size': [32, 32], 'pad_val': {'img': 0, 'masks': 0, 'seg': 255}},
+    {'type': 'DefaultFormatBundle'},
+    {'type': 'Collect', 'keys': ['img', 'gt_semantic_seg']},
+]
+TEST = [
+    {
+        'type': 'MMMultiScaleFlipAug',
+        'img_scale': [128, 32],
+        'flip': False,
+        'transforms': [
+            {'type': 'MMResize', 'keep_ratio': True},
+            {'type': 'MMRandomFlip'},
+            NORMALIZE,
+            {'type': 'ImageToTensor', 'keys': ['img']},
+            {'type': 'Collect', 'keys': ['img']},
+        ],
+    }
+]
 
 
 @pytest.fixture
@@ -40,8 +56,17 @@ def test_a_training_sample_has_the_original_s_keys(train_set):
     assert sample['gt_semantic_seg'].shape == (1, 32, 32) and sample['gt_semantic_seg'].dtype == torch.uint8
     metas = sample['img_metas']
     assert metas['ori_shape'] == (30, 40, 3) and metas['pad_shape'] == (32, 32, 3) and metas['ori_filename'] == 'a.jpg'
-    assert set(metas) == {'filename', 'ori_filename', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-                          'flip_direction', 'img_norm_cfg'}
+    assert set(metas) == {
+        'filename',
+        'ori_filename',
+        'ori_shape',
+        'img_shape',
+        'pad_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+        'img_norm_cfg',
+    }
 
 
 def test_a_test_sample_has_a_list_of_versions_and_its_label(section):
@@ -67,8 +92,10 @@ def _epoch(dataset, workers, order, **options):
     loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate, **options)
     images = {}
     for batch in loader:
-        images.update((meta['filename'], (img, label)) for meta, img, label in zip(
-            batch['img_metas'], batch['img'], batch['gt_semantic_seg'], strict=True))
+        images.update(
+            (meta['filename'], (img, label))
+            for meta, img, label in zip(batch['img_metas'], batch['img'], batch['gt_semantic_seg'], strict=True)
+        )
     return images
 
 
@@ -98,8 +125,10 @@ def test_the_epoch_reaches_workers_that_live_on(train_set):
 def test_batches_of_test_samples_keep_their_sizes(section, pairs, write_pair):
     write_pair(pairs / 'images', pairs / 'labels', 'f', size=(30, 30))
     dataset = SegDataset(section, TEST, mode='eval')
-    same, mixed = (next(iter(DataLoader(dataset, batch_size=2, sampler=order, collate_fn=collate)))
-                   for order in ([0, 1], [0, len(dataset) - 1]))
+    same, mixed = (
+        next(iter(DataLoader(dataset, batch_size=2, sampler=order, collate_fn=collate)))
+        for order in ([0, 1], [0, len(dataset) - 1])
+    )
     assert same['img'][0].shape == (2, 3, 32, 43)
     assert [tuple(img.shape) for img in mixed['img'][0]] == [(1, 3, 32, 43), (1, 3, 32, 32)]
     assert [tuple(label.shape) for label in mixed['label']] == [(30, 40), (30, 30)]
@@ -120,8 +149,9 @@ def test_data_root_is_replaced_and_other_paths_stay(section, pairs):
     with pytest.raises(DatasetError, match=r'contains \$\{data_root\}'):
         SegDataset(rooted, TRAIN)
     with pytest.raises(DatasetError, match=r'img_root \./data/coco_stuff164k/train2017/ is not a folder'):
-        SegDataset({**section, 'img_root': './data/coco_stuff164k/train2017/'}, TRAIN,
-                   split_config={'train': str(pairs)})
+        SegDataset(
+            {**section, 'img_root': './data/coco_stuff164k/train2017/'}, TRAIN, split_config={'train': str(pairs)}
+        )
 
 
 def test_an_unknown_transform_is_an_error_unless_the_fallback_knows_it(section):
@@ -141,9 +171,17 @@ def test_a_data_set_survives_pickling(train_set):
 
 
 def _configuration(section):
-    return Config({'task': 'image-segmentation', 'model': {'type': 'Segformer'}, 'preprocessor': {}, 'dataset': {
-        'train': {'type': 'SegDataset', 'ignore_index': 255, 'data_source': section, 'pipeline': TRAIN},
-        'val': {'type': 'SegDataset', 'ignore_index': 255, 'data_source': section, 'pipeline': TEST}}})
+    return Config(
+        {
+            'task': 'image-segmentation',
+            'model': {'type': 'Segformer'},
+            'preprocessor': {},
+            'dataset': {
+                'train': {'type': 'SegDataset', 'ignore_index': 255, 'data_source': section, 'pipeline': TRAIN},
+                'val': {'type': 'SegDataset', 'ignore_index': 255, 'data_source': section, 'pipeline': TEST},
+            },
+        }
+    )
 
 
 def test_modelscope_builds_it_from_a_configuration(section, pairs):
@@ -165,8 +203,13 @@ def test_an_error_survives_modelscope_s_trainer_and_comes_at_first_use(section, 
     (pairs / 'labels/b.png').unlink()
     built = _build_in_trainer(_configuration(section), MsDataset(ExternalDataset({'train': str(pairs)}, {})))
     assert isinstance(built, UnusableSegDataset)
-    for use in (lambda: len(built), lambda: built[0], lambda: built.CLASSES, lambda: raise_construction_error(built),
-                lambda: DataLoader(built, shuffle=True)):
+    for use in (
+        lambda: len(built),
+        lambda: built[0],
+        lambda: built.CLASSES,
+        lambda: raise_construction_error(built),
+        lambda: DataLoader(built, shuffle=True),
+    ):
         with pytest.raises(DatasetError, match=r'1 images have no label map; missing are .*b\.png'):
             use()
     with pytest.raises(DatasetError):
@@ -178,8 +221,10 @@ def test_a_good_data_set_raises_no_construction_error(train_set):
 
 
 def test_a_plain_table_of_pairs_takes_the_configuration_s_pipeline(section):
-    pairs = [(Image.fromarray(np.full((30, 40, 3), 10 * i, np.uint8)), Image.fromarray(np.full((30, 40), i, np.uint8)))
-             for i in range(3)]
+    pairs = [
+        (Image.fromarray(np.full((30, 40, 3), 10 * i, np.uint8)), Image.fromarray(np.full((30, 40), i, np.uint8)))
+        for i in range(3)
+    ]
     built = _build_in_trainer(_configuration(section), pairs)
     assert isinstance(built, SegDataset) and len(built) == 3 and built.CLASSES == CLASSES
     assert set(np.unique(built[2]['gt_semantic_seg'])) <= {2, 255}
@@ -202,8 +247,15 @@ def test_the_published_configuration_reads_the_reference_sample(shared, monkeypa
     monkeypatch.chdir(tmp_path)
     configuration = json.loads((shared / 'oracle/configuration/b0.json').read_text())
     for split, count in (('train', 13), ('val', 8)):
-        dataset = build_custom_dataset({**configuration['dataset'][split], 'mode': split, 'preprocessor': None,
-                                        'split_config': {split: '/unused'}}, 'image-segmentation')
+        dataset = build_custom_dataset(
+            {
+                **configuration['dataset'][split],
+                'mode': split,
+                'preprocessor': None,
+                'split_config': {split: '/unused'},
+            },
+            'image-segmentation',
+        )
         assert len(dataset) == count
         sample = dataset[0]
         shape = sample['img'].shape if split == 'train' else sample['img'][0].shape
@@ -214,6 +266,7 @@ def test_the_published_configuration_reads_the_reference_sample(shared, monkeypa
 def test_workers_start_although_opencv_has_threads_running(train_set):
     # OpenCV's pool does not survive a fork, and the wrong call in the worker waits for it forever.
     import cv2
+
     large = np.random.RandomState(0).rand(1500, 1500, 3).astype(np.float32)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(2)

@@ -1,4 +1,5 @@
 """Ours against the real EasyCV in one process: these tests run in the environment that `make easycv` builds."""
+
 import importlib.util
 import json
 import shutil
@@ -29,8 +30,14 @@ def easycv(_needs_easycv):
     from easycv.toolkit.modelscope.msdatasets.image_semantic_segmentation.segmentation_dataset import SegDataset
     from easycv.toolkit.modelscope.pipelines.segmentation_pipeline import EasyCVSegmentationPipeline
     from easycv.toolkit.modelscope.trainers import EasyCVEpochBasedTrainer, EasyCVMetric
-    return SimpleNamespace(Segformer=Segformer, Pipeline=EasyCVSegmentationPipeline, SegDataset=SegDataset,
-                           Trainer=EasyCVEpochBasedTrainer, Metric=EasyCVMetric)
+
+    return SimpleNamespace(
+        Segformer=Segformer,
+        Pipeline=EasyCVSegmentationPipeline,
+        SegDataset=SegDataset,
+        Trainer=EasyCVEpochBasedTrainer,
+        Metric=EasyCVMetric,
+    )
 
 
 @pytest.fixture(scope='session', params=['tiny', 'demo', 'trained_b0'])
@@ -43,10 +50,11 @@ def model_dir(request, tmp_path_factory):
     from ms_segformer.metainfo import demo_model_dir
     from ms_segformer.models.checkpoint import save_checkpoint
     from ms_segformer.models.segformer import Segformer
+
     folder = tmp_path_factory.mktemp('demo')
     configuration = json.loads((demo_model_dir() / 'configuration.json').read_text())
     # EasyCV scales the logits of padding into the result, here they are cut off: without padding both must agree.
-    step, = configuration['dataset']['val']['pipeline']
+    (step,) = configuration['dataset']['val']['pipeline']
     step['transforms'] = [transform for transform in step['transforms'] if transform['type'] != 'MMPad']
     (folder / 'configuration.json').write_text(json.dumps(configuration))
     # EasyCV does not read safetensors.
@@ -58,6 +66,7 @@ def model_dir(request, tmp_path_factory):
 def photographs(request):
     """Photographs of the repository, and those of ../shared where it is there."""
     from pathlib import Path
+
     found = sorted(Path(ROOT, 'assets').glob('*.jpg'))
     shared = Path(ROOT).parent / 'shared'
     if (shared / 'data').is_dir():
@@ -80,6 +89,7 @@ class Original:
         def keep_logits(*args, **kwargs):
             self.logits = whole_inference(*args, **kwargs)
             return self.logits
+
         self.model.whole_inference = keep_logits
 
     def segment(self, path):
@@ -103,6 +113,7 @@ def open_in_easycv(easycv):
 @pytest.fixture
 def copy_model():
     """Function: copies a model directory; `change` gets the configuration as a dict and alters it."""
+
     def copy(source, target, change=None):
         shutil.copytree(source, target)
         if change is not None:
@@ -111,4 +122,5 @@ def copy_model():
             change(configuration)
             path.write_text(json.dumps(configuration))
         return target
+
     return copy

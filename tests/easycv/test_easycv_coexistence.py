@@ -1,4 +1,5 @@
 """Both packages in one process, in either order; each test is a process of its own."""
+
 import json
 import os
 import subprocess
@@ -7,9 +8,14 @@ import sys
 import pytest
 
 # What EasyCV registers in ModelScope under names that are SegFormer's.
-SHARED = {('pipelines', 'image-segmentation', 'easycv-segmentation'), ('models', 'image-segmentation', 'Segformer'),
-          ('trainers', 'default', 'easycv'), ('custom_datasets', 'image-segmentation', 'SegDataset'),
-          ('metrics', 'default', 'EasyCVMetric'), ('hooks', 'default', 'AddLrLogHook')}
+SHARED = {
+    ('pipelines', 'image-segmentation', 'easycv-segmentation'),
+    ('models', 'image-segmentation', 'Segformer'),
+    ('trainers', 'default', 'easycv'),
+    ('custom_datasets', 'image-segmentation', 'SegDataset'),
+    ('metrics', 'default', 'EasyCVMetric'),
+    ('hooks', 'default', 'AddLrLogHook'),
+}
 
 PRELUDE = """
 import json, sys, warnings
@@ -56,8 +62,12 @@ THEIRS_FIRST = 'import easycv.toolkit.modelscope, ms_segformer'
 
 def run(script, **environment):
     """Run a script in a process of its own; return what it shows."""
-    result = subprocess.run([sys.executable, '-c', f'{PRELUDE}\n{script}'], capture_output=True, text=True,
-                            env={**os.environ, 'MS_SEGFORMER_DISABLE': '', **environment})
+    result = subprocess.run(
+        [sys.executable, '-c', f'{PRELUDE}\n{script}'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'MS_SEGFORMER_DISABLE': '', **environment},
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     return json.loads(result.stdout.rsplit('RESULT', 1)[1])
 
@@ -79,21 +89,41 @@ def yolox(easycv, tmp_path_factory):
     """A model directory of EasyCV's smallest detector, random weights, in EasyCV's ModelScope schema."""
     import torch
     from easycv.models import build_model
+
     folder = tmp_path_factory.mktemp('yolox')
-    model = {'type': 'YOLOX', 'model_type': 'nano', 'test_conf': 0.01, 'nms_thre': 0.65, 'pretrained': False,
-             'head': {'type': 'YOLOXHead', 'model_type': 'nano', 'num_classes': 3}}
-    (folder / 'configuration.json').write_text(json.dumps({
-        'task': 'image-object-detection', 'framework': 'pytorch', 'preprocessor': {},
-        'model': {**model, '__easycv_arch__': {'type': 'YOLOX'}}, 'dataset': {'val': {'pipeline': []}},
-        'CLASSES': ['a', 'b', 'c'], 'img_scale': [64, 64],
-        'test_pipeline': [
-            {'type': 'MMResize', 'img_scale': [64, 64], 'keep_ratio': True},
-            {'type': 'MMPad', 'pad_to_square': True, 'pad_val': {'img': 114}},
-            {'type': 'MMNormalize', 'mean': [0, 0, 0], 'std': [255, 255, 255], 'to_rgb': False},
-            {'type': 'DefaultFormatBundle'}, {'type': 'Collect', 'keys': ['img']}],
-        'pipeline': {'type': 'easycv-detection',
-                     'predictor_config': {'type': 'DetectionPredictor', 'score_threshold': 0.0}},
-        '__easycv_meta__': {'reserved_keys': ['CLASSES', 'img_scale', 'test_pipeline']}}))
+    model = {
+        'type': 'YOLOX',
+        'model_type': 'nano',
+        'test_conf': 0.01,
+        'nms_thre': 0.65,
+        'pretrained': False,
+        'head': {'type': 'YOLOXHead', 'model_type': 'nano', 'num_classes': 3},
+    }
+    (folder / 'configuration.json').write_text(
+        json.dumps(
+            {
+                'task': 'image-object-detection',
+                'framework': 'pytorch',
+                'preprocessor': {},
+                'model': {**model, '__easycv_arch__': {'type': 'YOLOX'}},
+                'dataset': {'val': {'pipeline': []}},
+                'CLASSES': ['a', 'b', 'c'],
+                'img_scale': [64, 64],
+                'test_pipeline': [
+                    {'type': 'MMResize', 'img_scale': [64, 64], 'keep_ratio': True},
+                    {'type': 'MMPad', 'pad_to_square': True, 'pad_val': {'img': 114}},
+                    {'type': 'MMNormalize', 'mean': [0, 0, 0], 'std': [255, 255, 255], 'to_rgb': False},
+                    {'type': 'DefaultFormatBundle'},
+                    {'type': 'Collect', 'keys': ['img']},
+                ],
+                'pipeline': {
+                    'type': 'easycv-detection',
+                    'predictor_config': {'type': 'DetectionPredictor', 'score_threshold': 0.0},
+                },
+                '__easycv_meta__': {'reserved_keys': ['CLASSES', 'img_scale', 'test_pipeline']},
+            }
+        )
+    )
     torch.manual_seed(0)
     torch.save({'state_dict': build_model(model).state_dict(), 'meta': {}}, folder / 'pytorch_model.pt')
     return str(folder)
@@ -102,10 +132,12 @@ def yolox(easycv, tmp_path_factory):
 @pytest.fixture(scope='module')
 def alone(yolox, image):
     """What EasyCV does and registers in a process that this package is switched off in."""
-    return run(f"""
+    return run(
+        f"""
 import ms_segformer, easycv.toolkit.modelscope
 show({{'detection': detect({yolox!r}, {image!r}), 'registered': registered()}})""",
-               MS_SEGFORMER_DISABLE='1')
+        MS_SEGFORMER_DISABLE='1',
+    )
 
 
 @pytest.mark.parametrize('imports', [OURS_FIRST, THEIRS_FIRST], ids=['ours first', 'theirs first'])

@@ -1,4 +1,5 @@
 """Metric values, and images after the published pipelines: ours against EasyCV's."""
+
 import copy
 import json
 
@@ -30,6 +31,7 @@ def test_every_metric_value_is_the_same(easycv, seed):
     from easycv.core.evaluation.builder import build_evaluator
 
     from ms_segformer.metrics.segmentation import EasyCVMetric
+
     predictions, labels = _maps(seed)
     ours = EasyCVMetric(evaluators=copy.deepcopy(EVALUATORS))
     for prediction, label in zip(predictions, labels, strict=True):
@@ -38,7 +40,8 @@ def test_every_metric_value_is_the_same(easycv, seed):
     kept = [label != 255 for label in labels]
     theirs = build_evaluator(copy.deepcopy(EVALUATORS))[0].evaluate(
         {'seg_pred': [p[k].astype(np.int64) for p, k in zip(predictions, kept, strict=True)]},
-        {'gt_seg_maps': [t[k].astype(np.int64) for t, k in zip(labels, kept, strict=True)]})
+        {'gt_seg_maps': [t[k].astype(np.int64) for t, k in zip(labels, kept, strict=True)]},
+    )
     assert list(ours) == list(theirs)
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
@@ -57,8 +60,16 @@ TRAIN_PIPELINE = [
 def _sample(path):
     image = cv2.imread(str(path))
     labels = (image[..., 1] // 2).astype(np.uint8)
-    return {'img': image, 'img_fields': ['img'], 'gt_semantic_seg': labels, 'seg_fields': ['gt_semantic_seg'],
-            'filename': str(path), 'ori_filename': path.name, 'ori_shape': image.shape, 'img_shape': image.shape}
+    return {
+        'img': image,
+        'img_fields': ['img'],
+        'gt_semantic_seg': labels,
+        'seg_fields': ['gt_semantic_seg'],
+        'filename': str(path),
+        'ori_filename': path.name,
+        'ori_shape': image.shape,
+        'img_shape': image.shape,
+    }
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -66,6 +77,7 @@ def test_the_training_transforms_give_the_same_image_and_labels(easycv, photogra
     from easycv.datasets.shared.pipelines.transforms import Compose as TheirCompose
 
     from ms_segformer.datasets.transforms import Compose
+
     path = photographs[seed % len(photographs)]
     theirs = _sample(path)
     theirs['img'] = theirs['img'].astype(np.float32)  # as their data source hands it out
@@ -81,12 +93,16 @@ def test_the_training_transforms_give_the_same_image_and_labels(easycv, photogra
 def test_a_transform_of_easycv_runs_in_our_pipeline_and_repeats_itself(easycv, photographs):
     from ms_segformer.datasets.transforms import Compose, sample_rng
     from ms_segformer.integrations.easycv import bridge
+
     assert bridge.transform('ColorAugSSDTransform').__module__.startswith('easycv.')
-    pipeline = Compose([TRAIN_PIPELINE[1], {'type': 'ColorAugSSDTransform', 'img_format': 'BGR'}, TRAIN_PIPELINE[4]],
-                       fallback=bridge.transform)
+    pipeline = Compose(
+        [TRAIN_PIPELINE[1], {'type': 'ColorAugSSDTransform', 'img_format': 'BGR'}, TRAIN_PIPELINE[4]],
+        fallback=bridge.transform,
+    )
 
     def run(index):
         return pipeline({**_sample(photographs[0]), 'rng': sample_rng(0, 0, index)})['img']
+
     assert run(0).dtype == np.float32
     assert (run(0) == run(0)).all() and not (run(0) == run(1)).all()
 
@@ -95,6 +111,7 @@ def test_a_transform_nobody_has_is_an_error_naming_it(easycv):
     from ms_segformer.datasets.errors import DatasetError
     from ms_segformer.datasets.transforms import build
     from ms_segformer.integrations.easycv import bridge
+
     with pytest.raises(DatasetError, match='MMNothing'):
         build({'type': 'MMNothing'}, fallback=bridge.transform)
 
@@ -102,13 +119,19 @@ def test_a_transform_nobody_has_is_an_error_naming_it(easycv):
 def test_the_dataset_of_easycv_and_ours_agree_on_every_label(easycv, shared):
     """The 13 COCO-Stuff pairs, read by either through the published configuration's data section."""
     from ms_segformer.datasets.seg_dataset import SegDataset
+
     folder = shared / 'data' / 'cocostuff_sample'
     section = json.loads((shared / 'oracle' / 'configuration' / 'b0.json').read_text())['dataset']['train']
-    source = {**section['data_source'], 'img_root': f'{folder}/train2017/', 'split': f'{folder}/train.txt',
-              'label_root': f'{folder}/annotations/train2017/'}
+    source = {
+        **section['data_source'],
+        'img_root': f'{folder}/train2017/',
+        'split': f'{folder}/train.txt',
+        'label_root': f'{folder}/annotations/train2017/',
+    }
     ours = SegDataset(data_source=copy.deepcopy(source), pipeline=[], mode='train')
     source.update(num_processes=1)
     from easycv.datasets.segmentation.data_sources.raw import SegSourceRaw
+
     theirs = SegSourceRaw(**{key: value for key, value in source.items() if key != 'type'})
     names = {sample['filename'].rsplit('/', 1)[-1]: i for i, sample in enumerate(theirs.samples_list)}
     assert len(ours) == len(names) == 13

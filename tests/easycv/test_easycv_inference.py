@@ -1,4 +1,5 @@
 """Label maps, logits and outputs: ours against EasyCV's on the same weights and images."""
+
 import json
 import shutil
 
@@ -15,6 +16,7 @@ CLEAR = 1e-3  # a pixel whose best logit leads by less may fall either way by ro
 def ours(model_dir):
     from modelscope.pipelines import pipeline
     from modelscope.utils.constant import Tasks
+
     return pipeline(Tasks.image_segmentation, str(model_dir))
 
 
@@ -60,6 +62,7 @@ def test_checkpoints_as_easycv_and_mmcv_write_them_open(ours, original, model_di
     from easycv.apis.export import export
     from mmcv.runner import save_checkpoint
     from mmcv.utils import Config
+
     configuration = json.loads((model_dir / 'configuration.json').read_text())
     shutil.copy(model_dir / 'configuration.json', tmp_path)
     path = tmp_path / 'pytorch_model.pt'
@@ -68,8 +71,12 @@ def test_checkpoints_as_easycv_and_mmcv_write_them_open(ours, original, model_di
         export(config, 'dummy', str(path), model=original.model)
     else:
         optimizer = torch.optim.AdamW(original.model.parameters())
-        save_checkpoint(original.model, str(path), optimizer, {
-            'epoch': 30, 'iter': 1000, 'hook_msgs': {'best_score': np.float64(35.91), 'history': np.arange(3.0)}})
+        save_checkpoint(
+            original.model,
+            str(path),
+            optimizer,
+            {'epoch': 30, 'iter': 1000, 'hook_msgs': {'best_score': np.float64(35.91), 'history': np.arange(3.0)}},
+        )
     with pytest.raises(Exception, match='(?i)weights.?only|unsupported'):  # what stood in the way
         torch.load(path, weights_only=True)
     state, meta = read_checkpoint(path)

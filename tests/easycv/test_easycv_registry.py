@@ -1,4 +1,5 @@
 """Our network under EasyCV's own registries, in its predictor and its command-line tools."""
+
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 @pytest.fixture(scope='module')
 def registered(easycv):
     from ms_segformer.integrations.easycv import bridge
+
     return bridge.register_in_easycv()
 
 
@@ -18,8 +20,9 @@ def _as_ours(configuration):
     configuration['model']['__easycv_arch__'] = {'type': 'MsSegformer'}
 
 
-def test_easycvs_predictor_runs_our_network(registered, original, open_in_easycv, copy_model, model_dir, photographs,
-                                             tmp_path):
+def test_easycvs_predictor_runs_our_network(
+    registered, original, open_in_easycv, copy_model, model_dir, photographs, tmp_path
+):
     ours = open_in_easycv(copy_model(model_dir, tmp_path / 'model', _as_ours))
     assert type(ours.model).__module__ == 'ms_segformer.models.easycv_registry'
     for path in photographs[:3]:
@@ -31,12 +34,17 @@ def test_easycvs_predictor_runs_our_network(registered, original, open_in_easycv
 def _section(model_dir):
     section = json.loads((model_dir / 'configuration.json').read_text())['model']
     section['backbone'].pop('out_indices', None)
-    return {**section, 'backbone': {**section['backbone'], 'drop_path_rate': 0.0}, 'pretrained': False,
-            'decode_head': {**section['decode_head'], 'dropout_ratio': 0.0}}
+    return {
+        **section,
+        'backbone': {**section['backbone'], 'drop_path_rate': 0.0},
+        'pretrained': False,
+        'decode_head': {**section['decode_head'], 'dropout_ratio': 0.0},
+    }
 
 
 def test_it_trains_inside_easycv_as_theirs_does(registered, tiny_model_dir):
     from easycv.models import build_model
+
     section = {key: value for key, value in _section(tiny_model_dir).items() if key != '__easycv_arch__'}
     ours = build_model({**section, 'type': 'MsSegformer'})
     theirs = build_model({**section, 'type': 'EncoderDecoder'})
@@ -51,9 +59,12 @@ def test_it_trains_inside_easycv_as_theirs_does(registered, tiny_model_dir):
 
 def test_our_head_goes_with_a_loss_of_easycvs(registered, tiny_model_dir):
     from easycv.models import build_model
+
     section = {key: value for key, value in _section(tiny_model_dir).items() if key != '__easycv_arch__'}
-    section['decode_head']['loss_decode'] = [{'type': 'CrossEntropyLoss', 'loss_weight': 0.5},
-                                             {'type': 'DiceLoss', 'loss_weight': 1.0}]
+    section['decode_head']['loss_decode'] = [
+        {'type': 'CrossEntropyLoss', 'loss_weight': 0.5},
+        {'type': 'DiceLoss', 'loss_weight': 1.0},
+    ]
     model = build_model({**section, 'type': 'MsSegformer'}).train()
     losses = model.forward_train(torch.randn(2, 3, 64, 64), [{}] * 2, torch.randint(0, 171, (2, 1, 64, 64)))
     assert {'decode.loss_ce', 'decode.loss_dice', 'decode.acc_seg'} == losses.keys()
@@ -67,9 +78,11 @@ model = dict(type='MsSegformer', pretrained=False,
              backbone=dict(type='MixVisionTransformer', embed_dims=8, num_layers=[1, 1, 1, 1]),
              decode_head=dict(type='SegformerHead', in_channels=[8, 16, 40, 64], channels=16, num_classes=3))
 """)
-    script = ('from easycv.utils.config_tools import mmcv_config_fromfile\n'
-              'from easycv.models import build_model\n'
-              f'model = build_model(mmcv_config_fromfile({str(tmp_path / "config.py")!r}).model)\n'
-              'print(type(model.backbone).__name__, type(model.decode_head).__name__)')
+    script = (
+        'from easycv.utils.config_tools import mmcv_config_fromfile\n'
+        'from easycv.models import build_model\n'
+        f'model = build_model(mmcv_config_fromfile({str(tmp_path / "config.py")!r}).model)\n'
+        'print(type(model.backbone).__name__, type(model.decode_head).__name__)'
+    )
     result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert result.stdout.split()[-2:] == ['MsMixVisionTransformer', 'MsSegformerHead'], result.stderr[-2000:]

@@ -1,4 +1,5 @@
 """Training runs side by side, and model directories from one package in the other."""
+
 import json
 import shutil
 
@@ -32,40 +33,82 @@ def images(tmp_path_factory):
 
 def _configure(images, work_dir, **lr_scheduler):
     """A change of the tiny model's configuration that leaves nothing to chance: whole images, every batch the same."""
+
     def change(configuration):
         configuration['model'].update(pretrained=False)
         configuration['model']['backbone']['drop_path_rate'] = 0.0
         configuration['model']['decode_head']['dropout_ratio'] = 0.0
-        normalise = {'type': 'MMNormalize', 'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375],
-                     'to_rgb': True}
-        meta_keys = ['filename', 'ori_filename', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-                     'flip_direction', 'img_norm_cfg']
+        normalise = {
+            'type': 'MMNormalize',
+            'mean': [123.675, 116.28, 103.53],
+            'std': [58.395, 57.12, 57.375],
+            'to_rgb': True,
+        }
+        meta_keys = [
+            'filename',
+            'ori_filename',
+            'ori_shape',
+            'img_shape',
+            'pad_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+            'img_norm_cfg',
+        ]
         for split in ('train', 'val'):
             configuration['dataset'][split]['data_source'].update(
-                img_root=f'{images}/{split}/images/', label_root=f'{images}/{split}/labels/', label_suffix='.png',
-                split=f'{images}/{split}.txt', num_processes=1)
+                img_root=f'{images}/{split}/images/',
+                label_root=f'{images}/{split}/labels/',
+                label_suffix='.png',
+                split=f'{images}/{split}.txt',
+                num_processes=1,
+            )
         configuration['dataset']['train']['pipeline'] = [
             {'type': 'MMResize', 'img_scale': (96, 64), 'keep_ratio': True},
-            {'type': 'MMRandomFlip', 'flip_ratio': 0.0}, normalise, {'type': 'DefaultFormatBundle'},
-            {'type': 'Collect', 'keys': ['img', 'gt_semantic_seg'], 'meta_keys': meta_keys}]
+            {'type': 'MMRandomFlip', 'flip_ratio': 0.0},
+            normalise,
+            {'type': 'DefaultFormatBundle'},
+            {'type': 'Collect', 'keys': ['img', 'gt_semantic_seg'], 'meta_keys': meta_keys},
+        ]
         configuration['dataset']['val']['pipeline'] = [
-            {'type': 'MMMultiScaleFlipAug', 'img_scale': (96, 64), 'flip': False, 'transforms': [
-                {'type': 'MMResize', 'keep_ratio': True}, {'type': 'MMRandomFlip'}, normalise,
-                {'type': 'ImageToTensor', 'keys': ['img']},
-                {'type': 'Collect', 'keys': ['img'], 'meta_keys': meta_keys}]}]
+            {
+                'type': 'MMMultiScaleFlipAug',
+                'img_scale': (96, 64),
+                'flip': False,
+                'transforms': [
+                    {'type': 'MMResize', 'keep_ratio': True},
+                    {'type': 'MMRandomFlip'},
+                    normalise,
+                    {'type': 'ImageToTensor', 'keys': ['img']},
+                    {'type': 'Collect', 'keys': ['img'], 'meta_keys': meta_keys},
+                ],
+            }
+        ]
         train = configuration['train']
-        train.update(work_dir=str(work_dir), max_epochs=EPOCHS,
-                     dataloader={'batch_size_per_gpu': 6, 'workers_per_gpu': 0})
+        train.update(
+            work_dir=str(work_dir), max_epochs=EPOCHS, dataloader={'batch_size_per_gpu': 6, 'workers_per_gpu': 0}
+        )
         train['optimizer'] = {'type': 'AdamW', 'lr': 1e-3, 'betas': [0.9, 0.999], 'weight_decay': 0.01, 'options': {}}
         train['lr_scheduler'] = lr_scheduler or {
-            'policy': 'poly', 'warmup': 'linear', 'warmup_iters': 2, 'warmup_ratio': 1e-3, 'power': 1.0,
-            'min_lr': 0.0, 'by_epoch': False}
-        train['hooks'] = [{'type': 'CheckpointHook', 'interval': 1}, {'type': 'EvaluationHook', 'interval': 1},
-                          {'type': 'AddLrLogHook'}, {'type': 'IterTimerHook'},
-                          {'type': 'TextLoggerHook', 'interval': 1}]
+            'policy': 'poly',
+            'warmup': 'linear',
+            'warmup_iters': 2,
+            'warmup_ratio': 1e-3,
+            'power': 1.0,
+            'min_lr': 0.0,
+            'by_epoch': False,
+        }
+        train['hooks'] = [
+            {'type': 'CheckpointHook', 'interval': 1},
+            {'type': 'EvaluationHook', 'interval': 1},
+            {'type': 'AddLrLogHook'},
+            {'type': 'IterTimerHook'},
+            {'type': 'TextLoggerHook', 'interval': 1},
+        ]
         # One iteration like an epoch of training: after an evaluation theirs takes the length of the evaluation for
         # that of the training, and sets the next learning rate by it.
         configuration['evaluation']['dataloader'] = {'batch_size_per_gpu': 3, 'workers_per_gpu': 0}
+
     return change
 
 
@@ -82,6 +125,7 @@ class Run:
             def after_train_iter(self, trainer):
                 run.rates.append([group['lr'] for group in trainer.optimizer.param_groups])
                 run.losses.append(float(trainer.train_outputs['loss']))
+
         for hook in (Record(), *hooks):
             trainer.register_hook(hook)
         trainer.train()
@@ -105,19 +149,26 @@ def train_theirs(easycv, tiny_model_dir, images, tmp_path_factory):
         current_device, torch.cuda.current_device = torch.cuda.current_device, lambda: 0  # it asks without CUDA too
         try:
             import ms_segformer
+
             ms_segformer.deactivate()
-            data = {split: easycv.SegDataset(**{key: value for key, value in section.items() if key != 'type'})
-                    for split, section in decode_jsonplus(configuration)['dataset'].items()}
-            return Run(easycv.Trainer(cfg_file=str(path), train_dataset=data['train'], eval_dataset=data['val'],
-                                      seed=0), folder / 'work')
+            data = {
+                split: easycv.SegDataset(**{key: value for key, value in section.items() if key != 'type'})
+                for split, section in decode_jsonplus(configuration)['dataset'].items()
+            }
+            return Run(
+                easycv.Trainer(cfg_file=str(path), train_dataset=data['train'], eval_dataset=data['val'], seed=0),
+                folder / 'work',
+            )
         finally:
             ms_segformer.activate()
             torch.cuda.current_device = current_device
+
     return train
 
 
 def _copy(source, target, change):
     from ms_segformer.config.jsonplus import encode_jsonplus
+
     shutil.copytree(source, target)
     path = target / 'configuration.json'
     configuration = json.loads(path.read_text())
@@ -139,11 +190,14 @@ def train_ours(easycv, tiny_model_dir, images, tmp_path_factory):
         def change(configuration):
             configure(configuration)
             configuration['train']['hooks'] += list(hooks)
+
         copy = _copy(model_dir, folder / 'model', change)
         # In code: where a configuration file would have it written, away from the present folder, is not followed.
-        trainer = build_trainer(Trainers.easycv, {'model': str(copy), 'seed': 0, 'device': 'cpu',
-                                                  'work_dir': str(folder / 'work')})
+        trainer = build_trainer(
+            Trainers.easycv, {'model': str(copy), 'seed': 0, 'device': 'cpu', 'work_dir': str(folder / 'work')}
+        )
         return Run(trainer, folder / 'work', registered)
+
     return train
 
 
@@ -170,15 +224,28 @@ def test_a_whole_run_is_the_same(our_run, their_run):
 
 
 POLICIES = {
-    'poly with exponential warm-up': {'policy': 'poly', 'power': 0.9, 'min_lr': 1e-5, 'by_epoch': False,
-                                      'warmup': 'exp', 'warmup_iters': 2, 'warmup_ratio': 0.1},
+    'poly with exponential warm-up': {
+        'policy': 'poly',
+        'power': 0.9,
+        'min_lr': 1e-5,
+        'by_epoch': False,
+        'warmup': 'exp',
+        'warmup_iters': 2,
+        'warmup_ratio': 0.1,
+    },
     'poly by epoch': {'policy': 'poly', 'power': 1.0, 'min_lr': 0.0, 'by_epoch': True},
     'step': {'policy': 'step', 'step': [2, 4], 'gamma': 0.1},
     'fixed with constant warm-up': {'policy': 'fixed', 'warmup': 'constant', 'warmup_iters': 3, 'warmup_ratio': 0.5},
     'CosineAnnealing': {'policy': 'CosineAnnealing', 'min_lr': 1e-6, 'by_epoch': False},
     'CosineRestart': {'policy': 'CosineRestart', 'periods': [2, 3], 'restart_weights': [1, 0.5], 'min_lr': 1e-6},
-    'StepFixCosineAnnealing': {'policy': 'StepFixCosineAnnealing', 'min_lr': 1e-6, 'by_epoch': False,
-                               'warmup': 'linear', 'warmup_iters': 2, 'warmup_ratio': 1e-3},
+    'StepFixCosineAnnealing': {
+        'policy': 'StepFixCosineAnnealing',
+        'min_lr': 1e-6,
+        'by_epoch': False,
+        'warmup': 'linear',
+        'warmup_iters': 2,
+        'warmup_ratio': 1e-3,
+    },
 }
 
 
@@ -212,6 +279,7 @@ def test_a_hook_of_easycvs_that_a_configuration_names_runs_in_our_trainer(train_
 
 def test_easycvs_moving_average_follows_our_model(train_ours):
     from ms_segformer.integrations.easycv import bridge
+
     run = train_ours(registered=[bridge.build_hook({'type': 'EMAHook', 'decay': 0.9})])
     ema = bridge._runners[run.trainer].ema
     assert ema.updates == EPOCHS
@@ -230,6 +298,7 @@ def _agree(ours, theirs, paths):
 @pytest.fixture
 def segment():
     from modelscope.pipelines import pipeline
+
     return lambda model: pipeline('image-segmentation', str(model))
 
 

@@ -1,4 +1,5 @@
 """One training step and the learning-rate policies: ours against EasyCV's."""
+
 import copy
 import json
 
@@ -12,6 +13,7 @@ def pair(easycv, model_dir):
     """Our model and theirs with the same weights, in training mode, dropout and stochastic depth off."""
     from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
     from ms_segformer.models.segformer import Segformer
+
     section = json.loads((model_dir / 'configuration.json').read_text())['model']
     section = _plain({key: value for key, value in section.items() if key not in ('type', '__easycv_arch__')})
     section['pretrained'] = False

@@ -1,4 +1,5 @@
 """The folder of compiled networks: what is kept, what goes, and what is never touched, loaded or written over."""
+
 import hashlib
 import multiprocessing
 import os
@@ -71,9 +72,15 @@ def test_what_is_not_ours_is_neither_counted_nor_removed(monkeypatch, given, tmp
     monkeypatch.setattr(cache, 'LIMIT', 2500)
     (tmp_path / 'elsewhere').write_bytes(SECRET)
     cache.cache_dir().mkdir(parents=True, mode=0o700)
-    foreign = [given / 'film.mkv', given / name('a'), cache.cache_dir() / 'thesis.openvino',
-               cache.cache_dir() / name('a', '.bin'), cache.cache_dir() / (name('A') + '.bak'),
-               cache.cache_dir() / ('g' * 40 + '.openvino'), cache.cache_dir() / ('.' + name('a'))]
+    foreign = [
+        given / 'film.mkv',
+        given / name('a'),
+        cache.cache_dir() / 'thesis.openvino',
+        cache.cache_dir() / name('a', '.bin'),
+        cache.cache_dir() / (name('A') + '.bak'),
+        cache.cache_dir() / ('g' * 40 + '.openvino'),
+        cache.cache_dir() / ('.' + name('a')),
+    ]
     for path in foreign:
         path.write_bytes(SECRET * 1000)
         os.utime(path, (1, 1))
@@ -140,9 +147,14 @@ BY_ROOT = [another_owner, another_owner_of_the_folder]
 
 
 @posix
-@pytest.mark.parametrize('tamper', TAMPERED + [
-    pytest.param(tamper, marks=pytest.mark.skipif(getattr(os, 'geteuid', lambda: 0)() != 0, reason='needs root'))
-    for tamper in BY_ROOT])
+@pytest.mark.parametrize(
+    'tamper',
+    TAMPERED
+    + [
+        pytest.param(tamper, marks=pytest.mark.skipif(getattr(os, 'geteuid', lambda: 0)() != 0, reason='needs root'))
+        for tamper in BY_ROOT
+    ],
+)
 def test_what_others_could_have_written_is_neither_loaded_nor_written_over(tamper, tmp_path, caplog):
     cache.write(name('a'), CONTENT)
     path = cache.cache_dir() / name('a')
@@ -152,7 +164,7 @@ def test_what_others_could_have_written_is_neither_loaded_nor_written_over(tampe
         assert cache.read(name('a')) is None
         cache.write(name('a'), b'new')
     assert snapshot(tmp_path) == before
-    warning, = caplog.messages
+    (warning,) = caplog.messages
     assert str(path.parent) in warning and 'set MS_SEGFORMER_CACHE to a folder of your own' in warning
 
 
@@ -208,8 +220,12 @@ def snapshot(folder):
     found = {}
     for path in sorted(Path(folder).rglob('*')):
         status = path.lstat()
-        found[str(path)] = (status.st_mode, status.st_uid, status.st_mtime_ns,
-                            path.read_bytes() if path.is_file() else path.is_symlink() and os.readlink(path))
+        found[str(path)] = (
+            status.st_mode,
+            status.st_uid,
+            status.st_mtime_ns,
+            path.read_bytes() if path.is_file() else path.is_symlink() and os.readlink(path),
+        )
     return found
 
 

@@ -1,4 +1,5 @@
 """Every engine computes what the model's own modules compute."""
+
 import os
 import subprocess
 import sys
@@ -82,8 +83,16 @@ def test_arrays_and_non_contiguous_batches_are_taken(name, model):
     assert torch.allclose(run(batch.contiguous(memory_format=torch.channels_last)), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize('batch', [torch.zeros(3, 64, 64), torch.zeros(1, 4, 64, 64), torch.zeros(1, 3, 0, 64),
-                                   torch.zeros(1, 3, 64, 64, dtype=torch.uint8), np.zeros((1, 3, 64, 64))])
+@pytest.mark.parametrize(
+    'batch',
+    [
+        torch.zeros(3, 64, 64),
+        torch.zeros(1, 4, 64, 64),
+        torch.zeros(1, 3, 0, 64),
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+        np.zeros((1, 3, 64, 64)),
+    ],
+)
 def test_other_batches_are_refused(name, model, batch):
     with pytest.raises(EngineError, match='expected N×3×H×W float32'):
         created(model, name)(batch)
@@ -96,7 +105,8 @@ CHANGES = {  # ways to add 1 to a parameter of the classifier
     'other data': lambda layer: setattr(layer.bias, 'data', layer.bias + 1),
     'another parameter': lambda layer: setattr(layer, 'bias', torch.nn.Parameter(layer.bias + 1)),
     'a state dict': lambda layer: layer.load_state_dict({**layer.state_dict(), 'bias': layer.bias + 1}),
-    'a step': lambda layer: step(layer.bias)}
+    'a step': lambda layer: step(layer.bias),
+}
 
 
 def step(parameter):
@@ -160,8 +170,9 @@ def test_bf16_stays_close(name, model):
 
 
 def test_shapes_that_keep_coming_get_a_network_of_their_own(model, monkeypatch):
-    openvino_engine = pytest.importorskip('ms_segformer.engines.openvino_engine', reason='needs openvino',
-                                          exc_type=ImportError)
+    openvino_engine = pytest.importorskip(
+        'ms_segformer.engines.openvino_engine', reason='needs openvino', exc_type=ImportError
+    )
     monkeypatch.setattr(openvino_engine, 'FREQUENT', 3)
     monkeypatch.setattr(openvino_engine, 'KEPT', 2)
     run = created(model, 'openvino')
@@ -190,8 +201,12 @@ def test_a_device_that_is_not_there_is_refused(model):
 
 @pytest.mark.parametrize('missing', ['openvino', 'onnxruntime'])
 def test_an_engine_that_does_not_load_warns_and_torch_takes_over(model, monkeypatch, missing):
-    for module in (missing, 'ms_segformer.engines.openvino_engine', 'ms_segformer.engines.onnx_engine',
-                   'ms_segformer.engines.openvino_graph'):
+    for module in (
+        missing,
+        'ms_segformer.engines.openvino_engine',
+        'ms_segformer.engines.onnx_engine',
+        'ms_segformer.engines.openvino_graph',
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.warns(RuntimeWarning, match=f"engine '{missing}' cannot be used.*using torch instead"):
@@ -335,7 +350,7 @@ class TestCache:
     def test_survives_damage_and_removal(self, model, name):
         run = created(model, name)
         expected = run(images(1, 64, 64))
-        path, = entries()
+        (path,) = entries()
         for damage in (b'', path.read_bytes()[:1000], b'x' * 5000, None):
             path.unlink() if damage is None else path.write_bytes(damage)
             assert torch.allclose(created(model, name)(images(1, 64, 64)), expected, atol=1e-5)
@@ -349,19 +364,27 @@ class TestCache:
 
 
 def test_importing_the_package_imports_no_runtime():
-    code = ('import sys, ms_segformer.engines; '
-            'sys.exit(any(name in sys.modules for name in ("openvino", "onnxruntime", "onnx")))')
+    code = (
+        'import sys, ms_segformer.engines; '
+        'sys.exit(any(name in sys.modules for name in ("openvino", "onnxruntime", "onnx")))'
+    )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
 POISONED = {  # one of each kind of module; the attention's is in the keys
-    'patch embedding': 'backbone.layers.0.0.projection.weight', 'layer norm': 'backbone.layers.3.2.weight',
-    'reduction': 'backbone.layers.0.1.0.attn.sr.weight', 'attention': 'backbone.layers.1.1.1.attn.attn.in_proj_weight',
+    'patch embedding': 'backbone.layers.0.0.projection.weight',
+    'layer norm': 'backbone.layers.3.2.weight',
+    'reduction': 'backbone.layers.0.1.0.attn.sr.weight',
+    'attention': 'backbone.layers.1.1.1.attn.attn.in_proj_weight',
     'attention output': 'backbone.layers.2.1.0.attn.attn.out_proj.bias',
-    'expansion': 'backbone.layers.2.1.0.ffn.layers.0.weight', 'depthwise': 'backbone.layers.3.1.0.ffn.layers.1.weight',
-    'shrinking': 'backbone.layers.1.1.0.ffn.layers.4.bias', 'projection': 'decode_head.convs.3.conv.weight',
-    'batch norm': 'decode_head.convs.0.bn.running_var', 'fusion': 'decode_head.fusion_conv.conv.weight',
-    'classifier': 'decode_head.conv_seg.weight'}
+    'expansion': 'backbone.layers.2.1.0.ffn.layers.0.weight',
+    'depthwise': 'backbone.layers.3.1.0.ffn.layers.1.weight',
+    'shrinking': 'backbone.layers.1.1.0.ffn.layers.4.bias',
+    'projection': 'decode_head.convs.3.conv.weight',
+    'batch norm': 'decode_head.convs.0.bn.running_var',
+    'fusion': 'decode_head.fusion_conv.conv.weight',
+    'classifier': 'decode_head.conv_seg.weight',
+}
 
 
 def refused(run):

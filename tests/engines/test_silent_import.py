@@ -2,6 +2,7 @@
 
 tests/cli/test_silence.py watches the real packages.
 """
+
 import itertools
 import os
 import re
@@ -16,31 +17,39 @@ import ms_segformer
 from ms_segformer.engines import silent_import
 from ms_segformer.engines.silent_import import import_onnxruntime, import_openvino
 
-OPENVINO = '''
+OPENVINO = """
 try:
     import openvino_telemetry.backend
     heard = True
 except ImportError:
     heard = False
-'''
+"""
 ONNXRUNTIME = 'import os\nheard = os.environ.get("ORT_DISABLE_TELEMETRY") not in ("1", "true")\n'
 
 
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch):
     """Packages that note on import whether they could send; the real ones are as if not imported yet."""
-    for name, content in {'openvino/__init__.py': OPENVINO, 'onnxruntime/__init__.py': ONNXRUNTIME,
-                          'openvino_telemetry/__init__.py': '', 'openvino_telemetry/backend.py': ''}.items():
+    for name, content in {
+        'openvino/__init__.py': OPENVINO,
+        'onnxruntime/__init__.py': ONNXRUNTIME,
+        'openvino_telemetry/__init__.py': '',
+        'openvino_telemetry/backend.py': '',
+    }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    kept = {name: module for name, module in sys.modules.items()
-            if name.split('.')[0] in ('openvino', 'onnxruntime', 'openvino_telemetry')}
+    kept = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.split('.')[0] in ('openvino', 'onnxruntime', 'openvino_telemetry')
+    }
     for name in kept:
         del sys.modules[name]
     yield tmp_path
-    for name in [name for name in sys.modules if name.split('.')[0] in ('openvino', 'onnxruntime',
-                                                                        'openvino_telemetry')]:
+    for name in [
+        name for name in sys.modules if name.split('.')[0] in ('openvino', 'onnxruntime', 'openvino_telemetry')
+    ]:
         del sys.modules[name]
     sys.modules.update(kept)
 
@@ -48,11 +57,13 @@ def stand_ins(tmp_path, monkeypatch):
 def test_openvino_does_not_find_its_telemetry_and_the_user_does(stand_ins):
     assert not import_openvino().heard
     import openvino_telemetry.backend
+
     assert openvino_telemetry.backend.__file__.startswith(str(stand_ins))
 
 
 def test_a_telemetry_that_the_user_has_imported_is_the_same_afterwards(stand_ins):
     import openvino_telemetry.backend
+
     before = {name: module for name, module in sys.modules.items() if name.startswith('openvino_telemetry')}
     assert not import_openvino().heard
     assert {name: module for name, module in sys.modules.items() if name.startswith('openvino_telemetry')} == before
@@ -67,6 +78,7 @@ def test_a_telemetry_that_the_user_hides_stays_hidden(stand_ins, monkeypatch):
 
 def test_an_openvino_that_the_user_has_imported_is_returned(stand_ins):
     import openvino
+
     assert openvino.heard and import_openvino() is openvino
 
 
@@ -123,6 +135,9 @@ def test_there_is_no_other_door():
     package = Path(ms_segformer.__file__).parent
     direct = re.compile(r'^\s*(import|from) (openvino|onnxruntime)\b', re.MULTILINE)
     for_types = re.compile(r'^if TYPE_CHECKING:\n(?:    .*\n|\n)+', re.MULTILINE)  # never run
-    found = [path.name for path in package.rglob('*.py')
-             if direct.search(for_types.sub('', path.read_text(encoding='utf-8')))]
+    found = [
+        path.name
+        for path in package.rglob('*.py')
+        if direct.search(for_types.sub('', path.read_text(encoding='utf-8')))
+    ]
     assert found == []

@@ -1,4 +1,5 @@
 """Exported files compute what the model computes, without this package."""
+
 import json
 import shutil
 import subprocess
@@ -17,10 +18,10 @@ from ms_segformer.models.segformer import Segformer
 NEEDS = {'onnx': 'onnxruntime', 'openvino': 'openvino'}
 RUN = {
     'onnx': 'import onnxruntime as r\n'
-            'out = r.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"img": img})[0]',
+    'out = r.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"img": img})[0]',
     'openvino': 'import sys\nsys.modules["openvino_telemetry"] = None\nimport openvino as r\n'
-                'out = r.Core().compile_model('
-                'path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"img": img})["logits"]',
+    'out = r.Core().compile_model('
+    'path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"img": img})["logits"]',
 }
 
 
@@ -55,7 +56,8 @@ def test_file_alone_gives_the_models_logits(exporter, kind, shape, tmp_path, tin
         expected = Segformer.from_pretrained(str(tiny_model_dir)).logits(image).numpy()
     assert np.abs(run_elsewhere(kind, files['model'], image.numpy(), tmp_path) - expected).max() < 1e-4
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == sorted(
-        {'onnx': ['model.onnx'], 'openvino': ['model.xml', 'model.bin']}[kind])
+        {'onnx': ['model.onnx'], 'openvino': ['model.xml', 'model.bin']}[kind]
+    )
 
 
 def test_half_precision_weights_are_half_the_size(exporter, tmp_path):
@@ -107,6 +109,7 @@ def test_a_shape_that_takes_gigabytes_is_refused(exporter, tmp_path):
 
 def test_command_line(kind, tiny_model_dir, tmp_path, capsys):
     from ms_segformer.cli import main
+
     folder = tmp_path / 'model'
     shutil.copytree(tiny_model_dir, folder)
     assert json.loads((folder / 'configuration.json').read_text())

@@ -1,4 +1,5 @@
 """The model cards' scripts, the photograph they name, and what they print."""
+
 import ast
 import io
 import re
@@ -31,4 +32,5 @@ def labels_in(output):
 def expected_labels(image, directory=TINY_MODEL):
     """The labels of an image by this process's own pipeline."""
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+
     return SegformerPipeline(str(directory), device='cpu')(image)['labels']

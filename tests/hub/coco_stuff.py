@@ -1,4 +1,5 @@
 """The data set of the model cards, `damo/coco_stuff164k`, in the forms that a hub serves a data set in."""
+
 import io
 import json
 import zipfile
@@ -21,18 +22,22 @@ def add_coco_stuff(hub, folder, name='coco_stuff164k', inside=''):
     for split, short in SPLITS.items():
         hub.add_file(f'/zips/{name}/{short}.zip', _zip(Path(folder), short, inside))
         meta[split] = {'meta': '', 'file': f'{hub.url}/zips/{name}/{short}.zip'}
-    hub.add_dataset(f'damo/{name}', {f'{name}.json': json.dumps({'default': meta}).encode(),
-                                     'README.md': b'COCO-Stuff 164k'})
+    hub.add_dataset(
+        f'damo/{name}', {f'{name}.json': json.dumps({'default': meta}).encode(), 'README.md': b'COCO-Stuff 164k'}
+    )
 
 
 def add_tables(hub, folder, name='coco_stuff164k', columns=('image', 'label'), suffix='_labelTrainIds.png'):
     """Serve the same as parquet files, one per split, with columns of pictures."""
     import datasets
+
     files = {'README.md': b'COCO-Stuff 164k'}
     for split, short in SPLITS.items():
         ids = (Path(folder) / f'{short}.txt').read_text().split()
-        paths = [[str(Path(folder) / f'{short}2017' / f'{image_id}.jpg') for image_id in ids],
-                 [str(Path(folder) / 'annotations' / f'{short}2017' / f'{image_id}{suffix}') for image_id in ids]]
+        paths = [
+            [str(Path(folder) / f'{short}2017' / f'{image_id}.jpg') for image_id in ids],
+            [str(Path(folder) / 'annotations' / f'{short}2017' / f'{image_id}{suffix}') for image_id in ids],
+        ]
         table = datasets.Dataset.from_dict(dict(zip(columns, paths, strict=True)))
         for column in columns:
             table = table.cast_column(column, datasets.Image())
@@ -44,8 +49,9 @@ def add_tables(hub, folder, name='coco_stuff164k', columns=('image', 'label'), s
 
 def add_files(hub, folder, name='coco_stuff164k'):
     """Serve the same as the plain files that they are."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes()
-             for path in Path(folder).rglob('*') if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob('*') if path.is_file()
+    }
     hub.add_dataset(f'damo/{name}', {'README.md': b'COCO-Stuff 164k', **files}, formation=4)
 
 
@@ -74,7 +80,7 @@ def make_pairs(folder, count=4, size=(64, 48)):
         ids = [f'{number:012d}' for number in range(count)]
         for number, image_id in enumerate(ids):
             label = np.full(size[::-1], 145, np.uint8)  # sky-other above, grass below
-            label[20 + number:] = 111
+            label[20 + number :] = 111
             label[:, :4] = 255
             image = np.where(label[..., None] == 111, (40, 130, 30), (120, 170, 230)).astype(np.uint8)
             image = image + generator.integers(0, 20, image.shape, np.uint8)
@@ -113,7 +119,9 @@ def _zip(folder, name, inside):
     with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob('*')):
             relative = path.relative_to(folder)
-            if path.is_file() and (relative.parts[0] in (f'{name}2017', f'{name}.txt')
-                                   or relative.parts[:2] == ('annotations', f'{name}2017')):
+            if path.is_file() and (
+                relative.parts[0] in (f'{name}2017', f'{name}.txt')
+                or relative.parts[:2] == ('annotations', f'{name}2017')
+            ):
                 archive.write(path, str(Path(inside) / relative))
     return buffer.getvalue()

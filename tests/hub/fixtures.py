@@ -1,4 +1,5 @@
 """Fixtures around the loopback hub, imported by the conftest of each folder that needs them."""
+
 import json
 import os
 import re
@@ -16,7 +17,7 @@ MODEL_ID = 'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'
 FOREIGN_ID = 'damo/cv_cspnet_image-object-detection_yolox'
 
 # Notes every process and every import of pip in a child process, from its first line on.
-SITECUSTOMIZE = '''
+SITECUSTOMIZE = """
 import os, sys
 def note(event, args):
     if event in ('subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn') or (
@@ -24,7 +25,7 @@ def note(event, args):
         with open(os.environ['NOTED'], 'a') as noted:
             noted.write(f'{event} {args[0]} {args[1] if event != "import" else ""}\\n')
 sys.addaudithook(note)
-'''
+"""
 
 
 def published_files():
@@ -34,8 +35,14 @@ def published_files():
 
 def foreign_files():
     """Another model of EasyCV's: the same plugin, nothing of SegFormer."""
-    configuration = {'task': 'image-object-detection', 'framework': 'pytorch', 'plugins': ['pai-easycv'],
-                     'model': {'type': 'YOLOX'}, 'pipeline': {'type': 'easycv-detection'}, 'preprocessor': {}}
+    configuration = {
+        'task': 'image-object-detection',
+        'framework': 'pytorch',
+        'plugins': ['pai-easycv'],
+        'model': {'type': 'YOLOX'},
+        'pipeline': {'type': 'easycv-detection'},
+        'preprocessor': {},
+    }
     return {'configuration.json': json.dumps(configuration).encode(), 'pytorch_model.pt': b'weights'}
 
 
@@ -43,6 +50,7 @@ def foreign_files():
 def hub():
     """The loopback hub with the published ids of B0 to B5 and one other model of EasyCV's."""
     from ms_segformer.metainfo import VARIANTS
+
     with Hub() as server:
         for variant in VARIANTS.values():
             for model_id in variant.hub_ids:
@@ -68,11 +76,24 @@ class Python:
         """Run `python ARGUMENTS`, or `python -c CODE`; returns the finished process with its text output."""
         if code is not None:
             arguments = ('-c', textwrap.dedent(code))
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'HOME': str(self._folder), 'NOTED': str(self._noted),
-                       **self.hub.environment(self.cache), **self.extra, **variables}
+        environment = {
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'HOME': str(self._folder),
+            'NOTED': str(self._noted),
+            **self.hub.environment(self.cache),
+            **self.extra,
+            **variables,
+        }
         environment['PYTHONPATH'] = os.pathsep.join([str(self._folder / 'site'), environment.get('PYTHONPATH', '')])
-        done = subprocess.run([self.executable, *map(str, arguments)], env=environment, text=True, cwd=cwd,
-                              capture_output=True, timeout=600)
+        done = subprocess.run(
+            [self.executable, *map(str, arguments)],
+            env=environment,
+            text=True,
+            cwd=cwd,
+            capture_output=True,
+            timeout=600,
+        )
         if check and done.returncode:
             pytest.fail(f'exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}')
         return done

@@ -9,6 +9,7 @@ as printed. Every request is kept in `requests`.
         hub.add_model('damo/name', {'configuration.json': b'...', 'pytorch_model.pt': b'...'})
         subprocess.run([...], env={**os.environ, **hub.environment(cache_dir)})
 """
+
 import hashlib
 import json
 import re
@@ -55,8 +56,14 @@ class Hub:
         variables = {'MODELSCOPE_ENDPOINT': self.url, 'MODELSCOPE_CACHE': str(cache), 'no_proxy': '127.0.0.1'}
         if proxy:
             certificate = str(self.certificate)
-            variables.update(http_proxy=self.url, https_proxy=self.url, HTTP_PROXY=self.url, HTTPS_PROXY=self.url,
-                             SSL_CERT_FILE=certificate, REQUESTS_CA_BUNDLE=certificate)
+            variables.update(
+                http_proxy=self.url,
+                https_proxy=self.url,
+                HTTP_PROXY=self.url,
+                HTTPS_PROXY=self.url,
+                SSL_CERT_FILE=certificate,
+                REQUESTS_CA_BUNDLE=certificate,
+            )
         return variables
 
     def trust(self, *hosts):
@@ -64,9 +71,29 @@ class Hub:
         key, self.certificate = Path(self._folder) / 'key.pem', Path(self._folder) / 'certificate.pem'
         names = ','.join(f'DNS:{host}' for host in hosts)
         subprocess.run(
-            ['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
-             '-days', '2', '-subj', '/CN=loopback hub', '-addext', f'subjectAltName={names}',
-             '-keyout', str(key), '-out', str(self.certificate)], check=True, capture_output=True)
+            [
+                'openssl',
+                'req',
+                '-x509',
+                '-newkey',
+                'ec',
+                '-pkeyopt',
+                'ec_paramgen_curve:prime256v1',
+                '-nodes',
+                '-days',
+                '2',
+                '-subj',
+                '/CN=loopback hub',
+                '-addext',
+                f'subjectAltName={names}',
+                '-keyout',
+                str(key),
+                '-out',
+                str(self.certificate),
+            ],
+            check=True,
+            capture_output=True,
+        )
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(self.certificate, key)
 
@@ -95,8 +122,6 @@ class Hub:
     def __exit__(self, *error):
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -133,8 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.instead and parts.path != '/':
             self._send(self.hub.instead[0], self.hub.instead[1], 'application/json', body)
         elif found is None:
-            self._send(404, json.dumps({'Code': 10010205001, 'Message': f'not found: {self.path}',
-                                        'Success': False}).encode(), 'application/json', body)
+            self._send(
+                404,
+                json.dumps({'Code': 10010205001, 'Message': f'not found: {self.path}', 'Success': False}).encode(),
+                'application/json',
+                body,
+            )
         elif isinstance(found, bytes):
             self._send_ranges(found, body)
         else:
@@ -163,9 +192,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not what:
             return _ok({'Id': 1, 'Name': name, 'Path': owner, 'Owner': owner, 'Visibility': 5})
         if what == '/revisions':
-            return _ok({'RevisionMap': {
-                'Branches': [{'Revision': 'master', 'CreatedAt': CREATED}],
-                'Tags': [{'Revision': tag, 'CreatedAt': CREATED} for tag in self.hub.tags]}})
+            return _ok(
+                {
+                    'RevisionMap': {
+                        'Branches': [{'Revision': 'master', 'CreatedAt': CREATED}],
+                        'Tags': [{'Revision': tag, 'CreatedAt': CREATED} for tag in self.hub.tags],
+                    }
+                }
+            )
         if what == '/repo/files':
             return _ok({'Files': _listing(files, self.hub.digests)})
         if what == '/repo':
@@ -175,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _dataset(self, rest, query):
         for number, (dataset_id, (formation, files)) in enumerate(self.hub.datasets.items(), 1):
             by_number = rest.startswith(f'{number}/')
-            what = rest[len(str(number)):] if by_number else rest[len(dataset_id):]
+            what = rest[len(str(number)) :] if by_number else rest[len(dataset_id) :]
             if not by_number and not rest.startswith(dataset_id):
                 continue
             if what == '':
@@ -186,8 +220,17 @@ class _Handler(BaseHTTPRequestHandler):
             if what == '/repo':
                 return files.get(query.get('FilePath'))
             if what == '/ststoken':
-                return _ok({'AccessId': 'id', 'AccessSecret': 'secret', 'SecurityToken': 'token', 'Bucket': 'bucket',
-                            'Dir': 'dir', 'BackupDir': 'backup', 'Region': 'oss-cn-hangzhou'})
+                return _ok(
+                    {
+                        'AccessId': 'id',
+                        'AccessSecret': 'secret',
+                        'SecurityToken': 'token',
+                        'Bucket': 'bucket',
+                        'Dir': 'dir',
+                        'BackupDir': 'backup',
+                        'Region': 'oss-cn-hangzhou',
+                    }
+                )
             if what.rstrip('/') == '/oss/tree':
                 return _ok([])
             if what == '/download/increase':
@@ -203,13 +246,22 @@ class _Handler(BaseHTTPRequestHandler):
         if start > end:
             self._send(416, b'', 'application/octet-stream', body, {'Content-Range': f'bytes */{len(content)}'})
             return
-        self._send(206, content[start:end + 1], 'application/octet-stream', body,
-                   {'Content-Range': f'bytes {start}-{end}/{len(content)}'})
+        self._send(
+            206,
+            content[start : end + 1],
+            'application/octet-stream',
+            body,
+            {'Content-Range': f'bytes {start}-{end}/{len(content)}'},
+        )
 
     def _send(self, status, content, kind, body, headers=None):
         self.send_response(status)
-        for key, value in {'Content-Type': kind, 'Content-Length': str(len(content)), 'Accept-Ranges': 'bytes',
-                           **(headers or {})}.items():
+        for key, value in {
+            'Content-Type': kind,
+            'Content-Length': str(len(content)),
+            'Accept-Ranges': 'bytes',
+            **(headers or {}),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if body:
@@ -223,13 +275,26 @@ def _ok(data):
 def _tree(files, root, recursive):
     """What lies below a folder of a repository: its files and folders, `recursive`: those in the folders too."""
     below = {path: content for path, content in files.items() if not root or path.startswith(f'{root}/')}
-    folders = {str(folder): b'' for path in below for folder in Path(path).parents
-               if str(folder) not in ('.', root) and (not root or str(folder).startswith(f'{root}/'))}
+    folders = {
+        str(folder): b''
+        for path in below
+        for folder in Path(path).parents
+        if str(folder) not in ('.', root) and (not root or str(folder).startswith(f'{root}/'))
+    }
     listed = _listing(below) + [{**entry, 'Type': 'tree'} for entry in _listing(folders)]
     return [entry for entry in listed if recursive or str(Path(entry['Path']).parent) == (root or '.')]
 
 
 def _listing(files, digests=None):
-    return [{'Name': Path(path).name, 'Path': path, 'Type': 'blob', 'Size': len(content), 'Revision': 'master',
-             'Sha256': (digests or {}).get(path, hashlib.sha256(content).hexdigest()), 'CommittedDate': CREATED}
-            for path, content in files.items()]
+    return [
+        {
+            'Name': Path(path).name,
+            'Path': path,
+            'Type': 'blob',
+            'Size': len(content),
+            'Revision': 'master',
+            'Sha256': (digests or {}).get(path, hashlib.sha256(content).hexdigest()),
+            'CommittedDate': CREATED,
+        }
+        for path, content in files.items()
+    ]

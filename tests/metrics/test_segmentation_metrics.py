@@ -3,6 +3,7 @@
 The predictions contain 171 (VOID, no class) and the labels 255; classes that occur nowhere were NaN (left out of the
 JSON file).
 """
+
 import json
 import math
 import multiprocessing
@@ -47,17 +48,20 @@ def test_keys_and_values_equal_the_original_evaluator(maps, reference, metrics):
     report = SegmentationEvaluator(CLASSES, metrics.split('+')).evaluate(_filled(maps))
     assert len(report) == {'mIoU': 346, 'mIoU+mDice+mFscore': 1036}[metrics]
     assert {key: value for key, value in report.items() if not math.isnan(value)} == reference[metrics]
-    assert list(report)[:4] == (['SegmentationEvaluator_mIoU', 'aAcc', 'mIoU', 'mAcc'] if metrics == 'mIoU' else
-                                ['SegmentationEvaluator_mIoU', 'SegmentationEvaluator_mDice',
-                                 'SegmentationEvaluator_mFscore', 'aAcc'])
+    assert list(report)[:4] == (
+        ['SegmentationEvaluator_mIoU', 'aAcc', 'mIoU', 'mAcc']
+        if metrics == 'mIoU'
+        else ['SegmentationEvaluator_mIoU', 'SegmentationEvaluator_mDice', 'SegmentationEvaluator_mFscore', 'aAcc']
+    )
 
 
 def test_the_whole_reference_file_agrees_with_its_order(maps, oracle):
     golden = json.loads((oracle / 'golden/eval_metrics.json').read_text())
     for metrics in ('mIoU', 'mIoU+mDice+mFscore'):
         report = SegmentationEvaluator(CLASSES, metrics.split('+')).evaluate(_filled(maps))
-        assert [(key, None if math.isnan(value) else value) for key, value in report.items()] == \
-            list(golden[metrics].items())
+        assert [(key, None if math.isnan(value) else value) for key, value in report.items()] == list(
+            golden[metrics].items()
+        )
 
 
 def test_unrounded_values_equal_the_original(maps, reference):
@@ -77,10 +81,17 @@ def test_two_classes_by_hand():
     assert filled['IoU.c'] == 0 and filled['mIoU'] == 0.3333
 
 
-@pytest.mark.parametrize('convert', [
-    lambda array: array, lambda array: array.astype(np.int64), torch.from_numpy,
-    lambda array: torch.from_numpy(array.astype(np.int32)), lambda array: array[None],
-], ids=['uint8', 'int64', 'tensor', 'int32 tensor', 'batch'])
+@pytest.mark.parametrize(
+    'convert',
+    [
+        lambda array: array,
+        lambda array: array.astype(np.int64),
+        torch.from_numpy,
+        lambda array: torch.from_numpy(array.astype(np.int32)),
+        lambda array: array[None],
+    ],
+    ids=['uint8', 'int64', 'tensor', 'int32 tensor', 'batch'],
+)
 def test_any_integer_type_counts_the_same(maps, convert):
     matrix = ConfusionMatrix(171)
     for prediction, label in maps:
@@ -145,12 +156,15 @@ def test_memory_does_not_grow_with_images():
     assert matrix.compute()['aAcc'] == 1
 
 
-@pytest.mark.parametrize(('prediction', 'label', 'message'), [
-    (np.zeros((2, 3), int), np.zeros((3, 2), int), r'shape \(2, 3\) and label \(3, 2\)'),
-    (np.zeros(2), np.zeros(2, int), 'float64: pass class ids'),
-    (torch.zeros(2), torch.zeros(2, dtype=torch.long), 'argmax'),
-    (np.zeros(2, int), np.array([0, 9]), r'the values 9 \(1 pixels\), the 3 classes are 0-2'),
-])
+@pytest.mark.parametrize(
+    ('prediction', 'label', 'message'),
+    [
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), r'shape \(2, 3\) and label \(3, 2\)'),
+        (np.zeros(2), np.zeros(2, int), 'float64: pass class ids'),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.long), 'argmax'),
+        (np.zeros(2, int), np.array([0, 9]), r'the values 9 \(1 pixels\), the 3 classes are 0-2'),
+    ],
+)
 def test_what_cannot_be_counted_is_refused(prediction, label, message):
     matrix = ConfusionMatrix(3)
     with pytest.raises(MetricError, match=message):
@@ -172,18 +186,21 @@ def test_modelscope_merges_the_metrics_of_all_processes(maps, reference):
     metrics[0].add({'seg_pred': [maps[0][0]]}, {'label': [maps[0][1]]})
     for prediction, label in maps[1:]:
         metrics[1].update(prediction, label)
-    merged, = merge_metrics([[pickle.loads(pickle.dumps(metric))] for metric in metrics])
+    (merged,) = merge_metrics([[pickle.loads(pickle.dumps(metric))] for metric in metrics])
     assert merged.evaluate()['mIoU'] == reference['mIoU']['mIoU']
 
 
-@pytest.mark.parametrize(('evaluators', 'message'), [
-    (None, 'needs one or more evaluators'),
-    ([{'type': 'SegmentationEvaluator'}], 'names no classes'),
-    ([{'type': 'CocoEvaluator', 'classes': ['a']}], 'CocoEvaluator'),
-    ([{'classes': ['a'], 'metric_names': ['AP']}], 'mIoU, mDice, mFscore'),
-    ([{'classes': ['a']}, {'classes': ['a', 'b']}], 'same classes'),
-    ([{'classes': ['a'], 'colour': 'red'}], 'colour'),
-])
+@pytest.mark.parametrize(
+    ('evaluators', 'message'),
+    [
+        (None, 'needs one or more evaluators'),
+        ([{'type': 'SegmentationEvaluator'}], 'names no classes'),
+        ([{'type': 'CocoEvaluator', 'classes': ['a']}], 'CocoEvaluator'),
+        ([{'classes': ['a'], 'metric_names': ['AP']}], 'mIoU, mDice, mFscore'),
+        ([{'classes': ['a']}, {'classes': ['a', 'b']}], 'same classes'),
+        ([{'classes': ['a'], 'colour': 'red'}], 'colour'),
+    ],
+)
 def test_a_wrong_metric_section_is_refused(evaluators, message):
     with pytest.raises(MetricError, match=message):
         EasyCVMetric(evaluators=evaluators)

@@ -1,4 +1,5 @@
 """Checkpoints: every layout that loads, and what is said of those that do not."""
+
 import pickle
 import shutil
 
@@ -100,7 +101,7 @@ class Payload:
 
 def bad_files(tmp_path, good):
     content = good.read_bytes()
-    yield 'truncated', content[:len(content) // 2], 'truncated or damaged'
+    yield 'truncated', content[: len(content) // 2], 'truncated or damaged'
     yield 'empty', b'', 'empty'
     yield 'text', b'this is not a checkpoint\n' * 10, 'checkpoint'
     yield 'list', _saved([1, 2], tmp_path), 'holds a list'
@@ -165,14 +166,22 @@ def test_one_flipped_bit_of_what_is_saved_is_noticed(tmp_path, tiny_model_dir, w
 SPOILED = {
     'NaN': (lambda state: state['decode_head.conv_seg.bias'].fill_(float('nan')), 'NaN or infinite weights'),
     'inf': (lambda state: state['decode_head.fusion_conv.bn.running_var'].fill_(float('inf')), 'NaN or infinite'),
-    'integers': (lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.int64)}),
-                 'conv_seg.bias is int64, expected float32'),
-    'booleans': (lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.bool)}),
-                 'conv_seg.bias is bool'),
-    'too large for float32': (lambda state: state.update({
-        'decode_head.conv_seg.bias': torch.full((172,), 1e300, dtype=torch.float64)}), 'NaN or infinite'),
-    'a float counter': (lambda state: state.update({
-        'decode_head.fusion_conv.bn.num_batches_tracked': torch.tensor(3.0)}), 'num_batches_tracked is float32'),
+    'integers': (
+        lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.int64)}),
+        'conv_seg.bias is int64, expected float32',
+    ),
+    'booleans': (
+        lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(172, dtype=torch.bool)}),
+        'conv_seg.bias is bool',
+    ),
+    'too large for float32': (
+        lambda state: state.update({'decode_head.conv_seg.bias': torch.full((172,), 1e300, dtype=torch.float64)}),
+        'NaN or infinite',
+    ),
+    'a float counter': (
+        lambda state: state.update({'decode_head.fusion_conv.bn.num_batches_tracked': torch.tensor(3.0)}),
+        'num_batches_tracked is float32',
+    ),
 }
 
 
@@ -189,12 +198,20 @@ def test_weights_that_are_none_are_refused(tmp_path, tiny_model_dir, weights, ho
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize('state, message', [
-    ({3: torch.ones(1)}, 'no names but 3'),
-    ({'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1), 'segformer.encoder.block.0.0.attention.self'
-      '.query.weight': torch.ones(2, 2)}, 'query, key and value .* missing'),
-    ({'a': torch.ones(2, 2).to_sparse()}, 'a sparse tensor'),
-])
+@pytest.mark.parametrize(
+    'state, message',
+    [
+        ({3: torch.ones(1)}, 'no names but 3'),
+        (
+            {
+                'segformer.encoder.patch_embeddings.0.proj.weight': torch.ones(1),
+                'segformer.encoder.block.0.0.attention.self.query.weight': torch.ones(2, 2),
+            },
+            'query, key and value .* missing',
+        ),
+        ({'a': torch.ones(2, 2).to_sparse()}, 'a sparse tensor'),
+    ],
+)
 def test_state_dicts_that_are_none_are_clear_errors(tmp_path, state, message):
     torch.save(state, tmp_path / 'odd.pt')
     with pytest.raises(CheckpointError, match=f'odd.pt: .*{message}'):
@@ -202,8 +219,10 @@ def test_state_dicts_that_are_none_are_clear_errors(tmp_path, state, message):
 
 
 def test_half_precision_weights_load(tmp_path, tiny_model_dir, weights):
-    torch.save({key: value.half() if value.is_floating_point() else value for key, value in weights.items()},
-               tmp_path / 'half.pt')
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in weights.items()},
+        tmp_path / 'half.pt',
+    )
     load_checkpoint(build(tiny_model_dir), tmp_path / 'half.pt')
 
 
@@ -226,10 +245,17 @@ def test_paths_that_cannot_be_looked_at_are_named(tmp_path):
         find_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'the file is empty'), (b'<!DOCTYPE html><html>', 'a web page'),
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n',
-     'a Git LFS pointer, not the file: run `git lfs pull`')])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'the file is empty'),
+        (b'<!DOCTYPE html><html>', 'a web page'),
+        (
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n',
+            'a Git LFS pointer, not the file: run `git lfs pull`',
+        ),
+    ],
+)
 @pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
 def test_what_was_saved_in_the_place_of_a_checkpoint_is_named(tmp_path, suffix, content, message):
     (tmp_path / f'model{suffix}').write_bytes(content)
@@ -237,15 +263,19 @@ def test_what_was_saved_in_the_place_of_a_checkpoint_is_named(tmp_path, suffix, 
         read_checkpoint(tmp_path / f'model{suffix}')
 
 
-@pytest.mark.parametrize('change, said', [
-    (lambda value: value.flatten(1).to_sparse(), 'a sparse tensor'),
-    (lambda value: value.to(torch.complex64), 'a complex tensor'),
-    (lambda value: value.to('meta'), 'a tensor without numbers'),
-    (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), 'a quantised tensor'),
-])
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        (lambda value: value.flatten(1).to_sparse(), 'a sparse tensor'),
+        (lambda value: value.to(torch.complex64), 'a complex tensor'),
+        (lambda value: value.to('meta'), 'a tensor without numbers'),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), 'a quantised tensor'),
+    ],
+)
 def test_tensors_that_are_no_weights_are_named(tmp_path, weights, caplog, change, said):
-    torch.save({**weights, 'decode_head.conv_seg.weight': change(weights['decode_head.conv_seg.weight'])},
-               tmp_path / 'odd.pt')
+    torch.save(
+        {**weights, 'decode_head.conv_seg.weight': change(weights['decode_head.conv_seg.weight'])}, tmp_path / 'odd.pt'
+    )
     with pytest.raises(CheckpointError, match=f'odd.pt: decode_head.conv_seg.weight is {said}.*; .*float32'):
         read_checkpoint(tmp_path / 'odd.pt')
     assert not caplog.records  # the error says it all

@@ -1,4 +1,5 @@
 """Checkpoints of other packages, verified against `transformers` where it is installed."""
+
 import json
 import re
 
@@ -42,15 +43,24 @@ def to_nvlabs(state):
     """Rename a state dict of transformers' files to what NVlabs' code writes."""
     renamed = {}
     for key, value in state.items():
-        for pattern, new in ((r'segformer\.encoder\.patch_embeddings\.(\d)', 'backbone.patch_embed'),
-                             (r'segformer\.encoder\.block\.(\d)', 'backbone.block'),
-                             (r'segformer\.encoder\.layer_norm\.(\d)', 'backbone.norm'),
-                             (r'linear_c\.(\d)', 'linear_c')):
+        for pattern, new in (
+            (r'segformer\.encoder\.patch_embeddings\.(\d)', 'backbone.patch_embed'),
+            (r'segformer\.encoder\.block\.(\d)', 'backbone.block'),
+            (r'segformer\.encoder\.layer_norm\.(\d)', 'backbone.norm'),
+            (r'linear_c\.(\d)', 'linear_c'),
+        ):
             key = re.sub(pattern, lambda match, new=new: f'{new}{int(match[1]) + 1}', key)
-        for old, new in (('attention.self.query', 'attn.q'), ('attention.self.sr', 'attn.sr'),
-                         ('attention.self.layer_norm', 'attn.norm'), ('attention.output.dense', 'attn.proj'),
-                         ('mlp.dense', 'mlp.fc'), ('layer_norm_', 'norm'), ('batch_norm', 'linear_fuse.bn'),
-                         ('linear_fuse.weight', 'linear_fuse.conv.weight'), ('classifier', 'linear_pred')):
+        for old, new in (
+            ('attention.self.query', 'attn.q'),
+            ('attention.self.sr', 'attn.sr'),
+            ('attention.self.layer_norm', 'attn.norm'),
+            ('attention.output.dense', 'attn.proj'),
+            ('mlp.dense', 'mlp.fc'),
+            ('layer_norm_', 'norm'),
+            ('batch_norm', 'linear_fuse.bn'),
+            ('linear_fuse.weight', 'linear_fuse.conv.weight'),
+            ('classifier', 'linear_pred'),
+        ):
             key = key.replace(old, new)
         renamed[re.sub(r'(patch_embed\d)\.layer_norm', r'\1.norm', key)] = value
     for key in [key for key in renamed if '.attention.self.key.' in key]:
@@ -64,6 +74,7 @@ def test_a_whole_foreign_model_gives_its_own_logits(theirs, saved, tmp_path, dia
     source, classes = saved, None
     if dialect != 'directory':
         from safetensors.torch import load_file
+
         written = load_file(saved / 'model.safetensors')
         state = theirs.state_dict() if dialect == 'names in memory' else to_nvlabs(written)
         source, classes = tmp_path / 'theirs.pth', [f'class {i}' for i in range(7)]
@@ -73,20 +84,27 @@ def test_a_whole_foreign_model_gives_its_own_logits(theirs, saved, tmp_path, dia
     with torch.no_grad():
         expected = theirs(image).logits
         # 4e-5 of these logits is what the norms' epsilon makes; only the directory says which they have
-        torch.testing.assert_close(model(image)['logits'], expected, rtol=0,
-                                   atol=2e-5 * expected.abs().max().item() if dialect == 'directory' else 2e-3)
+        torch.testing.assert_close(
+            model(image)['logits'],
+            expected,
+            rtol=0,
+            atol=2e-5 * expected.abs().max().item() if dialect == 'directory' else 2e-3,
+        )
 
 
 def test_a_converted_model_opens_as_a_pipeline(saved, tmp_path):
     from modelscope.pipelines import pipeline
+
     folder = convert(saved, tmp_path / 'ours', ['a', 'b', 'c', 'd', 'e', 'f', 'g'])
     result = pipeline('image-segmentation', str(folder), device='cpu', engine='torch')(
-        torch.randint(0, 255, (60, 80, 3), dtype=torch.uint8).numpy())
+        torch.randint(0, 255, (60, 80, 3), dtype=torch.uint8).numpy()
+    )
     assert result['seg_map'].shape == (60, 80) and set(result['labels']) <= set('abcdefg')
 
 
 def test_what_is_no_whole_model_is_refused(saved, tmp_path):
     from safetensors.torch import load_file
+
     state = {key: value for key, value in load_file(saved / 'model.safetensors').items() if 'encoder' in key}
     torch.save(state, tmp_path / 'backbone.pth')
     with pytest.raises(CheckpointError, match='not a whole SegFormer.*load_from'):
@@ -105,12 +123,13 @@ def model(saved, tmp_path):
 @pytest.mark.parametrize('dialect', ['Hugging Face', 'NVlabs', 'mmsegmentation'])
 def test_an_imagenet_backbone_is_a_starting_point(saved, model, tmp_path, dialect, caplog, monkeypatch):
     from safetensors.torch import load_file
+
     state = {key: value for key, value in load_file(saved / 'model.safetensors').items() if 'encoder' in key}
     if dialect == 'mmsegmentation':
         torch.save(state, tmp_path / 'encoder.pth')
-        state = {key[len('backbone.'):]: value for key, value in read_checkpoint(tmp_path / 'encoder.pth')[0].items()}
+        state = {key[len('backbone.') :]: value for key, value in read_checkpoint(tmp_path / 'encoder.pth')[0].items()}
     elif dialect == 'NVlabs':
-        state = {key[len('backbone.'):]: value for key, value in to_nvlabs(state).items()}
+        state = {key[len('backbone.') :]: value for key, value in to_nvlabs(state).items()}
         state['head.weight'] = torch.ones(1000, 64)
     else:
         state['classifier.weight'] = torch.ones(1000, 64)
@@ -126,8 +145,9 @@ def test_an_imagenet_backbone_is_a_starting_point(saved, model, tmp_path, dialec
         if 'running' not in key and 'num_batches' not in key:
             assert torch.equal(value, expected[key]) == key.startswith('backbone.'), key
     assert 'the backbone of' in caplog.text
-    assert ('head.weight' in caplog.text) == (dialect == 'NVlabs') and \
-        ('classifier.weight' in caplog.text) == (dialect == 'Hugging Face')
+    assert ('head.weight' in caplog.text) == (dialect == 'NVlabs') and ('classifier.weight' in caplog.text) == (
+        dialect == 'Hugging Face'
+    )
 
 
 def test_what_fits_nowhere_is_refused(model, tmp_path):
@@ -160,19 +180,23 @@ def test_what_a_checkpoint_says_of_its_classes_is_not_believed(tmp_path, tiny_mo
 @pytest.mark.parametrize('palette', [torch.ones(2), [[1e9, 0, 0]], ['123'], [[1, 2]], [[0, 0, -1]]])
 def test_a_palette_that_is_none_is_left_out(tmp_path, tiny_model_dir, palette):
     state, meta = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
-    torch.save({'state_dict': state, 'meta': {'CLASSES': meta['config']['CLASSES'], 'PALETTE': palette}},
-               tmp_path / 'odd.pt')
+    torch.save(
+        {'state_dict': state, 'meta': {'CLASSES': meta['config']['CLASSES'], 'PALETTE': palette}}, tmp_path / 'odd.pt'
+    )
     convert(tmp_path / 'odd.pt', tmp_path / 'target')
     assert 'PALETTE' not in json.loads((tmp_path / 'target' / 'configuration.json').read_text())
 
 
-@pytest.mark.parametrize('key, value, message', [
-    ('backbone.layers.0.0.projection.weight', torch.ones(0, 3, 7, 7), 'weights of a convolution'),
-    ('backbone.layers.0.0.projection.weight', torch.ones(100_000, 3, 1, 1), 'one width per head|goes? with'),
-    ('decode_head.fusion_conv.conv.weight', torch.ones(1 << 20, 1, 1, 1), 'up to 200,000,000'),
-    ('decode_head.fusion_conv.conv.weight', torch.ones(48, 1, 1, 1), 'does not go with'),
-    ('backbone.layers.0.1.0.ffn.layers.0.weight', torch.ones(1, 8, 1, 1), 'mlp_ratio'),
-])
+@pytest.mark.parametrize(
+    'key, value, message',
+    [
+        ('backbone.layers.0.0.projection.weight', torch.ones(0, 3, 7, 7), 'weights of a convolution'),
+        ('backbone.layers.0.0.projection.weight', torch.ones(100_000, 3, 1, 1), 'one width per head|goes? with'),
+        ('decode_head.fusion_conv.conv.weight', torch.ones(1 << 20, 1, 1, 1), 'up to 200,000,000'),
+        ('decode_head.fusion_conv.conv.weight', torch.ones(48, 1, 1, 1), 'does not go with'),
+        ('backbone.layers.0.1.0.ffn.layers.0.weight', torch.ones(1, 8, 1, 1), 'mlp_ratio'),
+    ],
+)
 def test_a_model_is_not_built_before_its_shapes_agree(tmp_path, tiny_model_dir, key, value, message):
     state, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')
     torch.save({'state_dict': {**state, key: value}}, tmp_path / 'odd.pt')
@@ -181,14 +205,25 @@ def test_a_model_is_not_built_before_its_shapes_agree(tmp_path, tiny_model_dir, 
     assert not (tmp_path / 'target').exists()
 
 
-@pytest.mark.parametrize('described, preprocessing, message', [
-    ({'num_attention_heads': 5}, {}, '5 heads'), ({'num_attention_heads': [0, 1, 2, 3]}, {}, 'not of one width'),
-    ({'strides': 3}, {}, 'strides is 3'), ({'id2label': {'x': 'y'}}, {}, 'has no class names'),
-    ({'drop_path_rate': 'x'}, {}, 'drop_path_rate'), ([], {}, 'must be a mapping'),
-    ({'id2label': 172}, {}, 'has no class names'), ({}, {'size': 'large'}, 'img_scale'),
-    ({}, {'size': 10 ** 6}, 'img_scale'), ({}, {'image_mean': 'grey'}, 'image_mean is'), ({}, [], 'must be a mapping')])
+@pytest.mark.parametrize(
+    'described, preprocessing, message',
+    [
+        ({'num_attention_heads': 5}, {}, '5 heads'),
+        ({'num_attention_heads': [0, 1, 2, 3]}, {}, 'not of one width'),
+        ({'strides': 3}, {}, 'strides is 3'),
+        ({'id2label': {'x': 'y'}}, {}, 'has no class names'),
+        ({'drop_path_rate': 'x'}, {}, 'drop_path_rate'),
+        ([], {}, 'must be a mapping'),
+        ({'id2label': 172}, {}, 'has no class names'),
+        ({}, {'size': 'large'}, 'img_scale'),
+        ({}, {'size': 10**6}, 'img_scale'),
+        ({}, {'image_mean': 'grey'}, 'image_mean is'),
+        ({}, [], 'must be a mapping'),
+    ],
+)
 def test_what_a_directory_of_transformers_says_is_not_believed(
-        tmp_path, tiny_model_dir, described, preprocessing, message):
+    tmp_path, tiny_model_dir, described, preprocessing, message
+):
     source = tmp_path / 'source'
     source.mkdir()
     state, _ = read_checkpoint(tiny_model_dir / 'pytorch_model.pt')

@@ -1,4 +1,5 @@
 """The checkpoints that the real EasyCV 0.11.7 and mmcv 1.7.2 wrote, wherever a checkpoint is taken."""
+
 import shutil
 
 import numpy as np
@@ -10,8 +11,14 @@ from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
 from ms_segformer.models.convert import convert
 
 FILES = ['easycv_export.pt', 'easycv_export_legacy.pt', 'mmcv_epoch.pth']
-PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',
-               'china': 'china.jpg', 'flower': 'flower.jpg'}
+PHOTOGRAPHS = {
+    'small': 'edge/small.jpg',
+    'wide': 'edge/wide.jpg',
+    'tall': 'edge/tall.jpg',
+    'gray': 'edge/gray.png',
+    'china': 'china.jpg',
+    'flower': 'flower.jpg',
+}
 
 
 @pytest.fixture(params=FILES)
@@ -31,6 +38,7 @@ def weights(oracle):
 
 def assert_predicts_as_the_original(directory, oracle):
     from modelscope.pipelines import pipeline
+
     segmenter = pipeline('image-segmentation', str(directory), device='cpu')
     golden = np.load(oracle / 'golden' / 'tiny_goldens.npz')
     for name, file in PHOTOGRAPHS.items():
@@ -45,11 +53,14 @@ def test_the_pipeline_predicts_what_the_original_predicts(exported, oracle):
 def test_the_model_and_the_trainer_start_from_its_weights(exported, weights, tmp_path):
     from modelscope.models import Model
     from modelscope.trainers import build_trainer
+
     model = Model.from_pretrained(str(exported))
     options = {'work_dir': str(tmp_path / 'run'), 'device': 'cpu', 'train_dataset': Pairs(), 'cfg_modify_fn': unread}
     named = build_trainer('easycv', {**options, 'model': str(exported)})
-    loaded = build_trainer('easycv', {**options, 'cfg_file': str(exported / 'configuration.json'),
-                                      'load_from': str(find_checkpoint(exported))})
+    loaded = build_trainer(
+        'easycv',
+        {**options, 'cfg_file': str(exported / 'configuration.json'), 'load_from': str(find_checkpoint(exported))},
+    )
     for network in (model, named.bare_model, loaded.bare_model):
         state = network.state_dict()
         assert state.keys() == weights.keys()

@@ -1,4 +1,5 @@
 """A fingerprint changes with whatever changes results, and with nothing else."""
+
 import dataclasses
 
 import torch
@@ -15,8 +16,11 @@ def test_it_follows_weights_and_settings(tiny_model_dir):
     before = fingerprint(model, settings)
     assert len(before) == 64 and fingerprint(again, settings) == before
     assert fingerprint(model, dataclasses.replace(settings, source='elsewhere', raw={})) == before
-    for change in ({'classes': settings.classes[::-1]}, {'palette': ((1, 2, 3),)},
-                   {'preprocess': dataclasses.replace(settings.preprocess, scale=(640, 160))}):
+    for change in (
+        {'classes': settings.classes[::-1]},
+        {'palette': ((1, 2, 3),)},
+        {'preprocess': dataclasses.replace(settings.preprocess, scale=(640, 160))},
+    ):
         assert fingerprint(model, dataclasses.replace(settings, **change)) != before
     with torch.no_grad():
         next(again.parameters()).view(-1)[0] += 1e-3
@@ -28,4 +32,5 @@ def test_that_of_a_model_stays():
     """Manifests have it: with another one, a folder of results would be refused as made by another model."""
     model = Segformer.from_pretrained(str(demo_model_dir()))
     assert fingerprint(model, read_configuration(demo_model_dir())) == (
-        'fa0199af304a684418d79c09ee4991f844c01f86c070844531c070a11e5407ba')
+        'fa0199af304a684418d79c09ee4991f844c01f86c070844531c070a11e5407ba'
+    )

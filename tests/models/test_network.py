@@ -1,4 +1,5 @@
 """The network against the original: keys, shapes, features and logits of every variant."""
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,7 @@ def test_features_and_logits_agree_with_the_original(variant, reference_network,
 @pytest.fixture(scope='module')
 def tiny(tiny_model_dir):
     from modelscope.models import Model
+
     return Model.from_pretrained(str(tiny_model_dir))
 
 
@@ -85,6 +87,7 @@ def test_tiny_model_agrees_at_odd_sizes_and_in_batches(tiny, oracle, case):
 
 def test_folding_changes_no_weight_is_done_once_and_is_undone_by_training(tiny_model_dir):
     from modelscope.models import Model
+
     model = Model.from_pretrained(str(tiny_model_dir))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -110,6 +113,7 @@ def test_strips_give_what_whole_maps_give(tiny_model_dir, monkeypatch, elements,
     from modelscope.models import Model
 
     from ms_segformer.models import strips as cutting
+
     model = Model.from_pretrained(str(tiny_model_dir)).prepare_inference()
     model.decode_head.align_corners = align_corners
     images, height, width = size

@@ -1,4 +1,5 @@
 """Files of PyTorch: what comes out of them, and that nothing in them runs, grows or is believed unseen."""
+
 import argparse
 import collections
 import datetime
@@ -42,21 +43,43 @@ def save(content, path, protocol=2, legacy=False):
 
 def foreign(command):
     """What people put beside their weights."""
-    return {'scalar': np.float64(35.91), 'text': np.str_('sky'), 'count': np.int64(3), 'flag': np.bool_(True),
-            'array': np.arange(6.0).reshape(2, 3), 'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
-            'big endian': np.arange(3, dtype='>i4'), 'when': datetime.datetime(2022, 11, 1),
-            'where': pathlib.PurePosixPath('/data'), 'by name': collections.defaultdict(list, {'a': [1]}),
-            'arguments': argparse.Namespace(lr=0.1), 'absent': Absent(), 'command': Command(command),
-            'random': np.random.RandomState(0).get_state(), 'names': {'a', 'b'}, 'size': torch.Size([1, 2])}
+    return {
+        'scalar': np.float64(35.91),
+        'text': np.str_('sky'),
+        'count': np.int64(3),
+        'flag': np.bool_(True),
+        'array': np.arange(6.0).reshape(2, 3),
+        'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
+        'big endian': np.arange(3, dtype='>i4'),
+        'when': datetime.datetime(2022, 11, 1),
+        'where': pathlib.PurePosixPath('/data'),
+        'by name': collections.defaultdict(list, {'a': [1]}),
+        'arguments': argparse.Namespace(lr=0.1),
+        'absent': Absent(),
+        'command': Command(command),
+        'random': np.random.RandomState(0).get_state(),
+        'names': {'a', 'b'},
+        'size': torch.Size([1, 2]),
+    }
 
 
 @pytest.mark.parametrize('protocol, legacy', FORMATS)
 def test_tensors_and_plain_values_come_out_and_the_rest_is_set_aside(tmp_path, protocol, legacy):
-    state = {'a': torch.randn(3, 4), 'b': torch.randn(4, 3).t(), 'half': torch.ones(2, dtype=torch.bfloat16),
-             'n': torch.tensor(7), 'none': torch.empty(0, 3), 'parameter': torch.nn.Parameter(torch.ones(2))}
+    state = {
+        'a': torch.randn(3, 4),
+        'b': torch.randn(4, 3).t(),
+        'half': torch.ones(2, dtype=torch.bfloat16),
+        'n': torch.tensor(7),
+        'none': torch.empty(0, 3),
+        'parameter': torch.nn.Parameter(torch.ones(2)),
+    }
     base = torch.arange(10.0)
-    save({'state_dict': {**state, 'left': base[:4], 'right': base[4:]}, 'meta': foreign(f'touch {tmp_path}/ran')},
-         tmp_path / 'file.pt', protocol, legacy)
+    save(
+        {'state_dict': {**state, 'left': base[:4], 'right': base[4:]}, 'meta': foreign(f'touch {tmp_path}/ran')},
+        tmp_path / 'file.pt',
+        protocol,
+        legacy,
+    )
     file = read_torch_file(tmp_path / 'file.pt')
     for key, value in state.items():
         found = file.content['state_dict'][key]
@@ -68,17 +91,24 @@ def test_tensors_and_plain_values_come_out_and_the_rest_is_set_aside(tmp_path, p
     assert meta['array'] == meta['fortran'] == [[0, 1, 2], [3, 4, 5]] and meta['big endian'] == [0, 1, 2]
     assert len(meta['random'][1]) == 624 and meta['text'] == 'sky'
     assert all(isinstance(meta[key], SetAside) for key in ('when', 'where', 'arguments', 'absent', 'command'))
-    assert {f'{os.name}.system', 'argparse.Namespace', 'datetime.datetime',
-            'a_package.that_is.not_installed.Absent'} <= set(file.set_aside)
+    assert {
+        f'{os.name}.system',
+        'argparse.Namespace',
+        'datetime.datetime',
+        'a_package.that_is.not_installed.Absent',
+    } <= set(file.set_aside)
     assert not (tmp_path / 'ran').exists() and file.digest is None
 
 
 def test_nothing_is_imported_called_or_compiled_while_a_file_is_read(tmp_path):
     for legacy in (False, True):
-        save({'state_dict': {'a': torch.ones(2)}, 'meta': foreign(f'touch {tmp_path}/ran')}, tmp_path / f'{legacy}.pt',
-             legacy=legacy)
+        save(
+            {'state_dict': {'a': torch.ones(2)}, 'meta': foreign(f'touch {tmp_path}/ran')},
+            tmp_path / f'{legacy}.pt',
+            legacy=legacy,
+        )
     torch.save({'state_dict': {'a': torch.ones(2)}, 'meta': {}}, tmp_path / 'plain.pt')
-    code = '''
+    code = """
         import json, sys
         from ms_segformer.models.torch_file import read_torch_file
         read_torch_file(sys.argv[1])  # what reading any file imports
@@ -90,10 +120,11 @@ def test_nothing_is_imported_called_or_compiled_while_a_file_is_read(tmp_path):
             read_torch_file(path)
         on.clear()
         print(json.dumps(noted))
-    '''
+    """
     files = [str(tmp_path / name) for name in ('plain.pt', 'False.pt', 'True.pt')]
-    done = subprocess.run([sys.executable, '-c', textwrap.dedent(code), *files], capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(code), *files], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == [['open', path] for path in files[1:]]
     assert not (tmp_path / 'ran').exists()
 
@@ -132,26 +163,39 @@ def test_compressed_entries_are_refused(tmp_path):
 
 BOMBS = {
     # a list of a million entries made into a dict, and into a set, again and again
-    'copied dict': b'\x80\x02](' + b'K\x01K\x02\x86' * 50_000 + b'eq\x00' + b'ccollections\nOrderedDict\nq\x01'
-                   + b'h\x01h\x00\x85R' * 1000 + b'.',
+    'copied dict': b'\x80\x02]('
+    + b'K\x01K\x02\x86' * 50_000
+    + b'eq\x00'
+    + b'ccollections\nOrderedDict\nq\x01'
+    + b'h\x01h\x00\x85R' * 1000
+    + b'.',
     # text of a megabyte turned into bytes a hundred times
-    'copied text': b'\x80\x02X\x00\x00\x10\x00' + b'x' * (1 << 20) + b'q\x00c_codecs\nencode\nq\x01'
-                   + b'h\x01h\x00\x85R' * 100 + b'.',
+    'copied text': b'\x80\x02X\x00\x00\x10\x00'
+    + b'x' * (1 << 20)
+    + b'q\x00c_codecs\nencode\nq\x01'
+    + b'h\x01h\x00\x85R' * 100
+    + b'.',
     # nested so deep that hashing or printing it would end the process
     'deep key': b'\x80\x02)' + b'\x85' * 200_000 + b'q\x00}h\x00K\x01s.',
     # work that one opcode asks for again and again
-    'long arguments': b'\x80\x02(' + b'K\x01' * 100_000 + b'tq\x00ccollections\nOrderedDict\nq\x01'
-                      + b'h\x01h\x00R0' * 50_000 + b'N.',
+    'long arguments': b'\x80\x02('
+    + b'K\x01' * 100_000
+    + b'tq\x00ccollections\nOrderedDict\nq\x01'
+    + b'h\x01h\x00R0' * 50_000
+    + b'N.',
     'wide keys': b'\x80\x02(' + b'K\x01' * 100_000 + b'tq\x00}' + b'h\x00K\x01s' * 50_000 + b'.',
-    'equal hashes': b'\x80\x02}(' + b''.join(
-        b'\x8a\x0a' + (k * (2**61 - 1)).to_bytes(10, 'little') + b'K\x01' for k in range(1, 50_000)) + b'u.',
+    'equal hashes': b'\x80\x02}('
+    + b''.join(b'\x8a\x0a' + (k * (2**61 - 1)).to_bytes(10, 'little') + b'K\x01' for k in range(1, 50_000))
+    + b'u.',
     'long integer': b'\x80\x02\x8b\x00\x00\x40\x00' + b'\x7f' * (4 << 20) + b'q\x00}' + b'h\x00K\x01s' * 100_000 + b'.',
     'long names': b'\x80\x04X\x00\x00\x10\x00' + b'a' * (1 << 20) + b'q\x00' + b'h\x00h\x00\x93' * 10_000 + b'.',
     'wide name': b'\x80\x04]q\x00' + b'h\x00h\x00\x86q\x00' * 100 + b'h\x00h\x00\x93.',
     'memo': b'\x80\x02Nr\xff\xff\xff\xff.',
     'long text': b'\x80\x04\x8d\xff\xff\xff\xff\xff\x00\x00\x00x.',
-    'empty array': (b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R'
-                    b'(K\x01J\xff\xff\xff\x7fK\x00\x86cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x89C\x00tb.'),
+    'empty array': (
+        b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R'
+        b'(K\x01J\xff\xff\xff\x7fK\x00\x86cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x89C\x00tb.'
+    ),
 }
 
 
@@ -159,12 +203,15 @@ BOMBS = {
 def test_a_small_pickle_does_not_take_much_memory_or_time(tmp_path, name):
     torch.save({}, tmp_path / 'bomb.pt')
     rewritten(tmp_path / 'bomb.pt', lambda entry, content: BOMBS[name] if entry.endswith('data.pkl') else content)
-    code = ('import resource, sys; from ms_segformer.models.torch_file import *; from ms_segformer.models.checkpoint '
-            'import CheckpointError\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
-            'try: read_torch_file(sys.argv[1])\nexcept CheckpointError as error: print(error)\n'
-            'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)')
-    done = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'bomb.pt')], capture_output=True, text=True,
-                          timeout=60)
+    code = (
+        'import resource, sys; from ms_segformer.models.torch_file import *; from ms_segformer.models.checkpoint '
+        'import CheckpointError\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
+        'try: read_torch_file(sys.argv[1])\nexcept CheckpointError as error: print(error)\n'
+        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path / 'bomb.pt')], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr[-500:]
     assert int(done.stdout.splitlines()[-1]) < 150_000, done.stdout  # KiB
 
@@ -175,7 +222,7 @@ def test_truncated_files_are_clear_errors(tmp_path, legacy, where):
     path = tmp_path / 'cut.pt'
     torch.save({'a': torch.randn(1000)}, path, _use_new_zipfile_serialization=not legacy)
     content = path.read_bytes()
-    path.write_bytes(content[:{'start': 30, 'middle': len(content) // 2, 'end': -1}[where] or None])
+    path.write_bytes(content[: {'start': 30, 'middle': len(content) // 2, 'end': -1}[where] or None])
     with pytest.raises(CheckpointError, match='cut.pt: .*(damaged|truncated|not a PyTorch)'):
         read_torch_file(path)
 
@@ -242,11 +289,18 @@ def test_what_is_written_carries_a_digest_and_opens_everywhere(tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'empty'), (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n', 'git lfs pull'),
-    (b'<html>404</html>', 'a web page .<html>404'), (b'\n<?xml version="1.0"?><Error/>', 'a web page'),
-    (b'{"Code": 404}', 'not a PyTorch checkpoint'), (b'<\0\0\0\0\0\0\0{}', 'not a PyTorch checkpoint'),
-    (pickle.dumps({'a': 1}), 'not a PyTorch checkpoint')])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'empty'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 15\n', 'git lfs pull'),
+        (b'<html>404</html>', 'a web page .<html>404'),
+        (b'\n<?xml version="1.0"?><Error/>', 'a web page'),
+        (b'{"Code": 404}', 'not a PyTorch checkpoint'),
+        (b'<\0\0\0\0\0\0\0{}', 'not a PyTorch checkpoint'),
+        (pickle.dumps({'a': 1}), 'not a PyTorch checkpoint'),
+    ],
+)
 def test_files_that_are_none_of_pytorch_s_say_what_they_are(tmp_path, content, message):
     (tmp_path / 'file.pt').write_bytes(content)
     with pytest.raises(CheckpointError, match=f'file.pt: .*{message}'):
@@ -260,7 +314,7 @@ def test_a_legacy_file_whose_storages_have_no_names_is_refused(tmp_path):
     path = tmp_path / 'deep.pt'
     torch.save({'a': torch.ones(3)}, path, _use_new_zipfile_serialization=False)
     content = path.read_bytes()
-    head = content[:content.rindex(b'\x80\x02]')]
+    head = content[: content.rindex(b'\x80\x02]')]
     path.write_bytes(head + b'\x80\x02])' + b'\x85' * 300_000 + b'a.' + content[-20:])
     with pytest.raises(CheckpointError, match='storages are not the ones'):
         read_torch_file(path)
@@ -276,8 +330,9 @@ def test_what_a_message_takes_from_a_file_is_short_and_on_one_line(tmp_path, cap
     try:
         with named(Absent, 'package'):
             setattr(sys.modules['package'], Absent.__qualname__, Absent)
-            torch.save({'state_dict': {'a\x1b' + 'y' * 100_000: torch.ones(1)}, 'meta': Named()}, path,
-                       pickle_protocol=4)
+            torch.save(
+                {'state_dict': {'a\x1b' + 'y' * 100_000: torch.ones(1)}, 'meta': Named()}, path, pickle_protocol=4
+            )
     finally:
         Absent.__qualname__ = 'Absent'
     with pytest.raises(CheckpointError) as error:
@@ -288,9 +343,13 @@ def test_what_a_message_takes_from_a_file_is_short_and_on_one_line(tmp_path, cap
 
 def test_arrays_beside_weights_and_shared_numbers_are_no_reason_to_refuse(tmp_path):
     base = torch.arange(1000.0)
-    content = {'state_dict': {str(i): base for i in range(12)}, 'expanded': torch.ones(1).expand(1000, 1000),
-               'confusion': np.ones((172, 172)), 'picture': np.ones((1000, 1000, 3), np.uint8),
-               'many': set(range(30_000))}
+    content = {
+        'state_dict': {str(i): base for i in range(12)},
+        'expanded': torch.ones(1).expand(1000, 1000),
+        'confusion': np.ones((172, 172)),
+        'picture': np.ones((1000, 1000, 3), np.uint8),
+        'many': set(range(30_000)),
+    }
     torch.save(content, tmp_path / 'file.pt')
     state, _ = read_checkpoint(tmp_path / 'file.pt')
     assert len(state) == 12 and all(torch.equal(value, base) for value in state.values())

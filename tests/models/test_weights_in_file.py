@@ -1,4 +1,5 @@
 """Where the weights stand in a file, under whatever name, and what stands beside them."""
+
 import numpy as np
 import pytest
 import torch
@@ -46,33 +47,54 @@ def mmcv_average(state):
     return {**state, **{f'ema_{key.replace(".", "_")}': state[key] + 1 for key in parameters}}
 
 
-META = {'epoch': 30, 'iter': 5, 'mmcv_version': '1.7.2',
-        'hook_msgs': {'last_ckpt': 'epoch_30.pth', 'best_score': np.float64(0.3591)}}
+META = {
+    'epoch': 30,
+    'iter': 5,
+    'mmcv_version': '1.7.2',
+    'hook_msgs': {'last_ckpt': 'epoch_30.pth', 'best_score': np.float64(0.3591)},
+}
 NAMES = ('state_dict', 'model', 'module', 'model_state_dict', 'net', 'network', 'params', 'generator', 'my weights')
 FORMS = {
     **{f'below {name}': lambda state, name=name: {name: state} for name in NAMES},
     'below two': lambda state: {'model': {'module': state}},
     'below four': lambda state: {'a': {'b': {'c': {'d': state}}}},
     'mmcv 1.x with hook_msgs and optimizer': lambda state: {
-        'meta': META, 'state_dict': state, 'optimizer': optimizer(state)},
+        'meta': META,
+        'state_dict': state,
+        'optimizer': optimizer(state),
+    },
     'two optimizers': lambda state: {'state_dict': state, 'optimizer': {'a': optimizer(state), 'b': optimizer(state)}},
-    'optimizer by name': lambda state: {'net': state, 'optimizer': {'state': {
-        key: {'exp_avg': value} for key, value in state.items()}}},
+    'optimizer by name': lambda state: {
+        'net': state,
+        'optimizer': {'state': {key: {'exp_avg': value} for key, value in state.items()}},
+    },
     'moments by name, further out': lambda state: {
-        'exp_avg': other(state), 'exp_avg_sq': other(state), 'trainer': {'model': state}},
+        'exp_avg': other(state),
+        'exp_avg_sq': other(state),
+        'trainer': {'model': state},
+    },
     'moments by name beside it': lambda state: {'momentum': other(state), 'weights': state},
     'gradients': lambda state: {'grads': other(state), 'run': {'net': state}},
-    'optimizer by name, as deep': lambda state: {'trainer': {'model': state}, 'optimizer': {'state': {
-        key: {'exp_avg': value} for key, value in state.items()}}},
+    'optimizer by name, as deep': lambda state: {
+        'trainer': {'model': state},
+        'optimizer': {'state': {key: {'exp_avg': value} for key, value in state.items()}},
+    },
     'shapes by name': lambda state: {
-        'param_shapes': {key: tuple(value.shape) for key, value in state.items()}, 'module': state},
+        'param_shapes': {key: tuple(value.shape) for key, value in state.items()},
+        'module': state,
+    },
     'DataParallel': prefixed('module.'),
     'DataParallel of the backbone': lambda state: {
-        key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()},
-    'a backbone that was compiled before, in a model': lambda state: {'model': {
-        f'net.{key}'.replace('net.backbone.', 'net.backbone._orig_mod.'): value for key, value in state.items()}},
+        key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()
+    },
+    'a backbone that was compiled before, in a model': lambda state: {
+        'model': {
+            f'net.{key}'.replace('net.backbone.', 'net.backbone._orig_mod.'): value for key, value in state.items()
+        }
+    },
     'DataParallel on a part': lambda state: {
-        f'module.{key}' if 'backbone' in key else key: value for key, value in state.items()},
+        f'module.{key}' if 'backbone' in key else key: value for key, value in state.items()
+    },
     'DataParallel in a model': lambda state: {'model': prefixed('module.')(state)},
     'model of a DataParallel': prefixed('module.model.'),
     'DataParallel of a model': prefixed('model.module.'),
@@ -110,7 +132,8 @@ def test_other_copies_are_named_once(tmp_path, weights, caplog):
     read_checkpoint(tmp_path / 'two.pth')
     read_checkpoint(tmp_path / 'two.pth')
     assert [record.getMessage().split(': ', 1)[1] for record in caplog.records] == [
-        'left out, as other copies of the weights: model_ema']
+        'left out, as other copies of the weights: model_ema'
+    ]
     torch.save(mmcv_average(weights), tmp_path / 'mmcv.pth')
     read_checkpoint(tmp_path / 'mmcv.pth')
     assert 'ema_backbone_layers_0_0_projection_weight' in caplog.records[-1].getMessage()
@@ -136,16 +159,23 @@ def test_what_an_optimizer_keeps_is_not_taken_for_weights(tmp_path, weights):
 
 
 def test_a_weight_with_and_without_a_wrapper_is_two(tmp_path, tiny_model_dir, weights):
-    torch.save({**weights, 'module.decode_head.conv_seg.bias': weights['decode_head.conv_seg.bias'] + 1},
-               tmp_path / 'two.pth')
+    torch.save(
+        {**weights, 'module.decode_head.conv_seg.bias': weights['decode_head.conv_seg.bias'] + 1}, tmp_path / 'two.pth'
+    )
     model = Segformer(**read_configuration(tiny_model_dir).raw['model'])
     with pytest.raises(CheckpointError, match='unexpected keys: module.decode_head.conv_seg.bias'):
         load_checkpoint(model, tmp_path / 'two.pth')
 
 
-@pytest.mark.parametrize('name, write', [
-    ('model.pth', save_file), ('pytorch_model.bin', save_file), ('MODEL.SAFETENSORS', save_file),
-    ('model.safetensors', torch.save)])
+@pytest.mark.parametrize(
+    'name, write',
+    [
+        ('model.pth', save_file),
+        ('pytorch_model.bin', save_file),
+        ('MODEL.SAFETENSORS', save_file),
+        ('model.safetensors', torch.save),
+    ],
+)
 def test_the_content_counts_where_the_ending_is_that_of_the_other_format(tmp_path, weights, name, write):
     write(weights, tmp_path / name)
     state, _ = read_checkpoint(tmp_path / name)

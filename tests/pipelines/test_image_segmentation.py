@@ -1,4 +1,5 @@
 """The registered pipeline, from the file to masks, labels and scores, against the original."""
+
 import copy
 import io
 import json
@@ -21,8 +22,14 @@ from ms_segformer.postprocess.segmentation import LogitsError
 from ms_segformer.preprocessors.image import ImageError, load_image
 from ms_segformer.results import SegmentationOutput
 
-PHOTOGRAPHS = {'small': 'edge/small.jpg', 'wide': 'edge/wide.jpg', 'tall': 'edge/tall.jpg', 'gray': 'edge/gray.png',
-               'china': 'china.jpg', 'flower': 'flower.jpg'}
+PHOTOGRAPHS = {
+    'small': 'edge/small.jpg',
+    'wide': 'edge/wide.jpg',
+    'tall': 'edge/tall.jpg',
+    'gray': 'edge/gray.png',
+    'china': 'china.jpg',
+    'flower': 'flower.jpg',
+}
 
 
 def open_pipeline(directory, **options):
@@ -84,12 +91,18 @@ def test_inputs_the_original_handled_give_the_same_map_and_the_others_are_right_
     reference = tiny(str(folder / 'small.jpg'))['seg_map']
     array = load_image(folder / 'small.jpg')
     forms = {
-        'path jpg': str(folder / 'small.jpg'), 'bytes': (folder / 'small.jpg').read_bytes(),
-        'pathlib.Path': folder / 'small.jpg', 'ndarray RGB uint8': array, 'ndarray int64': array.astype(np.int64),
-        'ndarray RGBA': np.dstack([array, array[:, :, :1]]), 'ndarray float64 0-1': array / 255,
+        'path jpg': str(folder / 'small.jpg'),
+        'bytes': (folder / 'small.jpg').read_bytes(),
+        'pathlib.Path': folder / 'small.jpg',
+        'ndarray RGB uint8': array,
+        'ndarray int64': array.astype(np.int64),
+        'ndarray RGBA': np.dstack([array, array[:, :, :1]]),
+        'ndarray float64 0-1': array / 255,
         'PIL ImageFile (Image.open)': Image.open(folder / 'small.jpg'),
-        'PIL Image.Image (converted)': Image.fromarray(array), 'torch tensor': torch.tensor(array),
-        'ndarray non-contiguous': np.repeat(array, 2, axis=0)[::2], 'dict img': {'img': array},
+        'PIL Image.Image (converted)': Image.fromarray(array),
+        'torch tensor': torch.tensor(array),
+        'ndarray non-contiguous': np.repeat(array, 2, axis=0)[::2],
+        'dict img': {'img': array},
     }
     known = json.loads((oracle / 'edge_inputs.json').read_text())
     assert forms.keys() <= known.keys()
@@ -103,8 +116,12 @@ def test_inputs_the_original_handled_give_the_same_map_and_the_others_are_right_
         assert (tiny(str(folder / name))['seg_map'] == expected).mean() > 0.999, name
     upright = tiny(str(folder / 'exif6.jpg'))['masks']
     assert all(mask.shape == (160, 107) for mask in upright)
-    for name, error in (('truncated.jpg', ImageError), ('empty.jpg', ImageError), ('notimage.jpg', ImageError),
-                        ('nope.jpg', FileNotFoundError)):
+    for name, error in (
+        ('truncated.jpg', ImageError),
+        ('empty.jpg', ImageError),
+        ('notimage.jpg', ImageError),
+        ('nope.jpg', FileNotFoundError),
+    ):
         with pytest.raises(error, match=name):
             tiny(str(folder / name))
     with pytest.raises(ImageError, match='NoneType'):
@@ -165,6 +182,7 @@ def test_generators_give_generators_lazily(tiny):
 
 def test_data_sets_are_iterated(tiny):
     from datasets import Dataset
+
     images = [Image.fromarray(image) for image in random_images()[:3]]
     results = list(tiny(Dataset.from_dict({'image': images}, features=_image_feature())))
     assert len(results) == 3
@@ -174,6 +192,7 @@ def test_data_sets_are_iterated(tiny):
 def _image_feature():
     from datasets import Features
     from datasets import Image as ImageFeature
+
     return Features({'image': ImageFeature()})
 
 
@@ -206,11 +225,39 @@ class Odd:
 
 
 def test_a_list_of_anything_gives_a_result_or_an_error_for_each(tiny):
-    odd = [None, 3, 1.5, object(), Odd(), Odd, [], (), {}, {'image': None}, set(), b'', 'http://[', 'http://a b/', '',
-           '\0', 'data:x', 'file:///nowhere', np.zeros(0), np.array(None), np.zeros((3, 4), 'M8[s]'), torch.float32,
-           np.zeros((2, 2), object), np.ma.masked_array(np.zeros((4, 4), np.uint8)), torch.zeros(4, 4).to_sparse(),
-           torch.empty(4, 4, device='meta'), torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True),
-           io.StringIO('text'), Image.new('I', (3, 3), 10**6), Image.new('RGB', (0, 5)), random_images()[0]]
+    odd = [
+        None,
+        3,
+        1.5,
+        object(),
+        Odd(),
+        Odd,
+        [],
+        (),
+        {},
+        {'image': None},
+        set(),
+        b'',
+        'http://[',
+        'http://a b/',
+        '',
+        '\0',
+        'data:x',
+        'file:///nowhere',
+        np.zeros(0),
+        np.array(None),
+        np.zeros((3, 4), 'M8[s]'),
+        torch.float32,
+        np.zeros((2, 2), object),
+        np.ma.masked_array(np.zeros((4, 4), np.uint8)),
+        torch.zeros(4, 4).to_sparse(),
+        torch.empty(4, 4, device='meta'),
+        torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True),
+        io.StringIO('text'),
+        Image.new('I', (3, 3), 10**6),
+        Image.new('RGB', (0, 5)),
+        random_images()[0],
+    ]
     for results in (tiny(odd), tiny(odd, batch_size=7), list(tiny(iter(odd)))):
         assert len(results) == len(odd)
         for index, result in enumerate(results):
@@ -224,7 +271,7 @@ def test_a_foreign_exception_is_named_in_its_entry(tiny):
 
     segmenter = copy.copy(tiny)
     segmenter.preprocessor = fail
-    result, = segmenter([random_images()[0]])
+    (result,) = segmenter([random_images()[0]])
     assert result['error'] == 'LookupError: no content' and not result['damaged']
 
 
@@ -265,7 +312,7 @@ def test_a_list_of_one_model_is_that_model(tiny_model_dir):
 def test_the_keys_of_a_result_are_modelscopes(tiny):
     result = tiny(random_images()[0], with_image=True)
     assert list(result)[:3] == [OutputKeys.MASKS, OutputKeys.LABELS, OutputKeys.SCORES]
-    failed, = tiny([b'no image'])
+    (failed,) = tiny([b'no image'])
     assert {*result, *failed} == {*SegmentationOutput.__required_keys__, *SegmentationOutput.__optional_keys__}
 
 
@@ -287,11 +334,21 @@ def test_numpy_s_integers_are_integers(tiny):
         same(plain, tiny(images[0], mode='slide', crop_size=crop_size, stride=stride, resize=False))
 
 
-@pytest.mark.parametrize('options', [
-    {'batch_size': True}, {'batch_size': 2.0}, {'batch_size': np.float32(2)}, {'max_pixels': True},
-    {'max_pixels': np.array(2.5)}, {'mode': 'slide', 'crop_size': True}, {'mode': 'slide', 'crop_size': (True, 64)},
-    {'mode': 'slide', 'crop_size': np.array([64.5, 64])}, {'mode': 'slide', 'stride': np.array(2.5)},
-    {'mode': 'slide', 'stride': np.zeros((2, 2), int)}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'batch_size': True},
+        {'batch_size': 2.0},
+        {'batch_size': np.float32(2)},
+        {'max_pixels': True},
+        {'max_pixels': np.array(2.5)},
+        {'mode': 'slide', 'crop_size': True},
+        {'mode': 'slide', 'crop_size': (True, 64)},
+        {'mode': 'slide', 'crop_size': np.array([64.5, 64])},
+        {'mode': 'slide', 'stride': np.array(2.5)},
+        {'mode': 'slide', 'stride': np.zeros((2, 2), int)},
+    ],
+)
 def test_what_is_no_integer_is_refused(tiny, options):
     with pytest.raises(ValueError, match=f'^{list(options)[-1]} is .*; accepted: '):
         tiny(random_images()[0], **options)
@@ -299,8 +356,11 @@ def test_what_is_no_integer_is_refused(tiny, options):
 
 def test_unknown_arguments_are_refused_with_the_nearest_name(tiny, tiny_model_dir):
     image = random_images()[0]
-    for name, near in (('batchsize', "; did you mean 'batch_size'"), ('croop_size', "; did you mean 'crop_size'"),
-                       ('xyz', '$')):
+    for name, near in (
+        ('batchsize', "; did you mean 'batch_size'"),
+        ('croop_size', "; did you mean 'crop_size'"),
+        ('xyz', '$'),
+    ):
         with pytest.raises(TypeError, match=f"a call of the pipeline takes no argument '{name}'{near}"):
             tiny(image, **{name: 2})
     for name, near in (('engin', "; did you mean 'engine'"), ('precison', "; did you mean 'precision'"), ('xyz', '$')):
@@ -311,6 +371,7 @@ def test_unknown_arguments_are_refused_with_the_nearest_name(tiny, tiny_model_di
 def test_modelscope_s_own_arguments_are_taken(tiny_model_dir):
     """What its `pipeline` and its server pass, and what a model object brings from its configuration."""
     from modelscope.models import Model
+
     open_pipeline(tiny_model_dir, external_engine_for_llm=True, llm_framework=None, auto_collate=False)
     open_pipeline(tiny_model_dir, trust_remote_code=True, model_revision='master', compile=False, compile_options={})
     open_pipeline(tiny_model_dir, torch_dtype='auto', config=None)
@@ -323,14 +384,16 @@ def test_arguments_that_an_earlier_modelscope_passes_without_declaring_them_are_
     from modelscope.models import Model
 
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+
     of_now = Model.from_pretrained
     monkeypatch.setattr(Model, 'from_pretrained', lambda model_name_or_path, **kwargs: of_now(model_name_or_path))
     SegformerPipeline(str(tiny_model_dir), device='cpu', trust_remote_code=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
-@pytest.mark.parametrize('device, said', [('cpu', False), ('CPU', False), ('cpu:0', False), ('gpu', False),
-                                          ('cuda', True), ('gpu:1', True)])
+@pytest.mark.parametrize(
+    'device, said', [('cpu', False), ('CPU', False), ('cpu:0', False), ('gpu', False), ('cuda', True), ('gpu:1', True)]
+)
 def test_a_gpu_that_is_asked_for_and_missing_is_said(tiny_model_dir, device, said, caplog):
     pipeline(Tasks.image_segmentation, str(tiny_model_dir), device=device)
     assert (f"device '{device}' was asked for, but torch" in caplog.text) is said
@@ -395,11 +458,11 @@ def test_slide_averages_the_logits_of_overlapping_windows(tiny_model_dir):
     total, count = torch.zeros(1, 172, 70, 110), torch.zeros(70, 110)
     for top in (0, 22):
         for left in (0, 40, 46):
-            window = whole[:, :, top:top + 48, left:left + 64]
+            window = whole[:, :, top : top + 48, left : left + 64]
             logits = segmenter.prepare_model()(window)
             scaled = torch.nn.functional.interpolate(logits, (48, 64), mode='bilinear')
-            total[:, :, top:top + 48, left:left + 64] += scaled
-            count[top:top + 48, left:left + 64] += 1
+            total[:, :, top : top + 48, left : left + 64] += scaled
+            count[top : top + 48, left : left + 64] += 1
     assert (result['seg_map'] == (total / count).argmax(1)[0].numpy()).mean() > 0.999
 
 
@@ -428,13 +491,22 @@ def test_a_model_that_diverged_is_an_error_that_names_it(engine, tiny_model_dir,
     assert segmenter.prepare_model().name == engine
 
 
-@pytest.mark.parametrize('options, said', [
-    ({'mode': 'tile'}, "'whole' or 'slide'"), ({'mode': 'slide', 'crop_size': 8}, 'at least 29'),
-    ({'mode': 'slide', 'crop_size': (64, 64, 3)}, 'crop_size'),
-    ({'mode': 'slide', 'crop_size': 64, 'stride': 65}, 'gaps'), ({'mode': 'slide', 'stride': 0}, 'stride is 0'),
-    ({'mode': 'slide', 'crop_size': 64.5}, 'crop_size is 64.5'),
-    ({'mode': 'slide', 'crop_size': 512, 'stride': 1}, 'up to 262,144 times; accepted: .* at least 1/8 of the window'),
-    ({'mode': 'slide', 'crop_size': 9999, 'stride': 9999}, '16,777,216 pixels at most')])
+@pytest.mark.parametrize(
+    'options, said',
+    [
+        ({'mode': 'tile'}, "'whole' or 'slide'"),
+        ({'mode': 'slide', 'crop_size': 8}, 'at least 29'),
+        ({'mode': 'slide', 'crop_size': (64, 64, 3)}, 'crop_size'),
+        ({'mode': 'slide', 'crop_size': 64, 'stride': 65}, 'gaps'),
+        ({'mode': 'slide', 'stride': 0}, 'stride is 0'),
+        ({'mode': 'slide', 'crop_size': 64.5}, 'crop_size is 64.5'),
+        (
+            {'mode': 'slide', 'crop_size': 512, 'stride': 1},
+            'up to 262,144 times; accepted: .* at least 1/8 of the window',
+        ),
+        ({'mode': 'slide', 'crop_size': 9999, 'stride': 9999}, '16,777,216 pixels at most'),
+    ],
+)
 def test_nonsense_windows_are_refused(tiny, options, said):
     with pytest.raises(ValueError, match=said):
         tiny(random_images()[0], **options)
@@ -445,7 +517,7 @@ def test_what_is_too_large_for_one_piece_is_refused_before_it_is_made_a_tensor(t
     monkeypatch.setattr(tiny.preprocessor, 'window', lambda *_: pytest.fail('a tensor was made'))
     with pytest.raises(ImageError, match="the image: 4096×4097 pixels are more than 16,777,216.*mode='slide'"):
         tiny(image, resize=False)
-    result, = tiny([image], resize=False)
+    (result,) = tiny([image], resize=False)
     assert 'in one piece' in result['error']
 
 
@@ -464,8 +536,9 @@ def test_the_picture_that_was_read_is_handed_on(tiny, tmp_path, mode):
     for image, result in zip(images, results, strict=True):
         np.testing.assert_array_equal(result['image'], image)
         np.testing.assert_array_equal(result['seg_map'], tiny(image, mode=mode)['seg_map'])
-    np.testing.assert_array_equal(tiny(images[0][:, :, ::-1], mode=mode, channel_order='BGR', with_image=True)['image'],
-                                  images[0])
+    np.testing.assert_array_equal(
+        tiny(images[0][:, :, ::-1], mode=mode, channel_order='BGR', with_image=True)['image'], images[0]
+    )
     assert 'image' not in tiny(images[0], mode=mode)
 
 

@@ -1,4 +1,5 @@
 """The pipeline and its model go through pickle, deep copies and to other processes, and say what they take and give."""
+
 import copy
 import importlib
 import json
@@ -43,9 +44,12 @@ def through_pickle(thing):
 
 
 def equal(one, other):
-    return (one['labels'] == other['labels'] and one['scores'] == other['scores']
-            and np.array_equal(one['seg_map'], other['seg_map'])
-            and all(map(np.array_equal, one['masks'], other['masks'])))
+    return (
+        one['labels'] == other['labels']
+        and one['scores'] == other['scores']
+        and np.array_equal(one['seg_map'], other['seg_map'])
+        and all(map(np.array_equal, one['masks'], other['masks']))
+    )
 
 
 @pytest.mark.parametrize('copied', [through_pickle, copy.deepcopy])
@@ -85,8 +89,11 @@ def answer(segmenters, image, results):
 
 def test_a_spawned_process_gives_the_same(tiny_model_dir, image):
     """One process for all engines; it imports everything anew."""
-    segmenters = [pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='cpu', engine=engine)
-                  for engine, package in ENGINES.items() if package is None or find_spec(package)]
+    segmenters = [
+        pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='cpu', engine=engine)
+        for engine, package in ENGINES.items()
+        if package is None or find_spec(package)
+    ]
     context = multiprocessing.get_context('spawn')
     results = context.Queue()
     process = context.Process(target=answer, args=(segmenters, image, results))
@@ -132,12 +139,14 @@ def test_modelscopes_service_form_goes_in_and_comes_out(tiny_model_dir):
     import base64
 
     import cv2
+
     information = importlib.import_module('modelscope.utils.input_output')
     segmenter = pipeline(Tasks.image_segmentation, str(tiny_model_dir), device='cpu', engine='torch')
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     text = base64.b64encode(cv2.imencode('.png', image[..., ::-1])[1].tobytes()).decode()
     result = information.call_pipeline_with_json(
-        information.get_pipeline_information_by_pipeline(segmenter), segmenter, {'input': {'image': text}})
+        information.get_pipeline_information_by_pipeline(segmenter), segmenter, {'input': {'image': text}}
+    )
     expected = segmenter(image)
     answer = json.loads(json.dumps(information.pipeline_output_to_service_base64_output('image-segmentation', result)))
     assert answer['labels'] == expected['labels'] and np.array_equal(answer['masks'], expected['masks'])

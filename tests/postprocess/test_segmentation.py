@@ -1,4 +1,5 @@
 """Label maps and scores equal those of the plain two-step form and of the original."""
+
 import numpy as np
 import pytest
 import torch
@@ -157,8 +158,11 @@ def test_huge_finite_logits_give_the_best_class(classes, value):
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
 def test_nan_and_infinity_are_an_error_that_names_the_model(value, where, threads):
     logits = smooth_logits(40, 24, 30)
-    logits[{'all': ..., 'a class': 7, 'a sample': (7, 11, 13), 'the last sample': (-1, -1, -1),
-            'the padding': (0, 0, -1)}[where]] = value
+    logits[
+        {'all': ..., 'a class': 7, 'a sample': (7, 11, 13), 'the last sample': (-1, -1, -1), 'the padding': (0, 0, -1)}[
+            where
+        ]
+    ] = value
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -180,8 +184,10 @@ def test_what_lies_between_the_logits_is_not_looked_at():
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_random_logits_and_maps_equal_the_plain_form_or_are_a_clear_error(kind, use):
-    outcomes = {str(case): judge(case, use, kernels.KERNELS)
-                for case in (make_case(12, number, kind, 200_000) for number in range(40))}
+    outcomes = {
+        str(case): judge(case, use, kernels.KERNELS)
+        for case in (make_case(12, number, kind, 200_000) for number in range(40))
+    }
     assert set(outcomes.values()) == {'clear error' if kind in ('not finite', 'wrong maps') else 'equal'}, outcomes
 
 
@@ -191,17 +197,21 @@ def maps():
 
 
 @pytest.mark.usefixtures('kernel')
-@pytest.mark.parametrize('spoil, said', [
-    (lambda first, weights: (first + 5, weights), 'do not lie in ascending order within 9 samples'),
-    (lambda first, weights: (first - 1, weights), 'do not lie in ascending order'),
-    (lambda first, weights: (first[::-1], weights), 'do not lie in ascending order'),
-    (lambda first, weights: (first[:0], weights[:0]), 'int32 array of n first samples'),
-    (lambda first, weights: (first[1:], weights), 'int32 array of n first samples'),
-    (lambda first, weights: (first.astype(np.int64), weights), 'got int64 of'),
-    (lambda first, weights: (first, weights.tolist()), 'and list'),
-    (lambda first, weights: (first, weights * 2), 'do not add up to 1'),
-    (lambda first, weights: (first, weights * np.float32('nan')), 'NaN'),
-    (lambda first, weights: (first, np.pad(weights, ((0, 0), (0, 9)))), 'do not lie in ascending order')])
+@pytest.mark.parametrize(
+    'spoil, said',
+    [
+        (lambda first, weights: (first + 5, weights), 'do not lie in ascending order within 9 samples'),
+        (lambda first, weights: (first - 1, weights), 'do not lie in ascending order'),
+        (lambda first, weights: (first[::-1], weights), 'do not lie in ascending order'),
+        (lambda first, weights: (first[:0], weights[:0]), 'int32 array of n first samples'),
+        (lambda first, weights: (first[1:], weights), 'int32 array of n first samples'),
+        (lambda first, weights: (first.astype(np.int64), weights), 'got int64 of'),
+        (lambda first, weights: (first, weights.tolist()), 'and list'),
+        (lambda first, weights: (first, weights * 2), 'do not add up to 1'),
+        (lambda first, weights: (first, weights * np.float32('nan')), 'NaN'),
+        (lambda first, weights: (first, np.pad(weights, ((0, 0), (0, 9)))), 'do not lie in ascending order'),
+    ],
+)
 def test_maps_that_read_outside_or_are_no_means_are_refused(spoil, said):
     rows, cols = maps()
     with pytest.raises(ValueError, match=said):
@@ -209,24 +219,89 @@ def test_maps_that_read_outside_or_are_no_means_are_refused(spoil, said):
     label_pixels(torch.zeros(8, 9, 5), rows, cols)
 
 
-ARGUMENTS = ('pixels', 'height', 'width', 'classes', 'pitch', 'row_first', 'row_weights', 'row_taps', 'height_out',
-             'col_first', 'col_weights', 'col_taps', 'width_out', 'labels', 'sums', 'counts', 'top', 'bottom', 'tile')
+ARGUMENTS = (
+    'pixels',
+    'height',
+    'width',
+    'classes',
+    'pitch',
+    'row_first',
+    'row_weights',
+    'row_taps',
+    'height_out',
+    'col_first',
+    'col_weights',
+    'col_taps',
+    'width_out',
+    'labels',
+    'sums',
+    'counts',
+    'top',
+    'bottom',
+    'tile',
+)
 
 
 @pytest.mark.skipif(COMPILED is None, reason='the C kernel is not built')
-@pytest.mark.parametrize('wrong', [
-    {'classes': 0}, {'classes': 257, 'pitch': 257}, {'classes': -1}, {'pitch': 4}, {'pitch': 2 ** 61},
-    {'height': 0}, {'height': 7}, {'height': 2 ** 62}, {'width': -1}, {'width': 8}, {'row_taps': 0}, {'row_taps': 9},
-    {'col_taps': -1}, {'col_taps': 2 ** 62}, {'height_out': 0, 'bottom': 0}, {'width_out': 0}, {'top': -1},
-    {'top': 30}, {'bottom': 31}, {'bottom': 0}, {'tile': 0}, {'tile': -2 ** 63}], ids=str)
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'classes': 0},
+        {'classes': 257, 'pitch': 257},
+        {'classes': -1},
+        {'pitch': 4},
+        {'pitch': 2**61},
+        {'height': 0},
+        {'height': 7},
+        {'height': 2**62},
+        {'width': -1},
+        {'width': 8},
+        {'row_taps': 0},
+        {'row_taps': 9},
+        {'col_taps': -1},
+        {'col_taps': 2**62},
+        {'height_out': 0, 'bottom': 0},
+        {'width_out': 0},
+        {'top': -1},
+        {'top': 30},
+        {'bottom': 31},
+        {'bottom': 0},
+        {'tile': 0},
+        {'tile': -(2**63)},
+    ],
+    ids=str,
+)
 def test_the_kernel_itself_refuses_sizes_that_do_not_fit(wrong):
     (row_first, row_weights), (col_first, col_weights) = maps()
     pixels, labels, sums = torch.zeros(8, 9, 5), np.zeros((30, 40), np.uint8), np.zeros(5)
     counts = np.zeros(5, np.int64)
-    right = dict(zip(ARGUMENTS, (
-        pixels.data_ptr(), 8, 9, 5, 5, row_first.ctypes.data, row_weights.ctypes.data, row_weights.shape[1], 30,
-        col_first.ctypes.data, col_weights.ctypes.data, col_weights.shape[1], 40, labels.ctypes.data, sums.ctypes.data,
-        counts.ctypes.data, 0, 30, 1 << 62), strict=True))
+    right = dict(
+        zip(
+            ARGUMENTS,
+            (
+                pixels.data_ptr(),
+                8,
+                9,
+                5,
+                5,
+                row_first.ctypes.data,
+                row_weights.ctypes.data,
+                row_weights.shape[1],
+                30,
+                col_first.ctypes.data,
+                col_weights.ctypes.data,
+                col_weights.shape[1],
+                40,
+                labels.ctypes.data,
+                sums.ctypes.data,
+                counts.ctypes.data,
+                0,
+                30,
+                1 << 62,
+            ),
+            strict=True,
+        )
+    )
     assert COMPILED.segment_band(*right.values()) is True
     with pytest.raises(ValueError, match='out of range|outside the logits'):
         COMPILED.segment_band(*{**right, **wrong}.values())
@@ -244,8 +319,10 @@ def test_padding_does_not_reach_the_result():
     assert (one.seg_map == two.seg_map).all()
 
 
-@pytest.mark.parametrize('size,padded,valid,final', [(128, 512, 512, 480), (176, 704, 683, 640), (11, 44, 41, 400),
-                                                     (1, 4, 3, 9), (40, 157, 157, 1), (30, 8, 8, 5)])
+@pytest.mark.parametrize(
+    'size,padded,valid,final',
+    [(128, 512, 512, 480), (176, 704, 683, 640), (11, 44, 41, 400), (1, 4, 3, 9), (40, 157, 157, 1), (30, 8, 8, 5)],
+)
 def test_two_step_taps_compose_both_resizes(size, padded, valid, final):
     first, weights = two_step_taps(size, padded, valid, final)
     unit = torch.eye(size)[None]
@@ -257,8 +334,9 @@ def test_two_step_taps_compose_both_resizes(size, padded, valid, final):
     assert (first >= 0).all() and (first + weights.shape[1] <= size).all()
 
 
-@pytest.mark.parametrize('shapes', [((32, 32), (33, 32), (20, 20)), ((32, 32), (32, 32), (0, 20)),
-                                    ((32, 32), (0, 32), (20, 20))])
+@pytest.mark.parametrize(
+    'shapes', [((32, 32), (33, 32), (20, 20)), ((32, 32), (32, 32), (0, 20)), ((32, 32), (0, 32), (20, 20))]
+)
 def test_contradictory_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match='do not fit together'):
         segment(torch.zeros(3, 8, 8), ImageShapes(*shapes), 3)
@@ -283,6 +361,7 @@ def test_threads_do_not_change_the_result():
 
 def resized(image, short=512):
     import cv2
+
     height, width = image.shape[:2]
     scale = short / min(height, width)
     size = int(width * scale + 0.5), int(height * scale + 0.5)
@@ -294,6 +373,7 @@ def resized(image, short=512):
 @pytest.fixture(scope='module')
 def trained(shared):
     from ms_segformer.models.segformer import Segformer
+
     folder = shared / 'oracle' / 'trained_b0'
     model = Segformer.from_pretrained(str(folder)).prepare_inference()
     return model, np.load(folder / 'label_maps.npz')
@@ -303,6 +383,7 @@ def trained(shared):
 @pytest.mark.parametrize('name', ['china', 'flower'])
 def test_trained_model_gives_the_originals_label_map_and_scores(trained, shared, name):
     import cv2
+
     model, reference = trained
     image = cv2.imread(str(shared / 'oracle' / 'golden' / f'{name}.jpg'))[:, :, ::-1]
     x = resized(np.ascontiguousarray(image))

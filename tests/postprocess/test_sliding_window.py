@@ -1,4 +1,5 @@
 """Sliding windows give what the plain form with all logits in memory gives."""
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +34,7 @@ def plain(image, crop, stride, valid, final):
             total = total + F.pad(logits, (left, width - right, top, height - bottom))
             count[:, :, top:bottom, left:right] += 1
     assert count.min() > 0
-    return F.interpolate((total / count)[:, :, :valid[0], :valid[1]], final, mode='bilinear')[0]
+    return F.interpolate((total / count)[:, :, : valid[0], : valid[1]], final, mode='bilinear')[0]
 
 
 CASES = [  # network input, valid part, photograph; window, stride
@@ -108,14 +109,23 @@ def test_label_map_is_independent_of_the_block_size(monkeypatch):
     maps = []
     for block in (1 << 14, 1 << 18, 1 << 26):
         monkeypatch.setattr(sliding_window, 'BLOCK', block)
-        maps.append(slide_segment(network, lambda a, b, c, d: image[:, :, a:b, c:d],
-                                  ImageShapes((90, 110), (90, 110), (200, 77)), (48, 48), (32, 32), 11).seg_map)
+        maps.append(
+            slide_segment(
+                network,
+                lambda a, b, c, d: image[:, :, a:b, c:d],
+                ImageShapes((90, 110), (90, 110), (200, 77)),
+                (48, 48),
+                (32, 32),
+                11,
+            ).seg_map
+        )
     assert np.mean(maps[0] == maps[1]) > 0.9999 and np.mean(maps[1] == maps[2]) > 0.9999
 
 
 @pytest.mark.parametrize('compiled', [True, False])
-@pytest.mark.parametrize('value, kind', [(float('nan'), 'NaN'), (float('inf'), 'infinite'),
-                                         (-float('inf'), 'infinite')])
+@pytest.mark.parametrize(
+    'value, kind', [(float('nan'), 'NaN'), (float('inf'), 'infinite'), (-float('inf'), 'infinite')]
+)
 def test_one_logit_of_the_last_window_that_is_not_finite_is_an_error(monkeypatch, value, kind, compiled):
     if not compiled:
         monkeypatch.setattr(kernel, '_torch_only', True)
@@ -128,20 +138,23 @@ def test_one_logit_of_the_last_window_that_is_not_finite_is_an_error(monkeypatch
 
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     with pytest.raises(LogitsError, match=f'logits of models/seven .*1 {kind} of') as error:
-        slide_segment(diverged, lambda a, b, c, d: image[:, :, a:b, c:d], SQUARE, (32, 32), (16, 16), 11,
-                      model='models/seven')
+        slide_segment(
+            diverged, lambda a, b, c, d: image[:, :, a:b, c:d], SQUARE, (32, 32), (16, 16), 11, model='models/seven'
+        )
     assert len(windows) == 9 and 'earlier checkpoint' in str(error.value)
 
 
 def slide_constant(value):
     """The segmentation of a network whose second class has that logit in every window; four windows overlap."""
+
     def constant(image):
         logits = torch.zeros(1, 3, 8, 8)
         logits[:, 1] = value
         return logits
 
-    return slide_segment(constant, lambda a, b, c, d: torch.zeros(1, 3, 32, 32), SQUARE, (32, 32), (16, 16), 3,
-                         model='models/seven')
+    return slide_segment(
+        constant, lambda a, b, c, d: torch.zeros(1, 3, 32, 32), SQUARE, (32, 32), (16, 16), 3, model='models/seven'
+    )
 
 
 @pytest.mark.parametrize('value, best', [(1e31, 1), (-1e31, 0), (-1e30, 0), (8e37, 1), (3.4e38, 1)])

@@ -1,4 +1,5 @@
 """Every form of an image gives the same pixels, and what is no image is a clear error."""
+
 import base64
 import errno
 import io
@@ -44,8 +45,9 @@ FORMS = {
     'data URL': lambda png, rgb: 'data:image/png;base64,' + base64.b64encode(png.read_bytes()).decode(),
     'bytes': lambda png, rgb: png.read_bytes(),
     'bytearray': lambda png, rgb: bytearray(png.read_bytes()),
-    'memoryview of every other byte': lambda png, rgb: memoryview(bytes(2) + bytes(
-        byte for pair in zip(png.read_bytes(), png.read_bytes(), strict=True) for byte in pair))[2::2],
+    'memoryview of every other byte': lambda png, rgb: memoryview(
+        bytes(2) + bytes(byte for pair in zip(png.read_bytes(), png.read_bytes(), strict=True) for byte in pair)
+    )[2::2],
     'BytesIO': lambda png, rgb: io.BytesIO(png.read_bytes()),
     'PIL opened': lambda png, rgb: Image.open(png),
     'PIL converted': lambda png, rgb: Image.open(png).convert('RGB'),
@@ -110,8 +112,16 @@ def test_booleans_are_black_and_white():
 
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, rgb, orientation):
-    upright = {1: rgb, 2: rgb[:, ::-1], 3: rgb[::-1, ::-1], 4: rgb[::-1], 5: rgb.transpose(1, 0, 2),
-               6: np.rot90(rgb, -1), 7: rgb[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(rgb)}[orientation]
+    upright = {
+        1: rgb,
+        2: rgb[:, ::-1],
+        3: rgb[::-1, ::-1],
+        4: rgb[::-1],
+        5: rgb.transpose(1, 0, 2),
+        6: np.rot90(rgb, -1),
+        7: rgb[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(rgb),
+    }[orientation]
     image = Image.fromarray(rgb)
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -134,11 +144,26 @@ def test_damaged_exif_of_a_pil_image_does_not_cost_the_pixels(rgb, info):
     np.testing.assert_array_equal(load_image(image), rgb)
 
 
-@pytest.mark.parametrize('name, like', [
-    ('gray.png', None), ('la.png', 'gray.png'), ('gray16.png', 'gray.png'), ('rgba.png', 'small.bmp'),
-    ('small.bmp', None), ('palette.png', 'small.bmp'), ('cmyk.jpg', 'small.bmp'), ('small.webp', 'small.bmp'),
-    ('small.gif', 'small.bmp'), ('one_bit.png', None), ('exif6.jpg', None), ('px1.png', None), ('px7x5.png', None),
-    ('wide.jpg', None), ('tall.jpg', None)])
+@pytest.mark.parametrize(
+    'name, like',
+    [
+        ('gray.png', None),
+        ('la.png', 'gray.png'),
+        ('gray16.png', 'gray.png'),
+        ('rgba.png', 'small.bmp'),
+        ('small.bmp', None),
+        ('palette.png', 'small.bmp'),
+        ('cmyk.jpg', 'small.bmp'),
+        ('small.webp', 'small.bmp'),
+        ('small.gif', 'small.bmp'),
+        ('one_bit.png', None),
+        ('exif6.jpg', None),
+        ('px1.png', None),
+        ('px7x5.png', None),
+        ('wide.jpg', None),
+        ('tall.jpg', None),
+    ],
+)
 def test_awkward_files_are_read(oracle, name, like):
     folder = oracle / 'golden' / 'edge'
     image = load_image(folder / name)
@@ -151,23 +176,43 @@ def test_awkward_files_are_read(oracle, name, like):
         assert image.shape[:2] == (160, 107), 'stored as 107×160 with orientation 6, upright it is 160 high'
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'not an image'), (b'hello', 'not an image'), (None, 'NoneType is not an image'), (3, 'int is not an image'),
-    (np.zeros((3, 10, 12), np.uint8), 'channels-first'), (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
-    (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'), (np.full((4, 4), np.nan), 'NaN'),
-    (np.full((4, 4), -1.0), 'normalised'), (np.full((4, 4), 300), '0–255'), (np.full((4, 4), 256.0), '0–255 or 0–1'),
-    (np.full((4, 4), 300), 'int64 with values from 300 to 300; expected 0–255: scale them'),
-    (np.full((4, 4), 70_000, np.uint32), 'uint32 with values from 70000'), (np.full((4, 4), -1, np.int32), 'from -1'),
-    (torch.full((4, 4), 2**40), 'int64 with values'), (Image.new('I', (4, 4), 65_536), '0–255 or 0–65535: scale them'),
-    (Image.new('I', (4, 4), -1), 'the PIL image: a grey 32-bit image with values from -1 to -1'),
-    (torch.zeros(4, 4).to_sparse(), r'a sparse tensor.*tensor.to_dense\(\)'),
-    (torch.zeros(4, 4).to_sparse_csr(), 'a sparse tensor'), (torch.zeros(4, 4, device='meta'), r'meta.*tensor.cpu\(\)'),
-    (torch.quantize_per_tensor(torch.zeros(4, 4), 1, 0, torch.quint8), r'a quantised tensor.*tensor.dequantize\(\)'),
-    (torch.nested.nested_tensor([torch.zeros(4, 4)]), 'a nested tensor'),
-    (torch.zeros(4, 4, dtype=torch.cfloat), 'complex64'), ('http://[', 'neither a path nor a URL'),
-    ('http://127.0.0.1:99999/a.jpg', 'cannot be fetched .Port out of range'),
-    (np.array([['a']]), 'numeric'), ({'text': 1}, 'under image or img'), ('data:image/png;base64,%', 'base64'),
-    ('data:image/png;base64,é', 'base64')])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'not an image'),
+        (b'hello', 'not an image'),
+        (None, 'NoneType is not an image'),
+        (3, 'int is not an image'),
+        (np.zeros((3, 10, 12), np.uint8), 'channels-first'),
+        (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
+        (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'),
+        (np.full((4, 4), np.nan), 'NaN'),
+        (np.full((4, 4), -1.0), 'normalised'),
+        (np.full((4, 4), 300), '0–255'),
+        (np.full((4, 4), 256.0), '0–255 or 0–1'),
+        (np.full((4, 4), 300), 'int64 with values from 300 to 300; expected 0–255: scale them'),
+        (np.full((4, 4), 70_000, np.uint32), 'uint32 with values from 70000'),
+        (np.full((4, 4), -1, np.int32), 'from -1'),
+        (torch.full((4, 4), 2**40), 'int64 with values'),
+        (Image.new('I', (4, 4), 65_536), '0–255 or 0–65535: scale them'),
+        (Image.new('I', (4, 4), -1), 'the PIL image: a grey 32-bit image with values from -1 to -1'),
+        (torch.zeros(4, 4).to_sparse(), r'a sparse tensor.*tensor.to_dense\(\)'),
+        (torch.zeros(4, 4).to_sparse_csr(), 'a sparse tensor'),
+        (torch.zeros(4, 4, device='meta'), r'meta.*tensor.cpu\(\)'),
+        (
+            torch.quantize_per_tensor(torch.zeros(4, 4), 1, 0, torch.quint8),
+            r'a quantised tensor.*tensor.dequantize\(\)',
+        ),
+        (torch.nested.nested_tensor([torch.zeros(4, 4)]), 'a nested tensor'),
+        (torch.zeros(4, 4, dtype=torch.cfloat), 'complex64'),
+        ('http://[', 'neither a path nor a URL'),
+        ('http://127.0.0.1:99999/a.jpg', 'cannot be fetched .Port out of range'),
+        (np.array([['a']]), 'numeric'),
+        ({'text': 1}, 'under image or img'),
+        ('data:image/png;base64,%', 'base64'),
+        ('data:image/png;base64,é', 'base64'),
+    ],
+)
 def test_what_is_no_image_is_a_clear_error(content, message):
     with pytest.raises(ImageError, match=message):
         load_image(content)
@@ -196,7 +241,7 @@ def test_a_damaged_image_of_any_kind_is_an_image_error(kind):
     assert load_image(buffer.getvalue()).shape == (40, 50, 3)
     damaged = 0
     for _ in range(60):
-        changed = content[:chance.integers(1, len(content) + 1)].copy()
+        changed = content[: chance.integers(1, len(content) + 1)].copy()
         where = chance.integers(0, len(changed), 8) // chance.choice([1, 20])  # in half of the cases its head
         changed[where] = chance.integers(0, 256, 8)
         try:
@@ -211,8 +256,9 @@ def test_a_tiff_of_32_bits_does_not_wrap(tmp_path, value):
     """By hand: Pillow writes unsigned numbers as if they had a sign."""
     tags = {256: 2, 257: 2, 258: 32, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: 16}  # 2×2 pixels, from byte 8 on
     directory = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, tags[tag]) for tag in tags)
-    (tmp_path / 'a.tif').write_bytes(b'II*\0' + struct.pack('<I', 24) + struct.pack('<4I', 0, 1, 2, value) + directory
-                                     + bytes(4))
+    (tmp_path / 'a.tif').write_bytes(
+        b'II*\0' + struct.pack('<I', 24) + struct.pack('<4I', 0, 1, 2, value) + directory + bytes(4)
+    )
     with pytest.raises(ImageError, match='a.tif: a grey 32-bit image with values from .* expected 0–255 or 0–65535'):
         load_image(tmp_path / 'a.tif')
 
@@ -249,10 +295,14 @@ def test_other_kinds_are_not_even_opened(kind):
         load_image(buffer.getvalue())
 
 
-@pytest.mark.parametrize('raised, error, said', [
-    (MemoryError(), ImageError, 'a.png: there is not enough memory'),
-    (OSError(errno.EIO, 'Input/output error'), ImageError, 'a.png: cannot be read .Input/output error'),
-    (RuntimeError('odd'), DamagedImageError, 'a.png: a truncated or damaged image .odd')])
+@pytest.mark.parametrize(
+    'raised, error, said',
+    [
+        (MemoryError(), ImageError, 'a.png: there is not enough memory'),
+        (OSError(errno.EIO, 'Input/output error'), ImageError, 'a.png: cannot be read .Input/output error'),
+        (RuntimeError('odd'), DamagedImageError, 'a.png: a truncated or damaged image .odd'),
+    ],
+)
 def test_only_a_content_that_is_at_fault_is_called_damaged(tmp_path, monkeypatch, raised, error, said):
     Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
 
@@ -279,8 +329,10 @@ def test_the_size_is_looked_at_again_after_decoding(tmp_path, monkeypatch):
 
 
 MODES = {
-    **{mode: lambda rgb, mode=mode: Image.fromarray(rgb).convert(mode)
-       for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV')},
+    **{
+        mode: lambda rgb, mode=mode: Image.fromarray(rgb).convert(mode)
+        for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'HSV')
+    },
     'P with transparency': lambda rgb: with_info(Image.fromarray(rgb).quantize(9), transparency=2),
     'LAB': lambda rgb: Image.frombytes('LAB', rgb.shape[1::-1], rgb.tobytes()),
 }
@@ -304,8 +356,12 @@ def test_bands_equal_the_conversion_in_one_go(rgb, mode, band, monkeypatch):
 def test_the_range_of_a_grey_image_is_that_of_all_its_bands(rgb, values, band, monkeypatch):
     monkeypatch.setattr(image_module, 'BAND', band)
     grey = np.sort(rgb[:, :, 0], axis=None).reshape(rgb.shape[:2])  # the first rows alone are dark
-    array = {'16 bits': grey.astype(np.uint16) * 257, '8 of 16 bits': grey.astype(np.uint16),
-             'floats': grey.astype(np.float32), 'floats within 0-1': (grey / 255).astype(np.float32)}[values]
+    array = {
+        '16 bits': grey.astype(np.uint16) * 257,
+        '8 of 16 bits': grey.astype(np.uint16),
+        'floats': grey.astype(np.float32),
+        'floats within 0-1': (grey / 255).astype(np.float32),
+    }[values]
     np.testing.assert_array_equal(load_image(Image.fromarray(array)), np.repeat(grey[:, :, None], 3, axis=2))
 
 
@@ -335,10 +391,15 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path, rgb, monk
             load_image(rgb, max_pixels=nonsense)
 
 
-@pytest.mark.parametrize('kind, options, side, limit', [
-    ('AVIF', {}, 9700, '93,952,409, the limit for AVIF'), ('WEBP', {}, 7700, '58,720,256, the limit for WEBP'),
-    ('JPEG2000', {}, 6900, '46,976,204, the limit for JPEG2000'),
-    ('JPEG', {'progressive': True}, 8900, '78,293,674, the limit for progressive JPEG')])
+@pytest.mark.parametrize(
+    'kind, options, side, limit',
+    [
+        ('AVIF', {}, 9700, '93,952,409, the limit for AVIF'),
+        ('WEBP', {}, 7700, '58,720,256, the limit for WEBP'),
+        ('JPEG2000', {}, 6900, '46,976,204, the limit for JPEG2000'),
+        ('JPEG', {'progressive': True}, 8900, '78,293,674, the limit for progressive JPEG'),
+    ],
+)
 def test_files_that_take_more_memory_a_pixel_may_have_fewer(kind, options, side, limit, rgb, monkeypatch):
     if kind not in Image.registered_extensions().values() or kind not in Image.SAVE:
         pytest.skip(f'this Pillow does not write {kind}')
@@ -357,9 +418,20 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize('raised', [
-    OSError('truncated'), RuntimeError('one\ntwo'), NotImplementedError('a header'), SyntaxError('broken'),
-    struct.error('unpack'), OverflowError(), EOFError('no more'), Image.DecompressionBombError('a bomb'), IndexError()])
+@pytest.mark.parametrize(
+    'raised',
+    [
+        OSError('truncated'),
+        RuntimeError('one\ntwo'),
+        NotImplementedError('a header'),
+        SyntaxError('broken'),
+        struct.error('unpack'),
+        OverflowError(),
+        EOFError('no more'),
+        Image.DecompressionBombError('a bomb'),
+        IndexError(),
+    ],
+)
 def test_a_pil_image_that_cannot_be_decoded_is_an_image_error(raised, rgb, monkeypatch):
     image = Image.fromarray(rgb)
     monkeypatch.setattr(image, 'load', lambda: fail(raised))
@@ -394,7 +466,7 @@ def test_a_frame_of_a_gif_that_is_larger_than_the_image_is_not_made(flags, rgb):
     Image.fromarray(rgb).save(buffer, 'GIF', interlace=False)
     content = buffer.getvalue()
     at = content.index(b',', 13 + 768)
-    frame = b'\x21\xf9\x04' + bytes([flags + 1, 0, 0, 0, 0]) + b',\0\0\0\0\xff\xff\xff\xff' + content[at + 9:]
+    frame = b'\x21\xf9\x04' + bytes([flags + 1, 0, 0, 0, 0]) + b',\0\0\0\0\xff\xff\xff\xff' + content[at + 9 :]
     with pytest.raises(ImageError, match='the .* bytes given: a truncated or damaged image .*4294836225 pixels'):
         load_image(content[:at] + frame)
 
@@ -414,10 +486,15 @@ class Gives:
         return fail(self.found) if isinstance(self.found, Exception) else self.found
 
 
-@pytest.mark.parametrize('found, said', [
-    ('text', 'the file object given: reading it gives str; expected a file object opened in binary'),
-    (None, 'the file object given: reading it gives NoneType'), (RuntimeError('odd'), 'the file object given.*odd'),
-    (OSError(errno.EIO, 'Input/output error'), 'the file object given: cannot be read .Input/output error')])
+@pytest.mark.parametrize(
+    'found, said',
+    [
+        ('text', 'the file object given: reading it gives str; expected a file object opened in binary'),
+        (None, 'the file object given: reading it gives NoneType'),
+        (RuntimeError('odd'), 'the file object given.*odd'),
+        (OSError(errno.EIO, 'Input/output error'), 'the file object given: cannot be read .Input/output error'),
+    ],
+)
 def test_a_file_object_that_does_not_give_bytes_is_an_image_error(found, said):
     with pytest.raises(ImageError, match=said):
         load_image(Gives(found))
@@ -428,8 +505,13 @@ def test_what_would_wait_for_ever_is_not_opened(tmp_path):
     terminal, other = os.openpty()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / 'socket.jpg'))
-        for path in (tmp_path / 'pipe.jpg', (tmp_path / 'pipe.jpg').as_uri(), tmp_path / 'socket.jpg', '/dev/zero',
-                     os.ttyname(other)):
+        for path in (
+            tmp_path / 'pipe.jpg',
+            (tmp_path / 'pipe.jpg').as_uri(),
+            tmp_path / 'socket.jpg',
+            '/dev/zero',
+            os.ttyname(other),
+        ):
             with pytest.raises(ImageError, match='a pipe, socket, terminal or other device'):
                 load_image(path)
     os.close(terminal)

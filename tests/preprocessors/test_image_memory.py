@@ -1,7 +1,8 @@
 """Decoding a large image takes the bytes a pixel that `load_image` states (Linux).
 
-    python -m pytest -s tests/preprocessors/test_image_memory.py        prints what each kind of file takes
+python -m pytest -s tests/preprocessors/test_image_memory.py        prints what each kind of file takes
 """
+
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,26 @@ from PIL import Image
 
 SIZE = 6400, 4700  # 30 megapixels
 # Bytes a pixel that the docstring of `load_image` states: decoder and result.
-STATED = {'RGB JPEG': 7, 'progressive JPEG': 10, 'CMYK JPEG': 7, 'grey JPEG': 4, 'RGB PNG': 7, 'RGBA PNG': 7,
-          'palette PNG': 4, '16-bit PNG': 5, 'GIF': 4, 'EXIF-rotated JPEG': 7, 'RGB TIFF': 7, 'BMP': 7, 'AVIF': 10,
-          'WebP': 16, 'JPEG 2000': 20}
+STATED = {
+    'RGB JPEG': 7,
+    'progressive JPEG': 10,
+    'CMYK JPEG': 7,
+    'grey JPEG': 4,
+    'RGB PNG': 7,
+    'RGBA PNG': 7,
+    'palette PNG': 4,
+    '16-bit PNG': 5,
+    'GIF': 4,
+    'EXIF-rotated JPEG': 7,
+    'RGB TIFF': 7,
+    'BMP': 7,
+    'AVIF': 10,
+    'WebP': 16,
+    'JPEG 2000': 20,
+}
 TOLERANCE = 1.15  # of the stated: the bands in work and the allocator
 
-CODE = '''
+CODE = """
 import sys
 import numpy as np
 from ms_segformer.preprocessors.image import load_image
@@ -27,7 +42,7 @@ load_image(np.zeros((4, 4, 3), np.uint8))
 before = memory('VmRSS')
 image = load_image(sys.argv[1])
 print((memory('VmHWM') - before) / image[..., 0].size)
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -49,8 +64,13 @@ def save(kind, picture, folder):
     else:
         mode = {'CMYK': 'CMYK', 'grey': 'L', 'RGBA': 'RGBA', 'palette': 'P', 'GIF': 'P'}.get(kind.split()[0], 'RGB')
         image = rgb.convert(mode)
-        options = {'JPEG': {'progressive': kind.startswith('progressive'), 'subsampling': 0}, 'AVIF': {'speed': 10},
-                   'PNG': {'compress_level': 1}, 'WebP': {'method': 0}, 'TIFF': {'compression': 'tiff_lzw'}}
+        options = {
+            'JPEG': {'progressive': kind.startswith('progressive'), 'subsampling': 0},
+            'AVIF': {'speed': 10},
+            'PNG': {'compress_level': 1},
+            'WebP': {'method': 0},
+            'TIFF': {'compression': 'tiff_lzw'},
+        }
         image.save(path, **options.get(kind.split()[-1], {}))
     return path
 

@@ -1,4 +1,5 @@
 """The network's input against the original's."""
+
 import hashlib
 
 import numpy as np
@@ -15,9 +16,18 @@ def test_the_network_input_is_bit_equal_to_the_originals(oracle, name):
     assert hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() == str(golden['sha256'])
 
 
-@pytest.mark.parametrize('size, expected', [
-    ((427, 640), (512, 767)), ((640, 427), (767, 512)), ((56, 900), (127, 2048)), ((1, 1), (512, 512)),
-    ((4000, 6000), (512, 768)), ((1, 6000), (1, 2048)), ((5, 7), (512, 717))])
+@pytest.mark.parametrize(
+    'size, expected',
+    [
+        ((427, 640), (512, 767)),
+        ((640, 427), (767, 512)),
+        ((56, 900), (127, 2048)),
+        ((1, 1), (512, 512)),
+        ((4000, 6000), (512, 768)),
+        ((1, 6000), (1, 2048)),
+        ((5, 7), (512, 717)),
+    ],
+)
 def test_sizes(size, expected):
     assert SegformerPreprocessor(settings=PreprocessSettings()).network_shape(*size) == expected
 

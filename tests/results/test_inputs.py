@@ -1,4 +1,5 @@
 """Where below the output an image's results lie, and what tells one image from another."""
+
 import os
 
 import pytest
@@ -9,16 +10,26 @@ from ms_segformer.results import find_input
 HERE = '/somewhere/here'
 
 
-@pytest.mark.parametrize('location, place', [
-    ('a.jpg', 'a.jpg'), ('./photos/../photos/more/a.png', 'photos/more/a.png'), (f'{HERE}/b/a.jpg', 'b/a.jpg'),
-    ('../a.jpg', 'somewhere/a.jpg'), ('/data/x.jpg', 'data/x.jpg'), (f'{HERE}side/a.jpg', 'somewhere/hereside/a.jpg'),
-    ('file:///data/a%20b.jpg', 'data/a b.jpg'), ('//[', '['),
-    ('http://example.com/x/a.jpg', 'example.com/x/a.jpg'),
-    ('https://u:p@example.com:8080/x/a.jpg#f', 'example.com_8080/x/a.jpg'),
-    ('http://example.com/../x/%2e%2e//./%2Fetc%2Fpasswd', 'example.com/x/_etc_passwd'),
-    ('http://example.com', 'example.com/index'), ('http://[::1]/a.png', '[__1]/a.png'),
-    ('http://example.com/a.jpg?size=2', 'example.com/a-add424e1.jpg'),
-    ('http://example.com/a%00b%0a.jpg', 'example.com/a_b_.jpg')])
+@pytest.mark.parametrize(
+    'location, place',
+    [
+        ('a.jpg', 'a.jpg'),
+        ('./photos/../photos/more/a.png', 'photos/more/a.png'),
+        (f'{HERE}/b/a.jpg', 'b/a.jpg'),
+        ('../a.jpg', 'somewhere/a.jpg'),
+        ('/data/x.jpg', 'data/x.jpg'),
+        (f'{HERE}side/a.jpg', 'somewhere/hereside/a.jpg'),
+        ('file:///data/a%20b.jpg', 'data/a b.jpg'),
+        ('//[', '['),
+        ('http://example.com/x/a.jpg', 'example.com/x/a.jpg'),
+        ('https://u:p@example.com:8080/x/a.jpg#f', 'example.com_8080/x/a.jpg'),
+        ('http://example.com/../x/%2e%2e//./%2Fetc%2Fpasswd', 'example.com/x/_etc_passwd'),
+        ('http://example.com', 'example.com/index'),
+        ('http://[::1]/a.png', '[__1]/a.png'),
+        ('http://example.com/a.jpg?size=2', 'example.com/a-add424e1.jpg'),
+        ('http://example.com/a%00b%0a.jpg', 'example.com/a_b_.jpg'),
+    ],
+)
 def test_results_mirror_the_images(monkeypatch, location, place):
     monkeypatch.setattr(os, 'getcwd', lambda: HERE)
     assert '/'.join(find_input(location).place) == place

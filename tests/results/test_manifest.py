@@ -1,4 +1,5 @@
 """The manifest outlives killed runs, other programs' files and names that are no text."""
+
 import errno
 import os
 
@@ -9,16 +10,24 @@ from ms_segformer.results.manifest import NAME, key_of, read_manifest, record_of
 
 
 def entry(name, error=None, **more):
-    return {'input': {'path': f'/data/{name}', 'size': 1, 'mtime_ns': 2},
-            'outputs': {f'data/{name}_labels.png': record_of(b'labels')},
-            'model': {'name': 'b0', 'sha256': 'f'}, 'options': {'mode': 'whole'}, 'error': error, **more}
+    return {
+        'input': {'path': f'/data/{name}', 'size': 1, 'mtime_ns': 2},
+        'outputs': {f'data/{name}_labels.png': record_of(b'labels')},
+        'model': {'name': 'b0', 'sha256': 'f'},
+        'options': {'mode': 'whole'},
+        'error': error,
+        **more,
+    }
 
 
 def test_an_output_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / 'file').write_text('')
     (tmp_path / 'link').symlink_to('nowhere')
-    for name, said in (('file', 'a file; results are written to a folder'), ('file/sub', 'the folder cannot be made'),
-                       ('link', 'the folder cannot be made')):
+    for name, said in (
+        ('file', 'a file; results are written to a folder'),
+        ('file/sub', 'the folder cannot be made'),
+        ('link', 'the folder cannot be made'),
+    ):
         with pytest.raises(ManifestError, match=f'{name}: {said}'), Manifest(tmp_path / name):
             pass
 
@@ -60,14 +69,19 @@ def test_a_last_line_that_only_lacks_its_end_counts(tmp_path):
 
 
 NOT_OURS = {
-    'one line without its end': b'{"input": {"path": "a.wav"}, "text": "hello"}', 'zeros': b'\0' * 50,
-    'nested': b'{"input": {"path": ' + b'[' * 10**5, 'nested, whole': b'{"input": {"path": ' + b'[' * 10**5 + b'\n',
+    'one line without its end': b'{"input": {"path": "a.wav"}, "text": "hello"}',
+    'zeros': b'\0' * 50,
+    'nested': b'{"input": {"path": ' + b'[' * 10**5,
+    'nested, whole': b'{"input": {"path": ' + b'[' * 10**5 + b'\n',
     'outputs in a list': to_line({**entry('a'), 'outputs': ['a.png']}),
     'an output without a name': to_line({**entry('a'), 'outputs': {'': record_of(b'')}}),
     'an impossible output': to_line({**entry('a'), 'outputs': {'a\0.png': record_of(b'')}}),
     'an output of nothing': to_line({**entry('a'), 'outputs': {'a.png': None}}),
     'a version in a list': to_line({**entry('a'), 'input': {'url': 'http://a', 'etag': ['b']}}),
-    'a list for a path': to_line({**entry('a'), 'input': {'path': ['b']}}), 'a number': b'3\n', 'a list': b'[{}]\n'}
+    'a list for a path': to_line({**entry('a'), 'input': {'path': ['b']}}),
+    'a number': b'3\n',
+    'a list': b'[{}]\n',
+}
 
 
 @pytest.mark.parametrize('content', NOT_OURS.values(), ids=NOT_OURS)
@@ -145,8 +159,12 @@ def test_results_are_recognised_wherever_they_are_looked_at_from(tmp_path, monke
     (out / 'data' / NAME).write_text('another program, deeper')
     monkeypatch.chdir(out / 'data')
     results = OwnOutputs()
-    for path in (f'{out}/data/a_labels.png', 'a_labels.png', '../data/a_labels.png',
-                 f'{tmp_path}/link/data/a_labels.png'):
+    for path in (
+        f'{out}/data/a_labels.png',
+        'a_labels.png',
+        '../data/a_labels.png',
+        f'{tmp_path}/link/data/a_labels.png',
+    ):
         assert path in results
     assert f'{out}/data/b_labels.png' not in results and f'{tmp_path}/data/a_labels.png' not in results
 

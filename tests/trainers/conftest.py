@@ -1,4 +1,5 @@
 """A data set small enough to train on in a test."""
+
 import json
 import logging
 import socket
@@ -22,8 +23,14 @@ def tiny_data(tmp_path_factory):
 def options(tiny_data, tiny_model_dir, tmp_path):
     """Arguments of `build_trainer` for a run of seconds; a test changes what it is about."""
     return {
-        'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': list(CLASSES), 'seed': 3,
-        'work_dir': str(tmp_path / 'run'), 'max_epochs': 3, 'device': 'cpu', 'cfg_modify_fn': shrink,
+        'model': str(tiny_model_dir),
+        'data_root': str(tiny_data),
+        'classes': list(CLASSES),
+        'seed': 3,
+        'work_dir': str(tmp_path / 'run'),
+        'max_epochs': 3,
+        'device': 'cpu',
+        'cfg_modify_fn': shrink,
     }
 
 
@@ -44,8 +51,12 @@ class Runs:
 
     def __init__(self, folder):
         self.folder, self.count = folder, 0
-        self.server = subprocess.Popen([sys.executable, str(Path(__file__).with_name('run_training.py'))], text=True,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name('run_training.py'))],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def __call__(self, options, environments=({},)):
         """Train once, or in several processes with a dict of environment variables each.
@@ -56,8 +67,9 @@ class Runs:
         self.count += 1
         output = self.folder / f'output{self.count}_'
         options = {key: value for key, value in options.items() if key != 'cfg_modify_fn'}
-        self.server.stdin.write(json.dumps({'options': options, 'output': str(output),
-                                            'environments': list(environments)}) + '\n')
+        self.server.stdin.write(
+            json.dumps({'options': options, 'output': str(output), 'environments': list(environments)}) + '\n'
+        )
         self.server.stdin.flush()
         return json.loads(self.server.stdout.readline()), output.read_text()
 
@@ -87,5 +99,13 @@ def environments_of(count):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    return [{'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': str(count), 'MASTER_ADDR': '127.0.0.1',
-             'MASTER_PORT': str(port)} for rank in range(count)]
+    return [
+        {
+            'RANK': str(rank),
+            'LOCAL_RANK': str(rank),
+            'WORLD_SIZE': str(count),
+            'MASTER_ADDR': '127.0.0.1',
+            'MASTER_PORT': str(port),
+        }
+        for rank in range(count)
+    ]

@@ -6,6 +6,7 @@ environment, waits for them and prints their exit codes: importing torch and Mod
 `kill_at` in the options is [what, number]: `iteration`, `saving` (in the middle of writing that checkpoint's weights),
 `state` (of its state) or `evaluating` (in that evaluation batch).
 """
+
 import json
 import os
 import signal
@@ -22,8 +23,10 @@ from ms_segformer.trainers import easycv_trainer
 def main():
     for line in sys.stdin:
         request = json.loads(line)
-        processes = [fork(request['options'], f'{request["output"]}{rank or ""}', environment)
-                     for rank, environment in enumerate(request['environments'])]
+        processes = [
+            fork(request['options'], f'{request["output"]}{rank or ""}', environment)
+            for rank, environment in enumerate(request['environments'])
+        ]
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
         print(json.dumps(codes), flush=True)
 
@@ -94,6 +97,7 @@ def arrange_death(trainer, what, number):
             if ('optimizer' in content) == (what == 'state') and now():
                 os.truncate(target, os.path.getsize(target) // 2)
                 die()
+
         torch.save = half_a_file
 
 

@@ -1,4 +1,5 @@
 """What of a configuration goes with its class list."""
+
 import shutil
 from copy import deepcopy
 
@@ -19,15 +20,28 @@ NEW = ['circle', 'square']
 def old():
     """A configuration that says of its three classes all that one can say."""
     return {
-        'CLASSES': ['road', 'sky', 'car'], 'PALETTE': [[0, 0, 0]] * 3,
-        'model': {'decode_head': {'num_classes': 3, 'ignore_index': 1, 'loss_decode': {
-            'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0, 3.0]}},
-            'auxiliary_head': [{'loss_decode': [{'class_weight': (1.0, 2.0, 3.0)}]}]},
-        'dataset': {split: {'ignore_index': 0, 'data_source': {'palette': [[0, 0, 0]] * 3, 'reduce_zero_label': True}}
-                    for split in ('train', 'val')},
+        'CLASSES': ['road', 'sky', 'car'],
+        'PALETTE': [[0, 0, 0]] * 3,
+        'model': {
+            'decode_head': {
+                'num_classes': 3,
+                'ignore_index': 1,
+                'loss_decode': {'type': 'CrossEntropyLoss', 'class_weight': [1.0, 2.0, 3.0]},
+            },
+            'auxiliary_head': [{'loss_decode': [{'class_weight': (1.0, 2.0, 3.0)}]}],
+        },
+        'dataset': {
+            split: {'ignore_index': 0, 'data_source': {'palette': [[0, 0, 0]] * 3, 'reduce_zero_label': True}}
+            for split in ('train', 'val')
+        },
         'train': {'hooks': [{'type': 'BestCkptSaverHook', 'metric_key': 'IoU.car'}]},
-        'evaluation': {'metrics': {'type': 'EasyCVMetric', 'evaluators': [
-            {'type': 'SegmentationEvaluator', 'classes': ['road', 'sky', 'car'], 'ignore_index': 1}]}}}
+        'evaluation': {
+            'metrics': {
+                'type': 'EasyCVMetric',
+                'evaluators': [{'type': 'SegmentationEvaluator', 'classes': ['road', 'sky', 'car'], 'ignore_index': 1}],
+            }
+        },
+    }
 
 
 def prepared(raw, classes, written=None, **arguments):
@@ -38,17 +52,23 @@ def prepared(raw, classes, written=None, **arguments):
 def test_what_belongs_to_the_old_list_goes_with_it_and_one_line_says_so(caplog):
     with caplog.at_level('INFO', 'modelscope'):
         raw = prepared(old(), NEW)
-    line, = [record.getMessage() for record in caplog.records if 'former' in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if 'former' in record.getMessage()]
     head, best = raw['model']['decode_head'], raw['train']['checkpoint']['best']
     assert head['num_classes'] == 2 and 'ignore_index' not in head and 'PALETTE' not in raw
     assert head['loss_decode'] == {'type': 'CrossEntropyLoss'}
     assert raw['model']['auxiliary_head'] == [{'loss_decode': [{}]}] and best == {'metric_key': 'mIoU'}
     assert raw['evaluation']['metrics']['evaluators'] == [{'type': 'SegmentationEvaluator', 'classes': NEW}]
     assert all('palette' not in raw['dataset'][split]['data_source'] for split in ('train', 'val'))
-    for name in ('PALETTE', 'model.decode_head.loss_decode.class_weight', 'model.decode_head.ignore_index',
-                 'model.auxiliary_head.0.loss_decode.0.class_weight', 'dataset.train.data_source.palette',
-                 'dataset.val.data_source.palette', 'evaluation.metrics.evaluators.0.ignore_index',
-                 'train.checkpoint.best.metric_key (mIoU now, for IoU.car)'):
+    for name in (
+        'PALETTE',
+        'model.decode_head.loss_decode.class_weight',
+        'model.decode_head.ignore_index',
+        'model.auxiliary_head.0.loss_decode.0.class_weight',
+        'dataset.train.data_source.palette',
+        'dataset.val.data_source.palette',
+        'evaluation.metrics.evaluators.0.ignore_index',
+        'train.checkpoint.best.metric_key (mIoU now, for IoU.car)',
+    ):
         assert name in line, name
 
 
@@ -90,6 +110,7 @@ def test_a_file_that_brings_its_own_list_means_what_fits_it(weights, kept):
 def test_a_model_with_weights_and_colours_trains_on_other_classes(options, tmp_path):
     import json
     from pathlib import Path
+
     folder = tmp_path / 'model'
     folder.mkdir()
     content = json.loads((Path(options['model']) / 'configuration.json').read_text())
@@ -107,10 +128,20 @@ def test_a_model_with_weights_and_colours_trains_on_other_classes(options, tmp_p
 def test_the_demonstration_model_learns_the_example(tmp_path):
     from ms_segformer.datasets.example import write_example
     from ms_segformer.metainfo import find_model
+
     data = write_example(tmp_path / 'shapes')
-    trainer = build_trainer('easycv', {
-        'model': find_model('demo'), 'data_root': str(data), 'classes': str(data / 'classes.txt'), 'max_epochs': 4,
-        'work_dir': str(tmp_path / 'run'), 'device': 'cpu', 'cfg_modify_fn': shrink})
+    trainer = build_trainer(
+        'easycv',
+        {
+            'model': find_model('demo'),
+            'data_root': str(data),
+            'classes': str(data / 'classes.txt'),
+            'max_epochs': 4,
+            'work_dir': str(tmp_path / 'run'),
+            'device': 'cpu',
+            'cfg_modify_fn': shrink,
+        },
+    )
     trainer.train()
     assert trainer.metric_values['mIoU'] > 0.6 and len(trainer.cfg.CLASSES) == 4
 
@@ -140,8 +171,15 @@ def test_what_an_option_says_stays_when_the_file_says_the_same():
     assert 'class_weight' not in prepared(old(), ['a', 'b', 'c'], old())['model']['decode_head']['loss_decode']
 
 
-@pytest.mark.parametrize('number, said', [(7, r'num_classes is 7; accepted with 3 classes: 3, or 4 for one output'),
-                                          (172, 'num_classes is 172'), (4, None), (3, None)])
+@pytest.mark.parametrize(
+    'number, said',
+    [
+        (7, r'num_classes is 7; accepted with 3 classes: 3, or 4 for one output'),
+        (172, 'num_classes is 172'),
+        (4, None),
+        (3, None),
+    ],
+)
 def test_a_number_of_outputs_that_was_set_fits_the_classes(options, number, said):
     arguments = {**options, 'cfg_options': {'model.decode_head.num_classes': number}}
     if said is None:
@@ -171,8 +209,17 @@ def test_label_maps_to_evaluate_on_count_as_those_to_train_on_where_nothing_in_t
             (tmp_path / folder / split).mkdir(parents=True)
         Image.new('RGB', (96, 64)).save(tmp_path / 'images' / split / 'a.jpg')
         Image.fromarray(np.resize(np.array(values, np.uint8), (64, 96))).save(
-            tmp_path / 'annotations' / split / 'a.png')
-    trainer = build_trainer('easycv', {'model': str(tiny_model_dir), 'data_root': str(tmp_path), 'max_epochs': 1,
-                                       'work_dir': str(tmp_path / 'run'), 'device': 'cpu'})
+            tmp_path / 'annotations' / split / 'a.png'
+        )
+    trainer = build_trainer(
+        'easycv',
+        {
+            'model': str(tiny_model_dir),
+            'data_root': str(tmp_path),
+            'max_epochs': 1,
+            'work_dir': str(tmp_path / 'run'),
+            'device': 'cpu',
+        },
+    )
     assert np.unique(trainer.train_dataset.load_label(0)).tolist() == [0, 11, 169, 255]
     assert np.unique(trainer.eval_dataset.load_label(0)).tolist() == [0, 11, 100, 255]

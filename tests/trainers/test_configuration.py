@@ -1,4 +1,5 @@
 """What a configuration file may make the hooks write to, and how many checkpoints are kept."""
+
 import json
 import shutil
 from copy import deepcopy
@@ -17,6 +18,7 @@ from ms_segformer.trainers.errors import TrainingError
 @pytest.fixture
 def with_train_section(options, tmp_path):
     """`with_train_section(changes, **arguments)`: a trainer whose model directory says `changes` in `train`."""
+
     def build(changes, **arguments):
         raw = json.loads((Path(options['model']) / 'configuration.json').read_text())
         raw['train'].update(changes)
@@ -26,6 +28,7 @@ def with_train_section(options, tmp_path):
         if not (folder / 'pytorch_model.pt').exists():
             (folder / 'pytorch_model.pt').symlink_to(Path(options['model']) / 'pytorch_model.pt')
         return build_trainer('easycv', {**options, 'max_epochs': 1, 'model': str(folder), **arguments})
+
     return build
 
 
@@ -33,22 +36,39 @@ OUTSIDE = ['/elsewhere', '../elsewhere', 'a/../../elsewhere', '~/elsewhere', 'os
 
 
 @pytest.mark.parametrize('path', OUTSIDE)
-@pytest.mark.parametrize('key, section', [
-    ('train.checkpoint.period.save_dir', {'checkpoint': {'period': {'interval': 1, 'save_dir': 'PATH'}}}),
-    ('train.checkpoint.period.output_sub_dir', {'checkpoint': {'period': {'interval': 1, 'output_sub_dir': 'PATH'}}}),
-    ('train.checkpoint.best.output_dir', {'checkpoint': {'best': {'metric_key': 'mIoU', 'output_dir': 'PATH'}}}),
-    ('train.checkpoint.best.save_file_name', {'hooks': [
-        {'type': 'BestCkptSaver', 'metric_key': 'mIoU', 'save_file_name': 'PATH'}]}),
-    ('train.logging.out_dir', {'hooks': [{'type': 'TextLoggerHook', 'out_dir': 'PATH'}]}),
-    ('train.hooks, TensorboardHook.out_dir', {'hooks': [
-        {'type': 'TensorboardHook', 'out_dir': 'PATH'}, {'type': 'TensorboardHook', 'out_dir': 'fine'}]}),
-    ('train.hooks, SomebodysHook.on_trace.dir_name', {'hooks': [
-        {'type': 'SomebodysHook', 'on_trace': {'dir_name': 'PATH'}}]}),
-    ('train.hooks, SomebodysHook.parts.out_dir', {'hooks': [
-        {'type': 'SomebodysHook', 'parts': [{'out_dir': 'fine'}, {'out_dir': 'PATH'}]}]}),
-    ('train.hooks, SomebodysHook.paths', {'hooks': [{'type': 'SomebodysHook', 'paths': {
-        '__class__': 'tuple', '__value__': ['fine', 'PATH']}}]})], ids=lambda value: value if isinstance(
-            value, str) else '')
+@pytest.mark.parametrize(
+    'key, section',
+    [
+        ('train.checkpoint.period.save_dir', {'checkpoint': {'period': {'interval': 1, 'save_dir': 'PATH'}}}),
+        (
+            'train.checkpoint.period.output_sub_dir',
+            {'checkpoint': {'period': {'interval': 1, 'output_sub_dir': 'PATH'}}},
+        ),
+        ('train.checkpoint.best.output_dir', {'checkpoint': {'best': {'metric_key': 'mIoU', 'output_dir': 'PATH'}}}),
+        (
+            'train.checkpoint.best.save_file_name',
+            {'hooks': [{'type': 'BestCkptSaver', 'metric_key': 'mIoU', 'save_file_name': 'PATH'}]},
+        ),
+        ('train.logging.out_dir', {'hooks': [{'type': 'TextLoggerHook', 'out_dir': 'PATH'}]}),
+        (
+            'train.hooks, TensorboardHook.out_dir',
+            {'hooks': [{'type': 'TensorboardHook', 'out_dir': 'PATH'}, {'type': 'TensorboardHook', 'out_dir': 'fine'}]},
+        ),
+        (
+            'train.hooks, SomebodysHook.on_trace.dir_name',
+            {'hooks': [{'type': 'SomebodysHook', 'on_trace': {'dir_name': 'PATH'}}]},
+        ),
+        (
+            'train.hooks, SomebodysHook.parts.out_dir',
+            {'hooks': [{'type': 'SomebodysHook', 'parts': [{'out_dir': 'fine'}, {'out_dir': 'PATH'}]}]},
+        ),
+        (
+            'train.hooks, SomebodysHook.paths',
+            {'hooks': [{'type': 'SomebodysHook', 'paths': {'__class__': 'tuple', '__value__': ['fine', 'PATH']}}]},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
 def test_a_file_does_not_make_hooks_write_outside(tiny_model_dir, tmp_path, key, section, path):
     raw = written(tiny_model_dir, json.loads(json.dumps(section).replace('PATH', path)))
     with pytest.raises(TrainingError, match=rf'configuration file says {key} = .*{path.split("/")[-1]}.*outside'):
@@ -79,9 +99,17 @@ def test_the_trainer_holds_the_file_to_it(with_train_section):
         with_train_section({'hooks': [{'type': 'TextLoggerHook', 'out_dir': '/elsewhere'}]})
 
 
-@pytest.mark.parametrize('path, good', [
-    ('/elsewhere', False), ('../elsewhere', False), ('./runs/b0', True), (None, True),
-    ('.', False), ('runs/..', False)])
+@pytest.mark.parametrize(
+    'path, good',
+    [
+        ('/elsewhere', False),
+        ('../elsewhere', False),
+        ('./runs/b0', True),
+        (None, True),
+        ('.', False),
+        ('runs/..', False),
+    ],
+)
 def test_the_work_directory_of_a_file_is_below_the_present_one(with_train_section, tmp_path, monkeypatch, path, good):
     monkeypatch.chdir(tmp_path)
     if good:
@@ -97,8 +125,12 @@ def test_the_relative_paths_of_a_file_are_below_the_work_directory(with_train_se
     (tmp_path / 'cwd').mkdir()
     monkeypatch.chdir(tmp_path / 'cwd')
     period = {'interval': 1, 'save_dir': 'points', 'output_dir': 'model'}
-    with_train_section({'checkpoint': {'period': period}, 'hooks': [
-        {'type': 'TextLoggerHook', 'out_dir': 'logs'}, {'type': 'IterTimerHook'}]}).train()
+    with_train_section(
+        {
+            'checkpoint': {'period': period},
+            'hooks': [{'type': 'TextLoggerHook', 'out_dir': 'logs'}, {'type': 'IterTimerHook'}],
+        }
+    ).train()
     assert (tmp_path / 'run' / 'points' / 'epoch_1.pth').is_file()
     assert (tmp_path / 'run' / 'model' / 'pytorch_model.pt').is_file()
     assert list((tmp_path / 'run' / 'logs').glob('*.log.json')) and not list((tmp_path / 'cwd').iterdir())
@@ -106,8 +138,10 @@ def test_the_relative_paths_of_a_file_are_below_the_work_directory(with_train_se
 
 def test_what_the_user_sets_in_code_is_as_the_user_wants_it(with_train_section, tmp_path):
     outside = str(tmp_path / 'outside')
-    file = {'checkpoint': {'period': {'interval': 1, 'save_dir': '/elsewhere'}}, 'hooks': [
-        {'type': 'TextLoggerHook', 'interval': 1, 'out_dir': '/elsewhere'}, {'type': 'IterTimerHook'}]}
+    file = {
+        'checkpoint': {'period': {'interval': 1, 'save_dir': '/elsewhere'}},
+        'hooks': [{'type': 'TextLoggerHook', 'interval': 1, 'out_dir': '/elsewhere'}, {'type': 'IterTimerHook'}],
+    }
 
     def modify(cfg):
         cfg = shrink(cfg)
@@ -118,15 +152,22 @@ def test_what_the_user_sets_in_code_is_as_the_user_wants_it(with_train_section, 
     assert (Path(outside) / 'epoch_1.pth').is_file() and list(Path(outside).glob('*.log.json'))
 
 
-@pytest.mark.parametrize('train, evaluation, count, kept, best', [
-    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'mIoU'}),
-    ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', None, None, None),
-    ({'checkpoint': {'period': {'max_checkpoint_num': 7}, 'best': None}}, 'EasyCVMetric', 3, 7, None),
-    ({'checkpoint': {'period': {}, 'best': {'metric_key': 'aAcc'}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'aAcc'}),
-    ({'checkpoint': {'period': {}}}, 'SomebodysMetric', 3, 3, None)])
+@pytest.mark.parametrize(
+    'train, evaluation, count, kept, best',
+    [
+        ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'mIoU'}),
+        ({'checkpoint': {'period': {'interval': 1}}}, 'EasyCVMetric', None, None, None),
+        ({'checkpoint': {'period': {'max_checkpoint_num': 7}, 'best': None}}, 'EasyCVMetric', 3, 7, None),
+        ({'checkpoint': {'period': {}, 'best': {'metric_key': 'aAcc'}}}, 'EasyCVMetric', 3, 3, {'metric_key': 'aAcc'}),
+        ({'checkpoint': {'period': {}}}, 'SomebodysMetric', 3, 3, None),
+    ],
+)
 def test_the_number_of_checkpoints_is_limited_where_nothing_is_said(train, evaluation, count, kept, best):
-    raw = {'train': train, 'evaluation': {'metrics': {'type': evaluation}, 'period': {'interval': 1}},
-           'dataset': {'val': {}}}
+    raw = {
+        'train': train,
+        'evaluation': {'metrics': {'type': evaluation}, 'period': {'interval': 1}},
+        'dataset': {'val': {}},
+    }
     configuration.limit_checkpoints(raw, count)
     assert train['checkpoint']['period'].get('max_checkpoint_num') == kept
     assert train['checkpoint'].get('best') == best
@@ -161,8 +202,9 @@ PLACES_OF_CLASSES = pytest.mark.parametrize('place', ['CLASSES', 'data_source.cl
 
 @PLACES_OF_CLASSES
 @pytest.mark.parametrize('name', ['/etc/hostname', '../outside.txt', 'missing.txt', '\ud800.txt'])
-def test_a_class_file_of_a_configuration_is_one_of_its_directory(options, tiny_model_dir, tiny_data, tmp_path, place,
-                                                                      name):
+def test_a_class_file_of_a_configuration_is_one_of_its_directory(
+    options, tiny_model_dir, tiny_data, tmp_path, place, name
+):
     (tmp_path / 'outside.txt').write_text('sky\ngrass\ndisc')
     model = with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, name, place)
     with pytest.raises(DatasetError, match='configuration.json: classes are .*(lies outside|no such file)'):
@@ -171,22 +213,32 @@ def test_a_class_file_of_a_configuration_is_one_of_its_directory(options, tiny_m
 
 @PLACES_OF_CLASSES
 def test_a_class_file_of_a_configuration_is_read_from_beside_it(
-        options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, place):
+    options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, place
+):
     model = Path(with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, 'classes.txt', place))
     (model / 'classes.txt').write_text('sky\ngrass\ndisc')
     (tmp_path / 'classes.txt').write_text('of\nsomething\nelse')
     monkeypatch.chdir(tmp_path)
-    trainer = build_trainer('easycv', {**options, 'model': str(model), 'classes': None, 'data_root': None,
-                                       'max_epochs': 1})
+    trainer = build_trainer(
+        'easycv', {**options, 'model': str(model), 'classes': None, 'data_root': None, 'max_epochs': 1}
+    )
     assert trainer.train_dataset.CLASSES == trainer.cfg.CLASSES == ['sky', 'grass', 'disc']
     monkeypatch.chdir('/')
     trainer.train()
 
 
-@pytest.mark.parametrize('given', [{'classes': 'mine.txt'}, {'classes': None, 'cfg_options': {'CLASSES': 'mine.txt'}},
-                                   {'classes': None, 'cfg_modify_fn': 'modify'}], ids=['classes', 'options', 'modify'])
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'classes': 'mine.txt'},
+        {'classes': None, 'cfg_options': {'CLASSES': 'mine.txt'}},
+        {'classes': None, 'cfg_modify_fn': 'modify'},
+    ],
+    ids=['classes', 'options', 'modify'],
+)
 def test_a_class_file_that_the_user_names_is_relative_to_the_working_directory(
-        options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, given):
+    options, tiny_model_dir, tiny_data, tmp_path, monkeypatch, given
+):
     model = with_class_file(tmp_path / 'model', tiny_model_dir, tiny_data, 'classes.txt')
     Path(model, 'classes.txt').write_text('one\ntwo\nthree')
     (tmp_path / 'mine.txt').write_text('sky\ngrass\ndisc')
@@ -203,8 +255,13 @@ def test_a_class_file_that_the_user_names_is_relative_to_the_working_directory(
 
 
 def test_a_hook_of_the_file_is_held_to_it_where_the_user_switched_its_place_on_again(tiny_model_dir, tmp_path):
-    raw = written(tiny_model_dir, {'checkpoint': {'period': None}, 'hooks': [
-        {'type': 'CheckpointHook', 'interval': 1, 'save_dir': '/elsewhere'}]})
+    raw = written(
+        tiny_model_dir,
+        {
+            'checkpoint': {'period': None},
+            'hooks': [{'type': 'CheckpointHook', 'interval': 1, 'save_dir': '/elsewhere'}],
+        },
+    )
     changed = deepcopy(raw)
     changed['train']['checkpoint'] = {'period': {'interval': 1}}
     configuration.prepare(changed)
@@ -213,9 +270,14 @@ def test_a_hook_of_the_file_is_held_to_it_where_the_user_switched_its_place_on_a
         confinement.confine(changed, raw, None)
 
 
-@pytest.mark.parametrize('said', [
-    {'train.checkpoint.period.save_dir': 'ELSEWHERE'}, {'train.checkpoint.period': {'save_dir': 'ELSEWHERE'}},
-    {'train': {'checkpoint': {'period': {'save_dir': 'ELSEWHERE'}}}}])
+@pytest.mark.parametrize(
+    'said',
+    [
+        {'train.checkpoint.period.save_dir': 'ELSEWHERE'},
+        {'train.checkpoint.period': {'save_dir': 'ELSEWHERE'}},
+        {'train': {'checkpoint': {'period': {'save_dir': 'ELSEWHERE'}}}},
+    ],
+)
 def test_what_the_user_says_counts_when_the_file_says_the_same(with_train_section, tmp_path, said):
     elsewhere = str(tmp_path / 'elsewhere')
     said = json.loads(json.dumps(said).replace('ELSEWHERE', elsewhere))
@@ -227,9 +289,11 @@ def test_what_the_user_says_counts_when_the_file_says_the_same(with_train_sectio
 def test_a_trained_model_can_be_trained_on_wherever_its_hooks_wrote(with_train_section, options, tmp_path):
     def modify(cfg):
         cfg = shrink(cfg)
-        cfg.train.hooks = [{'type': 'CheckpointHook', 'interval': 1},
-                           {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'board')},
-                           {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'run' / 'board')}]
+        cfg.train.hooks = [
+            {'type': 'CheckpointHook', 'interval': 1},
+            {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'board')},
+            {'type': 'TensorboardHook', 'out_dir': str(tmp_path / 'run' / 'board')},
+        ]
         return cfg
 
     with_train_section({'hooks': []}, cfg_modify_fn=modify).train()
@@ -242,44 +306,69 @@ def test_a_trained_model_can_be_trained_on_wherever_its_hooks_wrote(with_train_s
 def test_the_configuration_of_a_run_goes_on_with_it(options, tmp_path, monkeypatch, relative):
     monkeypatch.chdir(tmp_path)
     folder = 'run' if relative else str(tmp_path / 'run')
-    first = build_trainer('easycv', {**options, 'max_epochs': 1, 'work_dir': folder, 'cfg_options': {
-        'train.checkpoint.period.save_dir': f'{folder}/points', 'evaluation.period': None}})
+    first = build_trainer(
+        'easycv',
+        {
+            **options,
+            'max_epochs': 1,
+            'work_dir': folder,
+            'cfg_options': {'train.checkpoint.period.save_dir': f'{folder}/points', 'evaluation.period': None},
+        },
+    )
     first.train()
     arguments = {key: value for key, value in options.items() if key not in ('model', 'cfg_modify_fn')}
     for epochs in (2, 3):
-        resumed = build_trainer('easycv', {**arguments, 'cfg_file': f'{folder}/configuration.json',
-                                           'max_epochs': epochs, 'work_dir': folder, 'resume': True})
+        resumed = build_trainer(
+            'easycv',
+            {
+                **arguments,
+                'cfg_file': f'{folder}/configuration.json',
+                'max_epochs': epochs,
+                'work_dir': folder,
+                'resume': True,
+            },
+        )
         resumed.train()
         assert (resumed.run, resumed.iter) == (first.run, 4 * epochs)
     assert sorted(path.name for path in (tmp_path / 'run' / 'points').glob('epoch_?.pth')) == [
-        'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
+        'epoch_1.pth',
+        'epoch_2.pth',
+        'epoch_3.pth',
+    ]
 
 
 def test_two_contradicting_best_savers_of_a_file_are_an_error(with_train_section):
-    file = {'checkpoint': {'period': {'interval': 1}, 'best': {'metric_key': 'mIoU'}},
-            'hooks': [{'type': 'BestCkptSaverHook', 'metric_key': 'aAcc'}]}
+    file = {
+        'checkpoint': {'period': {'interval': 1}, 'best': {'metric_key': 'mIoU'}},
+        'hooks': [{'type': 'BestCkptSaverHook', 'metric_key': 'aAcc'}],
+    }
     with pytest.raises(TrainingError, match='two hooks for the best checkpoint.*mIoU.*aAcc.*keep one'):
         with_train_section(file)
 
 
 @pytest.mark.parametrize('key', ['filename', 'file_name', 'dir_name', 'save_to', 'out', 'log', 'output', 'json_out'])
 def test_what_somebody_s_hook_writes_is_below_the_work_directory(tiny_model_dir, tmp_path, key):
-    raw = written(tiny_model_dir, {'hooks': [{'type': 'SomebodysHook', key: 'a/b', 'more': {key: ['c']},
-                                              'level': 'd'}]})
+    raw = written(
+        tiny_model_dir, {'hooks': [{'type': 'SomebodysHook', key: 'a/b', 'more': {key: ['c']}, 'level': 'd'}]}
+    )
     result = deepcopy(raw)
     configuration.prepare(result)
     result['train']['work_dir'] = str(tmp_path)
     confinement.confine(result, raw, None)
-    assert result['train']['hooks'] == [{'type': 'SomebodysHook', key: f'{tmp_path}/a/b',
-                                         'more': {key: [f'{tmp_path}/c']}, 'level': 'd'}]
+    assert result['train']['hooks'] == [
+        {'type': 'SomebodysHook', key: f'{tmp_path}/a/b', 'more': {key: [f'{tmp_path}/c']}, 'level': 'd'}
+    ]
     assert confinement.relocatable(result)['train']['hooks'] == raw['train']['hooks']
 
 
-@pytest.mark.parametrize('key, value, holds', [
-    ('img_suffix', '.jpg', lambda trainer: trainer.train_dataset.source.img_suffix == ['.jpg']),
-    ('ignore_index', 9, lambda trainer: trainer.train_dataset.source.ignore_index == 9),
-    ('split', 'half.txt', lambda trainer: len(trainer.train_dataset) == 2),
-])
+@pytest.mark.parametrize(
+    'key, value, holds',
+    [
+        ('img_suffix', '.jpg', lambda trainer: trainer.train_dataset.source.img_suffix == ['.jpg']),
+        ('ignore_index', 9, lambda trainer: trainer.train_dataset.source.ignore_index == 9),
+        ('split', 'half.txt', lambda trainer: len(trainer.train_dataset) == 2),
+    ],
+)
 def test_options_of_the_data_count_before_what_the_folder_says(options, tmp_path, monkeypatch, key, value, holds):
     (tmp_path / 'half.txt').write_text('000\n001\n')
     monkeypatch.chdir(tmp_path)
@@ -301,8 +390,14 @@ def test_options_of_a_split_that_the_folder_lacks_are_refused(options, tiny_data
     for part in ('images', 'annotations'):
         shutil.copytree(tiny_data / part / 'train', tmp_path / 'data' / part / 'train')
     with pytest.raises(DatasetError, match=r'for val: dataset\.val\.data_source\.img_suffix would have no effect'):
-        build_trainer('easycv', {**options, 'data_root': str(tmp_path / 'data'),
-                                 'cfg_options': {'dataset.val.data_source.img_suffix': '.png'}})
+        build_trainer(
+            'easycv',
+            {
+                **options,
+                'data_root': str(tmp_path / 'data'),
+                'cfg_options': {'dataset.val.data_source.img_suffix': '.png'},
+            },
+        )
 
 
 @pytest.mark.parametrize('make', [Path.mkdir, lambda path: path.symlink_to('gone')])
@@ -320,4 +415,5 @@ def test_values_that_are_taken_for_the_model_s_ids_are_warned_of(options, tiny_d
     assert 'names no classes' not in caplog.text
     build_trainer('easycv', {**options, 'classes': None})
     assert f"{tiny_data} names no classes: the values in its label maps are taken as the ids of the model's 171" in (
-        caplog.text)
+        caplog.text
+    )

@@ -1,4 +1,5 @@
 """A checkpoint of EasyCV or mmcv whose `meta` names epoch and iteration is gone on from; one without is a start."""
+
 import json
 
 import pytest
@@ -22,6 +23,7 @@ def weights(tiny_model_dir):
 @pytest.fixture
 def trainer(options):
     """A trainer of 31 epochs of 4 iterations with the classes of the weights, which evaluates nothing."""
+
     def plain(cfg):
         cfg = shrink(cfg)
         cfg.evaluation.period = None
@@ -48,6 +50,7 @@ def logged(trainer):
 
 def trainer_logs(trainer):
     from pathlib import Path
+
     return list(Path(trainer.work_dir).glob('*.log.json'))
 
 
@@ -58,7 +61,7 @@ def test_one_of_31_epochs_is_left_after_the_thirtieth(trainer, weights, tmp_path
     trainer.train(checkpoint_path=str(tmp_path / 'published.pth'))
     rates = [pytest.approx(1e-3 * (1 - done / 124), abs=1e-8) for done in range(120, 124)]
     assert logged(trainer) == [(31, number + 1, rate) for number, rate in enumerate(rates)]
-    said, = (message for message in messages if 'its meta says' in message)
+    (said,) = (message for message in messages if 'its meta says' in message)
     assert 'epoch 30 is done; training goes on with epoch 31 of 31, 120 of 124 iterations done' in said
     assert ("(there 221790: its epochs had 7393, this run's have 4; epochs count)" in said) == (iteration == 221790)
     assert '; the optimizer starts anew (the file has none)' in said
@@ -71,8 +74,11 @@ def test_a_file_that_names_no_epoch_starts_a_new_run(trainer, weights, tmp_path,
     trainer.train_loop = lambda loader: None
     trainer.train(checkpoint_path=str(tmp_path / 'published.pth'))
     assert (trainer.epoch, trainer.iter) == (0, 0)
-    assert [message for message in messages if message.endswith(
-        'published.pth: its weights are the start of a new run, for its meta names no epoch')]
+    assert [
+        message
+        for message in messages
+        if message.endswith('published.pth: its weights are the start of a new run, for its meta names no epoch')
+    ]
 
 
 def test_a_file_of_other_classes_starts_a_new_run_whatever_epoch_it_names(trainer, weights, tmp_path, messages):
@@ -81,8 +87,11 @@ def test_a_file_of_other_classes_starts_a_new_run_whatever_epoch_it_names(traine
     trainer.train_loop = lambda loader: None
     trainer.train(checkpoint_path=str(tmp_path / 'other.pth'))
     assert (trainer.epoch, trainer.iter) == (0, 0)
-    assert [message for message in messages if message.endswith(
-        'other.pth: its weights are the start of a new run, for they are of other classes')]
+    assert [
+        message
+        for message in messages
+        if message.endswith('other.pth: its weights are the start of a new run, for they are of other classes')
+    ]
 
 
 def test_all_state_is_left_where_only_the_weights_are_asked_for(trainer, weights, tmp_path, messages):
@@ -103,18 +112,21 @@ def test_a_file_after_which_nothing_is_left_is_refused_before_anything_is_moved(
 @pytest.fixture
 def go_on(trainer, weights, tmp_path):
     """A function that lets the trainer go on from a file with an optimizer, and trains nothing."""
+
     def train(saved):
         torch.save({'meta': META, 'state_dict': weights, 'optimizer': saved}, tmp_path / 'mmcv.pth')
         trainer.train_loop = lambda loader: None
         trainer.train(checkpoint_path=str(tmp_path / 'mmcv.pth'))
         return trainer.optimizer
+
     return train
 
 
 @pytest.mark.parametrize('grouping', ['one', 'each'])
 @pytest.mark.parametrize('steps', ['number', 'tensor'])
-def test_the_optimizer_of_mmcv_is_taken_along_parameter_by_parameter(go_on, trainer, tiny_model_dir, messages, grouping,
-                                                                     steps):
+def test_the_optimizer_of_mmcv_is_taken_along_parameter_by_parameter(
+    go_on, trainer, tiny_model_dir, messages, grouping, steps
+):
     model = Segformer.from_pretrained(str(tiny_model_dir))
     saved = gathered(model)
     if grouping == 'each':
@@ -123,27 +135,43 @@ def test_the_optimizer_of_mmcv_is_taken_along_parameter_by_parameter(go_on, trai
         for values in saved['state'].values():
             values['step'] = int(values['step'])
     optimizer = go_on(saved)
-    assert len(optimizer.param_groups) == 3, 'the rates of the head and of the norms are the configuration\'s'
+    assert len(optimizer.param_groups) == 3, "the rates of the head and of the norms are the configuration's"
     assert {group['initial_lr'] for group in optimizer.param_groups} == {1e-3, 1e-2}
     for number, (name, parameter) in enumerate(trainer.bare_model.named_parameters()):
         held = optimizer.state[parameter]
         assert torch.equal(held['exp_avg'], saved['state'][number]['exp_avg']) and held['step'] == 2, name
-    assert [message for message in messages if message.endswith('the optimizer\'s state is taken from it')]
+    assert [message for message in messages if message.endswith("the optimizer's state is taken from it")]
 
 
 UNFIT = {
     'of another kind': (lambda saved, model: gathered(model, torch.optim.SGD, momentum=0.9), 'gathers other values'),
     'empty': (lambda saved, model: {**saved, 'state': {}}, 'the file has none'),
     'no optimizer': (lambda saved, model: ['a list'], 'the file has none'),
-    'groups of another kind': (lambda saved, model: {**saved, 'param_groups': [
-        {'params': [0, 1]}, {'params': list(range(2, len(saved['state'])))}]}, 'groups its parameters in another way'),
+    'groups of another kind': (
+        lambda saved, model: {
+            **saved,
+            'param_groups': [{'params': [0, 1]}, {'params': list(range(2, len(saved['state'])))}],
+        },
+        'groups its parameters in another way',
+    ),
     'too few': (lambda saved, model: {**saved, 'param_groups': [{'params': [0, 1]}]}, 'is of 2 parameters'),
-    'other shapes': (lambda saved, model: {**saved, 'state': {
-        number: {**values, 'exp_avg': torch.ones(3, 3)} for number, values in saved['state'].items()}},
-        'parameters of other shapes'),
-    'not finite': (lambda saved, model: {**saved, 'state': {
-        number: {**values, 'exp_avg': values['exp_avg'] + float('nan')} for number, values in saved['state'].items()}},
-        'is not finite'),
+    'other shapes': (
+        lambda saved, model: {
+            **saved,
+            'state': {number: {**values, 'exp_avg': torch.ones(3, 3)} for number, values in saved['state'].items()},
+        },
+        'parameters of other shapes',
+    ),
+    'not finite': (
+        lambda saved, model: {
+            **saved,
+            'state': {
+                number: {**values, 'exp_avg': values['exp_avg'] + float('nan')}
+                for number, values in saved['state'].items()
+            },
+        },
+        'is not finite',
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """Two processes on a CPU, started with the variables that torchrun sets."""
+
 import json
 import os
 
@@ -11,8 +12,15 @@ from ms_segformer.trainers.data_loading import EpochSampler, ShareSampler
 
 @pytest.fixture
 def settings(tiny_data, tiny_model_dir, tmp_path):
-    return {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': CLASSES, 'seed': 3, 'max_epochs': 2,
-            'device': 'cpu', 'work_dir': str(tmp_path / 'run')}
+    return {
+        'model': str(tiny_model_dir),
+        'data_root': str(tiny_data),
+        'classes': CLASSES,
+        'seed': 3,
+        'max_epochs': 2,
+        'device': 'cpu',
+        'work_dir': str(tmp_path / 'run'),
+    }
 
 
 def test_two_processes_train_save_once_and_resume(settings, runs, two, tmp_path):
@@ -20,7 +28,11 @@ def test_two_processes_train_save_once_and_resume(settings, runs, two, tmp_path)
     assert codes == [0, 0], output
     folder = tmp_path / 'run'
     assert sorted(path.name for path in folder.glob('*.pth')) == [
-        'epoch_1.pth', 'epoch_1_trainer_state.pth', 'epoch_2.pth', 'epoch_2_trainer_state.pth']
+        'epoch_1.pth',
+        'epoch_1_trainer_state.pth',
+        'epoch_2.pth',
+        'epoch_2_trainer_state.pth',
+    ]
     assert len(list(folder.glob('*.log.json'))) == 1
     lines = [json.loads(line) for line in next(folder.glob('*.log.json')).read_text().splitlines()]
     assert [line['iter'] for line in lines if line['mode'] == 'train'] == [1, 2, 1, 2]  # 8 pairs, 2 × 2 a step
@@ -44,7 +56,9 @@ def test_the_first_process_moves_an_earlier_run_aside_and_its_errors_end_all(set
     assert [path.name for path in (folder / 'previous').iterdir()] == ['1']
     names = ['epoch_1.pth', 'epoch_1_trainer_state.pth']
     assert [sorted(path.name for path in where.glob('*.pth')) for where in (folder, folder / 'previous' / '1')] == [
-        names, names]
+        names,
+        names,
+    ]
     (folder / 'epoch_1.pth').write_bytes(b'damaged')
     codes, output = runs({**settings, 'resume': str(folder / 'epoch_1')}, two)
     assert codes == [1, 1] and 'epoch_1.pth: not a PyTorch checkpoint' in output

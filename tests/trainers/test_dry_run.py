@@ -1,4 +1,5 @@
 """The plan of a run: what it says is what the run then does, and nothing of the run is written."""
+
 import json
 import os
 import signal
@@ -26,8 +27,14 @@ def smaller(cfg):
 @pytest.fixture
 def published(tiny_model_dir, tmp_path):
     """Arguments for a run of the published length; its data are nowhere."""
-    return {'model': str(tiny_model_dir), 'work_dir': str(tmp_path / 'run'), 'device': 'cpu', 'cfg_modify_fn': smaller,
-            'max_epochs': 30, 'cfg_options': {'train.lr_scheduler.warmup': 'linear', 'train.optimizer.lr': 6e-5}}
+    return {
+        'model': str(tiny_model_dir),
+        'work_dir': str(tmp_path / 'run'),
+        'device': 'cpu',
+        'cfg_modify_fn': smaller,
+        'max_epochs': 30,
+        'cfg_options': {'train.lr_scheduler.warmup': 'linear', 'train.optimizer.lr': 6e-5},
+    }
 
 
 def test_the_plan_is_what_the_run_does(options, tmp_path):
@@ -42,39 +49,52 @@ def test_the_plan_is_what_the_run_does(options, tmp_path):
     assert not (tmp_path / 'run').exists()
     trainer = build_trainer('easycv', options)
     trainer.train()
-    lines = [json.loads(line) for path in Path(options['work_dir']).glob('*.log.json')
-             for line in path.read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for path in Path(options['work_dir']).glob('*.log.json')
+        for line in path.read_text().splitlines()
+    ]
     rates = [line['lr'] for line in lines if line['mode'] == 'train']
     assert (plan.images, plan.made_up, plan.processes, plan.batch, plan.accumulated) == (8, False, 1, 2, 2)
     assert (plan.per_epoch, plan.epochs, plan.iterations) == (4, 3, len(rates))
     points = {name: (iteration, found[0]) for name, iteration, found in plan.rates}
-    assert points == {name: (at, pytest.approx(rates[at], rel=1e-3)) for name, at in {
-        'start': 0, 'after the warm-up': 3, '25 %': 3, '50 %': 6, '75 %': 9, 'end': 11}.items()}
+    assert points == {
+        name: (at, pytest.approx(rates[at], rel=1e-3))
+        for name, at in {'start': 0, 'after the warm-up': 3, '25 %': 3, '50 %': 6, '75 %': 9, 'end': 11}.items()
+    }
     assert all(high == pytest.approx(10 * low) for _, _, (low, high) in plan.rates), "the head's is ten times as high"
-    assert plan.seconds > 0 and plan.memory > 10 * 2 ** 20
+    assert plan.seconds > 0 and plan.memory > 10 * 2**20
 
 
 def test_the_published_run_is_printed_without_its_data(published, tmp_path, monkeypatch):
     sizes = []
     measure = module._measure
-    monkeypatch.setattr(module, '_measure', lambda trainer: sizes.append(
-        trainer.train_dataset[0]['img'].shape[1:]) or measure(trainer))
+    monkeypatch.setattr(
+        module, '_measure', lambda trainer: sizes.append(trainer.train_dataset[0]['img'].shape[1:]) or measure(trainer)
+    )
     plan = dry_run(published, processes=8)
     assert (plan.images, plan.made_up, plan.iterations) == (118_287, True, 30 * 7_393)
     assert sizes == [(32, 64)] and not (tmp_path / 'run').exists()
     text = '\n'.join(plan.lines())
-    for said in ('118,287 (not here', '16 images: 8 × 2', '30 of 7,393 iterations, 221,790 in all',
-                 'start              iteration         1: 6.000e-11',
-                 '50 %               iteration   110,896: 3.000e-05',
-                 'an iteration on cpu of its own for each process', 'GiB of each process'):
+    for said in (
+        '118,287 (not here',
+        '16 images: 8 × 2',
+        '30 of 7,393 iterations, 221,790 in all',
+        'start              iteration         1: 6.000e-11',
+        '50 %               iteration   110,896: 3.000e-05',
+        'an iteration on cpu of its own for each process',
+        'GiB of each process',
+    ):
         assert said in text
     assert dry_run(published, images=10).per_epoch == 5
 
 
 def test_the_published_recipe_s_equivalents_for_one_device_take_its_steps_at_its_rates(published):
     recipe = dry_run(published, processes=8)
-    options = {'one batch': {'train.dataloader.batch_size_per_gpu': 16}, 'accumulated': {
-        'train.optimizer.options.cumulative_iters': 8, 'train.lr_scheduler.warmup_iters': 8 * 1500}}
+    options = {
+        'one batch': {'train.dataloader.batch_size_per_gpu': 16},
+        'accumulated': {'train.optimizer.options.cumulative_iters': 8, 'train.lr_scheduler.warmup_iters': 8 * 1500},
+    }
     for name, changes in options.items():
         plan = dry_run({**published, 'cfg_options': {**published['cfg_options'], **changes}})
         assert plan.batch * plan.accumulated == 16 == recipe.processes * recipe.batch
@@ -93,7 +113,7 @@ def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published
         dry_run({**published, 'data_root': str(tmp_path)})
     with pytest.raises(TrainingError, match='their number is not known: say where they are .--data. or how many'):
         dry_run({**published, 'classes': ['a', 'b']})
-    for images in (0, 10 ** 18):
+    for images in (0, 10**18):
         with pytest.raises(TrainingError, match=f'{images} images .--images.: expected 1 to 10,000,000'):
             dry_run(published, images=images)
 
@@ -104,8 +124,9 @@ def test_no_weights_are_asked_for(published, monkeypatch):
     assert plan.iterations == 60
 
 
-@pytest.mark.parametrize('seconds, said', [
-    (20, '20 s'), (2700, '45 min'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')])
+@pytest.mark.parametrize(
+    'seconds, said', [(20, '20 s'), (2700, '45 min'), (5400, '1 h 30 min'), (200_000, '2 d 7 h 33 min')]
+)
 def test_durations(seconds, said):
     assert module._duration(seconds) == said
 

@@ -1,4 +1,5 @@
 """The average of the weights is what is evaluated and saved; weights that are given reach it."""
+
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,26 @@ from ms_segformer.models.checkpoint import read_checkpoint
 @pytest.fixture
 def other(options, tmp_path):
     """A checkpoint of a run of its own, and what it evaluates to."""
-    trainer = build_trainer('easycv', {**options, 'work_dir': str(tmp_path / 'other'), 'seed': 7, 'max_epochs': 6,
-                                       'cfg_options': {'evaluation.period': None}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'work_dir': str(tmp_path / 'other'),
+            'seed': 7,
+            'max_epochs': 6,
+            'cfg_options': {'evaluation.period': None},
+        },
+    )
     trainer.train()
     return tmp_path / 'other' / 'epoch_6.pth', trainer.evaluate()
 
 
 def snapshot(trainer):
-    return {name: value.clone() for model in (trainer.bare_model, trainer.model_to_save)
-            for name, value in model.state_dict(prefix=f'{id(model)}.').items()}
+    return {
+        name: value.clone()
+        for model in (trainer.bare_model, trainer.model_to_save)
+        for name, value in model.state_dict(prefix=f'{id(model)}.').items()
+    }
 
 
 @pytest.mark.parametrize('ema', [None, 0.99])
@@ -44,8 +56,16 @@ def test_an_evaluation_of_other_weights_in_between_does_not_change_the_run(optio
 
     found = []
     for name, callbacks in (('plain', []), ('comparing', [Compare()])):
-        trainer = build_trainer('easycv', {**options, 'ema': ema, 'max_epochs': 2, 'callbacks': callbacks,
-                                           'work_dir': f'{options["work_dir"]}_{name}'})
+        trainer = build_trainer(
+            'easycv',
+            {
+                **options,
+                'ema': ema,
+                'max_epochs': 2,
+                'callbacks': callbacks,
+                'work_dir': f'{options["work_dir"]}_{name}',
+            },
+        )
         trainer.train()
         found.append(read_checkpoint(Path(trainer.work_dir) / 'epoch_2.pth')[0])
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
@@ -53,10 +73,17 @@ def test_an_evaluation_of_other_weights_in_between_does_not_change_the_run(optio
 
 @pytest.mark.parametrize('ema', [None, 0.9])
 def test_after_restore_best_the_best_weights_are_evaluated(options, ema):
-    trainer = build_trainer('easycv', {**options, 'ema': ema, 'max_epochs': 3, 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': 'mIoU', 'rule': 'min', 'restore_best': True}}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'ema': ema,
+            'max_epochs': 3,
+            'cfg_options': {'train.checkpoint.best': {'metric_key': 'mIoU', 'rule': 'min', 'restore_best': True}},
+        },
+    )
     trainer.train()
-    best, = (path for path in Path(trainer.work_dir).glob('best_*') if 'state' not in path.name)
+    (best,) = (path for path in Path(trainer.work_dir).glob('best_*') if 'state' not in path.name)
     assert 'epoch3' not in best.name  # it learns, so the lowest value is an earlier one
     for model in (trainer.bare_model, trainer.model_to_save):
         assert all(torch.equal(value, model.state_dict()[key]) for key, value in read_checkpoint(best)[0].items())
@@ -64,8 +91,15 @@ def test_after_restore_best_the_best_weights_are_evaluated(options, ema):
 
 
 def test_a_new_run_from_given_weights_averages_from_them(options, other):
-    trainer = build_trainer('easycv', {**options, 'ema': 0.99, 'max_epochs': 1, 'cfg_options': {
-        'train.optimizer.lr': 0.0, 'evaluation.period': None}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'ema': 0.99,
+            'max_epochs': 1,
+            'cfg_options': {'train.optimizer.lr': 0.0, 'evaluation.period': None},
+        },
+    )
     trainer.train(checkpoint_path=str(other[0]), load_all_state=False)
     saved, start = (read_checkpoint(path)[0] for path in (Path(trainer.work_dir) / 'epoch_1.pth', other[0]))
     key = 'decode_head.conv_seg.weight'

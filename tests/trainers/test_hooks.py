@@ -1,4 +1,5 @@
 """Where the checkpoint hooks write, and how many of them there may be; the live line."""
+
 import io
 import logging
 import os
@@ -16,10 +17,21 @@ from ms_segformer.trainers.errors import TrainingError
 
 
 def test_the_output_folders_that_were_asked_for_are_used(options, tmp_path):
-    trainer = build_trainer('easycv', {**options, 'max_epochs': 1, 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': 'mIoU', 'output_dir': str(tmp_path / 'mine' / 'best')},
-        'train.checkpoint.period': {'interval': 1, 'output_dir': str(tmp_path / 'mine' / 'last'),
-                                    'save_dir': str(tmp_path / 'mine' / 'checkpoints')}}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'max_epochs': 1,
+            'cfg_options': {
+                'train.checkpoint.best': {'metric_key': 'mIoU', 'output_dir': str(tmp_path / 'mine' / 'best')},
+                'train.checkpoint.period': {
+                    'interval': 1,
+                    'output_dir': str(tmp_path / 'mine' / 'last'),
+                    'save_dir': str(tmp_path / 'mine' / 'checkpoints'),
+                },
+            },
+        },
+    )
     trainer.train()
     for name in ('best', 'last'):
         assert read_configuration(tmp_path / 'mine' / name).model.head.num_classes == 3
@@ -31,8 +43,10 @@ def test_the_output_folders_that_were_asked_for_are_used(options, tmp_path):
 
 def test_checkpoints_in_a_folder_of_their_own_are_resumed_and_moved_aside_as_well(options, tmp_path, messages):
     folder = tmp_path / 'checkpoints'
-    options = {**options, 'cfg_options': {'train.checkpoint.period': {'interval': 1, 'save_dir': str(folder)},
-                                          'evaluation.period': None}}
+    options = {
+        **options,
+        'cfg_options': {'train.checkpoint.period': {'interval': 1, 'save_dir': str(folder)}, 'evaluation.period': None},
+    }
     build_trainer('easycv', {**options, 'max_epochs': 2}).train()
     build_trainer('easycv', {**options, 'max_epochs': 2, 'resume': True}).train()
     assert [message for message in messages if '8 of 8 iterations done' in message]
@@ -45,24 +59,38 @@ def test_checkpoints_in_a_folder_of_their_own_are_resumed_and_moved_aside_as_wel
 def test_a_second_best_saver_in_the_configuration_is_an_error(options, second):
     def modify(cfg):
         cfg = shrink(cfg)
-        cfg.train.hooks = [*cfg.train.hooks, {'type': 'BestCkptSaverHook', 'metric_key': 'mIoU'},
-                           {'type': second, 'metric_key': 'mAcc'}]
+        cfg.train.hooks = [
+            *cfg.train.hooks,
+            {'type': 'BestCkptSaverHook', 'metric_key': 'mIoU'},
+            {'type': second, 'metric_key': 'mAcc'},
+        ]
         return cfg
+
     with pytest.raises(TrainingError, match=r"two hooks for train\.checkpoint\.best: .*'mIoU'.*'mAcc'.*keep one"):
         build_trainer('easycv', {**options, 'cfg_modify_fn': modify})
 
 
 def test_a_second_best_saver_among_the_callbacks_is_an_error(options):
-    trainer = build_trainer('easycv', {**options, 'callbacks': [hooks.BestCkptSaverHook('mAcc')], 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': 'mIoU'}}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'callbacks': [hooks.BestCkptSaverHook('mAcc')],
+            'cfg_options': {'train.checkpoint.best': {'metric_key': 'mIoU'}},
+        },
+    )
     with pytest.raises(TrainingError, match='more than one BestCkptSaverHook'):
         trainer.train()
 
 
 def test_each_hook_of_a_class_has_a_state_of_its_own(options):
     every_third = hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=1)
-    options = {**options, 'max_epochs': 2, 'callbacks': [every_third], 'cfg_options': {
-        'evaluation.period': None, 'train.checkpoint.period.max_checkpoint_num': 1}}
+    options = {
+        **options,
+        'max_epochs': 2,
+        'callbacks': [every_third],
+        'cfg_options': {'evaluation.period': None, 'train.checkpoint.period.max_checkpoint_num': 1},
+    }
     build_trainer('easycv', options).train()
     folder = Path(options['work_dir'])
     kept = ['epoch_2.pth', 'iter_8.pth']
@@ -70,14 +98,23 @@ def test_each_hook_of_a_class_has_a_state_of_its_own(options):
     again = hooks.CheckpointHook(save_strategy='by_step', interval=3, max_checkpoint_num=1)
     build_trainer('easycv', {**options, 'max_epochs': 3, 'resume': True, 'callbacks': [again]}).train()
     assert sorted(path.name for path in folder.glob('*.pth') if 'state' not in path.name) == [
-        'epoch_3.pth', 'iter_12.pth']
+        'epoch_3.pth',
+        'iter_12.pth',
+    ]
     assert again.history_checkpoints == ['iter_12']
 
 
 def test_the_name_of_a_class_leads_nowhere(options):
     names = ['sky', 'grass', '../../../up']
-    trainer = build_trainer('easycv', {**options, 'classes': names, 'max_epochs': 1, 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': f'IoU.{names[2]}'}}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'classes': names,
+            'max_epochs': 1,
+            'cfg_options': {'train.checkpoint.best': {'metric_key': f'IoU.{names[2]}'}},
+        },
+    )
     trainer.train()
     assert list(Path(trainer.work_dir).glob('best_epoch1_IoU.*up*.pth'))
 
@@ -123,9 +160,17 @@ def test_the_rate_is_without_evaluations_and_a_mean(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(hooks.time, 'monotonic', lambda: now[0])
     trainer = SimpleNamespace(
-        epoch=0, max_epochs=2, iter=0, inner_iter=0, max_iters=100, iters_per_train_epoch=50, world_size=2,
-        train_dataloader=SimpleNamespace(batch_size=3), logger=logging.getLogger('nobody'),
-        log_buffer=SimpleNamespace(val_history={'loss': [0.5]}))
+        epoch=0,
+        max_epochs=2,
+        iter=0,
+        inner_iter=0,
+        max_iters=100,
+        iters_per_train_epoch=50,
+        world_size=2,
+        train_dataloader=SimpleNamespace(batch_size=3),
+        logger=logging.getLogger('nobody'),
+        log_buffer=SimpleNamespace(val_history={'loss': [0.5]}),
+    )
     hook = hooks.ProgressHook(show=True)
     hook.before_run(trainer)
     hook.before_train_epoch(trainer)

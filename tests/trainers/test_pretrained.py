@@ -1,4 +1,5 @@
 """What a run starts from: the model, an ImageNet backbone in every dialect, random weights, a URL, an id."""
+
 import hashlib
 import io
 import sys
@@ -71,18 +72,22 @@ def require_backbone_only(model, backbone):
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 @pytest.mark.parametrize('dialect', DIALECTS)
-def test_the_backbone_of_every_dialect_is_the_start_and_the_head_is_new(model, backbone, tmp_path, messages, caplog,
-                                                                        dialect, suffix):
+def test_the_backbone_of_every_dialect_is_the_start_and_the_head_is_new(
+    model, backbone, tmp_path, messages, caplog, dialect, suffix
+):
     path, theirs = tmp_path / f'mit{suffix}', DIALECTS[dialect](backbone)
     if dialect != 'mmsegmentation':
         assert not set(theirs) & set(backbone)
     save_file(theirs, path) if suffix == '.safetensors' else torch.save({'state_dict': theirs}, path)
     assert pretrained.load(model, load_from='imagenet', pretrained=str(path)) == str(path)
     require_backbone_only(model, backbone)
-    said, = (message for message in messages if message.startswith('start: '))
+    (said,) = (message for message in messages if message.startswith('start: '))
     assert f'{path}, {len(backbone)} tensors; the head starts anew' in said
-    named = {'NVlabs': '; dropped: head.bias, head.weight', 'Hugging Face': '; dropped: classifier.bias, classifier.we',
-             'below encoder.': '; dropped: decoder.mlp_stage.0.linear.weight'}.get(dialect)
+    named = {
+        'NVlabs': '; dropped: head.bias, head.weight',
+        'Hugging Face': '; dropped: classifier.bias, classifier.we',
+        'below encoder.': '; dropped: decoder.mlp_stage.0.linear.weight',
+    }.get(dialect)
     assert not [record for record in caplog.records if record.name.startswith('ms_segformer')], 'it lacks nothing'
     assert named in said and ('and 1 more' in said) == (dialect == 'below encoder.') if named else 'dropped' not in said
 
@@ -115,12 +120,18 @@ def test_another_file_than_its_name_says_is_not_kept(model, server, tmp_path):
     assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
 
 
-@pytest.mark.parametrize('content, said', [
-    (b'<!DOCTYPE html><html>log in', 'a web page'), (b'', 'the file is empty'),
-    (b'version https://git-lfs.github.com/spec/v1\n', 'a Git LFS pointer'), (None, 'a truncated or damaged')])
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'<!DOCTYPE html><html>log in', 'a web page'),
+        (b'', 'the file is empty'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'a Git LFS pointer'),
+        (None, 'a truncated or damaged'),
+    ],
+)
 def test_what_is_no_checkpoint_is_not_kept_and_asked_for_again(model, backbone, server, tmp_path, content, said):
     whole = content_of(DIALECTS['NVlabs'](backbone))
-    server.add_file('/mit.pth', whole[:len(whole) // 2] if content is None else content)
+    server.add_file('/mit.pth', whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(TrainingError, match=rf'/mit\.pth cannot be had: what came is no checkpoint: {said}'):
         pretrained.load(model, load_from=f'{server.url}/mit.pth')
     assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
@@ -151,11 +162,18 @@ def test_ids_of_both_hubs_are_fetched(model, backbone, weights, server, tmp_path
     assert pretrained.load(model, load_from='nvidia/mit-b0') == str(folder / 'model.safetensors')
 
 
-def test_two_processes_fetch_once_and_both_end_where_it_cannot_be_had(tiny_data, tiny_model_dir, tmp_path, backbone,
-                                                                      server, runs, two):
+def test_two_processes_fetch_once_and_both_end_where_it_cannot_be_had(
+    tiny_data, tiny_model_dir, tmp_path, backbone, server, runs, two
+):
     server.add_file('/mit.pth', content_of(DIALECTS['NVlabs'](backbone)))
-    settings = {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': ['sky', 'grass', 'disc'],
-                'device': 'cpu', 'work_dir': str(tmp_path / 'run'), 'evaluate_only': True}
+    settings = {
+        'model': str(tiny_model_dir),
+        'data_root': str(tiny_data),
+        'classes': ['sky', 'grass', 'disc'],
+        'device': 'cpu',
+        'work_dir': str(tmp_path / 'run'),
+        'evaluate_only': True,
+    }
     two = [{**one, 'MS_SEGFORMER_CACHE': str(tmp_path / 'cache'), 'no_proxy': '127.0.0.1'} for one in two]
     codes, output = runs({**settings, 'load_from': f'{server.url}/mit.pth'}, two)
     assert codes == [0, 0] and len(server.asked('/mit.pth')) == 1, output
@@ -167,16 +185,22 @@ def test_two_processes_fetch_once_and_both_end_where_it_cannot_be_had(tiny_data,
 
 def test_an_id_of_modelscope_s_hub_is_fetched_by_its_client(backbone, server, tmp_path, tiny_model_dir):
     save_file(DIALECTS['Hugging Face'](backbone), tmp_path / 'mit.safetensors')
-    server.add_model('nvidia/mit-b0', {'config.json': b'{}', 'configuration.json': b'{}',
-                                       'model.safetensors': (tmp_path / 'mit.safetensors').read_bytes()})
+    server.add_model(
+        'nvidia/mit-b0',
+        {
+            'config.json': b'{}',
+            'configuration.json': b'{}',
+            'model.safetensors': (tmp_path / 'mit.safetensors').read_bytes(),
+        },
+    )
     python = Python(tmp_path, server)
-    loaded = python.result(f'''
+    loaded = python.result(f"""
         import json
         from ms_segformer.models.segformer import Segformer
         from ms_segformer.trainers import pretrained
         model = Segformer.from_pretrained({str(tiny_model_dir)!r})
         print(json.dumps(pretrained.load(model, load_from='nvidia/mit-b0')))
-    ''')
+    """)
     assert loaded.startswith(str(python.cache)) and loaded.endswith('model.safetensors')
     assert server.asked('mit-b0.*model.safetensors')
 
@@ -194,16 +218,20 @@ def test_nothing_is_fetched_unasked(model, server, weights, tmp_path):
 
 
 def test_a_start_that_is_none_is_named(model, backbone, tmp_path):
-    for start, error, said in ((3, TrainingError, 'load_from is 3; expected model, imagenet, scratch'),
-                               ('nowhere.pth', FileNotFoundError, 'nowhere.pth: no such file or model directory'),
-                               ('checkpoints/mit.pth', FileNotFoundError, 'checkpoints/mit.pth: no such file'),
-                               ('http://[', FileNotFoundError, r'http://\[: no such file or model directory'),
-                               ('model', TrainingError, 'there are no weights of a model'),
-                               ('imagenet', TrainingError, 'model.pretrained names nothing')):
+    for start, error, said in (
+        (3, TrainingError, 'load_from is 3; expected model, imagenet, scratch'),
+        ('nowhere.pth', FileNotFoundError, 'nowhere.pth: no such file or model directory'),
+        ('checkpoints/mit.pth', FileNotFoundError, 'checkpoints/mit.pth: no such file'),
+        ('http://[', FileNotFoundError, r'http://\[: no such file or model directory'),
+        ('model', TrainingError, 'there are no weights of a model'),
+        ('imagenet', TrainingError, 'model.pretrained names nothing'),
+    ):
         with pytest.raises(error, match=said):
             pretrained.load(model, load_from=start)
-    wide = {key: torch.cat([value, value]) if key == 'layers.0.0.projection.weight' else value
-            for key, value in backbone.items()}
+    wide = {
+        key: torch.cat([value, value]) if key == 'layers.0.0.projection.weight' else value
+        for key, value in backbone.items()
+    }
     torch.save(wide, tmp_path / 'wide.pth')
     with pytest.raises(CheckpointError, match='does not fit the configuration.*projection.weight is .16, '):
         pretrained.load(model, load_from='imagenet', pretrained=str(tmp_path / 'wide.pth'))
@@ -237,8 +265,9 @@ def test_a_password_in_a_url_is_not_kept(options, backbone, server):
 def test_imagenet_in_place_of_the_model_s_weights(options, backbone, tmp_path, where):
     torch.save(DIALECTS['NVlabs']({key: value + 1 for key, value in backbone.items()}), tmp_path / 'mit.pth')
     chosen = {'load_from': 'imagenet'} if where == 'argument' else {'cfg_modify_fn': from_imagenet}
-    trainer = build_trainer(Trainers.easycv, {**options, **chosen, 'cfg_options': {
-        'model.pretrained': str(tmp_path / 'mit.pth')}})
+    trainer = build_trainer(
+        Trainers.easycv, {**options, **chosen, 'cfg_options': {'model.pretrained': str(tmp_path / 'mit.pth')}}
+    )
     state = trainer.bare_model.state_dict()
     assert all(torch.equal(state[f'backbone.{key}'], value + 1) for key, value in backbone.items())
     assert trainer.cfg.load_from == 'imagenet' and trainer.starting_point == str(tmp_path / 'mit.pth')

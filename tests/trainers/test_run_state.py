@@ -1,4 +1,5 @@
 """Which checkpoint a run goes on from when some are damaged, foreign or spoiled."""
+
 import random
 import re
 import shutil
@@ -19,9 +20,20 @@ from ms_segformer.trainers.errors import TrainingError
 def finished(tmp_path_factory, tiny_data, tiny_model_dir):
     """The folder of a run of three epochs."""
     folder = tmp_path_factory.mktemp('finished') / 'run'
-    build_trainer('easycv', {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'seed': 3, 'max_epochs': 3,
-                             'classes': CLASSES, 'device': 'cpu', 'work_dir': str(folder), 'cfg_modify_fn': shrink,
-                             'cfg_options': {'evaluation.period': None}}).train()
+    build_trainer(
+        'easycv',
+        {
+            'model': str(tiny_model_dir),
+            'data_root': str(tiny_data),
+            'seed': 3,
+            'max_epochs': 3,
+            'classes': CLASSES,
+            'device': 'cpu',
+            'work_dir': str(folder),
+            'cfg_modify_fn': shrink,
+            'cfg_options': {'evaluation.period': None},
+        },
+    ).train()
     return folder
 
 
@@ -35,13 +47,21 @@ def truncate(folder, name='epoch_3_trainer_state.pth'):
     path = folder / name
     content = path.read_bytes()
     path.unlink()  # a hard link of it is in output/
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
 
 
 def save_as_modelscope_does(folder):
     from collections import OrderedDict
-    torch.save({'epoch': 3, 'iter': 12, 'rng_state': {'random': random.getstate(), 'python': random.Random(1)},
-                'optimizer': OrderedDict()}, folder / 'epoch_3_trainer_state.pth')
+
+    torch.save(
+        {
+            'epoch': 3,
+            'iter': 12,
+            'rng_state': {'random': random.getstate(), 'python': random.Random(1)},
+            'optimizer': OrderedDict(),
+        },
+        folder / 'epoch_3_trainer_state.pth',
+    )
 
 
 def save_without_values(folder):
@@ -73,22 +93,30 @@ def of_another_run(folder):
     write_torch_file(folder / 'epoch_3_trainer_state.pth', {**state, 'run': 'f' * 32})
 
 
-@pytest.mark.parametrize('damage, said', [
-    (truncate, 'epoch_3_trainer_state.pth: cannot be read as a trainer state'),
-    (lambda folder: truncate(folder, 'epoch_3.pth'), 'epoch_3.pth: a truncated or damaged checkpoint'),
-    (lambda folder: (folder / 'epoch_3_trainer_state.pth').write_bytes(b''), 'epoch_3_trainer_state.pth: cannot be'),
-    (save_as_modelscope_does, 'epoch_3_trainer_state.pth: not a trainer state that this version reads'),
-    (save_without_values, 'epoch_3_trainer_state.pth: not a trainer state that this version reads'),
-    (remove_digest, 'epoch_3_trainer_state.pth: .*its digest is gone'),
-    (other_weights, 'epoch_3.pth: not the weights that epoch_3_trainer_state.pth was saved with'),
-    (spoil, 'epoch_3.pth: decode_head.conv_seg.weight is not finite'),
-    (of_another_run, 'epoch_3_trainer_state.pth: of another run')], ids=lambda value: getattr(value, '__name__', ''))
+@pytest.mark.parametrize(
+    'damage, said',
+    [
+        (truncate, 'epoch_3_trainer_state.pth: cannot be read as a trainer state'),
+        (lambda folder: truncate(folder, 'epoch_3.pth'), 'epoch_3.pth: a truncated or damaged checkpoint'),
+        (
+            lambda folder: (folder / 'epoch_3_trainer_state.pth').write_bytes(b''),
+            'epoch_3_trainer_state.pth: cannot be',
+        ),
+        (save_as_modelscope_does, 'epoch_3_trainer_state.pth: not a trainer state that this version reads'),
+        (save_without_values, 'epoch_3_trainer_state.pth: not a trainer state that this version reads'),
+        (remove_digest, 'epoch_3_trainer_state.pth: .*its digest is gone'),
+        (other_weights, 'epoch_3.pth: not the weights that epoch_3_trainer_state.pth was saved with'),
+        (spoil, 'epoch_3.pth: decode_head.conv_seg.weight is not finite'),
+        (of_another_run, 'epoch_3_trainer_state.pth: of another run'),
+    ],
+    ids=lambda value: getattr(value, '__name__', ''),
+)
 def test_the_newest_whole_pair_wins_and_what_was_skipped_is_named(folder, options, messages, damage, said, finished):
     damage(folder)
     options = {**options, 'cfg_options': {'evaluation.period': None}}
     trainer = build_trainer('easycv', {**options, 'resume': True})
     trainer.train()
-    warning, = (message for message in messages if message.startswith('skipped: '))
+    (warning,) = (message for message in messages if message.startswith('skipped: '))
     assert re.search(said, warning)
     assert [message for message in messages if '8 of 12 iterations done' in message]
     left, right = (read_checkpoint(where / 'epoch_3.pth')[0] for where in (folder, finished))
@@ -104,7 +132,7 @@ def test_one_flipped_bit_is_always_noticed(folder, name):
     path.unlink()
     for _ in range(40):
         at = draw.randrange(len(content))
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1:])
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :])
         pair, skipped = run_state.newest_pair(folder)
         assert pair.prefix.endswith('epoch_2') and len(skipped) == 1 and 'epoch_3' in skipped[str(folder / 'epoch_3')]
 
@@ -135,12 +163,24 @@ def test_a_state_of_the_first_version_is_gone_on_from_with_a_warning(folder, opt
     for path in folder.glob('*_trainer_state.pth'):
         state = read_torch_file(path).content
         hooks = {key: value for key, value in state['hooks'].items() if key != 'CheckpointHook'}
-        torch.save({**{key: value for key, value in state.items() if key not in ('run', 'weights')}, 'hooks': hooks,
-                    'version': 1}, path)
+        torch.save(
+            {
+                **{key: value for key, value in state.items() if key not in ('run', 'weights')},
+                'hooks': hooks,
+                'version': 1,
+            },
+            path,
+        )
     for name in ('epoch_3.pth', 'epoch_3_trainer_state.pth', 'trainer_run.json'):
         (folder / name).unlink()
-    trainer = build_trainer('easycv', {**options, 'resume': True, 'cfg_options': {
-        'evaluation.period': None, 'train.checkpoint.period.max_checkpoint_num': 2}})
+    trainer = build_trainer(
+        'easycv',
+        {
+            **options,
+            'resume': True,
+            'cfg_options': {'evaluation.period': None, 'train.checkpoint.period.max_checkpoint_num': 2},
+        },
+    )
     trainer.train()
     assert [message for message in messages if 'was written by an earlier version, without a digest' in message]
     left, right = (read_checkpoint(where / 'epoch_3.pth')[0] for where in (folder, finished))
@@ -167,8 +207,9 @@ def test_only_as_many_files_are_read_as_it_takes(folder, monkeypatch):
 
 def test_a_lower_rate_takes_effect_in_a_resumed_run(folder, options):
     (folder / 'epoch_3.pth').unlink()
-    trainer = build_trainer('easycv', {**options, 'resume': True, 'cfg_options': {
-        'evaluation.period': None, 'train.optimizer.lr': 1e-5}})
+    trainer = build_trainer(
+        'easycv', {**options, 'resume': True, 'cfg_options': {'evaluation.period': None, 'train.optimizer.lr': 1e-5}}
+    )
     trainer.train()
     assert max(group['lr'] for group in trainer.optimizer.param_groups) < 1e-4
 
@@ -176,8 +217,9 @@ def test_a_lower_rate_takes_effect_in_a_resumed_run(folder, options):
 def test_with_an_average_switched_on_or_off_a_run_goes_on_with_the_right_weights(folder, options):
     for path in folder.glob('epoch_3*'):
         path.unlink()
-    trainer = build_trainer('easycv', {**options, 'resume': True, 'ema': 0.9, 'max_epochs': 2, 'cfg_options': {
-        'evaluation.period': None}})
+    trainer = build_trainer(
+        'easycv', {**options, 'resume': True, 'ema': 0.9, 'max_epochs': 2, 'cfg_options': {'evaluation.period': None}}
+    )
     trainer.train()
     weights = read_checkpoint(folder / 'epoch_2.pth')[0]
     for model in (trainer.bare_model, trainer.ema.model):  # nothing was trained: both are what was saved

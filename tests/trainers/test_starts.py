@@ -1,11 +1,13 @@
 """What a text names that training may start from; nothing is asked for over a network."""
+
 import pytest
 
 from ms_segformer.trainers.starts import check_start
 
 
-@pytest.mark.parametrize('start', ['model', 'imagenet', 'scratch', 'https://host/mit.pth', 'hf:nvidia/mit-b0',
-                                   'nvidia/mit-b0', '.'])
+@pytest.mark.parametrize(
+    'start', ['model', 'imagenet', 'scratch', 'https://host/mit.pth', 'hf:nvidia/mit-b0', 'nvidia/mit-b0', '.']
+)
 def test_a_start_is_a_word_a_path_a_url_or_an_id(start):
     check_start(start)
 

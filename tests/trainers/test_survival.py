@@ -1,4 +1,5 @@
 """A run killed at any moment and resumed ends with the weights of an unbroken run; failures say what is safe."""
+
 import contextlib
 import errno
 import json
@@ -34,16 +35,25 @@ def assert_same(left, right):
 def unbroken(tmp_path_factory, tiny_data, tiny_model_dir, runs):
     """The run of 3 epochs of 4 iterations that nothing interrupts: its options and its folder."""
     folder = tmp_path_factory.mktemp('unbroken') / 'run'
-    options = {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'classes': CLASSES, 'seed': 3,
-               'max_epochs': 3, 'device': 'cpu', 'work_dir': str(folder)}
+    options = {
+        'model': str(tiny_model_dir),
+        'data_root': str(tiny_data),
+        'classes': CLASSES,
+        'seed': 3,
+        'max_epochs': 3,
+        'device': 'cpu',
+        'work_dir': str(folder),
+    }
     codes, output = runs(options)
     assert codes == [0], output
     return options, folder
 
 
-@pytest.mark.parametrize('kill_at, done', [
-    (['iteration', 6], 4), (['saving', 2], 4), (['state', 2], 4), (['evaluating', 4], 8)],
-    ids=['in an epoch', 'writing weights', 'writing the state', 'evaluating'])
+@pytest.mark.parametrize(
+    'kill_at, done',
+    [(['iteration', 6], 4), (['saving', 2], 4), (['state', 2], 4), (['evaluating', 4], 8)],
+    ids=['in an epoch', 'writing weights', 'writing the state', 'evaluating'],
+)
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(unbroken, tmp_path, runs, kill_at, done):
     options, folder = unbroken
     options = {**options, 'work_dir': str(tmp_path / 'run')}
@@ -59,10 +69,13 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(unbroken, tmp_pa
 
 
 # Checkpoints in the middle of epochs and of accumulations, with loading processes and an average of the weights.
-HARD = {'train.hooks': [{'type': 'CheckpointHook', 'save_strategy': 'by_step', 'interval': 3}],
-        'train.dataloader': {'batch_size_per_gpu': 2, 'workers_per_gpu': 2}, 'train.ema': 0.9,
-        'train.optimizer.options': {'cumulative_iters': 2, 'grad_clip': {'max_norm': 1.0}},
-        'evaluation.period': None}
+HARD = {
+    'train.hooks': [{'type': 'CheckpointHook', 'save_strategy': 'by_step', 'interval': 3}],
+    'train.dataloader': {'batch_size_per_gpu': 2, 'workers_per_gpu': 2},
+    'train.ema': 0.9,
+    'train.optimizer.options': {'cumulative_iters': 2, 'grad_clip': {'max_norm': 1.0}},
+    'evaluation.period': None,
+}
 
 
 def test_a_run_resumes_in_the_middle_of_an_epoch(unbroken, tmp_path, runs):
@@ -72,11 +85,14 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(unbroken, tmp_path, runs):
         assert codes == [-signal.SIGKILL if 'kill_at' in changes else 0], output
     assert '6 of 12 iterations done' in output
     assert_same(weights(tmp_path / 'broken', 'iter_12.pth'), weights(tmp_path / 'whole', 'iter_12.pth'))
-    whole, broken = (torch.load(tmp_path / name / 'iter_12_trainer_state.pth', weights_only=True)
-                     for name in ('whole', 'broken'))
+    whole, broken = (
+        torch.load(tmp_path / name / 'iter_12_trainer_state.pth', weights_only=True) for name in ('whole', 'broken')
+    )
     assert_same(whole['model'], broken['model'])
-    assert not torch.equal(whole['model']['decode_head.conv_seg.bias'],
-                           weights(tmp_path / 'whole', 'iter_12.pth')['decode_head.conv_seg.bias'])
+    assert not torch.equal(
+        whole['model']['decode_head.conv_seg.bias'],
+        weights(tmp_path / 'whole', 'iter_12.pth')['decode_head.conv_seg.bias'],
+    )
 
 
 def test_a_finished_run_resumes_to_itself_without_evaluating_again(unbroken, runs):
@@ -104,8 +120,11 @@ def test_a_loss_that_is_not_finite_stops_with_what_is_safe(options, monkeypatch)
         return losses(logits * (float('nan') if next(count) == 5 else 1.0), labels)
 
     monkeypatch.setattr(trainer.bare_model, 'losses', spoiled)
-    with pytest.raises(TrainingError, match=r'loss is nan at epoch 2, iteration 2 .*00.*\.jpg.*epoch_1\.pth, is safe.*'
-                                            'train.optimizer.lr'):
+    with pytest.raises(
+        TrainingError,
+        match=r'loss is nan at epoch 2, iteration 2 .*00.*\.jpg.*epoch_1\.pth, is safe.*'
+        'train.optimizer.lr',
+    ):
         trainer.train()
 
 
@@ -190,10 +209,17 @@ def test_a_damaged_state_is_not_resumed(options, tmp_path):
         build_trainer('easycv', {**options, 'resume': str(tmp_path / 'nowhere' / 'epoch_1')}).train()
 
 
-@pytest.mark.parametrize('changes, said', [
-    ({'max_epochs': 0}, 'max_epochs is 0'), ({'max_epochs': -2}, 'max_epochs is -2'),
-    ({'cfg_options': {'train.dataloader.batch_size_per_gpu': 9, 'train.dataloader.drop_last': True}},
-     r'8 samples in batches of 9 without the last, smaller one \(drop_last\)')])
+@pytest.mark.parametrize(
+    'changes, said',
+    [
+        ({'max_epochs': 0}, 'max_epochs is 0'),
+        ({'max_epochs': -2}, 'max_epochs is -2'),
+        (
+            {'cfg_options': {'train.dataloader.batch_size_per_gpu': 9, 'train.dataloader.drop_last': True}},
+            r'8 samples in batches of 9 without the last, smaller one \(drop_last\)',
+        ),
+    ],
+)
 def test_training_on_nothing_is_an_error_that_names_what_is_safe(options, changes, said):
     with pytest.raises(TrainingError, match=f'nothing to train: .*{said}.*No checkpoint was written yet'):
         build_trainer('easycv', {**options, **changes}).train()
@@ -221,8 +247,11 @@ def test_data_that_give_no_batch_are_an_error(options):
 def test_weights_that_are_not_finite_are_not_saved(options, ema):
     trainer = build_trainer('easycv', {**options, 'ema': ema})
     trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 7, lambda model: model.decode_head.conv_seg.bias))
-    with pytest.raises(TrainingError, match=r'weights \(decode_head.conv_seg.bias\) are not finite after epoch 2, '
-                                            r'iteration 4.*epoch_1\.pth, is safe.*train.optimizer.lr'):
+    with pytest.raises(
+        TrainingError,
+        match=r'weights \(decode_head.conv_seg.bias\) are not finite after epoch 2, '
+        r'iteration 4.*epoch_1\.pth, is safe.*train.optimizer.lr',
+    ):
         trainer.train()
     folder = Path(trainer.work_dir)
     assert sorted(path.name for path in folder.glob('*.pth')) == ['epoch_1.pth', 'epoch_1_trainer_state.pth']
@@ -230,8 +259,10 @@ def test_weights_that_are_not_finite_are_not_saved(options, ema):
 
 
 def test_a_run_without_checkpoints_does_not_end_well_with_weights_that_are_not_finite(options):
-    trainer = build_trainer('easycv', {**options, 'max_epochs': 1, 'cfg_options': {
-        'train.checkpoint.period': None, 'evaluation.period': None}})
+    trainer = build_trainer(
+        'easycv',
+        {**options, 'max_epochs': 1, 'cfg_options': {'train.checkpoint.period': None, 'evaluation.period': None}},
+    )
     trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 3, lambda model: model.decode_head.conv_seg.bias))
     with pytest.raises(TrainingError, match='not finite.*No checkpoint was written yet'):
         trainer.train()
@@ -239,8 +270,9 @@ def test_a_run_without_checkpoints_does_not_end_well_with_weights_that_are_not_f
 
 def test_logits_that_are_not_finite_at_an_evaluation_name_what_is_safe(options):
     trainer = build_trainer('easycv', {**options, 'cfg_options': {'train.checkpoint.period.interval': 2}})
-    trainer.register_hook(Spoiler(lambda trainer: trainer.iter == 11, lambda model: model.decode_head.conv_seg.weight,
-                                  3e38))  # finite weights, whose products are not
+    trainer.register_hook(
+        Spoiler(lambda trainer: trainer.iter == 11, lambda model: model.decode_head.conv_seg.weight, 3e38)
+    )  # finite weights, whose products are not
     with pytest.raises(TrainingError, match=r'evaluating at epoch 3.*epoch_3\.pth, is safe.*train.optimizer.lr'):
         trainer.train()
 
@@ -278,7 +310,7 @@ def test_infinite_gradients_under_a_scaler_are_no_error(options):
             pass
 
     trainer.prepare()
-    hook, = (hook for hook in trainer.hooks if type(hook).__name__ == 'OptimizerHook')
+    (hook,) = (hook for hook in trainer.hooks if type(hook).__name__ == 'OptimizerHook')
     hook.scaler = Scaler()
     trainer.train()
     assert skipped == [1] and trainer.iter == 4
@@ -293,6 +325,7 @@ class TestWithinOneProcess:
             trainer = build_trainer('easycv', {**options, 'max_epochs': 1, **changes})
             trainer.train()
             return trainer
+
         return train
 
     def test_another_batch_size_goes_on_at_the_end_of_an_epoch(self, run):
@@ -304,6 +337,7 @@ class TestWithinOneProcess:
     def test_a_full_disk_beside_the_checkpoints_says_which_one_is_safe(self, run, monkeypatch):
         def full(*args, **kwargs):
             raise OSError(errno.ENOSPC, 'No space left on device')
+
         for module, name in ((checkpoint_hooks, 'publish'), (work_dir, 'write_results')):
             monkeypatch.setattr(module, name, full)
             with pytest.raises(TrainingError, match='No space left.*epoch_1.pth, is safe.*Make room'):
@@ -344,10 +378,12 @@ class TestWithinOneProcess:
             cfg = shrink(cfg)
             cfg.evaluation.metrics.evaluators[0].metric_names = names
             return cfg
+
         arguments = {**options, 'cfg_modify_fn': modify}
         with pytest.raises(TrainingError, match='metric_key is "mWrong".*choose one'):
-            build_trainer('easycv', {**arguments, 'cfg_options': {
-                'train.checkpoint.best': {'metric_key': 'mWrong'}}}).train()
+            build_trainer(
+                'easycv', {**arguments, 'cfg_options': {'train.checkpoint.best': {'metric_key': 'mWrong'}}}
+            ).train()
         assert not list(Path(options['work_dir']).glob('*.pth'))
         by_default = build_trainer('easycv', {**arguments, 'keep_checkpoints': 3, 'max_epochs': 1})
         by_default.train()
@@ -355,6 +391,9 @@ class TestWithinOneProcess:
 
     def test_a_folder_is_resumed_when_the_checkpoints_go_elsewhere(self, run, tmp_path):
         run(work_dir=str(tmp_path / 'first'))
-        resumed = run(max_epochs=2, resume=str(tmp_path / 'first'), cfg_options={
-            'train.checkpoint.period.save_dir': str(tmp_path / 'run' / 'points')})
+        resumed = run(
+            max_epochs=2,
+            resume=str(tmp_path / 'first'),
+            cfg_options={'train.checkpoint.period.save_dir': str(tmp_path / 'run' / 'points')},
+        )
         assert resumed.iter == 8 and (tmp_path / 'run' / 'points' / 'epoch_2.pth').is_file()

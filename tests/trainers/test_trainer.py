@@ -1,4 +1,5 @@
 """What a user does with the trainer: train on data of their own, choose, log, evaluate, open the result."""
+
 import json
 import shutil
 from pathlib import Path
@@ -39,6 +40,7 @@ def test_own_classes_are_two_lines_and_the_result_opens_where_the_data_are_not(o
     assert list(settings.classes) == CLASSES and settings.model.head.num_classes == 3 and len(settings.palette) == 3
     image = cv2.imread(str(tiny_data / 'images' / 'val' / '000.jpg'))[:, :, ::-1]
     from modelscope.pipelines import pipeline
+
     result = pipeline('image-segmentation', str(output), device='cpu', engine='torch')(image)
     assert set(result['labels']) <= set(CLASSES)
     again = build_trainer(Trainers.easycv, {**options, 'model': str(output), 'max_epochs': 1})
@@ -46,8 +48,10 @@ def test_own_classes_are_two_lines_and_the_result_opens_where_the_data_are_not(o
 
 
 def test_it_learns(options):
-    trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 25, 'cfg_options': {
-        'evaluation.period': None, 'train.checkpoint.period': None}})
+    trainer = build_trainer(
+        Trainers.easycv,
+        {**options, 'max_epochs': 25, 'cfg_options': {'evaluation.period': None, 'train.checkpoint.period': None}},
+    )
     trainer.train()
     losses = [record['loss'] for record in records(trainer)]
     values = trainer.evaluate()
@@ -58,6 +62,7 @@ def test_it_learns(options):
 @pytest.mark.parametrize('variant', list(VARIANTS))
 def test_published_configurations_train_unmodified_but_for_their_data(variant, tiny_data, tmp_path, messages):
     """Every section is understood: data, optimizer, schedule, hooks and metrics; one step at a small size."""
+
     def small(cfg):
         shrink(cfg)
         cfg.model.pretrained = None
@@ -66,10 +71,18 @@ def test_published_configurations_train_unmodified_but_for_their_data(variant, t
         cfg.train.lr_scheduler.warmup = 'linear'
         return cfg
 
-    trainer = build_trainer(Trainers.easycv, {
-        'cfg_file': str(configuration_dir() / VARIANTS[variant].model_name / 'configuration.json'),
-        'cfg_modify_fn': small, 'data_root': str(tiny_data), 'classes': CLASSES, 'work_dir': str(tmp_path / 'run'),
-        'max_epochs': 1, 'device': 'cpu'})
+    trainer = build_trainer(
+        Trainers.easycv,
+        {
+            'cfg_file': str(configuration_dir() / VARIANTS[variant].model_name / 'configuration.json'),
+            'cfg_modify_fn': small,
+            'data_root': str(tiny_data),
+            'classes': CLASSES,
+            'work_dir': str(tmp_path / 'run'),
+            'max_epochs': 1,
+            'device': 'cpu',
+        },
+    )
     trainer.train()
     assert [record['iter'] for record in records(trainer)] == [1, 2, 3, 4]
     assert {'mIoU', 'IoU.sky', 'SegmentationEvaluator_mIoU'} <= trainer.metric_values.keys()
@@ -83,22 +96,39 @@ def test_published_configurations_train_unmodified_but_for_their_data(variant, t
 def test_the_log_has_the_original_s_keys_and_null_for_classes_without_a_value(options):
     trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'classes': [*CLASSES, 'unicorn']})
     trainer.train()
-    assert list(records(trainer)[0]) == ['mode', 'epoch', 'iter', 'lr', 'data_load_time', 'decode.loss_ce',
-                                         'decode.acc_seg', 'loss', 'iter_time']
-    evaluation, = records(trainer, 'eval')
+    assert list(records(trainer)[0]) == [
+        'mode',
+        'epoch',
+        'iter',
+        'lr',
+        'data_load_time',
+        'decode.loss_ce',
+        'decode.acc_seg',
+        'loss',
+        'iter_time',
+    ]
+    (evaluation,) = records(trainer, 'eval')
     assert evaluation['evaluation/IoU.unicorn'] is None and evaluation['evaluation/mIoU'] >= 0
     result = (Path(trainer.work_dir) / 'output' / 'eval_result.txt').read_text()
     assert json.loads(result)['IoU.unicorn'] is None and 'NaN' not in result
 
 
 def test_the_best_checkpoint_is_kept(options):
-    trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 4, 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': 'mIoU'}, 'train.checkpoint.period': {'interval': 1,
-                                                                                    'max_checkpoint_num': 2}}})
+    trainer = build_trainer(
+        Trainers.easycv,
+        {
+            **options,
+            'max_epochs': 4,
+            'cfg_options': {
+                'train.checkpoint.best': {'metric_key': 'mIoU'},
+                'train.checkpoint.period': {'interval': 1, 'max_checkpoint_num': 2},
+            },
+        },
+    )
     trainer.train()
     folder = Path(trainer.work_dir)
     values = [record['evaluation/mIoU'] for record in records(trainer, 'eval')]
-    best, = (path.name for path in folder.glob('best_*.pth') if 'trainer_state' not in path.name)
+    (best,) = (path.name for path in folder.glob('best_*.pth') if 'trainer_state' not in path.name)
     assert best == f'best_epoch{int(np.argmax(values)) + 1}_mIoU{max(values)}.pth'
     assert (folder / 'output_best' / 'pytorch_model.pt').read_bytes() == (folder / best).read_bytes()
     assert sorted(path.name for path in folder.glob('epoch_?.pth')) == ['epoch_3.pth', 'epoch_4.pth']
@@ -114,15 +144,24 @@ def test_gradients_accumulate_to_those_of_a_larger_batch(options):
             cfg.train.lr_scheduler = {'policy': 'fixed'}
             cfg.model.backbone.drop_path_rate = cfg.model.decode_head.dropout_ratio = 0.0
             return cfg
-        trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'cfg_modify_fn': modify, 'work_dir':
-                                                  options['work_dir'] + str(batch), 'cfg_options': {
-                                                      'evaluation.period': None}})
+
+        trainer = build_trainer(
+            Trainers.easycv,
+            {
+                **options,
+                'max_epochs': 1,
+                'cfg_modify_fn': modify,
+                'work_dir': options['work_dir'] + str(batch),
+                'cfg_options': {'evaluation.period': None},
+            },
+        )
         for module in trainer.bare_model.modules():  # whose statistics would be those of the smaller batches
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.forward = lambda x: x
         before = trainer.bare_model.decode_head.conv_seg.weight.clone()
         trainer.train()
         return trainer.bare_model.decode_head.conv_seg.weight - before
+
     large, small = run(8, 1), run(2, 4)
     torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-6)
     assert large.abs().max() > 1e-4
@@ -140,12 +179,16 @@ def test_bf16_trains_and_fp16_says_that_it_needs_a_gpu(options):
 
 
 def test_the_loss_at_the_logits_size_is_asked_for_in_the_training_section(options):
-    trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'cfg_options': {
-        'train.loss_at_logits_size': True, 'evaluation.period': None}})
+    trainer = build_trainer(
+        Trainers.easycv,
+        {**options, 'max_epochs': 1, 'cfg_options': {'train.loss_at_logits_size': True, 'evaluation.period': None}},
+    )
     trainer.train()
     assert trainer.bare_model.loss_at_logits_size
-    plain = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'work_dir': options['work_dir'] + '2',
-                                            'cfg_options': {'evaluation.period': None}})
+    plain = build_trainer(
+        Trainers.easycv,
+        {**options, 'max_epochs': 1, 'work_dir': options['work_dir'] + '2', 'cfg_options': {'evaluation.period': None}},
+    )
     plain.train()
     assert records(trainer)[0]['loss'] != records(plain)[0]['loss']
 
@@ -158,25 +201,35 @@ def test_a_gpu_that_is_not_there_is_an_error(options):
 
 def test_load_from_takes_the_place_of_the_model_s_weights(options, tmp_path, tiny_model_dir):
     torch.manual_seed(5)
-    state = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in
-             read_checkpoint(tiny_model_dir / 'pytorch_model.pt')[0].items()}
+    state = {
+        key: torch.randn_like(value) if value.is_floating_point() else value
+        for key, value in read_checkpoint(tiny_model_dir / 'pytorch_model.pt')[0].items()
+    }
     save_exported(tmp_path / 'other.pth', state)
     trainer = build_trainer(Trainers.easycv, {**options, 'load_from': str(tmp_path / 'other.pth')})
-    assert torch.equal(trainer.bare_model.decode_head.fusion_conv.conv.weight,
-                       state['decode_head.fusion_conv.conv.weight'])
+    assert torch.equal(
+        trainer.bare_model.decode_head.fusion_conv.conv.weight, state['decode_head.fusion_conv.conv.weight']
+    )
 
 
 def test_data_sets_of_every_kind_train(options, tiny_data):
     from datasets import Dataset
     from PIL import Image
+
     files = sorted((tiny_data / 'images' / 'train').iterdir())
-    pairs = [(Image.open(file), np.array(Image.open(tiny_data / 'annotations' / 'train' / f'{file.stem}.png')))
-             for file in files]
+    pairs = [
+        (Image.open(file), np.array(Image.open(tiny_data / 'annotations' / 'train' / f'{file.stem}.png')))
+        for file in files
+    ]
     trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'train_dataset': pairs})
     trainer.train()
     assert isinstance(trainer.train_dataset, SegDataset) and len(records(trainer)) == 4
-    table = Dataset.from_dict({'image': [str(file) for file in files], 'label': [
-        str(tiny_data / 'annotations' / 'train' / f'{file.stem}.png') for file in files]})
+    table = Dataset.from_dict(
+        {
+            'image': [str(file) for file in files],
+            'label': [str(tiny_data / 'annotations' / 'train' / f'{file.stem}.png') for file in files],
+        }
+    )
     assert len(build_trainer(Trainers.easycv, {**options, 'train_dataset': table}).train_dataset) == 8
 
 
@@ -187,8 +240,9 @@ def test_what_is_wrong_with_the_data_reaches_the_user(options, tmp_path):
     (tmp_path / 'data' / 'annotations' / 'val' / '001.png').unlink()
     with pytest.raises(DatasetError, match=r'001.*this is the evaluation data; to train without'):
         build_trainer(Trainers.easycv, {**options, 'data_root': str(tmp_path / 'data')})
-    trainer = build_trainer(Trainers.easycv, {**options, 'data_root': str(tmp_path / 'data'),
-                                              'cfg_options': {'evaluation.period': None}})
+    trainer = build_trainer(
+        Trainers.easycv, {**options, 'data_root': str(tmp_path / 'data'), 'cfg_options': {'evaluation.period': None}}
+    )
     assert len(trainer.train_dataset) == 8
 
 
@@ -198,15 +252,18 @@ def test_wrong_arguments_are_named(options, tiny_model_dir):
             cfg = shrink(cfg)
             cfg.train.hooks = [*cfg.train.hooks, section]
             return cfg
+
         return {**options, 'cfg_modify_fn': modify}
+
     with pytest.raises(TrainingError, match='hook "NoSuchHook" is none of this package'):
         build_trainer(Trainers.easycv, with_hook({'type': 'NoSuchHook'}))
     with pytest.raises(TrainingError, match='neither model nor cfg_file'):
         build_trainer(Trainers.easycv, {'work_dir': options['work_dir']})
     with pytest.raises(TrainingError, match='cfg_modify_fn returned None'):
         build_trainer(Trainers.easycv, {**options, 'cfg_modify_fn': lambda cfg: None})
-    trainer = build_trainer(Trainers.easycv, {**options, 'cfg_options': {
-        'train.checkpoint.best': {'metric_key': 'mAP'}}})
+    trainer = build_trainer(
+        Trainers.easycv, {**options, 'cfg_options': {'train.checkpoint.best': {'metric_key': 'mAP'}}}
+    )
     with pytest.raises(ValueError, match='metric_key is "mAP", which is none of the evaluation\'s results'):
         trainer.train()
 
@@ -214,6 +271,7 @@ def test_wrong_arguments_are_named(options, tiny_model_dir):
 def test_callbacks_and_tensorboard_run(options):
     pytest.importorskip('tensorboard', reason='tensorboard is not installed: pip install ms-segformer[train]')
     from modelscope.trainers.hooks.hook import Hook
+
     seen = []
 
     class Callback(Hook):
@@ -225,8 +283,9 @@ def test_callbacks_and_tensorboard_run(options):
         cfg.train.hooks = [*cfg.train.hooks, {'type': 'TensorboardHook', 'interval': 1}]
         return cfg
 
-    trainer = build_trainer(Trainers.easycv, {**options, 'max_epochs': 1, 'callbacks': [Callback()],
-                                              'cfg_modify_fn': modify})
+    trainer = build_trainer(
+        Trainers.easycv, {**options, 'max_epochs': 1, 'callbacks': [Callback()], 'cfg_modify_fn': modify}
+    )
     trainer.train()
     assert seen == [0, 1, 2, 3]
     assert list((Path(trainer.work_dir) / 'tensorboard_output').glob('events*'))

@@ -1,4 +1,5 @@
 """One training step against the original's, and the loss against its plain definition."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ def step(oracle):
 @pytest.fixture
 def model(tiny_model_dir):
     from ms_segformer.config.reader import read_configuration
+
     section = {key: value for key, value in read_configuration(tiny_model_dir).raw['model'].items() if key != 'type'}
     section['backbone'] = {**section['backbone'], 'drop_path_rate': 0.0}
     section['decode_head'] = {**section['decode_head'], 'dropout_ratio': 0.0}
@@ -41,8 +43,9 @@ def test_a_training_step_equals_the_original_s(model, step):
     expected = {key[5:]: value for key, value in step.items() if key.startswith('grad:')}
     assert set(gradients) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(gradients[name], value, rtol=RELATIVE, atol=max(ABSOLUTE, 2e-5 * abs(value).max()),
-                                   err_msg=name)
+        np.testing.assert_allclose(
+            gradients[name], value, rtol=RELATIVE, atol=max(ABSOLUTE, 2e-5 * abs(value).max()), err_msg=name
+        )
     optimizer.step()
     after = dict(model.named_parameters())
     for key, value in step.items():
@@ -82,9 +85,9 @@ def test_the_loss_in_rows_equals_its_definition(low, high, align_corners, weight
     weight = torch.rand(11, generator=generator) if weighted else None
     upsampled = F.interpolate(logits, high, mode='bilinear', align_corners=align_corners)
     expected = F.cross_entropy(upsampled, labels, weight, ignore_index=255, reduction='sum')
-    wanted, = torch.autograd.grad(expected, logits)
+    (wanted,) = torch.autograd.grad(expected, logits)
     loss, correct = upsampled_cross_entropy(logits, labels, weight, 255, align_corners)
-    gradient, = torch.autograd.grad(3 * loss, logits)
+    (gradient,) = torch.autograd.grad(3 * loss, logits)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(gradient, 3 * wanted, rtol=1e-4, atol=1e-5)
     assert correct == ((upsampled.argmax(1) == labels) & (labels != 255)).sum()

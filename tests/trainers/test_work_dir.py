@@ -1,4 +1,5 @@
 """Several runs in one working directory: nothing of an earlier one is lost, and the newest one goes on."""
+
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ QUICK = {'evaluation.period': None}
 @pytest.fixture
 def run(options):
     """`run(**changes)` trains once in the same folder and returns the trainer; without evaluation by default."""
+
     def train(**changes):
         trainer = build_trainer('easycv', {**options, 'cfg_options': QUICK, **changes})
         trainer.train()
         return trainer
+
     return train
 
 
@@ -32,8 +35,11 @@ def folder(options):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*')
-            if path.is_file() and '.log' not in path.suffixes}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and '.log' not in path.suffixes
+    }
 
 
 def names(folder: Path) -> list[str]:
@@ -54,7 +60,7 @@ def test_a_fresh_run_moves_the_earlier_one_aside_and_deletes_nothing(run, folder
         else:
             assert after[f'previous/1/{name}'] == content
     assert read_checkpoint(folder / 'output' / 'pytorch_model.pt')[1]['epoch'] == 1
-    said, = (message for message in messages if 'holds an earlier run' in message)
+    (said,) = (message for message in messages if 'holds an earlier run' in message)
     assert f'moved to {folder}/previous/1; nothing was deleted' in said
 
 
@@ -92,15 +98,16 @@ def test_going_back_to_an_earlier_checkpoint_keeps_the_later_ones(run, folder):
         assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again_and_not_with_an_earlier_one(run, folder, messages,
-                                                                                          options):
+def test_a_run_killed_before_its_first_checkpoint_begins_again_and_not_with_an_earlier_one(
+    run, folder, messages, options
+):
     run(max_epochs=2)
     trainer = build_trainer('easycv', {**options, 'cfg_options': QUICK, 'seed': 4})
     trainer.train_loop = lambda loader: None  # as if killed at once
     trainer.train()
     resumed = run(max_epochs=1, seed=4, resume=True)
     assert resumed.iter == 4
-    said, = (message for message in messages if 'has no checkpoint to go on from' in message)
+    (said,) = (message for message in messages if 'has no checkpoint to go on from' in message)
     assert f'Earlier runs lie in {folder}/previous' in said
     assert [path.name for path in (folder / 'previous').iterdir()] == ['1']
 
@@ -134,6 +141,7 @@ def kill_after(monkeypatch, done: int) -> None:
             if next(count) == done:
                 raise KeyboardInterrupt
             return step(*args)
+
         return call
 
     monkeypatch.setattr(work_dir.os, 'rename', killed(os.rename))
@@ -159,9 +167,19 @@ def test_moving_may_be_killed_at_any_moment(run, folder, options, monkeypatch, d
 def earlier(tmp_path_factory, tiny_data, tiny_model_dir):
     """The folder of a run of two epochs, each evaluated."""
     folder = tmp_path_factory.mktemp('earlier') / 'run'
-    build_trainer('easycv', {'model': str(tiny_model_dir), 'data_root': str(tiny_data), 'seed': 3, 'max_epochs': 2,
-                             'classes': ['sky', 'grass', 'disc'], 'device': 'cpu', 'work_dir': str(folder),
-                             'cfg_modify_fn': shrink}).train()
+    build_trainer(
+        'easycv',
+        {
+            'model': str(tiny_model_dir),
+            'data_root': str(tiny_data),
+            'seed': 3,
+            'max_epochs': 2,
+            'classes': ['sky', 'grass', 'disc'],
+            'device': 'cpu',
+            'work_dir': str(folder),
+            'cfg_modify_fn': shrink,
+        },
+    ).train()
     for path in folder.glob('*.log*'):
         path.unlink()
     return folder
@@ -170,10 +188,10 @@ def earlier(tmp_path_factory, tiny_data, tiny_model_dir):
 def test_the_best_is_that_of_the_run(run, folder):
     best = {'train.checkpoint.best': {'metric_key': 'mIoU'}}
     good = run(max_epochs=6, cfg_options=best)
-    kept, = (path for path in folder.glob('best_*mIoU*') if 'state' not in path.name)
+    (kept,) = (path for path in folder.glob('best_*mIoU*') if 'state' not in path.name)
     content = kept.read_bytes()
     run(max_epochs=1, seed=4, cfg_options=best)
-    own, = (path for path in folder.glob('best_*mIoU*') if 'state' not in path.name)
+    (own,) = (path for path in folder.glob('best_*mIoU*') if 'state' not in path.name)
     assert (folder / 'output_best' / 'pytorch_model.pt').read_bytes() == own.read_bytes() != content
     assert (folder / 'previous' / '1' / kept.name).read_bytes() == content
     assert (folder / 'previous' / '1' / 'output_best' / 'pytorch_model.pt').read_bytes() == content
@@ -220,7 +238,7 @@ def test_a_resumed_run_knows_its_own_best(run, folder):
     file = run_state.read_state(folder / 'epoch_4_trainer_state.pth')
     known = file['hooks']['BestCkptSaverHook']
     resumed = run(max_epochs=5, cfg_options={**best, 'train.optimizer.lr': 1e-9}, resume=True)
-    hook, = (hook for hook in resumed.hooks if type(hook).__name__ == 'BestCkptSaverHook')
+    (hook,) = (hook for hook in resumed.hooks if type(hook).__name__ == 'BestCkptSaverHook')
     assert hook._best_metric >= known['best_metric']
     weights = read_checkpoint(f'{hook._best_ckpt_file}.pth')[0]
     assert all(torch.equal(weights[key], value) for key, value in resumed.bare_model.state_dict().items())
@@ -247,11 +265,20 @@ def test_evaluating_leaves_a_used_folder_as_it_is(run, folder, options):
 
 
 def test_a_record_that_is_none_counts_as_none(tmp_path):
-    for content in ('', '[]', '{}', '{"run": 3}', '{"run": "a", "more": 1}', '{"run": "a", "moving": 3}',
-                    '{"run": "a", "moving_to": 5}', '{"run": "a", "moving_to": "previous/1", "moving": ["../a"]}',
-                    '{"run": "a", "moving_to": "/tmp", "moving": ["x"]}', '{"run": "a", "resumed_from": 5}',
-                    '{"run": "a", "moving_to": "previous/1", "moving": ["/x"]}',
-                    '{"run": "a", "earlier": "b"}'):
+    for content in (
+        '',
+        '[]',
+        '{}',
+        '{"run": 3}',
+        '{"run": "a", "more": 1}',
+        '{"run": "a", "moving": 3}',
+        '{"run": "a", "moving_to": 5}',
+        '{"run": "a", "moving_to": "previous/1", "moving": ["../a"]}',
+        '{"run": "a", "moving_to": "/tmp", "moving": ["x"]}',
+        '{"run": "a", "resumed_from": 5}',
+        '{"run": "a", "moving_to": "previous/1", "moving": ["/x"]}',
+        '{"run": "a", "earlier": "b"}',
+    ):
         (tmp_path / work_dir.RECORD).write_text(content)
         assert work_dir.read_record(tmp_path) is None
     (tmp_path / work_dir.RECORD).write_text(json.dumps({'run': 'a'}))
@@ -260,6 +287,7 @@ def test_a_record_that_is_none_counts_as_none(tmp_path):
 
 def test_only_this_package_s_temporary_files_are_removed(tmp_path):
     from ms_segformer.files import temporary_prefix
+
     (tmp_path / f'{temporary_prefix("epoch_1.pth")}abc.pth').write_text('')
     for name in ('.last_backup', '.configuration.json', '.epoch_1'):
         (tmp_path / name).write_text('')
@@ -270,7 +298,7 @@ def test_only_this_package_s_temporary_files_are_removed(tmp_path):
 @pytest.mark.parametrize('name', ['../victim/epoch_9', '/tmp/victim/epoch_9', 'notes', 5, None, 'best_epoch1_/../x'])
 def test_a_state_removes_no_file_that_the_run_did_not_write(run, folder, name):
     trainer = run(max_epochs=1, cfg_options={**QUICK, 'train.checkpoint.period.max_checkpoint_num': 1})
-    hook, = resuming.savers(trainer)
+    (hook,) = resuming.savers(trainer)
     hook.load_state_dict({'checkpoints': [name, 'epoch_1']})
     assert hook.history_checkpoints == ['epoch_1']
 
@@ -392,7 +420,8 @@ class TestSeparateFolders:
 
     @pytest.mark.parametrize('done', range(0, 10, 2))
     def test_a_run_killed_while_it_takes_the_folders_never_goes_on_with_an_earlier_one(
-            self, run, folder, apart, tmp_path, monkeypatch, options, done):
+        self, run, folder, apart, tmp_path, monkeypatch, options, done
+    ):
         first = run(max_epochs=2, cfg_options=apart)
         trainer = build_trainer('easycv', {**options, 'cfg_options': apart, 'max_epochs': 1, 'seed': 4})
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
@@ -405,8 +434,9 @@ class TestSeparateFolders:
 
     def test_the_pair_that_a_run_began_with_is_found_where_it_was_moved(self, run, folder, apart, tmp_path, options):
         run(max_epochs=2, cfg_options=apart)
-        trainer = build_trainer('easycv', {**options, 'cfg_options': apart,
-                                           'resume': str(tmp_path / 'checkpoints' / 'epoch_1')})
+        trainer = build_trainer(
+            'easycv', {**options, 'cfg_options': apart, 'resume': str(tmp_path / 'checkpoints' / 'epoch_1')}
+        )
         trainer.train_loop = lambda loader: None
         trainer.train()
         assert run(max_epochs=2, cfg_options=apart, resume=True).run == trainer.run
@@ -466,6 +496,7 @@ def test_a_run_begun_with_another_s_checkpoint_still_knows_it_when_its_own_are_d
 def test_half_a_first_checkpoint_is_written_again_by_the_run_that_goes_on(run, folder, options, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
+
     trainer = build_trainer('easycv', {**options, 'cfg_options': QUICK})
     monkeypatch.setattr(run_state, 'write_torch_file', killed)
     with pytest.raises(KeyboardInterrupt):
@@ -492,7 +523,7 @@ def test_a_folder_in_the_place_of_the_record_is_an_error_in_words(run, folder):
         run(max_epochs=1)
 
 
-@pytest.mark.parametrize('epochs', [1.5, '2', 10 ** 9])
+@pytest.mark.parametrize('epochs', [1.5, '2', 10**9])
 def test_epochs_that_are_no_number_of_them_are_an_error(run, epochs):
     with pytest.raises(TrainingError, match='max_epochs is .*expected an integer from 1 to 1000000'):
         run(max_epochs=epochs)

@@ -1,4 +1,5 @@
 """What the tests of this folder and `campaigns/kill_training.py` train on: data and settings of runs of seconds."""
+
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,13 @@ def shrink(cfg: Any) -> Any:
     """Small pictures and crops, no warm-up, a rate that learns within a few steps."""
     train, val = cfg.dataset.train.pipeline, cfg.dataset.val.pipeline
     for step in train:
-        step.update({'MMResize': {'img_scale': [96, 64]}, 'SegRandomCrop': {'crop_size': [64, 64]},
-                     'MMPad': {'size': [64, 64]}}.get(step['type'], {}))
+        step.update(
+            {
+                'MMResize': {'img_scale': [96, 64]},
+                'SegRandomCrop': {'crop_size': [64, 64]},
+                'MMPad': {'size': [64, 64]},
+            }.get(step['type'], {})
+        )
     val[0]['img_scale'] = [96, 64]
     cfg.train.dataloader = {'batch_size_per_gpu': 2, 'workers_per_gpu': 0}
     cfg.evaluation.dataloader = {'batch_size_per_gpu': 2, 'workers_per_gpu': 0}

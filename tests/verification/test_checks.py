@@ -1,4 +1,5 @@
 """The single checks, each seen to pass, to fail and to be left out."""
+
 import numpy as np
 import pytest
 
@@ -37,9 +38,17 @@ def test_known_pixels():
     assert found.outcome == FAILED and found.detail == 'row 1, columns 4 to 9: [3, 161] in place of 161 (wall-other)'
 
 
-@pytest.mark.parametrize('miou, images, expected', [
-    (35.91, 5000, PASSED), (36.21, 5000, PASSED), (35.61, 5000, PASSED), (36.22, 5000, FAILED), (35.60, 5000, FAILED),
-    (35.91, 4999, SKIPPED)])
+@pytest.mark.parametrize(
+    'miou, images, expected',
+    [
+        (35.91, 5000, PASSED),
+        (36.21, 5000, PASSED),
+        (35.61, 5000, PASSED),
+        (36.22, 5000, FAILED),
+        (35.60, 5000, FAILED),
+        (35.91, 4999, SKIPPED),
+    ],
+)
 def test_miou_within_three_tenths_of_the_card_is_reproduced(miou, images, expected):
     assert checks.check_score(miou, images, 'val', B0).outcome == expected
     assert checks.check_score(miou, images, 'val', None).outcome == SKIPPED

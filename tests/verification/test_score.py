@@ -1,4 +1,5 @@
 """What several processes, and killed runs, count adds up to one evaluation."""
+
 import sys
 
 import numpy as np

@@ -9,6 +9,7 @@ A source knows its classes and colors, pairs every image with its label map, and
 Nothing is skipped or replaced: a file that is missing, unreadable, of another size than its partner, or with values
 outside the classes raises `DatasetError` with its name.
 """
+
 from .classes import ClassNames, Colors, make_palette, read_classes
 from .coco_stuff import SegSourceCocoStuff10k, SegSourceCocoStuff164k
 from .folders import CONVERTED_SUFFIX, SegSourceRaw
@@ -20,7 +21,26 @@ from .source import Source
 from .table import SegSourcePairs
 from .voc import SegSourceVoc2010, SegSourceVoc2012
 
-__all__ = ['CONVERTED_SUFFIX', 'SOURCES', 'ClassNames', 'Colors', 'Pairing', 'SegSourceCocoStuff10k',
-           'SegSourceCocoStuff164k', 'SegSourcePairs', 'SegSourceRaw', 'SegSourceVoc2010', 'SegSourceVoc2012', 'Source',
-           'bad_values', 'build_source', 'make_palette', 'pair_files', 'read_classes', 'read_split',
-           'reduce_zero_label', 'say_if_255_looks_like_a_class', 'share_ids']
+__all__ = [
+    'CONVERTED_SUFFIX',
+    'SOURCES',
+    'ClassNames',
+    'Colors',
+    'Pairing',
+    'SegSourceCocoStuff10k',
+    'SegSourceCocoStuff164k',
+    'SegSourcePairs',
+    'SegSourceRaw',
+    'SegSourceVoc2010',
+    'SegSourceVoc2012',
+    'Source',
+    'bad_values',
+    'build_source',
+    'make_palette',
+    'pair_files',
+    'read_classes',
+    'read_split',
+    'reduce_zero_label',
+    'say_if_255_looks_like_a_class',
+    'share_ids',
+]

@@ -1,4 +1,5 @@
 """The classes of a data set: their names, and a color of each."""
+
 import os
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -28,13 +29,15 @@ def read_classes(classes: ClassNames) -> list[str]:
         try:
             classes = read_class_file(classes)
         except FileNotFoundError as error:
-            raise DatasetError(f'classes names a file that does not exist ({error}); '
-                               'give its path, or the class names as a list') from None
+            raise DatasetError(
+                f'classes names a file that does not exist ({error}); give its path, or the class names as a list'
+            ) from None
         except ClassFileError as error:
             raise DatasetError(str(error)) from None
     if not isinstance(classes, (list, tuple)) or not classes:
-        raise DatasetError(f'classes is a list of names or the path of a text file with one name per line; '
-                           f'got {classes!r}')
+        raise DatasetError(
+            f'classes is a list of names or the path of a text file with one name per line; got {classes!r}'
+        )
     names = [str(name) for name in classes]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -55,12 +58,20 @@ def make_palette(palette: Colors, classes: Sequence[str]) -> list[list[int]]:
     if palette is None and list(classes) == list(coco_stuff.CLASSES):
         palette = coco_stuff.PALETTE
     try:
-        colors = np.asarray(palette) if palette is not None else np.random.RandomState(42).randint(
-            0, 255, size=(len(classes), 3))
+        colors = (
+            np.asarray(palette)
+            if palette is not None
+            else np.random.RandomState(42).randint(0, 255, size=(len(classes), 3))
+        )
     except ValueError:  # lists of different lengths
         colors = np.empty(0)
-    if colors.shape != (len(classes), 3) or colors.dtype.kind not in 'iuf' or not (
-            (colors >= 0) & (colors <= 255)).all():
-        raise DatasetError(f'palette holds one (red, green, blue) of 0-255 for each of the {len(classes)} classes; '
-                           f'got {shown(palette)}')
+    if (
+        colors.shape != (len(classes), 3)
+        or colors.dtype.kind not in 'iuf'
+        or not ((colors >= 0) & (colors <= 255)).all()
+    ):
+        raise DatasetError(
+            f'palette holds one (red, green, blue) of 0-255 for each of the {len(classes)} classes; '
+            f'got {shown(palette)}'
+        )
     return colors.astype(int).tolist()

@@ -1,4 +1,5 @@
 """COCO-Stuff in the folders of its two releases."""
+
 import os
 from collections.abc import Sequence
 
@@ -18,18 +19,41 @@ class SegSourceCocoStuff164k(SegSourceRaw):
     Args: as for `SegSourceRaw`.
     """
 
-    def __init__(self, img_root: str | os.PathLike, label_root: str | os.PathLike | None = None,
-                 split: str | os.PathLike | Sequence[str] | None = None, classes: ClassNames = None,
-                 img_suffix: str | Sequence[str] = '.jpg', label_suffix: str | Sequence[str] = '.png',
-                 reduce_zero_label: bool = False, palette: Colors = None, ignore_index: int | None = IGNORE_INDEX,
-                 to_float32: bool = True, num_processes: int | None = None, cache_at_init: bool = False,
-                 cache_on_the_fly: bool = False, raw_ids: bool | None = None, check: bool = True) -> None:
+    def __init__(
+        self,
+        img_root: str | os.PathLike,
+        label_root: str | os.PathLike | None = None,
+        split: str | os.PathLike | Sequence[str] | None = None,
+        classes: ClassNames = None,
+        img_suffix: str | Sequence[str] = '.jpg',
+        label_suffix: str | Sequence[str] = '.png',
+        reduce_zero_label: bool = False,
+        palette: Colors = None,
+        ignore_index: int | None = IGNORE_INDEX,
+        to_float32: bool = True,
+        num_processes: int | None = None,
+        cache_at_init: bool = False,
+        cache_on_the_fly: bool = False,
+        raw_ids: bool | None = None,
+        check: bool = True,
+    ) -> None:
         converted = any('labelTrainIds' in suffix for suffix in suffixes(label_suffix, 'label_suffix'))
         if raw_ids is None and classes is None:
             raw_ids = not converted
-        super().__init__(img_root, label_root, split, list(coco_stuff.CLASSES) if classes is None else classes,
-                         img_suffix, label_suffix, reduce_zero_label, palette, ignore_index, to_float32,
-                         raw_ids=raw_ids, check=check)
+        super().__init__(
+            img_root,
+            label_root,
+            split,
+            list(coco_stuff.CLASSES) if classes is None else classes,
+            img_suffix,
+            label_suffix,
+            reduce_zero_label,
+            palette,
+            ignore_index,
+            to_float32,
+            raw_ids=raw_ids,
+            check=check,
+        )
 
 
 class SegSourceCocoStuff10k(SegSourceRaw):
@@ -41,12 +65,34 @@ class SegSourceCocoStuff10k(SegSourceRaw):
         The others as for `SegSourceRaw`.
     """
 
-    def __init__(self, path: str | os.PathLike, img_root: str | os.PathLike,
-                 label_root: str | os.PathLike | None = None, classes: ClassNames = None,
-                 img_suffix: str | Sequence[str] = '.jpg', label_suffix: str | Sequence[str] = '.mat',
-                 reduce_zero_label: bool = False, palette: Colors = None,
-                 ignore_index: int | None = IGNORE_INDEX, to_float32: bool = True, num_processes: int | None = None,
-                 cache_at_init: bool = False, cache_on_the_fly: bool = False, check: bool = True) -> None:
-        names = ['unlabeled', *coco_stuff.RAW_NAMES][1 if reduce_zero_label else 0:]
-        super().__init__(img_root, label_root, path, classes or names, img_suffix, label_suffix, reduce_zero_label,
-                         palette, ignore_index, to_float32, check=check)
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        img_root: str | os.PathLike,
+        label_root: str | os.PathLike | None = None,
+        classes: ClassNames = None,
+        img_suffix: str | Sequence[str] = '.jpg',
+        label_suffix: str | Sequence[str] = '.mat',
+        reduce_zero_label: bool = False,
+        palette: Colors = None,
+        ignore_index: int | None = IGNORE_INDEX,
+        to_float32: bool = True,
+        num_processes: int | None = None,
+        cache_at_init: bool = False,
+        cache_on_the_fly: bool = False,
+        check: bool = True,
+    ) -> None:
+        names = ['unlabeled', *coco_stuff.RAW_NAMES][1 if reduce_zero_label else 0 :]
+        super().__init__(
+            img_root,
+            label_root,
+            path,
+            classes or names,
+            img_suffix,
+            label_suffix,
+            reduce_zero_label,
+            palette,
+            ignore_index,
+            to_float32,
+            check=check,
+        )

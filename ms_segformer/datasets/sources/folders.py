@@ -1,4 +1,5 @@
 """`SegSourceRaw`: images and label maps in folders."""
+
 import logging
 import os
 from collections.abc import Sequence
@@ -47,12 +48,24 @@ class SegSourceRaw(Source):
         DatasetError: a folder or the split file does not exist, nothing is found, or an image or a label is missing.
     """
 
-    def __init__(self, img_root: str | os.PathLike, label_root: str | os.PathLike | None = None,
-                 split: str | os.PathLike | Sequence[str] | None = None, classes: ClassNames = None,
-                 img_suffix: str | Sequence[str] = '.jpg', label_suffix: str | Sequence[str] = '.png',
-                 reduce_zero_label: bool = False, palette: Colors = None, ignore_index: int | None = IGNORE_INDEX,
-                 to_float32: bool = True, num_processes: int | None = None, cache_at_init: bool = False,
-                 cache_on_the_fly: bool = False, raw_ids: bool | None = None, check: bool = True) -> None:
+    def __init__(
+        self,
+        img_root: str | os.PathLike,
+        label_root: str | os.PathLike | None = None,
+        split: str | os.PathLike | Sequence[str] | None = None,
+        classes: ClassNames = None,
+        img_suffix: str | Sequence[str] = '.jpg',
+        label_suffix: str | Sequence[str] = '.png',
+        reduce_zero_label: bool = False,
+        palette: Colors = None,
+        ignore_index: int | None = IGNORE_INDEX,
+        to_float32: bool = True,
+        num_processes: int | None = None,
+        cache_at_init: bool = False,
+        cache_on_the_fly: bool = False,
+        raw_ids: bool | None = None,
+        check: bool = True,
+    ) -> None:
         super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
         self.img_root, self.label_root = os.fspath(img_root), os.fspath(label_root) if label_root else None
         self.split = split
@@ -80,23 +93,31 @@ class SegSourceRaw(Source):
     def _check_folders(self) -> None:
         for what, folder in (('img_root', self.img_root), ('label_root', self.label_root)):
             if folder and not os.path.isdir(folder):
-                raise DatasetError(f'{what} {folder} is not a folder (looked for from {os.getcwd()}). Put the data '
-                                   f'there, or set {what} in the data_source section to where they are')
+                raise DatasetError(
+                    f'{what} {folder} is not a folder (looked for from {os.getcwd()}). Put the data '
+                    f'there, or set {what} in the data_source section to where they are'
+                )
 
     def _check_pairing(self) -> None:
         pairing = self.pairing
         pairing.require_distinct()
         if pairing.missing_images:
-            raise DatasetError(f'{len(pairing.missing_images)} images that the split file {self.split} lists do not '
-                               f'exist: {name_some(pairing.missing_images)}. Correct the split file, img_root or '
-                               f'img_suffix ({", ".join(self.img_suffix)})')
+            raise DatasetError(
+                f'{len(pairing.missing_images)} images that the split file {self.split} lists do not '
+                f'exist: {name_some(pairing.missing_images)}. Correct the split file, img_root or '
+                f'img_suffix ({", ".join(self.img_suffix)})'
+            )
         if pairing.missing_labels:
             wanted = [label for _, label in pairing.missing_labels]
-            raise DatasetError(f'{len(wanted)} images have no label map; missing are {name_some(wanted)}. Add them, '
-                               'leave their images out of the split file, or correct label_root or label_suffix')
+            raise DatasetError(
+                f'{len(wanted)} images have no label map; missing are {name_some(wanted)}. Add them, '
+                'leave their images out of the split file, or correct label_root or label_suffix'
+            )
         if not pairing.images:
-            raise DatasetError(f'no images ending in {", ".join(self.img_suffix)} under {self.img_root}; '
-                               'correct img_root or img_suffix')
+            raise DatasetError(
+                f'no images ending in {", ".join(self.img_suffix)} under {self.img_root}; '
+                'correct img_root or img_suffix'
+            )
 
     def __len__(self) -> int:
         return len(self.pairing.images)

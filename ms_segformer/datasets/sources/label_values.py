@@ -1,4 +1,5 @@
 """The values in label maps, and which of them are class ids."""
+
 import cv2
 import numpy as np
 

@@ -1,4 +1,5 @@
 """Pairs images with label maps by their names, without opening any of them."""
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,9 +31,11 @@ class Pairing:
     def require_distinct(self) -> None:
         """Raise `DatasetError` where a name stands for more than one image."""
         if self.ambiguous:
-            raise DatasetError(f'images that differ in their ending only take the same label map: '
-                               f'{name_some([" and ".join(group) for group in self.ambiguous])}. Rename or remove all '
-                               'but one, or set img_suffix to the ending that counts')
+            raise DatasetError(
+                f'images that differ in their ending only take the same label map: '
+                f'{name_some([" and ".join(group) for group in self.ambiguous])}. Rename or remove all '
+                'but one, or set img_suffix to the ending that counts'
+            )
 
 
 class _Folder:
@@ -79,7 +82,7 @@ def _strip_suffix(name: str, suffixes: list[str]) -> str | None:
     """Return `name` without the first of `suffixes` that it ends with (any case), or None when it ends with none."""
     for suffix in suffixes:
         if name.lower().endswith(suffix.lower()) and len(os.path.basename(name)) > len(suffix):
-            return name[:-len(suffix)]
+            return name[: -len(suffix)]
     return None
 
 
@@ -91,8 +94,10 @@ def read_split(path: str | os.PathLike) -> list[str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetError(f'split file {path} does not exist; correct "split" in the data_source section, '
-                           'or leave it out to take every image under img_root')
+        raise DatasetError(
+            f'split file {path} does not exist; correct "split" in the data_source section, '
+            'or leave it out to take every image under img_root'
+        )
     try:
         text = path.read_text(encoding='utf-8-sig')  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
@@ -103,8 +108,13 @@ def read_split(path: str | os.PathLike) -> list[str]:
     return entries
 
 
-def pair_files(img_root: str, label_root: str | None, img_suffix: list[str], label_suffix: list[str],
-               split: str | os.PathLike | Sequence[str] | None = None) -> Pairing:
+def pair_files(
+    img_root: str,
+    label_root: str | None,
+    img_suffix: list[str],
+    label_suffix: list[str],
+    split: str | os.PathLike | Sequence[str] | None = None,
+) -> Pairing:
     """Pair images with label maps by their relative name, without opening any of them.
 
     Args:
@@ -142,8 +152,9 @@ def pair_files(img_root: str, label_root: str | None, img_suffix: list[str], lab
     return pairing
 
 
-def _names(img_root: str, img_suffix: list[str],
-           split: str | os.PathLike | Sequence[str] | None) -> list[tuple[str, str | None]]:
+def _names(
+    img_root: str, img_suffix: list[str], split: str | os.PathLike | Sequence[str] | None
+) -> list[tuple[str, str | None]]:
     """(name without ending, name with the ending it was given with or None) of every sample."""
     if split is None:
         names = ((_strip_suffix(name, img_suffix), name) for name in _walk(img_root))

@@ -1,4 +1,5 @@
 """From a `data_source` section to the source it describes."""
+
 import inspect
 from typing import Any
 
@@ -9,8 +10,10 @@ from .coco_stuff import SegSourceCocoStuff10k, SegSourceCocoStuff164k
 from .folders import SegSourceRaw
 from .voc import SegSourceVoc2010, SegSourceVoc2012
 
-SOURCES: dict[str, type[SegSourceRaw]] = {cls.__name__: cls for cls in (
-    SegSourceRaw, SegSourceCocoStuff164k, SegSourceCocoStuff10k, SegSourceVoc2010, SegSourceVoc2012)}
+SOURCES: dict[str, type[SegSourceRaw]] = {
+    cls.__name__: cls
+    for cls in (SegSourceRaw, SegSourceCocoStuff164k, SegSourceCocoStuff10k, SegSourceVoc2010, SegSourceVoc2012)
+}
 
 
 def build_source(cfg: dict[str, Any], check: bool = True) -> SegSourceRaw:
@@ -24,12 +27,14 @@ def build_source(cfg: dict[str, Any], check: bool = True) -> SegSourceRaw:
         DatasetError: unknown type or arguments, or files are missing.
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise DatasetError('data_source is a dict with the key "type", e.g. {"type": "SegSourceRaw", "img_root": …}; '
-                           f'got {cfg!r}')
+        raise DatasetError(
+            f'data_source is a dict with the key "type", e.g. {{"type": "SegSourceRaw", "img_root": …}}; got {cfg!r}'
+        )
     cls = SOURCES.get(cfg['type']) if isinstance(cfg['type'], str) else None
     if cls is None:
-        raise DatasetError(f'unknown data source "{shown(cfg["type"], quoted=False)}"; known are: '
-                           f'{", ".join(sorted(SOURCES))}')
+        raise DatasetError(
+            f'unknown data source "{shown(cfg["type"], quoted=False)}"; known are: {", ".join(sorted(SOURCES))}'
+        )
     arguments = {key: value for key, value in cfg.items() if key != 'type'}
     names = list(inspect.signature(cls).parameters)
     unknown = sorted(set(arguments) - set(names))

@@ -1,4 +1,5 @@
 """What all sources share."""
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -22,8 +23,9 @@ class Source(ABC):
         ids_unknown: nothing shows whether they do, and nobody has said it; they are taken for training ids.
     """
 
-    def __init__(self, classes: ClassNames, palette: Colors, reduce_zero_label: bool, ignore_index: int | None,
-                 to_float32: bool) -> None:
+    def __init__(
+        self, classes: ClassNames, palette: Colors, reduce_zero_label: bool, ignore_index: int | None, to_float32: bool
+    ) -> None:
         self.CLASSES = read_classes(classes)
         self.PALETTE = make_palette(palette, self.CLASSES)
         self.reduce_zero_label = reduce_zero_label
@@ -72,8 +74,7 @@ class Source(ABC):
 
     def spread(self, most: int) -> list[int]:
         """Return at most so many numbers of samples, spread evenly over all of them."""
-        return sorted({len(self) * number // most for number in range(most)} if len(self) > most
-                      else range(len(self)))
+        return sorted({len(self) * number // most for number in range(most)} if len(self) > most else range(len(self)))
 
     def read_raw_label(self, index: int) -> np.ndarray:
         """Return the H×W uint8 ids of a label map, whether there are such classes or not; 255 is "not labelled".
@@ -87,8 +88,10 @@ class Source(ABC):
         try:
             return coco_stuff.raw_label_to_train(label)
         except ValueError as error:
-            raise DatasetError(f'label map {self.label_path(index)}: {error}. {DO_NOT_MIX}; where none is official, '
-                               'set raw_ids to false') from error
+            raise DatasetError(
+                f'label map {self.label_path(index)}: {error}. {DO_NOT_MIX}; where none is official, '
+                'set raw_ids to false'
+            ) from error
 
     def load_label(self, index: int) -> np.ndarray:
         """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labelled.
@@ -100,9 +103,11 @@ class Source(ABC):
         count = len(self.CLASSES)
         bad = bad_values(label, count)
         if bad:
-            raise DatasetError(f'label map {self.label_path(index)} holds the values {sorted(bad)} '
-                               f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
-                               f'255 is "not labelled". {self.hint(bad)}')
+            raise DatasetError(
+                f'label map {self.label_path(index)} holds the values {sorted(bad)} '
+                f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
+                f'255 is "not labelled". {self.hint(bad)}'
+            )
         return label
 
     def ids_outside(self, most: int = 64) -> tuple[dict[int, int], str | None]:
@@ -132,8 +137,10 @@ class Source(ABC):
         if max(bad) == len(self.CLASSES) and not self.reduce_zero_label:
             return 'If 0 means background, set reduce_zero_label to true'
         if self.is_coco_stuff and max(bad) < coco_stuff.NUM_RAW_IDS:
-            return ('These look like the official COCO-Stuff ids: convert them with "ms-segformer prepare coco-stuff" '
-                    'and set label_suffix to "_labelTrainIds.png"')
+            return (
+                'These look like the official COCO-Stuff ids: convert them with "ms-segformer prepare coco-stuff" '
+                'and set label_suffix to "_labelTrainIds.png"'
+            )
         return 'Correct the label map or the list of classes; if the value means "not labelled", set ignore_index to it'
 
     def load(self, index: int) -> Sample:
@@ -143,16 +150,25 @@ class Source(ABC):
             DatasetError: a file is missing, unreadable, of another size than its partner, or holds wrong values.
         """
         img = self.read_raw_image(index)
-        sample: Sample = {'filename': self.image_path(index), 'ori_filename': self.name(index), 'img_fields': ['img'],
-                          'img_shape': img.shape, 'ori_shape': img.shape, 'pad_shape': img.shape, 'seg_fields': []}
+        sample: Sample = {
+            'filename': self.image_path(index),
+            'ori_filename': self.name(index),
+            'img_fields': ['img'],
+            'img_shape': img.shape,
+            'ori_shape': img.shape,
+            'pad_shape': img.shape,
+            'seg_fields': [],
+        }
         path = self.label_path(index)
         if path is not None:
             label = self.load_label(index)
             if label.shape != img.shape[:2]:
-                raise DatasetError(f'label map {path} is {label.shape[1]}×{label.shape[0]} pixels '
-                                   f'and its image {self.image_path(index)} is {img.shape[1]}×{img.shape[0]} '
-                                   '(width×height, upright after EXIF rotation). Both must agree: correct or remove '
-                                   'the pair')
+                raise DatasetError(
+                    f'label map {path} is {label.shape[1]}×{label.shape[0]} pixels '
+                    f'and its image {self.image_path(index)} is {img.shape[1]}×{img.shape[0]} '
+                    '(width×height, upright after EXIF rotation). Both must agree: correct or remove '
+                    'the pair'
+                )
             sample.update({'seg_filename': path, 'gt_semantic_seg': label, 'seg_fields': ['gt_semantic_seg']})
         sample['img'] = img.astype(np.float32) if self.to_float32 else img
         return sample

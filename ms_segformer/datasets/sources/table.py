@@ -1,4 +1,5 @@
 """`SegSourcePairs`: pairs from a table in memory."""
+
 import os
 from typing import Any
 
@@ -14,9 +15,11 @@ from .source import Source
 
 IMAGE_COLUMNS = ('img', 'image', 'image:FILE', 'pixel_values')
 LABEL_COLUMNS = ('label', 'gt_semantic_seg', 'annotation', 'mask', 'segmentation_mask', 'label:FILE', 'seg_map')
-NOT_A_TABLE = ('Name the column of the label maps with label_column in the data_source section. Files in folders '
-               '(train2017, annotations, …) make no such table: give the folder itself, data_root=…, in place of the '
-               'data sets (of a data set on the hub the one that dataset_snapshot_download returns)')
+NOT_A_TABLE = (
+    'Name the column of the label maps with label_column in the data_source section. Files in folders '
+    '(train2017, annotations, …) make no such table: give the folder itself, data_root=…, in place of the '
+    'data sets (of a data set on the hub the one that dataset_snapshot_download returns)'
+)
 
 
 class SegSourcePairs(Source):
@@ -29,9 +32,18 @@ class SegSourcePairs(Source):
         image_column, label_column: keys of the dicts; None: the first of the usual names that is there.
     """
 
-    def __init__(self, pairs: Any, classes: ClassNames, palette: Colors = None, reduce_zero_label: bool = False,
-                 ignore_index: int | None = IGNORE_INDEX, to_float32: bool = True, image_column: str | None = None,
-                 label_column: str | None = None, raw_ids: bool | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Any,
+        classes: ClassNames,
+        palette: Colors = None,
+        reduce_zero_label: bool = False,
+        ignore_index: int | None = IGNORE_INDEX,
+        to_float32: bool = True,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        raw_ids: bool | None = None,
+    ) -> None:
         super().__init__(classes, palette, reduce_zero_label, ignore_index, to_float32)
         self._pairs = _plain_table(pairs)
         if not len(self._pairs):
@@ -92,8 +104,10 @@ class SegSourcePairs(Source):
         if isinstance(label, dict):
             label = label.get('bytes') or label.get('path')
         if label is None:
-            raise DatasetError(f'label map {self.label_path(index)} is empty: the column "{self._label_key}" holds '
-                               'nothing there; add it, or leave the row out')
+            raise DatasetError(
+                f'label map {self.label_path(index)} is empty: the column "{self._label_key}" holds '
+                'nothing there; add it, or leave the row out'
+            )
         if isinstance(label, (str, os.PathLike)):
             return read_label(os.fspath(label))
         if isinstance(label, (bytes, bytearray)):
@@ -110,8 +124,10 @@ def _plain_table(pairs: Any) -> Any:
     if hasattr(pairs, 'with_format'):
         pairs = pairs.with_format(None)
     if not hasattr(pairs, '__len__') or not hasattr(pairs, '__getitem__'):
-        raise DatasetError(f'a {type(pairs).__name__} has no length or no index; pass a datasets.Dataset or a list of '
-                           '(image, label) pairs')
+        raise DatasetError(
+            f'a {type(pairs).__name__} has no length or no index; pass a datasets.Dataset or a list of '
+            '(image, label) pairs'
+        )
     return pairs
 
 
@@ -132,8 +148,7 @@ def _is_stored(cell: Any) -> bool:
     return not isinstance(cell, dict) or bool(cell.get('bytes')) or os.path.isfile(cell.get('path') or '')
 
 
-def _keys(sample: Any, image_column: str | None,
-          label_column: str | None) -> tuple[str | int, str | int | None]:
+def _keys(sample: Any, image_column: str | None, label_column: str | None) -> tuple[str | int, str | int | None]:
     """Where in a sample of the table its image and its label map are."""
     if isinstance(sample, (list, tuple)):
         return 0, 1 if len(sample) > 1 else None
@@ -145,6 +160,8 @@ def _keys(sample: Any, image_column: str | None,
         if key is not None and key not in sample:
             raise DatasetError(f'the samples have no column "{key}"; they have {sorted(sample)}')
     if image is None:
-        raise DatasetError(f'none of the columns {sorted(sample)} is known as the image; name it with image_column '
-                           f'(known names: {", ".join(IMAGE_COLUMNS)})')
+        raise DatasetError(
+            f'none of the columns {sorted(sample)} is known as the image; name it with image_column '
+            f'(known names: {", ".join(IMAGE_COLUMNS)})'
+        )
     return image, label

@@ -4,6 +4,7 @@ A transform is a callable that takes a `Sample` (see `ms_segformer.datasets.samp
 in the original's order and with the original's calls, so a `RandomState(seed)` as the sample's `rng` and
 `numpy.random.seed(seed)` there give the same crop, flip and colors.
 """
+
 from .color import MMNormalize, MMPhotoMetricDistortion
 from .compose import Compose, build
 from .cropping import SegRandomCrop
@@ -16,6 +17,22 @@ from .random_streams import sample_rng
 from .registry import TRANSFORMS
 from .scaling import MMResize, fit_size
 
-__all__ = ['TRANSFORMS', 'Collect', 'Compose', 'DefaultFormatBundle', 'ImageToTensor', 'LoadAnnotations',
-           'LoadImageFromFile', 'MMMultiScaleFlipAug', 'MMNormalize', 'MMPad', 'MMPhotoMetricDistortion',
-           'MMRandomFlip', 'MMResize', 'SegRandomCrop', 'build', 'fit_size', 'sample_rng']
+__all__ = [
+    'TRANSFORMS',
+    'Collect',
+    'Compose',
+    'DefaultFormatBundle',
+    'ImageToTensor',
+    'LoadAnnotations',
+    'LoadImageFromFile',
+    'MMMultiScaleFlipAug',
+    'MMNormalize',
+    'MMPad',
+    'MMPhotoMetricDistortion',
+    'MMRandomFlip',
+    'MMResize',
+    'SegRandomCrop',
+    'build',
+    'fit_size',
+    'sample_rng',
+]

@@ -1,4 +1,5 @@
 """Changes the colors of an image."""
+
 from collections.abc import Sequence
 
 import cv2
@@ -24,8 +25,13 @@ class MMPhotoMetricDistortion:
         hue_delta: largest shift, in degrees.
     """
 
-    def __init__(self, brightness_delta: float = 32, contrast_range: tuple[float, float] = (0.5, 1.5),
-                 saturation_range: tuple[float, float] = (0.5, 1.5), hue_delta: float = 18) -> None:
+    def __init__(
+        self,
+        brightness_delta: float = 32,
+        contrast_range: tuple[float, float] = (0.5, 1.5),
+        saturation_range: tuple[float, float] = (0.5, 1.5),
+        hue_delta: float = 18,
+    ) -> None:
         self.brightness_delta = brightness_delta
         self.contrast_range = checked_range(contrast_range, 'MMPhotoMetricDistortion: contrast_range')
         self.saturation_range = checked_range(saturation_range, 'MMPhotoMetricDistortion: saturation_range')
@@ -73,8 +79,9 @@ class MMNormalize:
         to_rgb: turn BGR into RGB first.
     """
 
-    def __init__(self, mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray,
-                 to_rgb: bool = True) -> None:
+    def __init__(
+        self, mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray, to_rgb: bool = True
+    ) -> None:
         self.mean = np.array(mean, np.float32)
         self.std = np.array(std, np.float32)
         self.to_rgb = to_rgb

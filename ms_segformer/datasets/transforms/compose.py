@@ -1,4 +1,5 @@
 """From the entries of a pipeline to transforms in a row."""
+
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,8 +32,10 @@ def build(cfg: Any, fallback: Fallback | None = None) -> Callable[[Any], Any]:
     if isinstance(cls, str):
         cls = TRANSFORMS.get(cls) or (fallback(cls) if fallback else None)
     if cls is None:
-        raise DatasetError(f'unknown transform "{shown(cfg["type"], quoted=False)}". Known are: '
-                           f'{", ".join(sorted(TRANSFORMS))}. Correct the name in the pipeline of the configuration')
+        raise DatasetError(
+            f'unknown transform "{shown(cfg["type"], quoted=False)}". Known are: '
+            f'{", ".join(sorted(TRANSFORMS))}. Correct the name in the pipeline of the configuration'
+        )
     if not callable(cls):
         raise DatasetError(f'the type of a transform is its name or its class, got {shown(cls)}')
     parameters = inspect.signature(cls).parameters
@@ -51,8 +54,7 @@ def _check_arguments(cls: Any, parameters: Mapping[str, inspect.Parameter], argu
         return
     names = [name for name in parameters if name != 'fallback']
     unknown = [name for name in arguments if name not in names]
-    missing = [name for name in names
-               if parameters[name].default is inspect.Parameter.empty and name not in arguments]
+    missing = [name for name in names if parameters[name].default is inspect.Parameter.empty and name not in arguments]
     if unknown or missing:
         problem = f'does not take {unknown}' if unknown else f'needs {missing}'
         raise DatasetError(f'transform {cls.__name__} {problem}; its arguments are: {", ".join(names) or "none"}')

@@ -1,4 +1,5 @@
 """Cuts a window out of image and label map."""
+
 import cv2
 import numpy as np
 
@@ -19,8 +20,9 @@ class SegRandomCrop:
         ignore_index: label value that does not count as a class.
     """
 
-    def __init__(self, crop_size: int | tuple[int, int], cat_max_ratio: float = 1.0,
-                 ignore_index: int | None = 255) -> None:
+    def __init__(
+        self, crop_size: int | tuple[int, int], cat_max_ratio: float = 1.0, ignore_index: int | None = 255
+    ) -> None:
         self.crop_size = pair(crop_size, 'SegRandomCrop: crop_size')
         self.cat_max_ratio = cat_max_ratio
         self.ignore_index = ignore_index
@@ -48,5 +50,4 @@ class SegRandomCrop:
         counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel()  # exact below 2**24 pixels
         if self.ignore_index is not None:
             counts[self.ignore_index] = 0
-        return bool(np.count_nonzero(counts) > 1
-                    and counts.max() / counts.sum(dtype=np.float64) < self.cat_max_ratio)
+        return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum(dtype=np.float64) < self.cat_max_ratio)

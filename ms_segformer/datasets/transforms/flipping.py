@@ -1,4 +1,5 @@
 """Mirrors image and label map."""
+
 from collections.abc import Sequence
 
 import cv2
@@ -22,8 +23,11 @@ class MMRandomFlip:
 
     _CODES = {'horizontal': 1, 'vertical': 0, 'diagonal': -1}
 
-    def __init__(self, flip_ratio: float | list[float] | tuple[float, ...] | None = None,
-                 direction: str | Sequence[str] = 'horizontal') -> None:
+    def __init__(
+        self,
+        flip_ratio: float | list[float] | tuple[float, ...] | None = None,
+        direction: str | Sequence[str] = 'horizontal',
+    ) -> None:
         self.directions = [direction] if isinstance(direction, str) else list(direction)
         unknown = set(self.directions) - set(self._CODES)
         if unknown:
@@ -38,8 +42,10 @@ class MMRandomFlip:
         else:
             single = [flip_ratio / len(self.directions)] * len(self.directions)
         if len(single) != len(self.directions) or min(single) < 0 or sum(single) > 1:
-            raise DatasetError(f'MMRandomFlip: flip_ratio is a probability, or one per direction with a sum of at most '
-                               f'1; got {flip_ratio!r} for the directions {self.directions}')
+            raise DatasetError(
+                f'MMRandomFlip: flip_ratio is a probability, or one per direction with a sum of at most '
+                f'1; got {flip_ratio!r} for the directions {self.directions}'
+            )
         return [*single, 1 - sum(single)]
 
     def __call__(self, results: Sample) -> Sample:

@@ -1,4 +1,5 @@
 """Makes tensors of arrays, and keeps what the model needs."""
+
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -36,8 +37,9 @@ class DefaultFormatBundle:
     def __call__(self, results: Sample) -> dict[str, Any]:
         """Replace both; fill in `scale_factor` and `img_norm_cfg` where no transform set them."""
         results.setdefault('scale_factor', 1.0)
-        results.setdefault('img_norm_cfg', {'mean': np.zeros(3, np.float32), 'std': np.ones(3, np.float32),
-                                            'to_rgb': False})
+        results.setdefault(
+            'img_norm_cfg', {'mean': np.zeros(3, np.float32), 'std': np.ones(3, np.float32), 'to_rgb': False}
+        )
         return _with_tensors(results, [key for key in ('img', 'gt_semantic_seg') if key in results])
 
 
@@ -66,9 +68,21 @@ class Collect:
         meta_keys: keys to gather in the dict `img_metas`; one that no transform has set is left out.
     """
 
-    def __init__(self, keys: Sequence[str], meta_keys: Sequence[str] = (
-            'filename', 'ori_filename', 'ori_shape', 'img_shape', 'pad_shape', 'scale_factor', 'flip',
-            'flip_direction', 'img_norm_cfg')) -> None:
+    def __init__(
+        self,
+        keys: Sequence[str],
+        meta_keys: Sequence[str] = (
+            'filename',
+            'ori_filename',
+            'ori_shape',
+            'img_shape',
+            'pad_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+            'img_norm_cfg',
+        ),
+    ) -> None:
         self.keys = list(keys)
         self.meta_keys = tuple(meta_keys)
 
@@ -80,8 +94,10 @@ class Collect:
         """
         missing = [key for key in self.keys if key not in results]
         if missing:
-            raise DatasetError(f'Collect: {missing} are not in the sample, which has {sorted(results)}; '
-                               'correct "keys", or the order of the pipeline')
+            raise DatasetError(
+                f'Collect: {missing} are not in the sample, which has {sorted(results)}; '
+                'correct "keys", or the order of the pipeline'
+            )
         data = {key: results[key] for key in self.keys}
         data['img_metas'] = {key: results[key] for key in self.meta_keys if key in results}
         return cast(Formatted, data)

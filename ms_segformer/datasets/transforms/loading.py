@@ -1,4 +1,5 @@
 """What published configurations begin with: reading, which the source has done."""
+
 import numpy as np
 
 from ..sample import Sample
@@ -14,8 +15,14 @@ class LoadImageFromFile:
         color_type, channel_order, file_client_args, mode: accepted for published configurations; images are BGR here.
     """
 
-    def __init__(self, to_float32: bool = False, color_type: str = 'color', channel_order: str = 'bgr',
-                 file_client_args: dict | None = None, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        channel_order: str = 'bgr',
+        file_client_args: dict | None = None,
+        mode: str | None = None,
+    ) -> None:
         self.to_float32 = to_float32
 
     def __call__(self, results: Sample) -> Sample:
@@ -34,8 +41,15 @@ class LoadAnnotations:
         with_bbox, with_label, with_mask, with_seg, imdecode_backend: accepted; only label maps are read here.
     """
 
-    def __init__(self, reduce_zero_label: bool = False, with_bbox: bool = False, with_label: bool = False,
-                 with_mask: bool = False, with_seg: bool = True, imdecode_backend: str | None = None) -> None:
+    def __init__(
+        self,
+        reduce_zero_label: bool = False,
+        with_bbox: bool = False,
+        with_label: bool = False,
+        with_mask: bool = False,
+        with_seg: bool = True,
+        imdecode_backend: str | None = None,
+    ) -> None:
         pass
 
     def __call__(self, results: Sample) -> Sample:

@@ -1,4 +1,5 @@
 """The test pipeline: versions of an image at several scales, and mirrored."""
+
 from ..errors import DatasetError
 from ..sample import Sample
 from .arguments import Scales, scales
@@ -19,9 +20,15 @@ class MMMultiScaleFlipAug:
         fallback: see `build`.
     """
 
-    def __init__(self, transforms: list, img_scale: Scales | None = None,
-                 scale_factor: float | list[float] | tuple[float, ...] | None = None, flip: bool = False,
-                 flip_direction: str | list[str] = 'horizontal', fallback: Fallback | None = None) -> None:
+    def __init__(
+        self,
+        transforms: list,
+        img_scale: Scales | None = None,
+        scale_factor: float | list[float] | tuple[float, ...] | None = None,
+        flip: bool = False,
+        flip_direction: str | list[str] = 'horizontal',
+        fallback: Fallback | None = None,
+    ) -> None:
         self._scales: list[Sample]
         if img_scale is not None and scale_factor is None:
             self._scales = [{'scale': scale} for scale in scales(img_scale, 'MMMultiScaleFlipAug: img_scale')]
@@ -29,8 +36,10 @@ class MMMultiScaleFlipAug:
             factors = scale_factor if isinstance(scale_factor, (list, tuple)) else [scale_factor]
             self._scales = [{'scale_factor': float(factor)} for factor in factors]
         else:
-            raise DatasetError(f'MMMultiScaleFlipAug takes either img_scale or scale_factor; '
-                               f'got img_scale={img_scale}, scale_factor={scale_factor}')
+            raise DatasetError(
+                f'MMMultiScaleFlipAug takes either img_scale or scale_factor; '
+                f'got img_scale={img_scale}, scale_factor={scale_factor}'
+            )
         self.transforms = Compose(transforms, fallback)
         directions = [flip_direction] if isinstance(flip_direction, str) else list(flip_direction)
         self._flips: list[Sample] = [{'flip': False, 'flip_direction': None}]

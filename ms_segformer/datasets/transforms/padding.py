@@ -1,4 +1,5 @@
 """Pads image and label map."""
+
 from functools import partial
 
 import cv2
@@ -21,11 +22,18 @@ class MMPad:
         pad_val: value for images (`img`) and label maps (`seg`), or one number for images.
     """
 
-    def __init__(self, size: int | tuple[int, int] | None = None, size_divisor: int | None = None,
-                 pad_to_square: bool = False, pad_val: float | dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        size_divisor: int | None = None,
+        pad_to_square: bool = False,
+        pad_val: float | dict[str, float] | None = None,
+    ) -> None:
         if sum([size is not None, size_divisor is not None, bool(pad_to_square)]) != 1:
-            raise DatasetError(f'MMPad takes exactly one of size, size_divisor and pad_to_square; '
-                               f'got size={size}, size_divisor={size_divisor}, pad_to_square={pad_to_square}')
+            raise DatasetError(
+                f'MMPad takes exactly one of size, size_divisor and pad_to_square; '
+                f'got size={size}, size_divisor={size_divisor}, pad_to_square={pad_to_square}'
+            )
         self.size = None if size is None else pair(size, 'MMPad: size')
         self.size_divisor = size_divisor
         values = pad_val if isinstance(pad_val, dict) else {} if pad_val is None else {'img': pad_val}
@@ -43,13 +51,17 @@ class MMPad:
     def _target(self, shape: tuple[int, ...]) -> tuple[int, int]:
         height, width = shape[:2]
         if self.size_divisor:
-            return (-(-height // self.size_divisor) * self.size_divisor,
-                    -(-width // self.size_divisor) * self.size_divisor)
+            return (
+                -(-height // self.size_divisor) * self.size_divisor,
+                -(-width // self.size_divisor) * self.size_divisor,
+            )
         if self.size is None:
             return max(height, width), max(height, width)
         if height > self.size[0] or width > self.size[1]:
-            raise DatasetError(f'MMPad: an image of {height}×{width} (height×width) does not fit into the size '
-                               f'{self.size[0]}×{self.size[1]}; crop it first or use size_divisor')
+            raise DatasetError(
+                f'MMPad: an image of {height}×{width} (height×width) does not fit into the size '
+                f'{self.size[0]}×{self.size[1]}; crop it first or use size_divisor'
+            )
         return self.size
 
 

@@ -1,4 +1,5 @@
 """Where random draws come from."""
+
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def stream(results: Sample) -> np.random.RandomState:
 def seeded_global_streams(rng: np.random.RandomState) -> Iterator[None]:
     """Within it, the global streams of `numpy.random` and `random` follow from a stream; they are put back after it."""
     saved, saved_python = np.random.get_state(), random.getstate()
-    seed = rng.randint(0, 2 ** 31)
+    seed = rng.randint(0, 2**31)
     np.random.seed(seed)
     random.seed(int(seed))
     try:

@@ -1,4 +1,5 @@
 """The transforms by name."""
+
 from collections.abc import Callable
 from typing import Any, TypeVar
 

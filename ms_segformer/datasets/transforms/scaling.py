@@ -1,4 +1,5 @@
 """Scales image and label map."""
+
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -25,8 +26,13 @@ def fit_size(shape: Sequence[int], scale: Sequence[int]) -> tuple[int, int]:
     return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
-_INTERPOLATIONS = {'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC,
-                   'area': cv2.INTER_AREA, 'lanczos': cv2.INTER_LANCZOS4}
+_INTERPOLATIONS = {
+    'nearest': cv2.INTER_NEAREST,
+    'bilinear': cv2.INTER_LINEAR,
+    'bicubic': cv2.INTER_CUBIC,
+    'area': cv2.INTER_AREA,
+    'lanczos': cv2.INTER_LANCZOS4,
+}
 
 
 @register
@@ -43,10 +49,17 @@ class MMResize:
         bbox_clip_border, backend, override: accepted for published configurations; they have no effect here.
     """
 
-    def __init__(self, img_scale: Scales | None = None, multiscale_mode: str = 'range',
-                 ratio_range: tuple[float, float] | None = None, keep_ratio: bool = True,
-                 interpolation: str = 'bilinear', bbox_clip_border: bool = True, backend: str = 'cv2',
-                 override: bool = False) -> None:
+    def __init__(
+        self,
+        img_scale: Scales | None = None,
+        multiscale_mode: str = 'range',
+        ratio_range: tuple[float, float] | None = None,
+        keep_ratio: bool = True,
+        interpolation: str = 'bilinear',
+        bbox_clip_border: bool = True,
+        backend: str = 'cv2',
+        override: bool = False,
+    ) -> None:
         self.img_scale = None if img_scale is None else scales(img_scale, 'MMResize: img_scale')
         self.ratio_range = checked_range(ratio_range, 'MMResize: ratio_range') if ratio_range else None
         self.multiscale_mode = multiscale_mode
@@ -56,8 +69,10 @@ class MMResize:
         if self.ratio_range:
             if self.img_scale is None or len(self.img_scale) != 1:
                 raise DatasetError(f'MMResize: ratio_range needs exactly one img_scale, got {img_scale!r}')
-            check_pixels(math.prod(self.img_scale[0]) * self.ratio_range[1] ** 2,
-                         f'MMResize: img_scale {img_scale!r} with ratio_range {ratio_range!r}')
+            check_pixels(
+                math.prod(self.img_scale[0]) * self.ratio_range[1] ** 2,
+                f'MMResize: img_scale {img_scale!r} with ratio_range {ratio_range!r}',
+            )
         if interpolation not in _INTERPOLATIONS:
             raise DatasetError(f'MMResize: interpolation is one of {", ".join(_INTERPOLATIONS)}; got {interpolation!r}')
         self.interpolation = _INTERPOLATIONS[interpolation]
@@ -82,8 +97,10 @@ class MMResize:
             if isinstance(factor, float):
                 height, width = results['img'].shape[:2]
                 return int(width * factor), int(height * factor)
-            raise DatasetError('MMResize without img_scale gets its scale from MMMultiScaleFlipAug; '
-                               'give img_scale, or put it into the transforms of MMMultiScaleFlipAug')
+            raise DatasetError(
+                'MMResize without img_scale gets its scale from MMMultiScaleFlipAug; '
+                'give img_scale, or put it into the transforms of MMMultiScaleFlipAug'
+            )
         rng = stream(results)
         if self.ratio_range:
             low, high = self.ratio_range
@@ -102,6 +119,8 @@ def _resize(array: np.ndarray, size: tuple[int, int], interpolation: int) -> np.
     if array.shape[:2] == (height, width):
         return array
     if height < 1 or width < 1:
-        raise DatasetError(f'an image of {array.shape[1]}×{array.shape[0]} pixels would become {width}×{height}; '
-                           'give a larger img_scale or ratio_range')
+        raise DatasetError(
+            f'an image of {array.shape[1]}×{array.shape[0]} pixels would become {width}×{height}; '
+            'give a larger img_scale or ratio_range'
+        )
     return cv2.resize(array, (width, height), interpolation=interpolation)

@@ -6,6 +6,7 @@ view of the trainer; what that needs of the trainer stands in `HookedTrainer`. N
 of theirs is asked for: importing EasyCV takes seconds and several hundred megabytes. The other way round,
 `register_in_easycv` puts our network into EasyCV's own registries.
 """
+
 from __future__ import annotations
 
 import difflib
@@ -131,8 +132,9 @@ def build_lr_hook(cfg: Mapping[str, Any]) -> Any:
     return _adapt(_construct('lr_policy', cfg['policy'], foreign('lr_policy', cfg['policy']), arguments), 'VERY_HIGH')
 
 
-def build_optimizer(cfg: Mapping[str, Any],
-                    params: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+def build_optimizer(
+    cfg: Mapping[str, Any], params: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """Return an optimizer of EasyCV or mmcv, e.g. `{'type': 'LARS', 'lr': 0.1}`.
 
     Args:
@@ -144,8 +146,9 @@ def build_optimizer(cfg: Mapping[str, Any],
     """
     arguments = dict(cfg)
     name = arguments.pop('type')
-    built: torch.optim.Optimizer = _construct('optimizer', name, foreign('optimizer', name),
-                                              {'params': params, **arguments})
+    built: torch.optim.Optimizer = _construct(
+        'optimizer', name, foreign('optimizer', name), {'params': params, **arguments}
+    )
     return built
 
 
@@ -163,8 +166,9 @@ def transform(name: str) -> type | None:
     try:
         found = _names(_load('easycv', module), attribute).get(name)
     except ImportError as error:
-        raise BridgeError(f'transform {name!r} might be EasyCV\'s, which is installed but does not load: '
-                          f'{error}') from error
+        raise BridgeError(
+            f"transform {name!r} might be EasyCV's, which is installed but does not load: {error}"
+        ) from error
     return None if found is None else _on_float_images(found)
 
 
@@ -185,6 +189,7 @@ def register_in_easycv() -> list[str]:
 
 
 # --- finding --------------------------------------------------------------------------------------------------------
+
 
 def _installed(package: str) -> bool:
     spec = importlib.util.find_spec(package)
@@ -239,23 +244,30 @@ def _lr_hook_name(policy: str) -> str:
     return (policy.title() if policy == policy.lower() else policy) + _LR_HOOK
 
 
-def _not_found(kind: str, name: str, wanted: str, tried: Sequence[str], failed: Sequence[ImportError],
-               known: Collection[str]) -> str:
+def _not_found(
+    kind: str, name: str, wanted: str, tried: Sequence[str], failed: Sequence[ImportError], known: Collection[str]
+) -> str:
     what = _what(kind, name)
     if failed:
-        return (f'{what} is not one of ms-segformer\'s or ModelScope\'s; {" and ".join(tried)} might have it and '
-                f'{"is" if len(tried) == 1 else "are"} installed, but does not load: {failed[0]}')
+        return (
+            f"{what} is not one of ms-segformer's or ModelScope's; {' and '.join(tried)} might have it and "
+            f'{"is" if len(tried) == 1 else "are"} installed, but does not load: {failed[0]}'
+        )
     if not tried:
-        return (f'{what} is not one of ms-segformer\'s or ModelScope\'s, and EasyCV and mmcv 1.x, which might have it, '
-                f'are not installed. Correct the name; {INSTALL}')
+        return (
+            f"{what} is not one of ms-segformer's or ModelScope's, and EasyCV and mmcv 1.x, which might have it, "
+            f'are not installed. Correct the name; {INSTALL}'
+        )
     if kind == 'lr_policy':
-        known = [item[:-len(_LR_HOOK)] for item in known if item.endswith(_LR_HOOK)]
+        known = [item[: -len(_LR_HOOK)] for item in known if item.endswith(_LR_HOOK)]
         wanted = name
     written = {item.lower(): item for item in known}
     close = [written[item] for item in difflib.get_close_matches(wanted.lower(), sorted(written), n=3, cutoff=0.5)]
     hint = f' Did you mean {", ".join(close)}?' if close else ''
-    return (f'{what} is known neither to ms-segformer and ModelScope nor to the installed '
-            f'{" and ".join(f"{package} {available()[package]}" for package in tried)}.{hint}')
+    return (
+        f'{what} is known neither to ms-segformer and ModelScope nor to the installed '
+        f'{" and ".join(f"{package} {available()[package]}" for package in tried)}.{hint}'
+    )
 
 
 def _what(kind: str, name: str) -> str:
@@ -268,15 +280,27 @@ def _construct(kind: str, name: str, cls: type, arguments: Mapping[str, Any]) ->
     except (TypeError, ValueError, AssertionError) as error:
         given = {key: value for key, value in arguments.items() if key != 'params'}
         takes = [key for key in inspect.signature(cls).parameters if key != 'params']
-        raise BridgeError(f'{_what(kind, name)} of {cls.__module__.split(".")[0]} does not take {given}'
-                          f'{f": {error}" if str(error) else ""}. It takes {", ".join(takes)}') from error
+        raise BridgeError(
+            f'{_what(kind, name)} of {cls.__module__.split(".")[0]} does not take {given}'
+            f'{f": {error}" if str(error) else ""}. It takes {", ".join(takes)}'
+        ) from error
 
 
 # --- hooks ----------------------------------------------------------------------------------------------------------
 
 # mmcv's stages; ModelScope calls them by the same names and at the same moments.
-STAGES = ('before_run', 'before_train_epoch', 'before_train_iter', 'after_train_iter', 'after_train_epoch',
-          'before_val_epoch', 'before_val_iter', 'after_val_iter', 'after_val_epoch', 'after_run')
+STAGES = (
+    'before_run',
+    'before_train_epoch',
+    'before_train_iter',
+    'after_train_iter',
+    'after_train_epoch',
+    'before_val_epoch',
+    'before_val_iter',
+    'after_val_iter',
+    'after_val_epoch',
+    'after_run',
+)
 
 # trainer -> the Runner all its foreign hooks share
 _runners: weakref.WeakKeyDictionary[HookedTrainer, Runner] = weakref.WeakKeyDictionary()
@@ -320,8 +344,10 @@ class Runner:
         try:
             return getattr(self.trainer, name)
         except AttributeError:
-            raise AttributeError(f'neither the trainer nor what stands for mmcv\'s runner here has {name!r}, which a '
-                                 'hook of EasyCV or mmcv asks for') from None
+            raise AttributeError(
+                f"neither the trainer nor what stands for mmcv's runner here has {name!r}, which a "
+                'hook of EasyCV or mmcv asks for'
+            ) from None
 
     @property
     def hooks(self) -> list:
@@ -362,10 +388,17 @@ class Runner:
             self._evaluations.append((values, {'runner_epoch': self.trainer.epoch, **values}))
         return {'evaluation': [record for _, record in self._evaluations]}
 
-    def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'epoch_{}.pth', save_optimizer: bool = True,
-                        meta: Mapping[str, Any] | None = None, **_: Any) -> None:
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename_tmpl: str = 'epoch_{}.pth',
+        save_optimizer: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
         """Write weights (and optimizer state) into a folder in mmcv's layout, as the hooks that save ask for it."""
         from mmcv.runner import save_checkpoint  # optional
+
         path = os.path.join(out_dir, filename_tmpl.format(self.trainer.epoch + 1))
         optimizer = self.trainer.optimizer if save_optimizer else None
         meta = {'epoch': self.trainer.epoch + 1, 'iter': self.trainer.iter, **(meta or {})}
@@ -375,6 +408,7 @@ class Runner:
 
 def _process() -> tuple[int, int]:
     import torch.distributed as dist  # imported late: what is installed is told without torch
+
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -394,6 +428,7 @@ def _adapt(hook: Any, priority: str | int) -> Any:
             method = getattr(self.foreign, name, None)
             if method is not None:
                 method(runner)
+
         run.__name__ = name
         return run
 
@@ -412,8 +447,10 @@ def _stages_of(hook: Any) -> Iterable[str]:
 
 # --- transforms -----------------------------------------------------------------------------------------------------
 
+
 def _on_float_images(cls: type) -> type:
     """Subclass of a transform of theirs that is called with float32 images."""
+
     def call(self: Any, results: dict[str, Any]) -> Any:
         for key in results.get('img_fields', ['img']):
             image = results.get(key)

@@ -3,6 +3,7 @@
 `ms-segformer autoload on` runs this in every Python process of an environment, so it imports nothing that Python has
 not imported at start-up, and is kept short.
 """
+
 from __future__ import annotations
 
 import os
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 
 DISABLE_VARIABLE = 'MS_SEGFORMER_DISABLE'
 # The modules of the patches there, by name: importing them here would cost every Python process.
-MODULES = frozenset({
-    'modelscope.metainfo', 'modelscope.utils.import_utils', 'modelscope.utils.config', 'modelscope.utils.registry',
-    'modelscope.utils.automodel_utils', 'modelscope.preprocessors.base', 'modelscope.hub.api', 'modelscope_hub.api'})
+MODULES = frozenset(
+    {
+        'modelscope.metainfo',
+        'modelscope.utils.import_utils',
+        'modelscope.utils.config',
+        'modelscope.utils.registry',
+        'modelscope.utils.automodel_utils',
+        'modelscope.preprocessors.base',
+        'modelscope.hub.api',
+        'modelscope_hub.api',
+    }
+)
 
 
 def disabled() -> bool:
@@ -44,6 +54,7 @@ def activate() -> bool:
         sys.meta_path.insert(0, Watcher)
         if not MODULES.isdisjoint(sys.modules):
             from .patches import patch_imported  # imported late: it costs every Python process
+
             patch_imported()
     return True
 
@@ -53,6 +64,7 @@ def deactivate() -> None:
     if active():
         sys.meta_path.remove(Watcher)
         from .patches import undo_all  # imported late, as above
+
         undo_all()
 
 
@@ -60,8 +72,9 @@ class Watcher:
     """Import hook: lets Python import a module as ever, then has it changed. Concerns no other module."""
 
     @classmethod
-    def find_spec(cls, name: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Return the spec the other finders make, with the changes after the module's own code."""
         if name not in MODULES:
             return None
@@ -82,6 +95,7 @@ def _patch_after(loader: Any) -> None:  # whichever loader: its `exec_module` is
         execute(module)
         if active():
             from .patches import patch  # imported late, as above
+
             patch(module)
 
     loader.exec_module = exec_module

@@ -1,4 +1,5 @@
 """What a patch is made of: one change in a module of ModelScope, made and undone; and a look whether it fits there."""
+
 from __future__ import annotations
 
 import functools

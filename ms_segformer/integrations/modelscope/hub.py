@@ -1,4 +1,5 @@
 """Brings models of ModelScope's hub to this machine."""
+
 import os
 
 from ...errors import ArgumentError, one_line
@@ -14,13 +15,16 @@ def fetch(model_id: str, revision: str | None = None, folder: str | os.PathLike[
             to try.
     """
     from requests import RequestException  # imported late: --help is to be fast
+
     copy = offline_copy(model_id, revision)
     if copy and folder:
-        raise HubUnreachable(f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy '
-                             f'lies in {copy}')
+        raise HubUnreachable(
+            f'{model_id} cannot be downloaded to {folder}: the hub cannot be reached. A copy lies in {copy}'
+        )
     if copy:
         return copy
     from modelscope.hub.snapshot_download import snapshot_download  # imported late, as above
+
     try:
         return str(snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {})))
     except Exception as error:  # the client has exceptions of its own, and others for answers it does not expect
@@ -28,7 +32,8 @@ def fetch(model_id: str, revision: str | None = None, folder: str | os.PathLike[
             raise  # of this machine, such as a full disk
         raise ConnectionError(
             f'{model_id} (revision {revision or "master"}) could not be downloaded: {one_line(error)}. Check the id on '
-            f'modelscope.cn, the network, and the variables HTTPS_PROXY and MODELSCOPE_ENDPOINT.') from error
+            f'modelscope.cn, the network, and the variables HTTPS_PROXY and MODELSCOPE_ENDPOINT.'
+        ) from error
 
 
 def model_directory(name: str | os.PathLike[str], revision: str | None = None) -> str:
@@ -45,6 +50,7 @@ def model_directory(name: str | os.PathLike[str], revision: str | None = None) -
     if not os.path.isdir(found):
         return fetch(found, revision)
     if revision is not None:
-        raise ArgumentError(f'revision is {revision!r}, and {name} is a directory on this machine; revisions are of '
-                            'hub ids')
+        raise ArgumentError(
+            f'revision is {revision!r}, and {name} is a directory on this machine; revisions are of hub ids'
+        )
     return found

@@ -3,6 +3,7 @@
 Needs a ModelScope that brings `modelscope_hub` (1.38 and later), which is imported in the functions here: older ones
 have none, and importing this module imports nothing of ModelScope.
 """
+
 from __future__ import annotations
 
 import logging
@@ -123,11 +124,11 @@ def offline_copy(model_id: str, revision: str | None = None) -> str | None:
         raise HubUnreachable(
             f'{model_id} (revision {revision or "master"}) is not in the cache of this machine, and the hub '
             f'{_endpoint()} cannot be reached ({why}). Run `ms-segformer fetch {model_id}` where there is a network '
-            f'and pass the directory it prints in place of the id, or set HTTPS_PROXY or MODELSCOPE_ENDPOINT.')
+            f'and pass the directory it prints in place of the id, or set HTTPS_PROXY or MODELSCOPE_ENDPOINT.'
+        )
     if folder not in _told:
         _told.add(folder)
-        logger.warning(
-            '%s cannot be reached (%s); %s is taken from %s', _endpoint(), why, model_id, folder)
+        logger.warning('%s cannot be reached (%s); %s is taken from %s', _endpoint(), why, model_id, folder)
     return folder
 
 
@@ -149,9 +150,9 @@ def _why_unreachable() -> str | None:
 
 
 def _look_at(endpoint: str) -> str | None:
-    """Why there is no answer, or None; in a thread, for no timeout of a request bounds how long its name is looked up.
-    """
+    """Why there is no answer, or None; in a thread, for no timeout of a request bounds the look-up of its name."""
     import requests  # imported late: --help is to be fast
+
     found: list[str | None] = []
 
     def look() -> None:
@@ -169,4 +170,5 @@ def _look_at(endpoint: str) -> str | None:
 
 def _endpoint() -> str:
     from modelscope_hub.config import get_default_config
+
     return get_default_config().endpoint or 'https://modelscope.cn'

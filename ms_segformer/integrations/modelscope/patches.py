@@ -22,6 +22,7 @@ so; `ms_segformer.deactivate()` undoes all of it:
 Whether a model is SegFormer is decided by its configuration (`is_segformer`), never by its id, so that local copies
 and fine-tuned models resolve too, and every other model takes exactly the way it took before.
 """
+
 from __future__ import annotations
 
 import os
@@ -97,13 +98,17 @@ def _warn(problem: str) -> None:
     if not first:  # `ms-segformer info` lists them all; one warning is enough
         return
     from modelscope.version import __version__ as version  # imported late: importing this module imports no ModelScope
+
     warnings.warn(
         f'ms-segformer could not connect to ModelScope {version} ({problem}). SegFormer models may not load by id. '
         f'It is tested with ModelScope {TESTED}: `pip install modelscope=={TESTED}`, or upgrade ms-segformer.',
-        RuntimeWarning, stacklevel=2)
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 # --- modelscope.metainfo --------------------------------------------------------------------------------------------
+
 
 def _name_the_trainer(metainfo: ModuleType) -> Iterator[Change]:
     trainers = class_of(metainfo, 'Trainers')
@@ -112,6 +117,7 @@ def _name_the_trainer(metainfo: ModuleType) -> Iterator[Change]:
 
 
 # --- modelscope.utils.import_utils ----------------------------------------------------------------------------------
+
 
 class _IndexEntries:
     """Our entries in the index of lazily imported modules, in memory only: its file on disk is never touched."""
@@ -164,6 +170,7 @@ def _index_our_modules(import_utils: ModuleType) -> Iterator[Change]:
 
 # --- modelscope.utils.config ----------------------------------------------------------------------------------------
 
+
 def _read_segformer_configurations(config: ModuleType) -> Iterator[Change]:
     """`pipeline`, `build_trainer`, `Model` and `Preprocessor.from_pretrained` all read through `Config.from_file`."""
     owner = class_of(config, 'Config')
@@ -204,6 +211,7 @@ def drop_dead_plugin(configuration: Any) -> None:
 
 # --- modelscope.utils.automodel_utils -------------------------------------------------------------------------------
 
+
 def _know_directories(automodel_utils: ModuleType) -> Iterator[Change]:
     """A relative directory of two names, such as `run/output`, is no id to ask the hub for the publisher of."""
     looks_like_an_id = getattr(automodel_utils, '_is_valid_hub_model_id', None)
@@ -218,6 +226,7 @@ def _know_directories(automodel_utils: ModuleType) -> Iterator[Change]:
 
 
 # --- modelscope.preprocessors.base ----------------------------------------------------------------------------------
+
 
 def _know_the_preprocessor(base: ModuleType) -> Iterator[Change]:
     known = getattr(base, 'PREPROCESSOR_MAP', None)

@@ -2,6 +2,7 @@
 
 Under a name that both register, SegFormer gets our class and everything else EasyCV's, whichever is imported first.
 """
+
 from __future__ import annotations
 
 import os
@@ -47,6 +48,7 @@ def is_segformer_model(model: object, revision: str | None = None) -> bool:
         if model is None:
             return False
     from modelscope.utils.hub import read_config  # imported late: importing this module imports nothing of ModelScope
+
     try:
         return is_segformer(read_config(str(model), **({'revision': revision} if revision else {})))
     except (OSError, ValueError):  # no configuration there: nothing of ours, and ModelScope words the error
@@ -93,8 +95,13 @@ def share_with_easycv(module: ModuleType) -> Iterator[Change]:
         raise Unexpected('Registry keeps its modules elsewhere')
 
     @like(register)
-    def _register_module(self: Any, group_key: str = 'default', module_name: str | None = None,
-                         module_cls: Any = None, force: bool = False) -> Any:
+    def _register_module(
+        self: Any,
+        group_key: str = 'default',
+        module_name: str | None = None,
+        module_cls: Any = None,
+        force: bool = False,
+    ) -> Any:
         component = (self._name.upper(), group_key, module_name or getattr(module_cls, '__name__', None))
         if component in COMPONENTS:
             present = self._modules.get(group_key, {}).get(component[2])

@@ -1,4 +1,5 @@
 """Label maps with COCO-Stuff's official ids (0-181): told from training ids by what only one of the two can hold."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ EITHER, OFFICIAL, TRAIN = [0, 12, 111, 255], [0, 12, 180, 255], [0, 11, 111, 255
 @pytest.fixture(autouse=True)
 def heard(monkeypatch, caplog):
     import modelscope.utils.logger  # noqa: F401  (when it is imported it takes the messages for itself)
+
     monkeypatch.setattr(logger, 'propagate', True)
     caplog.set_level('INFO', 'modelscope')
 
@@ -22,15 +24,22 @@ def heard(monkeypatch, caplog):
 @pytest.fixture
 def section(tmp_path):
     """A function that writes a data set, one pair for each list of values, and returns its `data_source` section."""
+
     def write(*maps, suffix='.png'):
         for folder in ('images', 'labels'):
             (tmp_path / folder).mkdir()
         for number, values in enumerate(maps):
             Image.new('RGB', (8, 4)).save(tmp_path / 'images' / f'{number}.jpg')
             Image.fromarray(np.resize(np.array(values, np.uint8), (4, 8))).save(
-                tmp_path / 'labels' / f'{number}{suffix}')
-        return {'type': 'SegSourceRaw', 'img_root': str(tmp_path / 'images'), 'label_root': str(tmp_path / 'labels'),
-                'classes': CLASSES}
+                tmp_path / 'labels' / f'{number}{suffix}'
+            )
+        return {
+            'type': 'SegSourceRaw',
+            'img_root': str(tmp_path / 'images'),
+            'label_root': str(tmp_path / 'labels'),
+            'classes': CLASSES,
+        }
+
     return write
 
 
@@ -43,7 +52,8 @@ def test_one_map_shows_the_ids_of_all(section, caplog):
     assert source.official and ids(source, 0) == [0, 11, 100, 255] and ids(source, 1) == [0, 11, 169, 255]
     assert [record.getMessage() for record in caplog.records] == [
         f'label map {source.label_path(1)} holds 180: the label maps are the official ones of COCO-Stuff (ids 0-181); '
-        'they are turned into training ids']
+        'they are turned into training ids'
+    ]
 
 
 def test_an_id_that_no_official_map_has_shows_training_ids(section, caplog):
@@ -117,8 +127,10 @@ def test_where_some_are_converted_the_others_are_missing(section, tmp_path):
 
 @pytest.mark.parametrize('kind', ['list', 'datasets'])
 def test_a_table_is_looked_at_too(kind, caplog):
-    rows = [{'image': Image.new('RGB', (8, 4)), 'label': Image.fromarray(np.resize(np.array(values, np.uint8), (4, 8)))}
-            for values in (EITHER, OFFICIAL)]
+    rows = [
+        {'image': Image.new('RGB', (8, 4)), 'label': Image.fromarray(np.resize(np.array(values, np.uint8), (4, 8)))}
+        for values in (EITHER, OFFICIAL)
+    ]
     if kind == 'datasets':
         rows = pytest.importorskip('datasets').Dataset.from_list(rows)
     source = SegSourcePairs(rows, CLASSES)
@@ -138,8 +150,13 @@ def test_a_large_data_set_is_looked_at_until_it_is_known(section, monkeypatch):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_both_kinds_of_the_reference_sample_are_told_apart(shared, split):
     root = shared / 'data' / 'cocostuff_sample'
-    described = {'type': 'SegSourceRaw', 'img_root': str(root / f'{split}2017'), 'split': str(root / f'{split}.txt'),
-                 'label_root': str(root / 'annotations' / f'{split}2017'), 'classes': CLASSES}
+    described = {
+        'type': 'SegSourceRaw',
+        'img_root': str(root / f'{split}2017'),
+        'split': str(root / f'{split}.txt'),
+        'label_root': str(root / 'annotations' / f'{split}2017'),
+        'classes': CLASSES,
+    }
     official = build_source(described)
     converted = build_source({**described, 'label_suffix': '_labelTrainIds.png'})
     assert official.official and not converted.official
@@ -154,8 +171,11 @@ FROM_ONE, FROM_ONE_SHOWN = [0, 6, 14, 180], [0, 6, 67, 173]
 
 def test_maps_that_count_from_one_are_not_taken_for_those_that_count_from_zero(section):
     described = section(FROM_ONE, FROM_ONE_SHOWN)
-    with pytest.raises(DatasetError, match=r'0\.png holds 180: .*1\.png holds 67, so they count from 1\..*'
-                                           'reduce_zero_label to true') as caught:
+    with pytest.raises(
+        DatasetError,
+        match=r'0\.png holds 180: .*1\.png holds 67, so they count from 1\..*'
+        'reduce_zero_label to true',
+    ) as caught:
         build_source(described)
     assert '\n' not in str(caught.value)
     source = build_source({**described, 'reduce_zero_label': True})

@@ -68,18 +68,21 @@ def test_a_palette_is_drawn_only_when_none_is_given(section):
         build_source({**section, 'palette': given[:2]})
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    ({'img_root': '/nowhere'}, 'img_root /nowhere is not a folder'),
-    ({'label_root': '/nowhere'}, 'label_root /nowhere is not a folder'),
-    ({'split': '/nowhere.txt'}, 'split file /nowhere.txt does not exist'),
-    ({'img_suffix': '.bmp'}, 'no images ending in .bmp'),
-    ({'label_suffix': '_ids.png'}, '5 images have no label map'),
-    ({'classes': ['a', 'a']}, 'more than once'),
-    ({'classes': []}, 'classes'),
-    ({'classes': 'no_such_file.txt'}, 'no_such_file.txt'),
-    ({'img_sufix': '.jpg'}, r"does not take \['img_sufix'\]; its arguments are: img_root"),
-    ({'type': 'SegSourceMoon'}, 'unknown data source "SegSourceMoon"; known are: SegSourceCocoStuff10k'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'img_root': '/nowhere'}, 'img_root /nowhere is not a folder'),
+        ({'label_root': '/nowhere'}, 'label_root /nowhere is not a folder'),
+        ({'split': '/nowhere.txt'}, 'split file /nowhere.txt does not exist'),
+        ({'img_suffix': '.bmp'}, 'no images ending in .bmp'),
+        ({'label_suffix': '_ids.png'}, '5 images have no label map'),
+        ({'classes': ['a', 'a']}, 'more than once'),
+        ({'classes': []}, 'classes'),
+        ({'classes': 'no_such_file.txt'}, 'no_such_file.txt'),
+        ({'img_sufix': '.jpg'}, r"does not take \['img_sufix'\]; its arguments are: img_root"),
+        ({'type': 'SegSourceMoon'}, 'unknown data source "SegSourceMoon"; known are: SegSourceCocoStuff10k'),
+    ],
+)
 def test_a_wrong_section_says_what_is_wrong(section, change, message):
     with pytest.raises(DatasetError, match=message):
         build_source({**section, **change})
@@ -116,7 +119,7 @@ def test_label_values_outside_the_classes_are_an_error(section, pairs):
 @pytest.mark.parametrize('kind', ['images/b.jpg', 'labels/b.png'])
 def test_an_unreadable_file_is_an_error(section, pairs, kind, content):
     path = pairs / kind
-    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2] if content is None else content)
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] if content is None else content)
     with pytest.raises(DatasetError, match=path.name):
         build_source(section).load(1)
 
@@ -168,8 +171,14 @@ def test_coco_stuff_10k_reads_mat_files(tmp_path, write_pair):
     write_pair(tmp_path / 'img', tmp_path / 'ann', 'COCO_1')
     savemat(tmp_path / 'ann/COCO_1.mat', {'S': np.full((30, 40), 182, np.uint8)})
     (tmp_path / 'train.txt').write_text('COCO_1\n')
-    source = build_source({'type': 'SegSourceCocoStuff10k', 'path': str(tmp_path / 'train.txt'),
-                           'img_root': str(tmp_path / 'img'), 'label_root': str(tmp_path / 'ann')})
+    source = build_source(
+        {
+            'type': 'SegSourceCocoStuff10k',
+            'path': str(tmp_path / 'train.txt'),
+            'img_root': str(tmp_path / 'img'),
+            'label_root': str(tmp_path / 'ann'),
+        }
+    )
     assert source.CLASSES[source.load_label(0)[0, 0]] == 'wood'
 
 
@@ -186,10 +195,13 @@ def test_a_table_of_pairs_is_a_source(tmp_path, form):
     image, label = Image.fromarray(colours), Image.fromarray(ids)
     image.save(tmp_path / 'x.png')
     label.save(tmp_path / 'y.png')
-    sample = {'tuple': (image, label), 'dict': {'image': image, 'label': label},
-              'bytes': {'image': {'bytes': _encoded(image), 'path': None}, 'label': {'bytes': _encoded(label)}},
-              'array': (colours, ids.astype(np.int64)),
-              'path': {'img': str(tmp_path / 'x.png'), 'mask': str(tmp_path / 'y.png')}}[form]
+    sample = {
+        'tuple': (image, label),
+        'dict': {'image': image, 'label': label},
+        'bytes': {'image': {'bytes': _encoded(image), 'path': None}, 'label': {'bytes': _encoded(label)}},
+        'array': (colours, ids.astype(np.int64)),
+        'path': {'img': str(tmp_path / 'x.png'), 'mask': str(tmp_path / 'y.png')},
+    }[form]
     loaded = SegSourcePairs([sample], CLASSES).load(0)
     np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
     np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
@@ -205,8 +217,13 @@ def test_a_huggingface_table_is_a_source():
     colours = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
     ids = np.random.RandomState(1).randint(0, 3, (30, 40)).astype(np.uint8)
     features = datasets.Features({'image': datasets.Image(), 'label': datasets.Image()})
-    table = datasets.Dataset.from_dict({'image': [{'bytes': _encoded(Image.fromarray(colours)), 'path': None}],
-                                        'label': [{'bytes': _encoded(Image.fromarray(ids)), 'path': None}]}, features)
+    table = datasets.Dataset.from_dict(
+        {
+            'image': [{'bytes': _encoded(Image.fromarray(colours)), 'path': None}],
+            'label': [{'bytes': _encoded(Image.fromarray(ids)), 'path': None}],
+        },
+        features,
+    )
     loaded = SegSourcePairs(table.with_format('torch'), CLASSES).load(0)
     np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
     np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
@@ -214,16 +231,27 @@ def test_a_huggingface_table_is_a_source():
 
 def test_the_reference_sample_loads_whole(shared):
     root = shared / 'data/cocostuff_sample'
-    cfg = {'type': 'SegSourceRaw', 'img_root': str(root / 'train2017'), 'split': str(root / 'train.txt'),
-           'label_root': str(root / 'annotations/train2017'), 'label_suffix': '_labelTrainIds.png',
-           'classes': list(COCO_CLASSES)}
+    cfg = {
+        'type': 'SegSourceRaw',
+        'img_root': str(root / 'train2017'),
+        'split': str(root / 'train.txt'),
+        'label_root': str(root / 'annotations/train2017'),
+        'label_suffix': '_labelTrainIds.png',
+        'classes': list(COCO_CLASSES),
+    }
     source = build_source(cfg)
     assert len(source) == 13
     assert source.name(0) == '000000017914.jpg'
     for index in range(len(source)):
         assert source.load(index)['gt_semantic_seg'].shape == source.load(index)['img'].shape[:2]
-    official = build_source({'type': 'SegSourceCocoStuff164k', 'img_root': cfg['img_root'],
-                             'label_root': cfg['label_root'], 'split': cfg['split']})
+    official = build_source(
+        {
+            'type': 'SegSourceCocoStuff164k',
+            'img_root': cfg['img_root'],
+            'label_root': cfg['label_root'],
+            'split': cfg['split'],
+        }
+    )
     for index in range(len(source)):
         np.testing.assert_array_equal(official.load_label(index), source.load_label(index))
 
@@ -237,11 +265,14 @@ def test_two_images_of_one_name_are_no_pairs(section, pairs, split):
         both['split'] = str(pairs / 'train.txt')
     with pytest.raises(DatasetError) as caught:
         build_source(both)
-    first, second = sorted([str(pairs / 'images/d.jpg'), str(pairs / 'images/d.png')],
-                           reverse=split is not None and split.startswith('d.png'))
+    first, second = sorted(
+        [str(pairs / 'images/d.jpg'), str(pairs / 'images/d.png')],
+        reverse=split is not None and split.startswith('d.png'),
+    )
     assert str(caught.value) == (
         f'images that differ in their ending only take the same label map: {first} and {second}. Rename or remove all '
-        'but one, or set img_suffix to the ending that counts')
+        'but one, or set img_suffix to the ending that counts'
+    )
     assert len(build_source(section)) == 5, 'with one ending there is no doubt'
 
 
@@ -280,8 +311,18 @@ def test_images_without_label_maps_are_refused_for_training(section):
         SegDataset(section).require_labels()
 
 
-@pytest.mark.parametrize('palette', [[[0, 0, 0], [1, 2]], [['a', 0, 0], [0, 0, 0]], [[None] * 3] * 2, [[0, 0, 256]] * 2,
-                                     [[float('nan')] * 3] * 2, 'grey', 5])
+@pytest.mark.parametrize(
+    'palette',
+    [
+        [[0, 0, 0], [1, 2]],
+        [['a', 0, 0], [0, 0, 0]],
+        [[None] * 3] * 2,
+        [[0, 0, 256]] * 2,
+        [[float('nan')] * 3] * 2,
+        'grey',
+        5,
+    ],
+)
 def test_a_palette_that_is_none_is_an_error(palette):
     with pytest.raises(DatasetError, match='palette holds one .red, green, blue. of 0-255 for each of the 2 classes'):
         make_palette(palette, ['a', 'b'])
@@ -328,6 +369,7 @@ def test_a_split_file_may_begin_with_a_byte_order_mark(section, pairs):
 @pytest.mark.parametrize('values, said', [((0, 255), True), ((255,), True), ((0,), False), ((0, 1, 255), False)])
 def test_masks_of_0_and_255_are_said_to_hold_one_class(section, pairs, caplog, monkeypatch, values, said):
     import modelscope.utils.logger  # noqa: F401  (when it is imported it takes the messages for itself)
+
     monkeypatch.setattr(logger, 'propagate', True)
     for path in (pairs / 'labels').rglob('*.png'):
         Image.fromarray(np.resize(np.array(values, np.uint8), (30, 40))).save(path)

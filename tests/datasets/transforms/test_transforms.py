@@ -28,17 +28,26 @@ def make_sample(height=427, width=640, rng=None, dtype=np.float32):
     numbers = np.random.RandomState(7)
     img = cv2.resize(numbers.randint(0, 256, (height // 16, width // 16, 3), np.uint8), (width, height))
     label = np.kron(numbers.randint(0, 20, (height // 32 + 1, width // 32 + 1)), np.ones((32, 32)))[:height, :width]
-    sample = {'img': img.astype(dtype), 'gt_semantic_seg': label.astype(np.uint8), 'filename': 'x.jpg',
-              'ori_filename': 'x.jpg', 'ori_shape': img.shape, 'img_shape': img.shape, 'pad_shape': img.shape,
-              'img_fields': ['img'], 'seg_fields': ['gt_semantic_seg']}
+    sample = {
+        'img': img.astype(dtype),
+        'gt_semantic_seg': label.astype(np.uint8),
+        'filename': 'x.jpg',
+        'ori_filename': 'x.jpg',
+        'ori_shape': img.shape,
+        'img_shape': img.shape,
+        'pad_shape': img.shape,
+        'img_fields': ['img'],
+        'seg_fields': ['gt_semantic_seg'],
+    }
     return sample if rng is None else {**sample, 'rng': rng}
 
 
 # The crop window's corner (top, left), the resized size and the flip that numpy's stream gives for three seeds; the
 # same draws reproduce the original's images, see test_training_transforms_equal_the_original.
 @pytest.mark.parametrize('stream', ['own', 'global'])
-@pytest.mark.parametrize(('seed', 'size', 'flip'), [(0, (677, 1015), False), (1, (576, 863), True),
-                                                     (2, (590, 884), False)])
+@pytest.mark.parametrize(
+    ('seed', 'size', 'flip'), [(0, (677, 1015), False), (1, (576, 863), True), (2, (590, 884), False)]
+)
 def test_the_draws_follow_the_seed(seed, size, flip, stream):
     np.random.seed(seed if stream == 'global' else 99)
     sample = make_sample(rng=np.random.RandomState(seed) if stream == 'own' else None)
@@ -67,12 +76,15 @@ def test_a_small_image_is_padded_with_zero_and_ignore():
     assert divided['img'].shape == (128, 96, 3)
 
 
-@pytest.mark.parametrize(('shape', 'scale', 'expected'), [
-    ((427, 640), (2048, 512), (512, 767)),
-    ((640, 427), (2048, 512), (767, 512)),
-    ((100, 4000), (2048, 512), (51, 2048)),
-    ((512, 512), (512, 512), (512, 512)),
-])
+@pytest.mark.parametrize(
+    ('shape', 'scale', 'expected'),
+    [
+        ((427, 640), (2048, 512), (512, 767)),
+        ((640, 427), (2048, 512), (767, 512)),
+        ((100, 4000), (2048, 512), (51, 2048)),
+        ((512, 512), (512, 512), (512, 512)),
+    ],
+)
 def test_an_image_is_fitted_into_long_and_short_side(shape, scale, expected):
     assert transforms.fit_size(shape, scale) == expected
 
@@ -98,10 +110,16 @@ def test_a_crop_avoids_windows_that_one_class_fills():
     label[:50, 200:] = 255
     crop = transforms.build({'type': 'SegRandomCrop', 'crop_size': (60, 60), 'cat_max_ratio': 0.6})
     plain = transforms.build({'type': 'SegRandomCrop', 'crop_size': (60, 60)})
+
     def filled(transform, seed):
-        sample = {'img': np.zeros((100, 400, 3), np.float32), 'gt_semantic_seg': label,
-                  'seg_fields': ['gt_semantic_seg'], 'rng': np.random.RandomState(seed)}
+        sample = {
+            'img': np.zeros((100, 400, 3), np.float32),
+            'gt_semantic_seg': label,
+            'seg_fields': ['gt_semantic_seg'],
+            'rng': np.random.RandomState(seed),
+        }
         return (transform(sample)['gt_semantic_seg'] == 0).all()
+
     assert sum(filled(plain, seed) for seed in range(50)) > 10
     assert sum(filled(crop, seed) for seed in range(50)) == 0
 
@@ -127,11 +145,20 @@ def test_uint8_and_float_images_normalise_to_the_same_numbers():
 
 
 def test_the_test_pipeline_makes_every_scale_and_flip_from_one_image():
-    augment = transforms.build({'type': 'MMMultiScaleFlipAug', 'img_scale': [(64, 32), (128, 64)], 'flip': True,
-                                'transforms': [{'type': 'MMResize', 'keep_ratio': True}, {'type': 'MMRandomFlip'},
-                                               {'type': 'MMNormalize', 'mean': MEAN, 'std': STD},
-                                               {'type': 'ImageToTensor', 'keys': ['img']},
-                                               {'type': 'Collect', 'keys': ['img']}]})
+    augment = transforms.build(
+        {
+            'type': 'MMMultiScaleFlipAug',
+            'img_scale': [(64, 32), (128, 64)],
+            'flip': True,
+            'transforms': [
+                {'type': 'MMResize', 'keep_ratio': True},
+                {'type': 'MMRandomFlip'},
+                {'type': 'MMNormalize', 'mean': MEAN, 'std': STD},
+                {'type': 'ImageToTensor', 'keys': ['img']},
+                {'type': 'Collect', 'keys': ['img']},
+            ],
+        }
+    )
     sample = make_sample(100, 200)
     before = sample['img'].copy()
     output = augment(sample)
@@ -145,30 +172,34 @@ def test_distortion_changes_colours_but_not_the_caller_s_image():
     distort = transforms.build({'type': 'MMPhotoMetricDistortion'})
     sample = make_sample(64, 64)
     before = sample['img'].copy()
-    means = {round(float(distort({**sample, 'rng': np.random.RandomState(seed)})['img'].mean()), 3)
-             for seed in range(8)}
+    means = {
+        round(float(distort({**sample, 'rng': np.random.RandomState(seed)})['img'].mean()), 3) for seed in range(8)
+    }
     np.testing.assert_array_equal(sample['img'], before)
     assert len(means) > 5
 
 
-@pytest.mark.parametrize(('cfg', 'message'), [
-    ({'type': 'Mosaic'}, 'unknown transform "Mosaic". Known are: Collect, DefaultFormatBundle'),
-    ({'type': 'MMResize', 'scale': 3}, r"MMResize does not take \['scale'\]; its arguments are: img_scale"),
-    ({'type': 'MMNormalize', 'mean': MEAN}, r"MMNormalize needs \['std'\]"),
-    ({'type': 'MMNormalize', 'mean': MEAN, 'std': [1, 0, 1]}, 'std above 0'),
-    ({'type': 'MMResize', 'ratio_range': (0.5, 2)}, 'ratio_range needs exactly one img_scale'),
-    ({'type': 'MMResize', 'img_scale': (0, 5)}, 'pair of positive numbers'),
-    ({'type': 'MMPad'}, 'exactly one of size'),
-    ({'type': 'MMRandomFlip', 'flip_ratio': 2}, 'probability'),
-    ({'type': 'MMRandomFlip', 'direction': 'sideways'}, 'sideways'),
-    ({'type': 'SegRandomCrop', 'crop_size': (10_000, 10_000)}, 'crop_size .* up to 33,554,432'),
-    ({'type': 'MMResize', 'img_scale': (20_000, 20_000)}, 'img_scale .* 400,000,000 pixels'),
-    ({'type': 'MMResize', 'img_scale': (2048, 512), 'ratio_range': (0.5, 100)}, 'ratio_range .* 33,554,432'),
-    ({'type': 'MMPad', 'size_divisor': 10 ** 6}, 'size_divisor is 1000000; accepted: an integer from 1 to 1024'),
-    ({'type': 'SegRandomCrop', 'crop_size': (0, 0)}, 'crop_size'),
-    ({'type': 'MMMultiScaleFlipAug', 'transforms': []}, 'either img_scale or scale_factor'),
-    ({'kind': 'MMResize'}, 'the key "type"'),
-])
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        ({'type': 'Mosaic'}, 'unknown transform "Mosaic". Known are: Collect, DefaultFormatBundle'),
+        ({'type': 'MMResize', 'scale': 3}, r"MMResize does not take \['scale'\]; its arguments are: img_scale"),
+        ({'type': 'MMNormalize', 'mean': MEAN}, r"MMNormalize needs \['std'\]"),
+        ({'type': 'MMNormalize', 'mean': MEAN, 'std': [1, 0, 1]}, 'std above 0'),
+        ({'type': 'MMResize', 'ratio_range': (0.5, 2)}, 'ratio_range needs exactly one img_scale'),
+        ({'type': 'MMResize', 'img_scale': (0, 5)}, 'pair of positive numbers'),
+        ({'type': 'MMPad'}, 'exactly one of size'),
+        ({'type': 'MMRandomFlip', 'flip_ratio': 2}, 'probability'),
+        ({'type': 'MMRandomFlip', 'direction': 'sideways'}, 'sideways'),
+        ({'type': 'SegRandomCrop', 'crop_size': (10_000, 10_000)}, 'crop_size .* up to 33,554,432'),
+        ({'type': 'MMResize', 'img_scale': (20_000, 20_000)}, 'img_scale .* 400,000,000 pixels'),
+        ({'type': 'MMResize', 'img_scale': (2048, 512), 'ratio_range': (0.5, 100)}, 'ratio_range .* 33,554,432'),
+        ({'type': 'MMPad', 'size_divisor': 10**6}, 'size_divisor is 1000000; accepted: an integer from 1 to 1024'),
+        ({'type': 'SegRandomCrop', 'crop_size': (0, 0)}, 'crop_size'),
+        ({'type': 'MMMultiScaleFlipAug', 'transforms': []}, 'either img_scale or scale_factor'),
+        ({'kind': 'MMResize'}, 'the key "type"'),
+    ],
+)
 def test_a_wrong_entry_says_what_is_known(cfg, message):
     with pytest.raises(DatasetError, match=message):
         transforms.build(cfg)
@@ -192,6 +223,7 @@ class Brighten:
 def test_a_foreign_transform_is_found_by_the_fallback_and_seeded():
     def find(name):
         return Brighten if name == 'Brighten' else None
+
     pipeline = transforms.Compose([{'type': 'Brighten', 'by': 5}], fallback=find)
     np.random.seed(1)
     outputs = [pipeline(make_sample(rng=transforms.sample_rng(0, 0, 4)))['img'] for _ in range(2)]
@@ -205,8 +237,15 @@ def _reference_sample(oracle, label, rng):
     img = cv2.imread(str(oracle / 'golden/china.jpg'))
     height, width = img.shape[:2]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return {'img': img.astype(np.float32), 'gt_semantic_seg': label, 'rows': rows, 'columns': columns, 'rng': rng,
-            'img_fields': ['img'], 'seg_fields': ['gt_semantic_seg', 'rows', 'columns']}
+    return {
+        'img': img.astype(np.float32),
+        'gt_semantic_seg': label,
+        'rows': rows,
+        'columns': columns,
+        'rng': rng,
+        'img_fields': ['img'],
+        'seg_fields': ['gt_semantic_seg', 'rows', 'columns'],
+    }
 
 
 def test_training_transforms_equal_the_original(oracle):

@@ -3,6 +3,7 @@
 The real packages are tested in tests/easycv/. The stand-ins here are small packages written to a folder on the path:
 they prove the look-up and the adapter, not parity.
 """
+
 import subprocess
 import sys
 import textwrap
@@ -92,19 +93,24 @@ class Trainer:
 
 
 def test_the_bridge_imports_nothing_before_a_name_is_asked_for():
-    script = ('import sys; from ms_segformer.integrations.easycv import bridge; bridge.available();'
-              'print([m for m in ("easycv", "mmcv", "torch", "modelscope") if m in sys.modules])')
+    script = (
+        'import sys; from ms_segformer.integrations.easycv import bridge; bridge.available();'
+        'print([m for m in ("easycv", "mmcv", "torch", "modelscope") if m in sys.modules])'
+    )
     output = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout
     assert output.strip() == '[]'
 
 
 @without_easycv
-@pytest.mark.parametrize('kind, name, words', [
-    ('hook', 'EMAHook', "hook 'EMAHook'"),
-    ('lr_policy', 'CosineRestart', "learning-rate policy 'CosineRestart'"),
-    ('optimizer', 'LARS', "optimizer 'LARS'"),
-    ('transform', 'Rotate', "transform 'Rotate'"),
-])
+@pytest.mark.parametrize(
+    'kind, name, words',
+    [
+        ('hook', 'EMAHook', "hook 'EMAHook'"),
+        ('lr_policy', 'CosineRestart', "learning-rate policy 'CosineRestart'"),
+        ('optimizer', 'LARS', "optimizer 'LARS'"),
+        ('transform', 'Rotate', "transform 'Rotate'"),
+    ],
+)
 def test_a_foreign_name_without_the_packages_names_them(kind, name, words):
     with pytest.raises(bridge.BridgeError) as caught:
         bridge.foreign(kind, name)

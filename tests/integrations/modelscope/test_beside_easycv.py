@@ -2,11 +2,12 @@
 
 The package here only registers what the real one registers, in the same way: without `force`.
 """
+
 import json
 
 import pytest
 
-EASYCV = '''
+EASYCV = """
 from modelscope.metrics.builder import METRICS
 from modelscope.models.builder import MODELS
 from modelscope.msdatasets.dataset_cls.custom_datasets.builder import CUSTOM_DATASETS
@@ -26,7 +27,7 @@ for registry, group, name in [
         (METRICS, 'default', 'EasyCVMetric'), (HOOKS, 'default', 'AddLrLogHook'),
         (MODELS, 'image-object-detection', 'YOLOX'), (PIPELINES, 'image-object-detection', 'easycv-detection')]:
     registry.register_module(group, name)(type(f'Their{name}', (Built,), {'__module__': __name__}))
-'''
+"""
 
 LOOK = '''
 import importlib, json, sys
@@ -97,6 +98,7 @@ def folder(tmp_path):
 def models(tmp_path):
     """A SegFormer directory and another model's that asks for the same pipeline and trainer."""
     from hub.fixtures import published_files
+
     for name in ('segformer', 'other'):
         (tmp_path / name).mkdir()
         for file, content in published_files().items():
@@ -113,7 +115,8 @@ def test_segformer_is_ours_and_the_rest_stays(python, folder, models, order):
     """The last order imports nothing of ours: ModelScope's lazy index has to find it."""
     segformer, other = models
     plain, inside, rest, off, named = python.result(
-        LOOK.format(folder=str(folder), order=order, segformer=segformer, other=other))
+        LOOK.format(folder=str(folder), order=order, segformer=segformer, other=other)
+    )
     for name in ('easycv', 'easycv-segmentation'):
         assert plain[name] == ['ms_segformer', 'easycv']
     assert plain['Segformer'] == ('easycv' if order == 'theirs, theirs' else 'ms_segformer')
@@ -125,12 +128,15 @@ def test_segformer_is_ours_and_the_rest_stays(python, folder, models, order):
 
 
 def test_the_variable_leaves_segformer_to_easycv(python, folder, models):
-    done = python.run(code=f'''
+    done = python.run(
+        code=f"""
         import sys
         sys.path.insert(0, {str(folder)!r})
         import ms_segformer
         from easycv.toolkit.modelscope import MODELS, PIPELINES
         print(MODELS.get('Segformer', 'image-segmentation').__name__,
               PIPELINES.get('easycv-segmentation', 'image-segmentation').__name__)
-    ''', MS_SEGFORMER_DISABLE='1')
+    """,
+        MS_SEGFORMER_DISABLE='1',
+    )
     assert done.stdout.split() == ['TheirSegformer', 'Theireasycv-segmentation']

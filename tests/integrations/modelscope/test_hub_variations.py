@@ -4,6 +4,7 @@ The published files could not be reached; these are the forms that EasyCV's conv
 people's editors give such a repository. Except where a variation says otherwise, the label map is that of the plain
 form, to the last pixel.
 """
+
 import json
 import shutil
 
@@ -18,6 +19,7 @@ MISSING = object()
 
 def setter(path, value):
     """A variation that sets one value of the configuration, or removes it."""
+
     def change(configuration, folder):
         *parents, last = path.split('.')
         section = configuration
@@ -27,11 +29,13 @@ def setter(path, value):
             section.pop(last)
         else:
             section[last] = value
+
     return change
 
 
 def stored(name, wrap=lambda state: state, **said):
     """A variation that stores the weights under another name or in another form."""
+
     def change(configuration, folder):
         state = weights(folder)
         (folder / 'pytorch_model.pt').unlink()
@@ -39,19 +43,24 @@ def stored(name, wrap=lambda state: state, **said):
             save_file(wrap(state), folder / name, **said)
         else:
             torch.save(wrap(state), folder / name, **said)
+
     return change
 
 
 def weights(folder):
     from ms_segformer.models.checkpoint import read_checkpoint
+
     return read_checkpoint(folder / 'pytorch_model.pt')[0]
 
 
 def plain(value):
     """jsonplus tuples as lists."""
     if isinstance(value, dict):
-        return plain(value['__value__']) if value.get('__class__') == 'tuple' else {
-            key: plain(item) for key, item in value.items()}
+        return (
+            plain(value['__value__'])
+            if value.get('__class__') == 'tuple'
+            else {key: plain(item) for key, item in value.items()}
+        )
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
@@ -63,6 +72,7 @@ def exported(legacy):
     def change(configuration, folder):
         state = weights(folder)
         save_exported(folder / 'pytorch_model.pt', state, legacy=legacy)
+
     return change
 
 
@@ -70,14 +80,17 @@ def extra(name, content=b'x'):
     def change(configuration, folder):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
     return change
 
 
 def named(file_name):
     """`model.file_name`, as some of ModelScope's exporters write it."""
+
     def change(configuration, folder):
         (folder / 'pytorch_model.pt').rename(folder / file_name)
         configuration['model']['file_name'] = file_name
+
     return change
 
 
@@ -96,16 +109,20 @@ def misnamed(configuration, folder):
 
 def only(*keys):
     """Nothing but these sections."""
+
     def change(configuration, folder):
         for key in set(configuration) - set(keys):
             del configuration[key]
+
     return change
 
 
 def rewritten(how):
     """The file written in another way."""
+
     def change(configuration, folder):
         configuration['__text__'] = how
+
     return change
 
 
@@ -123,8 +140,11 @@ def prefixed(prefix):
 
 
 def mmcv_epoch(state):
-    return {'meta': {'epoch': 30, 'iter': 5, 'hook_msgs': {'last_ckpt': 'x'}, 'CLASSES': ('a',)}, 'state_dict': state,
-            'optimizer': {'state': {0: {'step': torch.tensor(3.0)}}, 'param_groups': [{'lr': 6e-5}]}}
+    return {
+        'meta': {'epoch': 30, 'iter': 5, 'hook_msgs': {'last_ckpt': 'x'}, 'CLASSES': ('a',)},
+        'state_dict': state,
+        'optimizer': {'state': {0: {'step': torch.tensor(3.0)}}, 'param_groups': [{'lr': 6e-5}]},
+    }
 
 
 def with_average(state):
@@ -172,8 +192,9 @@ VARIATIONS = {
     'comment': setter('_comment', 'converted by easycv.toolkit.modelscope'),
     'comments in sections': setter('model.__comment__', 'SegFormer-B0'),
     'data_root': setter('data_root', './data/coco_stuff164k'),
-    'img_norm_cfg above': setter('img_norm_cfg', {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375],
-                                                  'to_rgb': True}),
+    'img_norm_cfg above': setter(
+        'img_norm_cfg', {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'to_rgb': True}
+    ),
     'log and dist sections': setter('log_config', {'interval': 50, 'hooks': [{'type': 'TextLoggerHook'}]}),
     'dist_params': setter('dist_params', {'backend': 'nccl'}),
     'export section': setter('export', {'export_neck': True}),
@@ -195,8 +216,10 @@ VARIATIONS = {
     'file_name': named('weights_of_mine.pth'),
     'file_name of one of two': named_beside_another,
     'safetensors named .bin': misnamed,
-    'DataParallel of the backbone': stored('pytorch_model.pt', lambda state: {
-        key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()}),
+    'DataParallel of the backbone': stored(
+        'pytorch_model.pt',
+        lambda state: {key.replace('backbone.', 'backbone.module.'): value for key, value in state.items()},
+    ),
     'file_name of the usual name': setter('model.file_name', 'pytorch_model.pt'),
     'state dict alone': stored('pytorch_model.pt'),
     'EasyCV export': exported(False),
@@ -205,12 +228,21 @@ VARIATIONS = {
     'model key': stored('pytorch_model.pt', lambda state: {'model': state}),
     'DataParallel': stored('pytorch_model.pt', lambda state: {'state_dict': prefixed('module.')(state)}),
     'moving average beside it': stored('pytorch_model.pt', with_average),
-    'average in the same file': stored('pytorch_model.pt', lambda state: {
-        'state_dict': state, 'state_dict_ema': {key: value + 1 for key, value in state.items()}}),
-    'optimizer in the same file': stored('pytorch_model.pt', lambda state: {
-        'state_dict': state, 'optimizer': {'state': {0: {'exp_avg': torch.ones(3)}}, 'param_groups': []}}),
-    'half precision': stored('pytorch_model.pt', lambda state: {
-        key: value.half() if value.is_floating_point() else value for key, value in state.items()}),
+    'average in the same file': stored(
+        'pytorch_model.pt',
+        lambda state: {'state_dict': state, 'state_dict_ema': {key: value + 1 for key, value in state.items()}},
+    ),
+    'optimizer in the same file': stored(
+        'pytorch_model.pt',
+        lambda state: {
+            'state_dict': state,
+            'optimizer': {'state': {0: {'exp_avg': torch.ones(3)}}, 'param_groups': []},
+        },
+    ),
+    'half precision': stored(
+        'pytorch_model.pt',
+        lambda state: {key: value.half() if value.is_floating_point() else value for key, value in state.items()},
+    ),
     'safetensors': stored('model.safetensors'),
     'safetensors with metadata': stored('model.safetensors', metadata={'format': 'pt', 'epoch': '30'}),
     # other files
@@ -233,19 +265,22 @@ def image():
 @pytest.fixture(scope='module')
 def expected(tiny_model_dir, image):
     from ms_segformer.pipelines.image_segmentation import SegformerPipeline
+
     return SegformerPipeline(str(tiny_model_dir), device='cpu', engine='torch')(image)
 
 
 @pytest.mark.parametrize('name', VARIATIONS)
 def test_a_repository_of_this_form_predicts(name, tiny_model_dir, tmp_path, image, expected):
     from modelscope.pipelines import pipeline
+
     folder = tmp_path / 'model'
     shutil.copytree(tiny_model_dir, folder)
     configuration = json.loads((folder / 'configuration.json').read_text())
     VARIATIONS[name](configuration, folder)
     rewrite = configuration.pop('__text__', lambda text: text)
     (folder / 'configuration.json').write_bytes(
-        rewrite(json.dumps(configuration, indent=2, ensure_ascii=False)).encode())
+        rewrite(json.dumps(configuration, indent=2, ensure_ascii=False)).encode()
+    )
     result = pipeline('image-segmentation', str(folder), device='cpu', engine='torch')(image)
     same = (result['seg_map'] == expected['seg_map']).mean()
     assert same == 1 or (name in OTHER_PIXELS and same > 0.95), same

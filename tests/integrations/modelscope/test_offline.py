@@ -1,11 +1,12 @@
 """A published id while the hub is out of reach: from the cache at once, or an error that says what to do."""
+
 import threading
 from types import SimpleNamespace
 
 import pytest
 from hub.fixtures import FOREIGN_ID, MODEL_ID
 
-LOAD = '''
+LOAD = """
 import json, sys, time
 import ms_segformer
 from modelscope.hub.snapshot_download import snapshot_download
@@ -33,11 +34,12 @@ print(json.dumps({
     'model': attempt(lambda: Model.from_pretrained(model)),
     'preprocessor': attempt(lambda: Preprocessor.from_pretrained(model)),
 }))
-'''
+"""
 
 
 def look(python, model):
     import json
+
     done = python.run('-c', LOAD, model)
     return json.loads(done.stdout.strip().splitlines()[-1]), done.stderr
 
@@ -66,9 +68,12 @@ def test_a_model_that_was_never_fetched_says_what_to_do(python, hub):
 
 @pytest.mark.parametrize('damage', ['no checkpoint', 'unfinished'])
 def test_an_incomplete_copy_is_not_used(python, hub, damage):
-    python.run('-c', 'import ms_segformer; from modelscope.hub.snapshot_download import snapshot_download; '
-                     f'snapshot_download({MODEL_ID!r})')
-    checkpoint, = python.cache.rglob('pytorch_model.pt')
+    python.run(
+        '-c',
+        'import ms_segformer; from modelscope.hub.snapshot_download import snapshot_download; '
+        f'snapshot_download({MODEL_ID!r})',
+    )
+    (checkpoint,) = python.cache.rglob('pytorch_model.pt')
     if damage == 'no checkpoint':
         checkpoint.unlink()
     else:
@@ -81,7 +86,8 @@ def test_an_incomplete_copy_is_not_used(python, hub, damage):
 def test_other_models_wait_for_the_hub_as_ever(python, hub):
     """ModelScope's own behaviour without the network, retries included, is left alone."""
     hub.stop()
-    done = python.run(code=f'''
+    done = python.run(
+        code=f"""
         import time
         time.sleep = lambda seconds: None  # the waits between its retries
         import ms_segformer
@@ -91,7 +97,8 @@ def test_other_models_wait_for_the_hub_as_ever(python, hub):
             HubApi(max_retries=0).get_model({FOREIGN_ID!r})
         except NetworkError as error:
             print('NetworkError')
-    ''')
+    """
+    )
     assert done.stdout.split() == ['NetworkError']
     assert hub.requests == []
 
@@ -99,6 +106,7 @@ def test_other_models_wait_for_the_hub_as_ever(python, hub):
 def test_a_look_at_the_hub_ends(monkeypatch):
     """No timeout of a request bounds how long a name server thinks."""
     from ms_segformer.integrations.modelscope import offline_hub
+
     answered, answer = threading.Event(), SimpleNamespace(close=lambda: None)
     monkeypatch.setattr('requests.head', lambda *_, **__: answered.wait(60) and answer)
     monkeypatch.setattr(offline_hub, 'LOOK_SECONDS', 0.1)

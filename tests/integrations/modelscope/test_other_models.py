@@ -1,11 +1,12 @@
 """Models that are not SegFormer take exactly the way they take without this package."""
+
 import json
 
 import pytest
 from hub.fixtures import FOREIGN_ID
 
 # Records every call of a Python function of ModelScope's, its hub client included, during three ways to load a model.
-RECORD = '''
+RECORD = """
 import json, sys
 {activate}
 from modelscope.models import Model
@@ -40,7 +41,7 @@ for load in (lambda: pipeline('image-object-detection', model), lambda: Model.fr
     outcomes.append(outcome)
     calls.append('---')
 print(json.dumps([calls, outcomes]))
-'''
+"""
 
 
 @pytest.mark.parametrize('local', [False, True], ids=['hub id', 'local copy'])
@@ -66,16 +67,16 @@ def test_another_model_of_easycv_makes_the_same_calls_with_and_without_us(python
     assert without[2] == ["pip ['pai-easycv']"] * 3, 'ModelScope asked for the plugin three times'
     # The trainer's name is the one difference on purpose: without us ModelScope knows no trainer `easycv` at all.
     trainer = 2
-    assert ours[1][:trainer] + ours[1][trainer + 1:] == without[1][:trainer] + without[1][trainer + 1:]
+    assert ours[1][:trainer] + ours[1][trainer + 1 :] == without[1][:trainer] + without[1][trainer + 1 :]
     assert 'easycv is not in the trainers registry' in without[1][trainer]
     assert _sections(ours[0], leave_out=trainer) == _sections(without[0], leave_out=trainer)
-    up_to_the_registry = without[0][:_registry_call(without[0], trainer)]
-    assert ours[0][:len(up_to_the_registry)] == up_to_the_registry
+    up_to_the_registry = without[0][: _registry_call(without[0], trainer)]
+    assert ours[0][: len(up_to_the_registry)] == up_to_the_registry
     assert ours[2:] == without[2:]
 
 
 def test_other_registry_names_are_looked_up_as_before(python):
-    assert python.result('''
+    assert python.result("""
         import json
         from modelscope.utils.registry import Registry
         import ms_segformer
@@ -94,7 +95,7 @@ def test_other_registry_names_are_looked_up_as_before(python):
         models.register_module('image-segmentation', 'Segformer')(mine)
         print(json.dumps([models.get('Other', 'image-segmentation') is Other, models.get('Missing'), repeated,
                           models.get('Segformer', 'image-segmentation') is mine]))
-    ''') == [True, None, "'Other is already registered in models[image-segmentation]'", True]
+    """) == [True, None, "'Other is already registered in models[image-segmentation]'", True]
 
 
 def test_a_segformer_configuration_keeps_its_other_plugins(python, tmp_path):
@@ -102,7 +103,7 @@ def test_a_segformer_configuration_keeps_its_other_plugins(python, tmp_path):
     base = {'model': {'type': 'Segformer'}, 'pipeline': {'type': 'easycv-segmentation'}}
     written = [['pai-easycv'], 'pai-easycv', ['pai_easycv>=0.5 ', 'adaseq'], ['adaseq'], []]
     path.write_text(json.dumps([{**base, 'plugins': plugins} for plugins in written]))
-    assert python.result(f'''
+    assert python.result(f"""
         import json, pathlib
         import ms_segformer
         from modelscope.utils.config import Config
@@ -112,12 +113,12 @@ def test_a_segformer_configuration_keeps_its_other_plugins(python, tmp_path):
             file.write_text(json.dumps(content))
             found.append(Config.from_file(str(file)).safe_get('plugins'))
         print(json.dumps(found))
-    ''') == [None, None, ['adaseq'], ['adaseq'], []]
+    """) == [None, None, ['adaseq'], ['adaseq'], []]
 
 
 def _sections(calls, leave_out):
     text = '\n'.join(calls).split('---')
-    return text[:leave_out] + text[leave_out + 1:]
+    return text[:leave_out] + text[leave_out + 1 :]
 
 
 def _registry_call(calls, section):

@@ -1,4 +1,5 @@
 """A SegFormer for whose plugin ModelScope would run pip is refused; what is not EasyCV's goes its old way."""
+
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from ms_segformer.config.reader import read_configuration
 from ms_segformer.config.recognition import check_pipeline
 from ms_segformer.integrations.modelscope.patches import drop_dead_plugin
 
-LOAD = '''
+LOAD = """
 import json, sys
 import ms_segformer
 from modelscope.models import Model
@@ -27,7 +28,7 @@ print(json.dumps([[attempt(load) for load in (
     lambda: pipeline('image-segmentation', model), lambda: Model.from_pretrained(model),
     lambda: build_trainer('easycv', dict(model=model)), lambda: Preprocessor.from_pretrained(model))]
     for model in sys.argv[1:]]))
-'''
+"""
 
 
 def configured(folder, **sections):
@@ -42,18 +43,39 @@ def configured(folder, **sections):
 
 
 DEAD_FORMS = [
-    'pai-easycv', ['adaseq', 'pai_easycv==0.11.7'], ['./external_file/pai_easycv-0.11.7-py3-none-any.whl'],
-    {'pai-easycv': '0.11.7'}, ('PAI.EasyCV >= 0.6',), 'pai.-_easycv', 'pai-easycv[extra]~=0.11',
+    'pai-easycv',
+    ['adaseq', 'pai_easycv==0.11.7'],
+    ['./external_file/pai_easycv-0.11.7-py3-none-any.whl'],
+    {'pai-easycv': '0.11.7'},
+    ('PAI.EasyCV >= 0.6',),
+    'pai.-_easycv',
+    'pai-easycv[extra]~=0.11',
     'pai-easycv;python_version>"3"',
-    'pai-easycv @ git+https://github.com/alibaba/EasyCV', 'pai-easycv@ file:///tmp/x.whl',
-    'git+https://github.com/alibaba/EasyCV.git', 'git+https://github.com/alibaba/EasyCV.git@v0.11.7',
-    'git+ssh://git@github.com/alibaba/EasyCV', 'https://github.com/alibaba/EasyCV.git/',
+    'pai-easycv @ git+https://github.com/alibaba/EasyCV',
+    'pai-easycv@ file:///tmp/x.whl',
+    'git+https://github.com/alibaba/EasyCV.git',
+    'git+https://github.com/alibaba/EasyCV.git@v0.11.7',
+    'git+ssh://git@github.com/alibaba/EasyCV',
+    'https://github.com/alibaba/EasyCV.git/',
     'C:\\wheels\\pai_easycv-0.11.whl',
-    'git+https://example.org/fork.git#subdirectory=x&egg=pai_easycv']
-OTHER_PLUGINS = ['easycv', 'pai-easycv-extra', 'my-plugin @ https://example.org/pai-easycv/mine.whl', 'adaseq>=0.6', '',
-                 'git+https://github.com/somebody/EasyCVs.git', 'mine', 'git+https://git@example.org/mine.git@pai-easycv']
-OTHERS = {'another': {'type': 'image-segmentation-pipeline'}, 'empty': {}, 'missing': None,
-          'a name': 'easycv-segmentation'}
+    'git+https://example.org/fork.git#subdirectory=x&egg=pai_easycv',
+]
+OTHER_PLUGINS = [
+    'easycv',
+    'pai-easycv-extra',
+    'my-plugin @ https://example.org/pai-easycv/mine.whl',
+    'adaseq>=0.6',
+    '',
+    'git+https://github.com/somebody/EasyCVs.git',
+    'mine',
+    'git+https://git@example.org/mine.git@pai-easycv',
+]
+OTHERS = {
+    'another': {'type': 'image-segmentation-pipeline'},
+    'empty': {},
+    'missing': None,
+    'a name': 'easycv-segmentation',
+}
 
 
 def test_every_way_to_load_is_refused_and_pip_is_not_run(python, hub, tmp_path):
@@ -63,8 +85,10 @@ def test_every_way_to_load_is_refused_and_pip_is_not_run(python, hub, tmp_path):
     for model, section, ways in zip(models, OTHERS.values(), outcomes, strict=True):
         found = repr(section['type']) if section == OTHERS['another'] else 'missing'
         for outcome in ways:
-            assert outcome.startswith(f'ConfigurationError: {model}/configuration.json: pipeline.type is {found}; '
-                                      f"accepted: 'easycv-segmentation'"), outcome
+            assert outcome.startswith(
+                f'ConfigurationError: {model}/configuration.json: pipeline.type is {found}; '
+                f"accepted: 'easycv-segmentation'"
+            ), outcome
     assert python.pip() == []
 
 
@@ -85,20 +109,36 @@ def test_our_reader_refuses_it_too(tmp_path, section):
         read_configuration(folder)
 
 
-@pytest.mark.parametrize('sections', [
-    {'pipeline': {'type': 'my-own'}, 'plugins': None}, {'pipeline': None, 'plugins': None},
-    {'pipeline': {}, 'plugins': []}, {'pipeline': {'type': 'my-own'}, 'plugins': ['my-plugin']},
-    {'pipeline': {'type': 'easycv-segmentation'}, 'plugins': ['pai-easycv']}])
+@pytest.mark.parametrize(
+    'sections',
+    [
+        {'pipeline': {'type': 'my-own'}, 'plugins': None},
+        {'pipeline': None, 'plugins': None},
+        {'pipeline': {}, 'plugins': []},
+        {'pipeline': {'type': 'my-own'}, 'plugins': ['my-plugin']},
+        {'pipeline': {'type': 'easycv-segmentation'}, 'plugins': ['pai-easycv']},
+    ],
+)
 def test_without_the_dead_plugin_any_pipeline_is_read(tmp_path, sections):
     folder = configured(tmp_path / 'model', **sections)
     assert len(read_configuration(folder).classes) == 171
 
 
-@pytest.mark.parametrize('configuration', [
-    [], None, 'text', {}, {'model': {'type': 'Segformer'}},
-    {'model': {'type': 'YOLOX'}, 'pipeline': {'type': 'easycv-detection'}, 'plugins': ['pai-easycv']},
-    {'model': {'type': 'UperNet'}, 'pipeline': {}, 'plugins': 'pai-easycv'}, {'plugins': ['pai-easycv']},
-    {'model': {'type': 'Segformer'}, 'plugins': 7}, {'model': {'type': 'Segformer'}, 'plugins': OTHER_PLUGINS}])
+@pytest.mark.parametrize(
+    'configuration',
+    [
+        [],
+        None,
+        'text',
+        {},
+        {'model': {'type': 'Segformer'}},
+        {'model': {'type': 'YOLOX'}, 'pipeline': {'type': 'easycv-detection'}, 'plugins': ['pai-easycv']},
+        {'model': {'type': 'UperNet'}, 'pipeline': {}, 'plugins': 'pai-easycv'},
+        {'plugins': ['pai-easycv']},
+        {'model': {'type': 'Segformer'}, 'plugins': 7},
+        {'model': {'type': 'Segformer'}, 'plugins': OTHER_PLUGINS},
+    ],
+)
 def test_what_is_not_easycvs_segformer_is_not_refused(configuration):
     check_pipeline(configuration, 'any.json')
 
@@ -125,7 +165,7 @@ def test_other_plugins_stay():
 def test_a_foreign_model_that_is_called_segformer_goes_its_old_way(python, hub, tmp_path):
     """Another library's model under the same name and without EasyCV's plugin: ModelScope sees what is written."""
     folder = configured(tmp_path / 'model', pipeline={'type': 'another-pipeline'}, plugins=None)
-    without, ours = python.result(f'''
+    without, ours = python.result(f"""
         import json
         from modelscope.pipelines import pipeline
         from modelscope.utils.config import Config
@@ -140,7 +180,7 @@ def test_a_foreign_model_that_is_called_segformer_goes_its_old_way(python, hub, 
         without = look()
         import ms_segformer
         print(json.dumps([without, look()]))
-    ''')
+    """)
     assert ours[0] == without[0]
     for _, error in (without, ours):
         assert 'another-pipeline is not in the pipelines registry' in error
@@ -150,10 +190,13 @@ def test_a_relative_directory_of_two_names_is_no_question_to_the_hub(python, hub
     """`run/output` looks like a hub id, and ModelScope asks for its publisher."""
     (tmp_path / 'run').mkdir()
     configured(tmp_path / 'run' / 'output')
-    done = python.run(cwd=tmp_path, code='''
+    done = python.run(
+        cwd=tmp_path,
+        code="""
         from modelscope.pipelines import pipeline
         import ms_segformer
         print(type(pipeline('image-segmentation', 'run/output')).__module__)
-    ''')
+    """,
+    )
     assert done.stdout.split()[-1] == 'ms_segformer.pipelines.image_segmentation'
     assert hub.requests == []

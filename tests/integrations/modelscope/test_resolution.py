@@ -1,11 +1,12 @@
 """Every way to load a model by id, by revision and from a local copy ends in this package, and pip is never run."""
+
 import json
 
 import pytest
 from hub.coco_stuff import make_pairs
 from hub.fixtures import MODEL_ID
 
-LOAD = '''
+LOAD = """
 import json, sys
 import ms_segformer
 from modelscope.models import Model
@@ -25,10 +26,14 @@ for model, revision in json.loads(sys.argv[1]):
         kind(segmenter), kind(segmenter.model), kind(loaded), kind(Preprocessor.from_pretrained(model, **options)),
         kind(pipeline(Tasks.image_segmentation, loaded)), segmenter.model.model_dir]
 print(json.dumps(found))
-'''
-OURS = ['ms_segformer.pipelines.image_segmentation.SegformerPipeline', 'ms_segformer.models.segformer.Segformer',
-        'ms_segformer.models.segformer.Segformer', 'ms_segformer.preprocessors.segformer.SegformerPreprocessor',
-        'ms_segformer.pipelines.image_segmentation.SegformerPipeline']
+"""
+OURS = [
+    'ms_segformer.pipelines.image_segmentation.SegformerPipeline',
+    'ms_segformer.models.segformer.Segformer',
+    'ms_segformer.models.segformer.Segformer',
+    'ms_segformer.preprocessors.segformer.SegformerPreprocessor',
+    'ms_segformer.pipelines.image_segmentation.SegformerPipeline',
+]
 
 
 def load(python, models):
@@ -47,7 +52,9 @@ def test_the_twelve_ids_and_any_revision_resolve_here(python, hub):
     assert python.pip() == []
     assert not hub.asked('openmmlab|pypi|easycv'), 'nothing is fetched but the model'
     assert {request.split('FilePath=')[1] for request in hub.asked('FilePath=')} == {
-        'configuration.json', 'pytorch_model.pt'}
+        'configuration.json',
+        'pytorch_model.pt',
+    }
 
 
 def test_a_local_copy_under_any_name_resolves_here(python, hub, tmp_path):
@@ -56,7 +63,7 @@ def test_a_local_copy_under_any_name_resolves_here(python, hub, tmp_path):
     for name, content in hub.models[MODEL_ID].items():
         (folder / name).write_bytes(content)
     hub.stop()
-    (*kinds, where), = load(python, [(str(folder), None)]).values()
+    ((*kinds, where),) = load(python, [(str(folder), None)]).values()
     assert kinds == OURS and where == str(folder)
     assert python.pip() == [] and hub.requests == []
 
@@ -66,7 +73,8 @@ def test_the_trainer_is_ours_for_an_id_and_for_a_copy(python, hub, tmp_path):
     folder.mkdir()
     for name, content in hub.models[MODEL_ID].items():
         (folder / name).write_bytes(content)
-    assert python.result(f'''
+    assert (
+        python.result(f"""
         import json
         import ms_segformer
         from modelscope.metainfo import Trainers
@@ -75,15 +83,26 @@ def test_the_trainer_is_ours_for_an_id_and_for_a_copy(python, hub, tmp_path):
                                                         work_dir={str(tmp_path / 'work')!r}))
                     for model in ({MODEL_ID!r}, {str(folder)!r})]
         print(json.dumps([[type(trainer).__module__, type(trainer.model).__module__] for trainer in trainers]))
-    ''') == [['ms_segformer.trainers.easycv_trainer', 'ms_segformer.models.segformer']] * 2
+    """)
+        == [['ms_segformer.trainers.easycv_trainer', 'ms_segformer.models.segformer']] * 2
+    )
     assert python.pip() == []
 
 
-@pytest.mark.parametrize('damage, message', [
-    ({'configuration.json': b'{"task": "image-segmentation", "model": {"type": "Segformer"}, "plugins": ["pai-easycv"],'
-                            b' "pipeline": {"type": "easycv-segmentation"}}'}, 'backbone'),
-    ({'pytorch_model.pt': b''}, 'empty'),
-    ({'pytorch_model.pt': None}, 'no checkpoint')])
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (
+            {
+                'configuration.json': b'{"task": "image-segmentation", "model": {"type": "Segformer"}, '
+                b'"plugins": ["pai-easycv"], "pipeline": {"type": "easycv-segmentation"}}'
+            },
+            'backbone',
+        ),
+        ({'pytorch_model.pt': b''}, 'empty'),
+        ({'pytorch_model.pt': None}, 'no checkpoint'),
+    ],
+)
 def test_a_damaged_repository_says_what_is_wrong(python, hub, damage, message):
     files = {**hub.models[MODEL_ID], **damage}
     hub.add_model(MODEL_ID, {name: content for name, content in files.items() if content is not None})
@@ -92,10 +111,20 @@ def test_a_damaged_repository_says_what_is_wrong(python, hub, damage, message):
     assert python.pip() == []
 
 
-@pytest.mark.parametrize('plugin_name, dead', [
-    ('pai-easycv', True), ('pai_easycv', True), ('PAI-EasyCV==0.11.7', True), ('pai-easycv>=0.3', True),
-    ('./external_file/pai_easycv-0.11.7-py3-none-any.whl', True), ('easycv', False), ('pai-easycv-extra', False),
-    ('pai-easynlp', False)])
+@pytest.mark.parametrize(
+    'plugin_name, dead',
+    [
+        ('pai-easycv', True),
+        ('pai_easycv', True),
+        ('PAI-EasyCV==0.11.7', True),
+        ('pai-easycv>=0.3', True),
+        ('./external_file/pai_easycv-0.11.7-py3-none-any.whl', True),
+        ('easycv', False),
+        ('pai-easycv-extra', False),
+        ('pai-easynlp', False),
+    ],
+)
 def test_the_dead_plugin_is_known_in_every_spelling(plugin_name, dead):
     from ms_segformer.config.recognition import is_dead_plugin
+
     assert is_dead_plugin(plugin_name) is dead

@@ -3,6 +3,7 @@
 It imports the package this folder belongs to, which imports neither ModelScope nor torch, takes this folder off the
 path again, and goes on with the `sitecustomize` that Python would have run without it.
 """
+
 import os
 import sys
 
