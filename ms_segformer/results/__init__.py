@@ -3,11 +3,12 @@
 It brings OpenCV and Pillow, so the command line imports it where it is used.
 """
 
+from .formats import encode_rle
 from .inputs import Input, InputVersion, RemoteImage, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
 from .output import Row, SegmentationOutput
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
-from .writer import ResultWriter, coco_rle, segments
+from .writer import ResultWriter, segments
 
 __all__ = [
     'AlteredError',
@@ -23,7 +24,7 @@ __all__ = [
     'Run',
     'SegmentationOutput',
     'change',
-    'coco_rle',
+    'encode_rle',
     'find_input',
     'make_plan',
     'obstacle',

@@ -5,25 +5,18 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco
 
 from ..files import atomic_write
+from .formats.regions import encode_rle
 from .output import Row, SegmentationOutput
 from .visualization import Palette, draw_result, label_map_image, palette_for
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
-
-
-class RunLengths(TypedDict):
-    """A mask as COCO writes it: [H, W] and compressed run lengths."""
-
-    size: list[int]
-    counts: str
 
 
 class ResultWriter:
@@ -90,7 +83,7 @@ def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 
 def _json(name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
     height, width = result['seg_map'].shape
-    found = [dict(row, mask=coco_rle(result['seg_map'] == row['id'])) for row in rows]
+    found = [dict(row, mask=encode_rle(result['seg_map'] == row['id'])) for row in rows]
     content = {'image': name, 'height': height, 'width': width, 'segments': found}
     try:
         return (json.dumps(content, ensure_ascii=False, indent=1) + '\n').encode()
@@ -113,9 +106,3 @@ def segments(result: SegmentationOutput, classes: Sequence[str]) -> list[Row]:
         for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)
     ]
     return sorted(rows, key=lambda row: -row['pixels'])
-
-
-def coco_rle(mask: np.ndarray) -> RunLengths:
-    """H×W boolean mask to COCO's compressed run lengths."""
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
-    return RunLengths(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode('ascii'))
