@@ -18,8 +18,8 @@ def our_model(variant='b0', model_dir=None):
     if model_dir:
         return Segformer.from_pretrained(model_dir)
     torch.manual_seed(0)
-    section = read_configuration(metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name).raw['model']
-    return Segformer(backbone=section['backbone'], decode_head=section['decode_head']).prepare_inference()
+    section = read_configuration(metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name).model_section
+    return Segformer(**section).prepare_inference()
 
 
 def count_flops(model, image):

@@ -68,7 +68,7 @@ def prepare(folder: Path) -> Common:
     return Common(
         folder,
         {path: read_checkpoint(path)[0] for path in paths},
-        Segformer(**read_configuration(TINY_MODEL).raw['model']),
+        Segformer(**read_configuration(TINY_MODEL).model_section),
     )
 
 

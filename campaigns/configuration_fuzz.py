@@ -308,7 +308,7 @@ def read_all(model: Path, large: bool) -> str:
     if np.prod(settings.preprocess.scale) <= SMALL:
         SegformerPreprocessor(settings=settings.preprocess)(picture)
     with torch.device('meta' if large else 'cpu'):
-        Segformer(**settings.raw['model'])
+        Segformer(**settings.model_section)
     return 'read'
 
 

@@ -110,7 +110,7 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     from ..models.segformer import Segformer
 
     settings = read_configuration(folder)
-    return Segformer.of_directory(folder, settings.raw['model']), settings
+    return Segformer.of_directory(folder, settings.model_section), settings
 
 
 def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _First':
@@ -142,7 +142,7 @@ def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _
     section['classes'] = classes
     dataset = SegDataset(
         section,
-        inference_pipeline(settings.raw, args.scales, args.flip),
+        inference_pipeline(settings.test_pipeline, args.scales, args.flip),
         mode='eval',
         ignore_index=section.pop('ignore_index', 255),
     )

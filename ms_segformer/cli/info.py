@@ -140,8 +140,7 @@ def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
     from ..models.pickle_interpreter import shown
     from ..models.segformer import Segformer
 
-    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
-    network = Segformer(str(folder), **section)
+    network = Segformer(str(folder), **settings.model_section)
     about = {'parameters': f'{sum(parameter.numel() for parameter in network.parameters()):,}'}
     try:
         path = find_checkpoint(folder)

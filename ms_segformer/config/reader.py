@@ -121,7 +121,17 @@ def read_configuration(source: str | os.PathLike | dict) -> Settings:
     root.one_of('framework', ('pytorch',), default='pytorch')
     model = _read_model(root.section('model'))
     classes = _read_classes(root, path, model.head.num_classes)
-    return Settings(model, _read_preprocess(root, model.test), classes, _read_palette(root, len(classes)), raw, name)
+    steps, place = _test_pipeline(root)
+    return Settings(
+        model,
+        _read_preprocess(root, steps, place, model.test),
+        classes,
+        _read_palette(root, len(classes)),
+        root.section('model').values,
+        root.section('pipeline', {}).values,
+        steps,
+        name,
+    )
 
 
 def read_model_section(section: dict, name: str = 'configuration') -> ModelSettings:
@@ -351,12 +361,14 @@ def _read_test(section: _Section) -> InferenceSettings:
     return InferenceSettings(mode, crop, stride)
 
 
-def _read_preprocess(root: _Section, test: InferenceSettings) -> PreprocessSettings:
-    """The test-time pipeline: `test_pipeline` when present, else `dataset.val.pipeline`."""
+def _test_pipeline(root: _Section) -> tuple[Any, str]:
+    """The transforms that an image is tested with, and where they stand."""
     if 'test_pipeline' in root:
-        steps, path = root.get('test_pipeline'), 'test_pipeline'
-    else:
-        steps, path = root.section('dataset').section('val').get('pipeline'), 'dataset.val.pipeline'
+        return root.get('test_pipeline'), 'test_pipeline'
+    return root.section('dataset').section('val').get('pipeline'), 'dataset.val.pipeline'
+
+
+def _read_preprocess(root: _Section, steps: Any, path: str, test: InferenceSettings) -> PreprocessSettings:
     found = {}
     for step in _listed(root, path, steps):
         if step.get('type') == 'MMMultiScaleFlipAug':

@@ -1,7 +1,8 @@
 """What a configuration says, typed; the defaults of the network and of its preparation of images stand here alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..metainfo import IGNORE_INDEX, variant_of
 
@@ -110,13 +111,25 @@ class PreprocessSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """A whole configuration; `raw` is the file's content with tuples decoded."""
+    """What a configuration says.
+
+    Attributes:
+        model, preprocess: the network, and what it is given.
+        classes: names by id.
+        palette: (red, green, blue) of 0–255 by class; None where the configuration has none.
+        model_section, pipeline_section: as they are written, with tuples decoded; ModelScope gives what stands in them
+            to constructors: `Segformer(**settings.model_section)`.
+        test_pipeline: the transforms that an image is tested with, as they are written, with tuples decoded.
+        source: the file's path, for messages.
+    """
 
     model: ModelSettings
     preprocess: PreprocessSettings
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...] | None
-    raw: dict = field(repr=False)
+    model_section: dict[str, Any] = field(repr=False)
+    pipeline_section: dict[str, Any] = field(repr=False)
+    test_pipeline: Sequence[dict[str, Any]] = field(repr=False)
     source: str = 'configuration'
 
 

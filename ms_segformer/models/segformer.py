@@ -79,7 +79,7 @@ class Segformer(TorchModel):
         Raises:
             CheckpointError, ConfigurationError: it cannot be had.
         """
-        return cls._instantiate(model_dir=model_dir, **{key: section[key] for key in section if key != 'type'})
+        return cls._instantiate(model_dir=model_dir, **section)
 
     @classmethod
     def _instantiate(cls, **kwargs: Any) -> Segformer:

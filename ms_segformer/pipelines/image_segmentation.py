@@ -134,8 +134,8 @@ class SegformerPipeline(Pipeline):
             *MODELSCOPE_ARGUMENTS,
             *_parameters(Pipeline.__init__),
             *_parameters(Model.from_pretrained),
-            *self.settings.raw.get('pipeline', {}),
-            *self.settings.raw['model'],
+            *self.settings.pipeline_section,
+            *self.settings.model_section,
         )
         super().__init__(
             model=model,

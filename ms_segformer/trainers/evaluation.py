@@ -188,19 +188,19 @@ class Evaluation:
 
 
 def inference_pipeline(
-    configuration: Mapping[str, Any], scales: Sequence[float] = (1.0,), flip: bool = False
+    transforms: Sequence[Mapping[str, Any]], scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the test pipeline of a configuration, with scales and mirrored versions added.
+    """Return a test pipeline with scales and mirrored versions added.
 
     Args:
-        configuration: a configuration as plain dicts and lists.
-        scales: factors of the size the configuration tests at.
+        transforms: `config.Settings.test_pipeline`.
+        scales: factors of the size that it tests at.
         flip: also look at the mirrored image.
 
     Raises:
-        ArgumentError: the configuration's pipeline is not of the `MMMultiScaleFlipAug` kind.
+        ArgumentError: the pipeline is not of the `MMMultiScaleFlipAug` kind.
     """
-    pipeline = deepcopy(configuration.get('test_pipeline') or configuration['dataset']['val']['pipeline'])
+    pipeline = [deepcopy(dict(step)) for step in transforms]
     augment = next((step for step in pipeline if step.get('type') == 'MMMultiScaleFlipAug'), None)
     if augment is None or augment.get('img_scale') is None:
         raise ArgumentError(

@@ -16,10 +16,10 @@ from modelscope.pipelines import pipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from ms_segformer.config.jsonplus import encode_jsonplus
+from ms_segformer.config.jsonplus import encode_jsonplus, load_json
 from ms_segformer.config.reader import read_configuration
 from ms_segformer.files import atomic_write
-from ms_segformer.metainfo import TASK
+from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir
 from ms_segformer.metrics import ConfusionMatrix
 from ms_segformer.models.checkpoint import find_checkpoint, read_checkpoint
 
@@ -45,12 +45,9 @@ def export(run, output):
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     with atomic_write(output / 'model.safetensors') as temporary:
         save_file({key: value.contiguous() for key, value in half.items()}, temporary)
-    raw = dict(read_configuration(source).raw)
-    published = read_configuration(
-        HERE.parents[1] / 'configuration' / 'cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'
-    ).raw
+    published = load_json(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json')
     # The published file's schema, with the trained model section; how it was trained stands in this folder.
-    raw = dict(published, model=dict(raw['model'], pretrained=None))
+    raw = dict(published, model=dict(read_configuration(source).model_section, pretrained=None))
     with atomic_write(output / 'configuration.json') as temporary:
         temporary.write_text(json.dumps(encode_jsonplus(raw), ensure_ascii=False) + '\n', encoding='utf-8')
 

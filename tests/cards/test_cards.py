@@ -53,7 +53,7 @@ def test_the_prediction_code_runs_with_and_then_without_the_hub(python, hub, ima
 
 def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, tmp_path):
     """The network of the card's size, its weights made up, as EasyCV exports it, under the published configuration."""
-    from ms_segformer.config.reader import read_configuration
+    from ms_segformer.config.jsonplus import load_json
     from ms_segformer.metainfo import VARIANTS, configuration_dir
     from ms_segformer.models.segformer import Segformer
 
@@ -61,10 +61,10 @@ def test_the_prediction_code_runs_a_b0_as_easycv_exports_it(python, hub, image, 
     folder.mkdir()
     shutil.copy(configuration_dir() / VARIANTS['b0'].model_name / 'configuration.json', folder)
     torch.manual_seed(0)
-    settings = read_configuration(folder)
-    model = Segformer(**{key: value for key, value in settings.raw['model'].items() if key != 'type'})
+    configuration = load_json(folder / 'configuration.json')
+    model = Segformer(**configuration['model'])
     torch.nn.init.normal_(model.decode_head.conv_seg.weight)
-    save_exported(folder / 'pytorch_model.pt', model.state_dict(), settings.raw)
+    save_exported(folder / 'pytorch_model.pt', model.state_dict(), configuration)
     hub.add_model(MODEL_ID, {path.name: path.read_bytes() for path in folder.iterdir()})
     done = python.run('-m', 'ms_segformer.cli.main', 'run', CARDS / 'card_predict.py')
     assert labels_in(done.stdout) == expected_labels(image, folder)

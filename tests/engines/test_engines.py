@@ -299,7 +299,7 @@ def test_openvino_graph_equals_the_modules_for_every_variant(variant):
     folder = metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name
     settings = read_configuration(folder)
     torch.manual_seed(0)
-    model = Segformer(backbone=settings.raw['model']['backbone'], decode_head=settings.raw['model']['decode_head'])
+    model = Segformer(**settings.model_section)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -313,10 +313,10 @@ def test_openvino_graph_equals_the_modules_for_every_variant(variant):
 
 @pytest.mark.parametrize('plain_projections,align_corners', [(True, False), (False, True)])
 def test_other_heads_are_computed_too(name, tiny_model_dir, plain_projections, align_corners):
-    raw = read_configuration(tiny_model_dir).raw['model']
-    head = {**raw['decode_head'], 'plain_projections': plain_projections, 'align_corners': align_corners}
+    section = read_configuration(tiny_model_dir).model_section
+    head = {**section['decode_head'], 'plain_projections': plain_projections, 'align_corners': align_corners}
     torch.manual_seed(0)
-    model = Segformer(backbone=raw['backbone'], decode_head=head).eval()
+    model = Segformer(**{**section, 'decode_head': head}).eval()
     batch = images(1, 96, 75)
     with torch.no_grad():
         expected = model.logits(batch)

@@ -21,7 +21,7 @@ from ms_segformer.models.segformer import Segformer
 
 
 def build(directory):
-    return Segformer(**read_configuration(directory).raw['model'])
+    return Segformer(**read_configuration(directory).model_section)
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +73,7 @@ def test_the_variant_is_named_when_it_is_wrong(tmp_path):
 
 
 def test_another_number_of_classes_is_an_error_or_a_new_classifier(tmp_path, tiny_model_dir, weights, caplog):
-    raw = read_configuration(tiny_model_dir).raw['model']
+    raw = read_configuration(tiny_model_dir).model_section
     raw['decode_head']['num_classes'] = 5
     model = Segformer(**raw)
     with pytest.raises(CheckpointError, match='172 classes, the configuration 5'):

@@ -13,8 +13,7 @@ VARIANT_NAMES = list(VARIANTS)
 
 
 def build(name):
-    raw = read_configuration(configuration_dir() / VARIANTS[name].model_name).raw
-    return Segformer(**raw['model'])
+    return Segformer(**read_configuration(configuration_dir() / VARIANTS[name].model_name).model_section)
 
 
 @pytest.fixture(scope='module', params=VARIANT_NAMES)

@@ -117,7 +117,7 @@ def test_the_weights_are_found_and_fit(tmp_path, tiny_model_dir, weights, form, 
     torch.save(FORMS[form](weights), tmp_path / 'any.pth')
     for name in ('pickle.Unpickler', 'pickle.load', 'pickle.loads', 'torch.load'):
         monkeypatch.setattr(name, unpickled)
-    model = Segformer(**read_configuration(tiny_model_dir).raw['model'])
+    model = Segformer(**read_configuration(tiny_model_dir).model_section)
     report = load_checkpoint(model, tmp_path / 'any.pth')
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
     assert report == checkpoint.LoadReport()
@@ -162,7 +162,7 @@ def test_a_weight_with_and_without_a_wrapper_is_two(tmp_path, tiny_model_dir, we
     torch.save(
         {**weights, 'module.decode_head.conv_seg.bias': weights['decode_head.conv_seg.bias'] + 1}, tmp_path / 'two.pth'
     )
-    model = Segformer(**read_configuration(tiny_model_dir).raw['model'])
+    model = Segformer(**read_configuration(tiny_model_dir).model_section)
     with pytest.raises(CheckpointError, match='unexpected keys: module.decode_head.conv_seg.bias'):
         load_checkpoint(model, tmp_path / 'two.pth')
 
@@ -199,6 +199,6 @@ def test_mappings_that_hold_each_other_end(tmp_path, weights):
 @pytest.mark.parametrize('prefix', ['', 'module.', 'model.'])
 def test_safetensors_with_and_without_metadata(tmp_path, tiny_model_dir, weights, metadata, prefix):
     save_file(prefixed(prefix)(weights), tmp_path / 'model.safetensors', metadata)
-    model = Segformer(**read_configuration(tiny_model_dir).raw['model'])
+    model = Segformer(**read_configuration(tiny_model_dir).model_section)
     assert load_checkpoint(model, tmp_path / 'model.safetensors') == checkpoint.LoadReport()
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())

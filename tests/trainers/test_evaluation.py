@@ -19,12 +19,11 @@ from ms_segformer.trainers.evaluation import Evaluator, evaluate, inference_pipe
 
 def load(folder):
     settings = read_configuration(folder)
-    section = {key: value for key, value in settings.raw['model'].items() if key != 'type'}
-    return Segformer._instantiate(model_dir=str(folder), **section), settings
+    return Segformer.of_directory(str(folder), settings.model_section), settings
 
 
 def dataset(settings, root, split, size=(96, 64), **pipeline):
-    steps = inference_pipeline(settings.raw, **pipeline)
+    steps = inference_pipeline(settings.test_pipeline, **pipeline)
     if size:
         factor = size[0] / 2048 if not isinstance(steps[0]['img_scale'], list) else None
         if factor is not None:
@@ -55,7 +54,7 @@ def test_label_maps_are_the_original_s(shared, oracle, split, names):
             'to_float32': False,
             'classes': list(settings.classes),
         },
-        inference_pipeline(settings.raw),
+        inference_pipeline(settings.test_pipeline),
         mode='eval',
     )
     maps = np.load(oracle / 'trained_b0' / 'label_maps.npz')
@@ -106,7 +105,7 @@ def test_windows_average_where_they_overlap(tiny, tiny_data):
 
 def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_data):
     model, settings = tiny
-    pipeline = inference_pipeline(settings.raw, scales=(0.5, 1.0), flip=True)
+    pipeline = inference_pipeline(settings.test_pipeline, scales=(0.5, 1.0), flip=True)
     pipeline[0]['img_scale'] = [(48, 32), (96, 64)]
     data = SegDataset(
         {
@@ -135,13 +134,13 @@ def test_scales_and_mirrored_images_are_averaged_as_probabilities(tiny, tiny_dat
 
 def test_the_factors_multiply_the_test_size(tiny):
     settings = tiny[1]
-    size = inference_pipeline(settings.raw)[0]['img_scale']
-    assert inference_pipeline(settings.raw, (0.5, 2.0))[0]['img_scale'] == [
+    size = inference_pipeline(settings.test_pipeline)[0]['img_scale']
+    assert inference_pipeline(settings.test_pipeline, (0.5, 2.0))[0]['img_scale'] == [
         (size[0] // 2, size[1] // 2),
         (2 * size[0], 2 * size[1]),
     ]
     with pytest.raises(ValueError, match="MMMultiScaleFlipAug .*this one has .'MMResize'"):
-        inference_pipeline({'test_pipeline': [{'type': 'MMResize'}]})
+        inference_pipeline([{'type': 'MMResize'}])
 
 
 def test_an_evaluation_is_the_same_for_any_batch_size_and_worker(tiny, tiny_data):

@@ -246,7 +246,7 @@ def test_a_start_that_is_none_is_named(model, backbone, tmp_path):
 @pytest.mark.parametrize('file, ours', [('b3', 'b2'), ('b1', 'b0'), ('b0', 'b2')])
 def test_the_backbone_of_another_variant_is_refused_by_its_name(tmp_path, file, ours):
     """B3 has all that B2 has, in the same shapes, and blocks besides."""
-    theirs, model = (Segformer(**read_configuration(own_configuration(name)).raw['model']) for name in (file, ours))
+    theirs, model = (Segformer(**read_configuration(own_configuration(name)).model_section) for name in (file, ours))
     save_file(theirs.half().backbone.state_dict(), tmp_path / 'mit.safetensors')
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=f'this is a {file.upper()} checkpoint, the conf.* says {ours.upper()}.'):

@@ -81,8 +81,7 @@ def model(tiny_model_dir):
     from ms_segformer.config.reader import read_configuration
     from ms_segformer.models.segformer import Segformer
 
-    section = read_configuration(tiny_model_dir).raw['model']
-    return Segformer(**{key: value for key, value in section.items() if key != 'type'})
+    return Segformer(**read_configuration(tiny_model_dir).model_section)
 
 
 def test_custom_keys_decide_rate_and_decay_by_name(model):

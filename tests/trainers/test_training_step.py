@@ -23,7 +23,7 @@ def step(oracle):
 def model(tiny_model_dir):
     from ms_segformer.config.reader import read_configuration
 
-    section = {key: value for key, value in read_configuration(tiny_model_dir).raw['model'].items() if key != 'type'}
+    section = read_configuration(tiny_model_dir).model_section
     section['backbone'] = {**section['backbone'], 'drop_path_rate': 0.0}
     section['decode_head'] = {**section['decode_head'], 'dropout_ratio': 0.0}
     built = Segformer(str(tiny_model_dir), **section)
