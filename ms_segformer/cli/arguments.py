@@ -99,6 +99,16 @@ def percentage(text: str) -> float:
     return _number(text.removesuffix('%'), lambda value: 0 <= value <= 100, 'a share in percent, 0 to 100') / 100
 
 
+def pixels(text: str) -> float:
+    """A distance of at least 0 pixels, fractions among them."""
+    return _number(text, lambda value: 0 <= value <= 1000, 'a distance in pixels, 0 to 1000')
+
+
+def pixel_count(text: str) -> int:
+    """A number of pixels of at least 0."""
+    return _whole(text, 0, 'pixels')
+
+
 def learning_rate(text: str) -> float:
     """A number of at least 0."""
     return _number(text, lambda value: 0 <= value < math.inf, 'a learning rate: a number of at least 0')

@@ -11,11 +11,20 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
 from ..files import FULL_DISK
-from .arguments import MODES, add_engine_arguments, one_of, output_folder, percentage, positive_int
+from .arguments import (
+    MODES,
+    add_engine_arguments,
+    one_of,
+    output_folder,
+    percentage,
+    pixel_count,
+    pixels,
+    positive_int,
+)
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
@@ -23,6 +32,14 @@ if TYPE_CHECKING:
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
+FORMATS = ('coco', 'panoptic', 'labelme', 'labelstudio', 'masks', 'csv')
+REGIONS = ('rle', 'polygons')
+OPTIONS_OF_FORMATS = {
+    'regions': ('coco', 'labelstudio'),
+    'simplify': ('coco', 'labelme', 'labelstudio'),
+    'min_area': ('coco', 'labelme', 'labelstudio'),
+    'image_prefix': ('labelstudio',),
+}
 PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left'
 
 
@@ -57,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--overwrite', action='store_true', help='segment again what is finished, and replace files that are in the way'
     )
     parser.add_argument('--retry-failed', action='store_true', help='segment again what failed in an earlier run')
+    _add_format_arguments(parser)
     add_engine_arguments(parser)
     parser.add_argument(
         '--mode',
@@ -87,10 +105,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-q', '--quiet', action='store_true', help='say errors and warnings only')
 
 
+def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        type=one_of(FORMATS),
+        choices=FORMATS,
+        default=[],
+        dest='formats',
+        help='besides, all images in the formats of other tools, made from the JSON: coco.json; panoptic.json and '
+        'panoptic/; labelme/; labelstudio.json; masks/, label maps by themselves; segments.csv',
+    )
+    parser.add_argument(
+        '--regions',
+        type=one_of(REGIONS),
+        choices=REGIONS,
+        help='of coco and labelstudio: rle, masks that are exact (default), or polygons, which are easier to correct',
+    )
+    parser.add_argument(
+        '--simplify',
+        type=pixels,
+        metavar='PIXELS',
+        help='how far the outline of a polygon may move; 0: along the edges of the pixels (default: 0.75)',
+    )
+    parser.add_argument(
+        '--min-area',
+        type=pixel_count,
+        metavar='PIXELS',
+        help='leave connected parts of fewer pixels out of coco, labelme and labelstudio (default: 0)',
+    )
+    parser.add_argument(
+        '--image-prefix',
+        metavar='TEXT',
+        help='what Label Studio finds an image by, before its name (default: /data/local-files/?d=, its local files)',
+    )
+
+
+def _format_options(args: Namespace) -> dict[str, Any]:
+    """What was given of the options of formats.
+
+    Raises:
+        ArgumentError: there is one, and no format that it is for.
+    """
+    given = {}
+    for name, takers in OPTIONS_OF_FORMATS.items():
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if not set(takers) & set(args.formats):
+            raise ArgumentError(f'--{name.replace("_", "-")} is for --format {" or ".join(takers)}')
+        given[name] = value
+    return given
+
+
 def run(args: Namespace) -> int:
     from ..metainfo import DEMO, DEMO_NOTE
     from ..results import Manifest, find_input, make_plan
 
+    format_options = _format_options(args)
     locations, empty = _expand(args.images, args.quiet)
     inputs = [find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
@@ -112,10 +184,11 @@ def run(args: Namespace) -> int:
         _segment(args, segmenter, manifest, task, jobs)
         seconds = time.monotonic() - start
         manifest.compact(job.input.key for job in jobs)
-    _say_failures(jobs, empty)
+        problems = _write_formats(args, segmenter, manifest, jobs, format_options)
+    _say_failures(jobs, [*empty, *problems])
     if not args.quiet:
         _summarise(jobs, seconds)
-    return 1 if empty or any(job.state.startswith('failed') for job in jobs) else 0
+    return 1 if empty or problems or any(job.state.startswith('failed') for job in jobs) else 0
 
 
 def _open(args: Namespace) -> 'SegformerPipeline':
@@ -138,7 +211,7 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
             'full_size': args.full_size,
             'precision': args.precision,
         },
-        save=tuple(args.save),
+        save=tuple(dict.fromkeys([*args.save, *(['json'] if args.formats else [])])),
         overwrite=args.overwrite,
         retry_failed=args.retry_failed,
     )
@@ -235,6 +308,26 @@ def _keep(
     manifest.append(job.entry(task, version, new.outputs))
     job.state, job.outputs = 'done', wanted
     return rows
+
+
+def _write_formats(
+    args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', jobs: list['Job'], options: dict[str, Any]
+) -> list[str]:
+    """Write the formats asked for, and say which files they are; returns what is wrong with some."""
+    if not args.formats:
+        return []
+    from ..results.formats.export import write_formats
+    from ..results.formats.options import FormatOptions
+    from ..results.visualization import palette_for
+
+    settings = segmenter.settings
+    palette = palette_for(len(settings.classes), settings.palette)
+    made = FormatOptions(settings.classes, palette, **options)
+    written, problems = write_formats(args.formats, manifest, jobs, made, args.overwrite)
+    if not args.quiet:
+        places = dict.fromkeys(path.split('/')[0] + '/' * ('/' in path) for path in written)
+        print('-> ' + ', '.join(str(manifest.folder / place) + '/' * place.endswith('/') for place in places))
+    return problems
 
 
 def _fail(manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None', error: str) -> None:

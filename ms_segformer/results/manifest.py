@@ -22,7 +22,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -30,6 +30,8 @@ from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
+FORMATS = 'formats.json'  # beside it: what other formats were written, `{"outputs": {path: record}}`
+LARGEST_LIST = 2**28  # bytes of it: a million files
 LONGEST_LINE = 2**22  # bytes
 _BEGIN = b'{"input": {"'
 
@@ -129,12 +131,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _checked(entry: Any) -> Entry:
     """The entry, if it has the fields of one, and of their types."""
-    records = [*entry['outputs'].items(), *entry.get('before', {}).items()]
-    for output, record in records:
-        if not output or '\0' in output or output.startswith('/') or '..' in output.split('/'):
-            raise ValueError(f'{output} is not in its folder')
-        if not isinstance(record['size'], int) or not isinstance(record['sha256'], str):
-            raise ValueError(f'of {output} it does not say what it holds')
+    for output, record in (*entry['outputs'].items(), *entry.get('before', {}).items()):
+        _check_record(output, record)
     if not (
         isinstance(key_of(entry), str)
         and all(isinstance(value, (str, int)) for value in entry['input'].values())
@@ -145,6 +143,36 @@ def _checked(entry: Any) -> Entry:
     ):
         raise ValueError('an entry has other fields')
     return entry
+
+
+def _check_record(output: str, record: Any) -> None:
+    if not output or '\0' in output or output.startswith('/') or '..' in output.split('/'):
+        raise ValueError(f'{output} is not in its folder')
+    if not isinstance(record['size'], int) or not isinstance(record['sha256'], str):
+        raise ValueError(f'of {output} it does not say what it holds')
+
+
+def read_format_files(folder: str | os.PathLike) -> dict[str, Record]:
+    """What `formats.json` of a folder says of the files of other formats, by path relative to it; {} without one.
+
+    Raises:
+        ManifestError: it is another program's, or damaged.
+    """
+    path = Path(folder) / FORMATS
+    if not os.path.lexists(path):
+        return {}
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST_LIST:
+            raise ValueError('no regular file of a usual size')
+        records = dict(json.loads(path.read_bytes())['outputs'])
+        for output, record in records.items():
+            _check_record(output, record)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ManifestError(
+            f'{path}: not a list of ms-segformer predict, or a damaged one ({error}); write to another folder (-o), '
+            'or move the file away'
+        ) from None
+    return records
 
 
 def record_of(content: bytes) -> Record:
@@ -302,18 +330,25 @@ class OwnOutputs:
             parent = os.path.dirname(folder)
             above = self._above(parent) if parent != folder else ()
             files: dict[str, list[Record]] = {}
-            for entry in _own_entries(folder).values():
-                for output in entry['outputs']:
-                    files.setdefault(os.path.join(folder, *output.split('/')), []).extend(records_in(entry, output))
+            for output, records in _own_records(folder):
+                files.setdefault(os.path.join(folder, *output.split('/')), []).extend(records)
             self._listed[folder] = (*above, files) if files else above
         return self._listed[folder]
 
 
-def _own_entries(folder: str) -> dict[str, Entry]:
-    """The entries of a folder's manifest if this user, or the system's, has written it."""
+def _own_records(folder: str) -> Iterator[tuple[str, list[Record]]]:
+    """What a folder's lists say of files, relative to it, if this user, or the system's, has written them."""
+    if _is_own(os.path.join(folder, NAME)):
+        with suppress(ManifestError, OSError):  # another program's, or none that may be read
+            for entry in read_manifest(folder)[0].values():
+                yield from ((output, records_in(entry, output)) for output in entry['outputs'])
+    if _is_own(os.path.join(folder, FORMATS)):
+        with suppress(ManifestError, OSError):
+            yield from ((output, [record]) for output, record in read_format_files(folder).items())
+
+
+def _is_own(path: str) -> bool:
     try:
-        if hasattr(os, 'geteuid') and os.lstat(os.path.join(folder, NAME)).st_uid not in (0, os.geteuid()):
-            return {}
-        return read_manifest(folder)[0]
-    except (ManifestError, OSError):  # another program's, or none that may be read
-        return {}
+        return not hasattr(os, 'geteuid') or os.lstat(path).st_uid in (0, os.geteuid())
+    except OSError:
+        return False
