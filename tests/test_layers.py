@@ -3,12 +3,15 @@
 import ast
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / 'ms_segformer'
 # Each is named in docs/en/architecture.md.
 EXCEPTIONS = {('integrations.easycv.bridge', 'models')}
 EVERYWHERE = {'version'}
+# What the command line has imported anyway, for its options.
+LIGHT = {'..metainfo', '..files', '..config', '..errors', '..progress', '..version', *sys.stdlib_module_names}
 
 
 def test_a_package_imports_only_its_layer_and_those_below(monkeypatch):
@@ -30,6 +33,47 @@ def test_a_package_imports_only_its_layer_and_those_below(monkeypatch):
 def test_the_exceptions_are_said():
     text = (PACKAGE.parent / 'docs' / 'en' / 'architecture.md').read_text(encoding='utf-8')
     assert all(f'`{module.replace(".", "/")}.py`' in text for module, _ in EXCEPTIONS)
+
+
+def test_an_import_inside_a_function_says_why():
+    """On its line, on the one above, or, for the command line, in the package's docstring."""
+    unexplained = []
+    for path in sorted(PACKAGE.rglob('*.py')):
+        lines = path.read_text(encoding='utf-8').splitlines()
+        tree = ast.parse('\n'.join(lines))
+        inside = {
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+            for node in ast.walk(function)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+        }
+        if path.parent.name == 'cli':  # what is heavy
+            inside = {node for node in inside if names(node) <= LIGHT}
+        unexplained += [
+            f'{path.relative_to(PACKAGE)}:{first}'
+            for first, last in blocks(sorted((node.lineno, node.end_lineno) for node in inside))
+            if not any('#' in line for line in lines[first - 2 : last])
+        ]
+    assert not unexplained
+
+
+def names(node):
+    """The modules that an import statement names, relative to the package of the command line."""
+    if isinstance(node, ast.Import):
+        return {alias.name.partition('.')[0] for alias in node.names}
+    return {'.' * node.level + (node.module or '').partition('.')[0]}
+
+
+def blocks(spans):
+    """(first, last) lines of import statements, those that follow each other as one."""
+    found = []
+    for first, last in spans:
+        if found and found[-1][1] + 1 == first:
+            found[-1] = found[-1][0], last
+        else:
+            found.append((first, last))
+    return found
 
 
 def imports(path):

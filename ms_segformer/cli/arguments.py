@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -188,7 +189,6 @@ def _writable(text: str, folder: str) -> str:
 
     A full disk is no hindrance here: what a command does there may take no room.
     """
-    import tempfile
 
     there = _existing(folder)
     try:

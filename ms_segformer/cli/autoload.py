@@ -4,6 +4,9 @@ import argparse
 import sysconfig
 from pathlib import Path
 
+from ..files import atomic_write
+from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
+
 HELP = 'resolve SegFormer models in every Python process of this environment, without `import ms_segformer`'
 FILE = 'ms_segformer_autoload.pth'
 # Python runs a .pth line that begins with `import` at start-up. It says nothing when the package was uninstalled and
@@ -35,7 +38,6 @@ def autoload_file() -> 'Path':
 
 def status() -> str:
     """One line: whether autoload is on, and through which file."""
-    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
 
     path = autoload_file()
     if not path.is_file():
@@ -48,7 +50,6 @@ def status() -> str:
 
 
 def _turn_on(path: 'Path') -> None:
-    from ..files import atomic_write
 
     try:
         with atomic_write(path) as temporary:

@@ -12,13 +12,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..config.limits import check_windows
+from ..config.reader import read_configuration
+from ..config.settings import InferenceSettings, Settings
 from ..errors import ArgumentError, some_of
+from ..files import atomic_write
+from ..integrations.modelscope.hub import model_directory
 from .arguments import MODES, add_engine_arguments, one_of, output_file, positive_int, scale, side, workers
 
 if TYPE_CHECKING:
     import torch
 
-    from ..config.settings import InferenceSettings, Settings
     from ..datasets.seg_dataset import SegDataset
     from ..datasets.sources import Source
     from ..engines import Engine
@@ -68,8 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..config.reader import read_configuration
-    from ..integrations.modelscope.hub import model_directory
 
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
@@ -106,14 +108,13 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     Raises:
         CheckpointError, ConfigurationError: it cannot be had.
     """
-    from ..config.reader import read_configuration
     from ..models.segformer import Segformer
 
     settings = read_configuration(folder)
     return Segformer.of_directory(folder, settings.model_section), settings
 
 
-def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _First':
+def open_data(args: argparse.Namespace, settings: Settings) -> 'SegDataset | _First':
     """Return the data set of the command line, with the model's classes and test pipeline.
 
     Raises:
@@ -189,14 +190,12 @@ class _First:
         return getattr(self.dataset, name)
 
 
-def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'InferenceSettings':
+def inference_settings(args: argparse.Namespace, settings: Settings) -> InferenceSettings:
     """The `config.settings.InferenceSettings` of the command line.
 
     Raises:
         ArgumentError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
-    from ..config.limits import check_windows
-    from ..config.settings import InferenceSettings
 
     test = settings.model.test
     mode = args.mode or test.mode
@@ -234,8 +233,6 @@ def report(args: argparse.Namespace, found: 'Evaluation') -> None:
         print(per_class_table(found.confusion, found.classes, not args.all_classes))
         print(f'{found.images} images in {found.seconds:.1f} s, {found.seconds / found.images:.3f} s per image')
         if args.json:
-            from ..files import atomic_write
-
             with atomic_write(args.json) as temporary:
                 temporary.write_text(content, encoding='utf-8')
     if args.confusion:

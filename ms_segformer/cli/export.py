@@ -2,7 +2,9 @@
 
 import argparse
 
+from ..config.reader import read_configuration
 from ..errors import ArgumentError
+from ..integrations.modelscope.hub import model_directory
 from .arguments import one_of, opset, output_folder, positive_int, side
 
 FORMATS = ('onnx', 'openvino')
@@ -40,10 +42,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         if getattr(args, option) and not there:
             raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
-    from ..integrations.modelscope.hub import model_directory
 
     folder = model_directory(args.model)
-    from ..config.reader import read_configuration
 
     read_configuration(folder)  # its errors are clearer than what ModelScope makes of a directory it does not know
     from modelscope.models import Model

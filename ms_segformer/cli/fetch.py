@@ -3,8 +3,10 @@
 import argparse
 import os
 
+from ..config.reader import read_configuration
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import fetch, model_directory
+from ..metainfo import find_model, own_configuration, variant_of_hub_id
 from ..trainers.starts import HUGGING_FACE, weights
 from .arguments import output_folder
 
@@ -29,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..metainfo import find_model
 
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
@@ -49,8 +50,6 @@ def _imagenet_weights(name: str) -> str:
     Raises:
         ArgumentError: it names nothing.
     """
-    from ..config.reader import read_configuration
-    from ..metainfo import own_configuration
 
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:
@@ -59,7 +58,6 @@ def _imagenet_weights(name: str) -> str:
 
 
 def _usable_name(model_id: str, args: argparse.Namespace, folder: str) -> str:
-    from ..metainfo import variant_of_hub_id
 
     by_id = not args.to and not args.revision and variant_of_hub_id(model_id) is not None
     return model_id if by_id else str(folder)

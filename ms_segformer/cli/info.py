@@ -10,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ..config.reader import read_configuration
+from ..config.settings import Settings
 from ..errors import SegformerError
+from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
+from ..metainfo import VARIANTS, Variant, find_model, variant_of_hub_id
 
 if TYPE_CHECKING:
-    from ..config.settings import Settings
-    from ..metainfo import Variant
     from ..models.segformer import Segformer
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
@@ -80,7 +82,6 @@ def environment() -> dict[str, str]:
 def published_models() -> dict[str, str]:
     """The six published models: id -> published figures, and where its copy is."""
     from ..integrations.modelscope.offline_hub import cached_copy
-    from ..metainfo import VARIANTS
 
     return {
         variant.hub_ids[0]: _published(variant)
@@ -104,7 +105,6 @@ def model(name: str) -> dict[str, str | bool]:
         FileNotFoundError: none of these.
     """
     from ..integrations.modelscope.offline_hub import cached_copy
-    from ..metainfo import find_model, variant_of_hub_id
 
     model_id = find_model(name)
     if Path(model_id).is_dir():
@@ -118,7 +118,6 @@ def model(name: str) -> dict[str, str | bool]:
 
 
 def _directory(folder: 'Path') -> dict[str, str | bool]:
-    from ..config.reader import read_configuration
 
     files = ', '.join(
         f'{path.name} ({path.stat().st_size:,} bytes)'
@@ -135,7 +134,7 @@ def _directory(folder: 'Path') -> dict[str, str | bool]:
     return {**about, **_network(folder, settings)}
 
 
-def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
+def _network(folder: 'Path', settings: Settings) -> dict[str, str | bool]:
     from ..models.checkpoint import find_checkpoint, load_state, read_checkpoint
     from ..models.pickle_interpreter import shown
     from ..models.segformer import Segformer
@@ -172,7 +171,7 @@ def _engine(network: 'Segformer') -> str:
         return f'none: {error}'
 
 
-def _published(variant: 'Variant') -> str:
+def _published(variant: Variant) -> str:
     return (
         f'{variant.parameters:,} parameters, {variant.published_miou} mIoU on COCO-Stuff 164k, '
         f'{variant.published_latency_ms} ms per image on a V100 (model card)'
@@ -180,7 +179,6 @@ def _published(variant: 'Variant') -> str:
 
 
 def _server() -> str:
-    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
 
     versions = _versions()
     easycv = f'pai-easycv {versions["pai-easycv"]}' if 'pai-easycv' in versions else None

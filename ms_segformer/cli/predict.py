@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError
 from ..files import FULL_DISK
+from ..metainfo import DEMO, DEMO_NOTE
+from ..progress import screen
 from .arguments import (
     MODES,
     add_engine_arguments,
@@ -159,7 +161,6 @@ def _format_options(args: Namespace) -> dict[str, Any]:
 
 
 def run(args: Namespace) -> int:
-    from ..metainfo import DEMO, DEMO_NOTE
     from ..results import Manifest, find_input, make_plan
 
     format_options = _format_options(args)
@@ -224,7 +225,6 @@ def _segment(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ..progress import screen
     from ..results import RemoteImage, ResultWriter
 
     writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)

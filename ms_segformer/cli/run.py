@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..integrations.modelscope.autoload import DISABLE_VARIABLE, activate
+
 HELP = (
     'run a Python script, such as the code of a model card, with SegFormer models resolved to this package, in the '
     'processes it starts too'
@@ -21,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..integrations.modelscope.autoload import DISABLE_VARIABLE, activate
     from .autoload import autoload_file
 
     script = os.path.abspath(args.script)

@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..config.schema import check_file
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import model_directory
+from ..metainfo import find_model, own_configuration
 from ..trainers.starts import MODEL, SCRATCH, check_start
 from .arguments import device, epochs, folder_to_be, input_folder, learning_rate, positive_int, seed
 
@@ -139,7 +141,6 @@ def dry_run(args: argparse.Namespace) -> int:
 
 def check_configuration(arguments: dict[str, Any]) -> None:
     """Refuse a configuration that is no SegFormer's before ModelScope runs pip for the plugin that it names."""
-    from ..config.schema import check_file
 
     check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 
@@ -188,7 +189,6 @@ def named_model(name: str, start: str | None) -> dict[str, str]:
         name: a model directory, a hub id, or `b0` to `b5`.
         start: what training starts from, None for the model's weights.
     """
-    from ..metainfo import find_model, own_configuration
 
     found = find_model(name)
     configuration = None if start in (None, MODEL) else own_configuration(found)

@@ -10,17 +10,20 @@ import sys
 import time
 from argparse import Namespace
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.settings import Settings
 from ..errors import ArgumentError, one_line
+from ..files import atomic_write
+from ..metainfo import VARIANTS, Variant, demo_model_dir, find_model, photographs, variant_of_hub_id
+from ..progress import screen
 from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..config.settings import Settings
-    from ..metainfo import Variant
     from ..models.segformer import Segformer
     from ..verification import Check, Progress, Report
 
@@ -85,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..files import atomic_write
     from ..verification.score import alone
 
     if args.output == '-':
@@ -135,7 +137,6 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
 
 def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
     """The model's directory, downloaded if need be, and what is known of where it comes from."""
-    from ..metainfo import find_model
     from .fetch import fetch
 
     found = find_model(args.model)
@@ -152,8 +153,7 @@ def _find(args: Namespace) -> tuple[Path, dict[str, Any]]:
     }
 
 
-def _card(args: Namespace, model: dict[str, Any]) -> 'Variant | None':
-    from ..metainfo import VARIANTS, variant_of_hub_id
+def _card(args: Namespace, model: dict[str, Any]) -> Variant | None:
 
     if args.card:
         return VARIANTS[args.card]
@@ -166,7 +166,6 @@ def _progress_folder(args: Namespace) -> Path:
 
 def _report_inside(folder: Path) -> str | None:
     """The report that the demonstration model was shipped with."""
-    from ..metainfo import demo_model_dir
 
     return str(folder / 'verify.json') if folder == demo_model_dir() else None
 
@@ -177,7 +176,6 @@ def _other_report(path: str | None) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ArgumentError: it is no report of `verify`, or of no photograph that is here.
     """
-    from ..metainfo import photographs
     from ..verification.label_maps import is_description
 
     if path is None:
@@ -199,7 +197,7 @@ def _other_report(path: str | None) -> dict[str, Any]:
     return theirs
 
 
-def _new_report(model: dict[str, Any], card: 'Variant | None') -> 'Report':
+def _new_report(model: dict[str, Any], card: Variant | None) -> 'Report':
     import torch
 
     from ..verification import Report
@@ -272,13 +270,12 @@ def _load(folder: Path, report: 'Report') -> 'tuple[Segformer, Settings] | None'
 def _look_at_photographs(
     args: Namespace,
     folder: Path,
-    card: 'Variant | None',
-    settings: 'Settings',
+    card: Variant | None,
+    settings: Settings,
     theirs: dict[str, Any],
     report: 'Report',
 ) -> None:
     """Known pixels, label maps of the engines, and speed."""
-    from ..metainfo import photographs
     from ..verification import FAILED, Check, label_maps
 
     pipelines = _pipelines(folder)
@@ -306,7 +303,7 @@ def _pipelines(folder: Path) -> 'dict[str, Any]':
     }
 
 
-def _known_pixels(args: Namespace, card: 'Variant | None', segmenter: Any) -> 'Check':
+def _known_pixels(args: Namespace, card: Variant | None, segmenter: Any) -> 'Check':
     """The classes that ModelScope's own test saw in its photograph."""
     from ..preprocessors.image import ImageError
     from ..verification import SKIPPED, Check, checks
@@ -368,7 +365,7 @@ def _milliseconds(segmenter: Any, image: str) -> float:
 
 
 def _measure(
-    args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: 'Variant | None', report: 'Report'
+    args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: Variant | None, report: 'Report'
 ) -> 'Progress':
     """mIoU, aAcc and IoU by class on a labelled split; returns what they were counted from."""
     from ..metrics.segmentation import SegmentationEvaluator
@@ -401,11 +398,9 @@ def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
 
 def _count_all(args: Namespace, folder: Path, network: 'Segformer', dataset: Any, progress: 'Progress') -> None:
     """Count the images that are left, in this process or in several, with a progress bar."""
-    from functools import partial
 
     from tqdm import tqdm
 
-    from ..progress import screen
     from ..verification import counting
 
     task = counting.Task(partial(_open, args, str(folder)), args.device, args.engine, args.precision, args.workers)

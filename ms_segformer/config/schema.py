@@ -235,7 +235,7 @@ def _schedule(section: dict) -> dict | None:
 
 
 def _optimizer(section: dict) -> dict | None:
-    import torch
+    import torch  # imported late: a configuration is read without it
 
     name = section.get('type', 'AdamW')
     cls = getattr(torch.optim, name, None) if isinstance(name, str) else None

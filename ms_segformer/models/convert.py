@@ -7,6 +7,7 @@ SOURCE is a directory of `transformers` (`config.json`, `model.safetensors`) or 
 configuration says so with `plain_projections`.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -262,9 +263,7 @@ def _on_255(settings: dict, key: str) -> list[float]:
 
 
 def _main() -> None:
-    import argparse  # imported late: only the command needs it and what follows
-
-    from ..datasets.sources import read_classes
+    from ..datasets.sources import read_classes  # imported late: only the command needs it
 
     parser = argparse.ArgumentParser(prog='python -m ms_segformer.models.convert', description=__doc__.splitlines()[0])
     parser.add_argument('source')

@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 
+from ..engines import create_engine
 from ..errors import SegformerError
 from ..models.segformer import Segformer
+from ..trainers import distributed
+from ..trainers.evaluation import Evaluator, predictions
 from .score import Progress, ScoreError, shares
 
 SECONDS_TO_WRITE = 10  # that processes get when they are stopped
@@ -118,10 +121,6 @@ def _count(
     Returns:
         Why it could not go on, or an empty text.
     """
-    from ..engines import create_engine
-    from ..trainers import distributed
-    from ..trainers.evaluation import Evaluator, predictions
-
     chosen = distributed.choose_device(device)
     engine = create_engine(network.to(chosen), task.engine, task.precision, chosen)
     progress.engine = f'{engine.name}, {engine.precision}, {chosen.type}'

@@ -43,7 +43,7 @@ def cached_copy(model_id: str, revision: str | None = None) -> str | None:
     Complete means a configuration, a checkpoint, and no file that a broken download left unfinished. Needs a
     ModelScope that brings `modelscope_hub` (1.38 and later); before that the answer is None.
     """
-    try:
+    try:  # an older ModelScope has no such package
         from modelscope_hub.api import HubApi
         from modelscope_hub.errors import CacheNotFound
     except ImportError:
@@ -169,6 +169,6 @@ def _look_at(endpoint: str) -> str | None:
 
 
 def _endpoint() -> str:
-    from modelscope_hub.config import get_default_config
+    from modelscope_hub.config import get_default_config  # an older ModelScope has no such package
 
     return get_default_config().endpoint or 'https://modelscope.cn'
