@@ -36,6 +36,7 @@ __all__ = [
     'Segformer',
     'SegformerError',
     'SegformerPipeline',
+    'SegmentationResult',
     '__version__',
     'activate',
     'deactivate',
@@ -50,6 +51,7 @@ _HOMES = {
     'Segformer': 'models.segformer',
     'SegformerError': 'errors',
     'SegformerPipeline': 'pipelines.image_segmentation',
+    'SegmentationResult': 'results.result',
     'load': 'pipelines.loading',
     'read_configuration': 'config.reader',
 }
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from .models.segformer import Segformer
     from .pipelines.image_segmentation import SegformerPipeline
     from .pipelines.loading import load
+    from .results.result import SegmentationResult
     from .trainers.easycv_trainer import EasyCVTrainer
 else:
 

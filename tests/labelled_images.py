@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ms_segformer.results import Manifest, ResultWriter, Run, change, find_input, make_plan
+from ms_segformer.results import Manifest, ResultWriter, Run, SegmentationResult, change, find_input, make_plan
 from ms_segformer.results.formats.export import write_formats
 from ms_segformer.results.formats.options import FormatOptions
 from ms_segformer.results.visualization import palette_for
@@ -52,7 +52,8 @@ def finish(folder, images):
     with Manifest(folder) as manifest:
         jobs = make_plan([find_input(str(path)) for path in images], manifest, run)
         for job, label in zip(jobs, images.values(), strict=True):
-            contents, _ = writer.contents(job.outputs, job.input.name, result_of(label))
+            result = SegmentationResult(result_of(label), CLASSES)
+            contents, _ = writer.contents(job.outputs, job.input.name, result)
             new = change(job, manifest, run, {job.outputs[kind]: content for kind, content in contents.items()})
             writer.write(new.files)
             manifest.append(job.entry(run, job.input.version, new.outputs))

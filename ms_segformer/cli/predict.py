@@ -30,7 +30,7 @@ from .arguments import (
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
-    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationOutput
+    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationResult
 
 HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
 OUTPUTS = ('labels', 'overlay', 'json')
@@ -275,7 +275,7 @@ def _keep(
     task: 'Run',
     job: 'Job',
     version: 'InputVersion | None',
-    result: 'SegmentationOutput',
+    result: 'SegmentationResult',
 ) -> 'list[Row] | None':
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
     from ..results import AlteredError, change, obstacle, out_of_date

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional, TypeAlias, TypedDict, overload
 
@@ -31,6 +32,7 @@ from ..preprocessors.image import MAX_PIXELS, DamagedImageError, ImageSource, ch
 from ..preprocessors.segformer import PreparedImage, SegformerPreprocessor
 from ..preprocessors.shapes import ImageShapes
 from ..results.output import SegmentationOutput
+from ..results.result import SegmentationResult
 from ..results.visualization import palette_for
 
 if TYPE_CHECKING:
@@ -189,13 +191,13 @@ class SegformerPipeline(Pipeline):
     @overload  # the first of these that fits is meant
     def __call__(  # type: ignore[overload-overlap]  # a text is iterable
         self, input: ImageSource, **options: 'Unpack[CallOptions]'
-    ) -> SegmentationOutput: ...
+    ) -> SegmentationResult: ...
     @overload
-    def __call__(self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationOutput]: ...
+    def __call__(self, input: Several, **options: 'Unpack[CallOptions]') -> list[SegmentationResult]: ...
     @overload
     def __call__(
         self, input: Iterable[ImageSource], **options: 'Unpack[CallOptions]'
-    ) -> Iterator[SegmentationOutput]: ...
+    ) -> Iterator[SegmentationResult]: ...
 
     # ModelScope's `get_pipeline_information_by_pipeline` parses the parameters here, of `forward` and of `postprocess`;
     # it fails on keyword-only ones, on defaults that are no literals, and on annotations such as `int | None`.
@@ -289,7 +291,7 @@ class SegformerPipeline(Pipeline):
         check_windows(window, step)
         return window, step
 
-    def _stream(self, images: Iterable[ImageSource], batch_size: int, options: Options) -> Iterator[SegmentationOutput]:
+    def _stream(self, images: Iterable[ImageSource], batch_size: int, options: Options) -> Iterator[SegmentationResult]:
         """Yield results in order; images are read ahead in another thread, at most two batches of them."""
         numbered = enumerate(images)
         interruption = Interruption()
@@ -306,16 +308,16 @@ class SegformerPipeline(Pipeline):
             reader.shutdown(wait=False, cancel_futures=True)
             interruption.interrupt()
 
-    def _finish(self, items: list[Item], options: Options) -> list[SegmentationOutput]:
+    def _finish(self, items: list[Item], options: Options) -> list[SegmentationResult]:
         """Results of some items in order, an error entry where reading or the network failed."""
         self.prepare_model()  # what fails here fails for all
-        results: dict[int, SegmentationOutput] = {}
+        results: dict[int, SegmentationResult] = {}
         prepared: dict[int, PreparedImage] = {}
         for index, image, future in items:
             try:
                 prepared[index] = future.result()
             except Exception as error:  # whatever a list holds, the rest of it has a result
-                results[index] = _left_out(index, image, error)
+                results[index] = self._left_out(index, image, error)
         try:
             results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
         except (RuntimeError, MemoryError):  # such as a lack of memory, which may be for one of them
@@ -324,11 +326,11 @@ class SegformerPipeline(Pipeline):
                     results[index] = self._alone(index, image, prepared[index], options)
         return [results[index] for index, *_ in items]
 
-    def _alone(self, index: int, image: ImageSource, prepared: PreparedImage, options: Options) -> SegmentationOutput:
+    def _alone(self, index: int, image: ImageSource, prepared: PreparedImage, options: Options) -> SegmentationResult:
         try:
             return self._segment([prepared], options)[0]
         except (RuntimeError, MemoryError) as error:
-            return _left_out(index, image, error)
+            return self._left_out(index, image, error)
 
     def _prepare(self, image: ImageSource, options: Options) -> PreparedImage:
         read = self.preprocessor.load if options.windows else self.preprocessor.__call__
@@ -339,9 +341,10 @@ class SegformerPipeline(Pipeline):
         picture = load_image(image, options.channel_order, options.max_pixels)
         prepared = read(picture, resize=options.resize)
         prepared['picture'] = picture
+        prepared['filename'] = str(image) if isinstance(image, (str, os.PathLike)) else None
         return prepared
 
-    def _segment(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationOutput]:
+    def _segment(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationResult]:
         """Results of preprocessed images, with their pictures where they were kept."""
         results = self._results(prepared, options)
         for inputs, result in zip(prepared, results, strict=True):
@@ -349,14 +352,15 @@ class SegformerPipeline(Pipeline):
                 result['image'] = inputs['picture']
         return results
 
-    def _results(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationOutput]:
+    def _results(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationResult]:
         """Results of preprocessed images; those of equal shape share a run of the network where that is faster."""
         engine = self._engine or self.prepare_model()
         if options.windows:
             return [
-                self._result(self._slide(engine, inputs, *options.windows), options.with_masks) for inputs in prepared
+                self._result(self._slide(engine, inputs, *options.windows), inputs, options.with_masks)
+                for inputs in prepared
             ]
-        results: dict[int, SegmentationOutput] = {}
+        results: dict[int, SegmentationResult] = {}
         for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
             for i, one in zip(group, logits, strict=True):
@@ -385,7 +389,7 @@ class SegformerPipeline(Pipeline):
         engine = self._engine or self.prepare_model()
         return {**inputs, 'logits': engine(inputs['img'])}
 
-    def postprocess(self, inputs: PreparedImage, with_masks: bool = True, **_: Any) -> SegmentationOutput:
+    def postprocess(self, inputs: PreparedImage, with_masks: bool = True, **_: Any) -> SegmentationResult:
         """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
@@ -397,14 +401,44 @@ class SegformerPipeline(Pipeline):
                 self.settings.model.head.align_corners,
                 self.model.model_dir,
             ),
+            inputs,
             with_masks,
         )
 
-    def _result(self, found: Segmentation, with_masks: bool) -> SegmentationOutput:
-        labels = [self.settings.classes[i] for i in found.class_ids]
-        return SegmentationOutput(
-            masks=masks(found) if with_masks else [], labels=labels, scores=list(found.scores), seg_map=found.seg_map
+    def _result(self, found: Segmentation, inputs: PreparedImage, with_masks: bool) -> SegmentationResult:
+        content = SegmentationOutput(
+            masks=masks(found) if with_masks else [],
+            labels=[self.settings.classes[i] for i in found.class_ids],
+            scores=list(found.scores),
+            seg_map=found.seg_map,
         )
+        return self._with_facts(content, inputs.get('filename'))
+
+    def _with_facts(self, content: SegmentationOutput, name: str | None) -> SegmentationResult:
+        """A result that knows the model's classes and colors, and the path of its image."""
+        return SegmentationResult(content, self.settings.classes, self._colors, _local_path(name))
+
+    @cached_property
+    def _colors(self) -> np.ndarray:
+        """`palette`, which all results share."""
+        colors = self.palette
+        colors.flags.writeable = False
+        return colors
+
+    def _left_out(self, index: int, image: ImageSource, error: Exception) -> SegmentationResult:
+        """The entry of an image without a result, which is logged."""
+        ours = isinstance(error, (SegformerError, OSError))
+        reason = str(error) if ours else f'{type(error).__name__}: {one_line(error)}'
+        name, path = type(image).__name__, None
+        if isinstance(image, (str, os.PathLike)):
+            with suppress(Exception):  # of an object's own `__fspath__`
+                name = without_userinfo(os.fspath(image))
+                path = os.fspath(image)
+        logger.warning('image %d (%s) was left out: %s', index, name, reason)
+        content = SegmentationOutput(
+            masks=[], labels=[], scores=[], error=reason, index=index, damaged=isinstance(error, DamagedImageError)
+        )
+        return self._with_facts(content, path)
 
 
 def _only(model: 'str | os.PathLike | Segformer | Several') -> 'str | os.PathLike | Segformer':
@@ -416,18 +450,14 @@ def _only(model: 'str | os.PathLike | Segformer | Several') -> 'str | os.PathLik
     return model[0]
 
 
-def _left_out(index: int, image: ImageSource, error: Exception) -> SegmentationOutput:
-    """The entry of an image without a result, which is logged."""
-    ours = isinstance(error, (SegformerError, OSError))
-    reason = str(error) if ours else f'{type(error).__name__}: {one_line(error)}'
-    name = type(image).__name__
-    if isinstance(image, (str, os.PathLike)):
-        with suppress(Exception):  # of an object's own `__fspath__`
-            name = without_userinfo(os.fspath(image))
-    logger.warning('image %d (%s) was left out: %s', index, name, reason)
-    return SegmentationOutput(
-        masks=[], labels=[], scores=[], error=reason, index=index, damaged=isinstance(error, DamagedImageError)
-    )
+def _local_path(name: str | None) -> str | None:
+    """The absolute path of a local file; None for a URL, whose text may be the content."""
+    if name is None or '://' in name or name.startswith('data:'):
+        return None
+    try:
+        return os.path.abspath(name)
+    except OSError:  # there is no current directory any more
+        return None
 
 
 def _parameters(function: Callable) -> list[str]:

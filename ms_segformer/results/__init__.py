@@ -1,4 +1,4 @@
-"""Results of the pipeline as files, and the manifest that says which file belongs to which image.
+"""Results of the pipeline, their pictures, tables and files, and the manifest of which file belongs to which image.
 
 It brings OpenCV and Pillow, so the command line imports it where it is used.
 """
@@ -6,12 +6,14 @@ It brings OpenCV and Pillow, so the command line imports it where it is used.
 from .formats import encode_rle
 from .inputs import Input, InputVersion, RemoteImage, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
-from .output import Row, SegmentationOutput
+from .output import BoxedRow, Row, SegmentationOutput, segments
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
-from .writer import ResultWriter, segments
+from .result import ResultError, SegmentationResult
+from .writer import ResultWriter
 
 __all__ = [
     'AlteredError',
+    'BoxedRow',
     'Input',
     'InputVersion',
     'Job',
@@ -19,10 +21,12 @@ __all__ = [
     'ManifestError',
     'OwnOutputs',
     'RemoteImage',
+    'ResultError',
     'ResultWriter',
     'Row',
     'Run',
     'SegmentationOutput',
+    'SegmentationResult',
     'change',
     'encode_rle',
     'find_input',

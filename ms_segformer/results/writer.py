@@ -1,19 +1,15 @@
 """Makes files of the pipeline's results: label map, overlay, JSON."""
 
-import io
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..files import atomic_write
-from .formats.regions import encode_rle
-from .output import Row, SegmentationOutput
-from .visualization import Palette, draw_result, label_map_image, palette_for
+from .output import Row, segments
+from .result import SegmentationResult
+from .visualization import Palette, draw_result, encoded, label_map_image, palette_for
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
@@ -34,7 +30,7 @@ class ResultWriter:
         self.palette = palette_for(len(classes), palette)
 
     def contents(
-        self, kinds: Iterable[str], name: str | None, result: SegmentationOutput
+        self, kinds: Iterable[str], name: str | None, result: SegmentationResult
     ) -> tuple[dict[str, bytes], list[Row]]:
         """Make the files of an image.
 
@@ -47,7 +43,7 @@ class ResultWriter:
             (content by kind, rows): the rows are the JSON's segments without their masks, largest first.
         """
         rows = segments(result, self.classes)
-        make: dict[str, Callable[[str | None, SegmentationOutput, list[Row]], bytes]] = {
+        make: dict[str, Callable[[str | None, SegmentationResult, list[Row]], bytes]] = {
             'labels': self._labels,
             'overlay': self._overlay,
             'json': _json,
@@ -67,42 +63,13 @@ class ResultWriter:
             with atomic_write(self.folder / path) as temporary:
                 temporary.write_bytes(content)  # Pillow's own writing misses it when a full disk takes a part only
 
-    def _labels(self, name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
-        return _encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
+    def _labels(self, name: str | None, result: SegmentationResult, rows: list[Row]) -> bytes:
+        return encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
 
-    def _overlay(self, name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
+    def _overlay(self, name: str | None, result: SegmentationResult, rows: list[Row]) -> bytes:
         picture = draw_result(result['image'], result['seg_map'], rows, self.palette)
-        return _encoded(Image.fromarray(picture), 'JPEG', quality=92)
+        return encoded(Image.fromarray(picture), 'JPEG', quality=92)
 
 
-def _encoded(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def _json(name: str | None, result: SegmentationOutput, rows: list[Row]) -> bytes:
-    height, width = result['seg_map'].shape
-    found = [dict(row, mask=encode_rle(result['seg_map'] == row['id'])) for row in rows]
-    content = {'image': name, 'height': height, 'width': width, 'segments': found}
-    try:
-        return (json.dumps(content, ensure_ascii=False, indent=1) + '\n').encode()
-    except UnicodeEncodeError:  # a file name that is no text; escaped, it comes back as it was
-        return (json.dumps(content, indent=1) + '\n').encode()
-
-
-def segments(result: SegmentationOutput, classes: Sequence[str]) -> list[Row]:
-    """One row per segment of a pipeline result, largest first."""
-    counts = np.bincount(result['seg_map'].ravel(), minlength=len(classes))
-    ids = sorted(np.flatnonzero(counts[: len(classes)]).tolist(), reverse=True)
-    rows = [
-        Row(
-            id=i,
-            label=label,
-            score=round(float(score), 6),
-            pixels=int(counts[i]),
-            share=round(int(counts[i]) / result['seg_map'].size, 6),
-        )
-        for i, label, score in zip(ids, result['labels'], result['scores'], strict=True)
-    ]
-    return sorted(rows, key=lambda row: -row['pixels'])
+def _json(name: str | None, result: SegmentationResult, rows: list[Row]) -> bytes:
+    return result.to_json(name).encode()
