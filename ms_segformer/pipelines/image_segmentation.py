@@ -76,6 +76,7 @@ class CallOptions(TypedDict, total=False):
     with_masks: bool
     max_pixels: int | None
     with_image: bool
+    confidence: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Options:
     channel_order: str
     max_pixels: int
     with_image: bool
+    confidence: bool
 
 
 @PIPELINES.register_module(group_key=TASK, module_name=PIPELINE, force=True)
@@ -213,6 +215,7 @@ class SegformerPipeline(Pipeline):
         with_masks: bool = True,
         max_pixels: Optional[int] = None,  # noqa: UP045
         with_image: bool = False,
+        confidence: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Segment one image or many.
@@ -233,11 +236,14 @@ class SegformerPipeline(Pipeline):
             max_pixels: larger files are refused before they are decoded; default: `preprocessors.image.MAX_PIXELS`.
             with_image: True adds `image`, the picture that was segmented: H×W×3 uint8 RGB, upright. A URL is fetched
                 once; of a list, the pictures of up to two batches are held besides those of the batch in work.
+            confidence: True adds `confidence`, the softmax probability of each pixel's class, and `margin`, its lead
+                over the second best class: H×W float16, 0–1, rounded by at most 2.5e-4.
 
         Returns:
-            For one image a dict with one entry per class present, classes in falling id: `masks` (H×W uint8, 0 or 1,
-            at the size of the upright image), `labels` (str), `scores` (mean softmax probability over the mask,
-            0–1); and `seg_map`, H×W uint8 class ids. Class ids without a name (VOID) are in `seg_map` only.
+            For one image a `SegmentationResult`, a dict with one entry per class present, classes in falling id:
+            `masks` (H×W uint8, 0 or 1, at the size of the upright image), `labels` (str), `scores` (mean softmax
+            probability over the mask, 0–1); and `seg_map`, H×W uint8 class ids. Class ids without a name (VOID) are in
+            `seg_map` only. Its methods draw it, save it and make tables of it.
             For a list or tuple a list of such dicts, for anything else iterable a generator of them. An image in them
             that cannot be read does not take the others with it: its dict is empty but for `error` (the reason),
             `index` (its position) and `damaged` (True: the content is at fault, and another try would give the same),
@@ -256,7 +262,13 @@ class SegformerPipeline(Pipeline):
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
         options = Options(
-            self._windows(mode, crop_size, stride), resize, with_masks, channel_order, max_pixels, with_image
+            self._windows(mode, crop_size, stride),
+            resize,
+            with_masks,
+            channel_order,
+            max_pixels,
+            with_image,
+            confidence,
         )
         if not _is_many(input):
             return self._segment([self._prepare(input, options)], options)[0]
@@ -357,18 +369,27 @@ class SegformerPipeline(Pipeline):
         engine = self._engine or self.prepare_model()
         if options.windows:
             return [
-                self._result(self._slide(engine, inputs, *options.windows), inputs, options.with_masks)
+                self._result(
+                    self._slide(engine, inputs, *options.windows, options.confidence), inputs, options.with_masks
+                )
                 for inputs in prepared
             ]
         results: dict[int, SegmentationResult] = {}
         for group in _groups(prepared, self._share_runs):
             logits = engine(torch.cat([prepared[i]['img'] for i in group]))
             for i, one in zip(group, logits, strict=True):
-                results[i] = self.postprocess({**prepared[i], 'logits': one}, with_masks=options.with_masks)
+                results[i] = self.postprocess(
+                    {**prepared[i], 'logits': one}, with_masks=options.with_masks, confidence=options.confidence
+                )
         return [results[i] for i in range(len(prepared))]
 
     def _slide(
-        self, engine: Engine, inputs: PreparedImage, crop_size: tuple[int, int], stride: tuple[int, int]
+        self,
+        engine: Engine,
+        inputs: PreparedImage,
+        crop_size: tuple[int, int],
+        stride: tuple[int, int],
+        confidence: bool,
     ) -> Segmentation:
         def read(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
             return self.preprocessor.window(inputs['image'], top, bottom, left, right)
@@ -382,6 +403,7 @@ class SegformerPipeline(Pipeline):
             len(self.settings.classes),
             self.settings.model.head.align_corners,
             self.model.model_dir,
+            confidence,
         )
 
     def forward(self, inputs: PreparedImage, **_: Any) -> PreparedImage:
@@ -389,7 +411,9 @@ class SegformerPipeline(Pipeline):
         engine = self._engine or self.prepare_model()
         return {**inputs, 'logits': engine(inputs['img'])}
 
-    def postprocess(self, inputs: PreparedImage, with_masks: bool = True, **_: Any) -> SegmentationResult:
+    def postprocess(
+        self, inputs: PreparedImage, with_masks: bool = True, confidence: bool = False, **_: Any
+    ) -> SegmentationResult:
         """`logits` (C×h×w or 1×C×h×w) with the shapes that the preprocessor noted, to the pipeline's result."""
         logits = inputs['logits']
         logits = logits[0] if logits.ndim == 4 else logits
@@ -400,6 +424,7 @@ class SegformerPipeline(Pipeline):
                 len(self.settings.classes),
                 self.settings.model.head.align_corners,
                 self.model.model_dir,
+                confidence,
             ),
             inputs,
             with_masks,
@@ -412,6 +437,8 @@ class SegformerPipeline(Pipeline):
             scores=list(found.scores),
             seg_map=found.seg_map,
         )
+        if found.confidence is not None:
+            content['confidence'], content['margin'] = found.confidence.probability, found.confidence.margin
         return self._with_facts(content, inputs.get('filename'))
 
     def _with_facts(self, content: SegmentationOutput, name: str | None) -> SegmentationResult:

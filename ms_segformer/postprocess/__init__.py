@@ -3,7 +3,7 @@ at several scales and mirrored (`label_versions`).
 """
 
 from .augmentation import label_versions
-from .segmentation import LogitsError, Segmentation, masks, segment
+from .segmentation import Confidence, LogitsError, Segmentation, masks, segment
 from .sliding_window import slide_segment
 
-__all__ = ['LogitsError', 'Segmentation', 'label_versions', 'masks', 'segment', 'slide_segment']
+__all__ = ['Confidence', 'LogitsError', 'Segmentation', 'label_versions', 'masks', 'segment', 'slide_segment']

@@ -34,6 +34,24 @@ class LogitsError(SegformerError, ValueError):
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """How sure a model is of every pixel of a photograph: H×W float16 maps, rounded by at most 2.5e-4.
+
+    Attributes:
+        probability: softmax probability of the best class, above 0 to 1; VOID counts as a class.
+        margin: that probability less the second best class's, 0 to 1; 0 where the two are equally good.
+    """
+
+    probability: np.ndarray
+    margin: np.ndarray
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int]) -> 'Confidence':
+        """Maps to be filled."""
+        return cls(np.empty(shape, np.float16), np.empty(shape, np.float16))
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """The segments of one photograph.
 
@@ -42,12 +60,14 @@ class Segmentation:
         class_ids: ids of the classes present, descending, without VOID.
         scores: for each of them, the mean softmax probability of the class over its pixels, in (0, 1].
         counts: for each of them, its number of pixels.
+        confidence: where it was asked for.
     """
 
     seg_map: np.ndarray
     class_ids: list[int]
     scores: list[float]
     counts: list[int]
+    confidence: Confidence | None = None
 
 
 def segment(
@@ -56,6 +76,7 @@ def segment(
     num_names: int,
     align_corners: bool = False,
     model: str | os.PathLike | None = None,
+    confidence: bool = False,
 ) -> Segmentation:
     """Scale logits to the photograph and take the best class of every pixel.
 
@@ -69,6 +90,7 @@ def segment(
             are no segment.
         align_corners: as in `torch.nn.functional.interpolate`.
         model: directory or name of the model, for messages.
+        confidence: also find out how sure the best classes are; the rest of the result does not depend on it.
 
     Returns:
         `Segmentation`.
@@ -81,7 +103,10 @@ def segment(
     if logits.dim() != 3 or not 1 <= logits.shape[0] <= MOST_CLASSES:
         raise ValueError(f'logits of shape {tuple(logits.shape)}; expected C×h×w with at most {MOST_CLASSES} classes')
     rows, cols = taps_to_original(logits, shapes, align_corners)
-    return summarize(*label_pixels(logits.permute(1, 2, 0), rows, cols, model), num_names)
+    pixels = _class_after_class(logits.permute(1, 2, 0))
+    labels = label_pixels(pixels, rows, cols, model)
+    sure = confidence_pixels(pixels, rows, cols, model) if confidence else None
+    return summarize(*labels, num_names, sure)
 
 
 def taps_to_original(logits: torch.Tensor, shapes: ImageShapes, align_corners: bool) -> tuple[Taps, Taps]:
@@ -93,11 +118,17 @@ def taps_to_original(logits: torch.Tensor, shapes: ImageShapes, align_corners: b
     return rows, cols
 
 
-def summarize(seg_map: np.ndarray, sums: np.ndarray, counts: np.ndarray, num_names: int) -> Segmentation:
+def summarize(
+    seg_map: np.ndarray, sums: np.ndarray, counts: np.ndarray, num_names: int, confidence: Confidence | None = None
+) -> Segmentation:
     """A `Segmentation` from a label map and, per class, the summed probability and the number of its pixels."""
     present = [c for c in range(min(num_names, len(counts)) - 1, -1, -1) if counts[c]]
     return Segmentation(
-        seg_map, present, [float(sums[c] / counts[c]) for c in present], [int(counts[c]) for c in present]
+        seg_map,
+        present,
+        [float(sums[c] / counts[c]) for c in present],
+        [int(counts[c]) for c in present],
+        confidence,
     )
 
 
@@ -131,6 +162,37 @@ def label_pixels(
     pixels = _class_after_class(pixels)
     found = _label_compiled(pixels, rows, cols) if kernel.compiled() else None
     return _label_torch(pixels, rows, cols, model) if found is None else found
+
+
+def confidence_pixels(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None = None
+) -> Confidence:
+    """Stretch logits by one sparse map per axis and find out how sure the best class of every pixel is.
+
+    Band by band in torch, whatever made the label map: where two classes are equal up to rounding, the best class here
+    may be the other one, with the same probability.
+
+    Args:
+        pixels, rows, cols, model: as in `label_pixels`, which checks them.
+
+    Raises:
+        LogitsError: the logits hold NaN or infinity.
+    """
+    pixels = _class_after_class(pixels)
+    dtype = exact_type(pixels, model)
+    columns = ColumnStretch(cols, dtype, pixels.device)
+    height, width = len(rows.first), columns.final
+    found = Confidence.empty((height, width))
+    for band in bands(height, width, pixels.shape[2]):
+        read, down = rows.part(band)
+        values = columns(stretch_rows(pixels[read.start : read.stop].to(dtype), down))  # rows×W×C
+        best, label = values.max(-1, keepdim=True)
+        values -= best
+        probability = values.exp_().sum(-1).reciprocal_()
+        second = values.scatter_(-1, label, 0).amax(-1)  # relative to the best
+        found.probability[band] = probability.numpy()
+        found.margin[band] = second.neg_().add_(1).mul_(probability).numpy()
+    return found
 
 
 def largest_magnitude(logits: torch.Tensor, model: str | os.PathLike | None = None) -> float:

@@ -29,7 +29,7 @@ import torch
 
 from ..preprocessors.shapes import ImageShapes
 from .resampling import Taps, resize_taps, stretch_rows
-from .segmentation import Segmentation, exact_type, label_pixels, summarize
+from .segmentation import Confidence, Segmentation, confidence_pixels, exact_type, label_pixels, summarize
 
 BLOCK = 96 << 20  # bytes of full-size logits in work at a time, intermediate results included
 MARGIN = 2  # pixels before a window's start that outputs waiting for it still read, for the resize to the photograph
@@ -47,6 +47,7 @@ def slide_segment(
     num_names: int,
     align_corners: bool = False,
     model: str | os.PathLike | None = None,
+    confidence: bool = False,
 ) -> Segmentation:
     """Segment an image window by window.
 
@@ -59,6 +60,7 @@ def slide_segment(
         num_names: as in `postprocess.segment`.
         align_corners: as in `torch.nn.functional.interpolate`.
         model: directory or name of the model, for messages.
+        confidence: as in `postprocess.segment`; 4 bytes a pixel more.
 
     Returns:
         `postprocess.Segmentation`.
@@ -71,16 +73,21 @@ def slide_segment(
     rows, cols = taps_from_padded(shapes, align_corners)
     row_stops, col_stops = _finished(mosaic.tops, rows), _finished(mosaic.lefts, cols)
     seg_map = np.empty(shapes.original, np.uint8)
+    sure = Confidence.empty(shapes.original) if confidence else None
     sums: np.ndarray | float = 0.0
     counts: np.ndarray | int = 0
     for k, j in mosaic.fill(engine, read):
         for block in _blocks(row_stops[k : k + 2], col_stops[j : j + 2], rows, cols, mosaic.classes):
             (down, block_rows), (across, block_cols) = rows.part(block[0]), cols.part(block[1])
-            labels, block_sums, block_counts = label_pixels(mosaic.average(down, across), block_rows, block_cols, model)
+            average = mosaic.average(down, across)
+            labels, block_sums, block_counts = label_pixels(average, block_rows, block_cols, model)
             seg_map[block] = labels
+            if sure:
+                part = confidence_pixels(average, block_rows, block_cols, model)
+                sure.probability[block], sure.margin[block] = part.probability, part.margin
             sums, counts = sums + block_sums, counts + block_counts
         mosaic.forget(k, j)
-    return summarize(seg_map, np.asarray(sums), np.asarray(counts), num_names)
+    return summarize(seg_map, np.asarray(sums), np.asarray(counts), num_names, sure)
 
 
 def taps_from_padded(shapes: ImageShapes, align_corners: bool) -> tuple[Taps, Taps]:

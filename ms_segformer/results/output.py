@@ -18,12 +18,15 @@ class SegmentationOutput(_Segments, total=False):
     """The content of a `SegmentationResult`: of each class present, in falling id, its mask (H×W uint8, 0 or 1, at the
     size of the upright image), its name, and the mean softmax probability over the mask, 0–1.
 
-    The first three keys are those of ModelScope's `OutputKeys`. `image` is there where it was asked for. An image of a
-    list that cannot be segmented has `error`, `index` and `damaged` in place of the others.
+    The first three keys are those of ModelScope's `OutputKeys`. `image`, `confidence` and `margin` are there where they
+    were asked for. An image of a list that cannot be segmented has `error`, `index` and `damaged` in place of the
+    others.
     """
 
     seg_map: np.ndarray  # H×W uint8 class ids, those without a name (VOID) among them
     image: np.ndarray  # H×W×3 uint8 RGB, upright
+    confidence: np.ndarray  # H×W float16, 0–1: probability of the pixel's class
+    margin: np.ndarray  # H×W float16, 0–1: that less the probability of the second best class
     error: str  # why there is no result
     index: int  # the image's position in the list
     damaged: bool  # the content is at fault: another try would give the same

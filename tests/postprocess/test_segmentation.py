@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from kernel_cases import KINDS, judge, make_case, plain
 
 from ms_segformer.postprocess import kernel as kernels
+from ms_segformer.postprocess import segmentation
 from ms_segformer.postprocess.resampling import Taps, two_step_taps
 from ms_segformer.postprocess.segmentation import LogitsError, label_pixels, masks, segment
 from ms_segformer.preprocessors.shapes import ImageShapes
@@ -73,6 +74,61 @@ def test_equals_two_interpolations_softmax_and_argmax(classes, size, pad, valid,
         chosen = result.seg_map == class_id
         assert count == chosen.sum()
         assert score == pytest.approx(probability[chosen].mean(), abs=2e-5)
+
+
+HALF = 2.5e-4 + 1e-5  # of rounding to float16, and of float32
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('classes,size,pad,valid,final', SHAPES)
+def test_confidence_is_the_probability_of_the_best_class_and_its_lead(classes, size, pad, valid, final, align_corners):
+    logits = smooth_logits(classes, *size)
+    shapes = ImageShapes(pad, valid, final)
+    result = segment(logits, shapes, classes, align_corners, confidence=True)
+    probabilities = plain(logits, pad, valid, final, align_corners).softmax(0)
+    probabilities = torch.cat([probabilities, torch.zeros(1, *final)])  # a second one for the model of a single class
+    best, second = probabilities.topk(2, 0).values.numpy()
+    sure = result.confidence
+    assert sure.probability.dtype == sure.margin.dtype == np.float16
+    assert abs(sure.probability - best).max() <= HALF and abs(sure.margin - (best - second)).max() <= HALF
+    assert 0 <= sure.margin.min() and sure.probability.max() <= 1
+
+
+@pytest.mark.usefixtures('kernel')
+def test_confidence_changes_nothing_else():
+    logits, shapes = smooth_logits(172, 32, 44), ImageShapes((128, 176), (128, 171), (300, 401))
+    without, with_maps = segment(logits, shapes, 171), segment(logits, shapes, 171, confidence=True)
+    assert without.confidence is None
+    assert np.array_equal(without.seg_map, with_maps.seg_map)
+    assert (without.class_ids, without.scores, without.counts) == (
+        with_maps.class_ids,
+        with_maps.scores,
+        with_maps.counts,
+    )
+    for i, score in zip(with_maps.class_ids, with_maps.scores, strict=True):
+        chosen = with_maps.confidence.probability[with_maps.seg_map == i]
+        assert chosen.mean(dtype=np.float64) == pytest.approx(score, abs=HALF)
+
+
+@pytest.mark.parametrize('band', [1, 1 << 12])
+def test_confidence_does_not_depend_on_the_bands(monkeypatch, band):
+    logits, shapes = smooth_logits(19, 24, 32), ImageShapes((96, 128), (96, 128), (90, 111))
+    whole = segment(logits, shapes, 19, confidence=True).confidence
+    monkeypatch.setattr(segmentation, 'BAND_VALUES', band)
+    parts = segment(logits, shapes, 19, confidence=True).confidence
+    assert abs(whole.probability - parts.probability).max() <= HALF and abs(whole.margin - parts.margin).max() <= HALF
+
+
+def test_confidence_of_huge_logits_and_of_ties():
+    huge = torch.full((3, 4, 4), -3e38)
+    huge[1] = 3e38
+    shapes = ImageShapes((16, 16), (16, 16), (9, 9))
+    sure = segment(huge, shapes, 3, confidence=True).confidence
+    assert (sure.probability == 1).all() and (sure.margin == 1).all()
+    tied = segment(torch.zeros(4, 4, 4), shapes, 4, confidence=True).confidence
+    assert (tied.probability == 0.25).all() and (tied.margin == 0).all()
+    with pytest.raises(LogitsError):
+        segment(torch.full((3, 4, 4), torch.nan), shapes, 3, confidence=True)
 
 
 @pytest.mark.usefixtures('kernel')

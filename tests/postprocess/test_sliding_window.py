@@ -66,6 +66,25 @@ def test_equals_the_plain_form(monkeypatch, shapes, crop, stride, block):
         assert score == pytest.approx(probability[result.seg_map == class_id].mean(), abs=1e-3)
 
 
+@pytest.mark.parametrize('block', [sliding_window.BLOCK, 1 << 16])
+@pytest.mark.parametrize('shapes,crop,stride', CASES)
+def test_confidence_equals_the_plain_form_and_changes_nothing_else(monkeypatch, shapes, crop, stride, block):
+    monkeypatch.setattr(sliding_window, 'BLOCK', block)
+    image = torch.randn(1, 3, *shapes.padded, generator=torch.Generator().manual_seed(1))
+    image = F.avg_pool2d(image, 9, 1, 4) * 9
+
+    def read(top, bottom, left, right):
+        return image[:, :, top:bottom, left:right]
+
+    result = slide_segment(network, read, shapes, crop, stride, 11, confidence=True)
+    best, second = plain(image, crop, stride, shapes.resized, shapes.original).softmax(0).topk(2, 0).values.numpy()
+    assert abs(result.confidence.probability - best).max() < 1e-3
+    assert abs(result.confidence.margin - (best - second)).max() < 1e-3
+    without = slide_segment(network, read, shapes, crop, stride, 11)
+    assert without.confidence is None and np.array_equal(without.seg_map, result.seg_map)
+    assert without.scores == result.scores
+
+
 def test_windows_are_asked_for_once_and_in_reading_order():
     asked = []
 

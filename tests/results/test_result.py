@@ -12,6 +12,7 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from modelscope.pipelines import pipeline
 from modelscope.utils.constant import Tasks
 from PIL import Image, ImageShow
@@ -145,6 +146,27 @@ class TestTheDict:
         assert one._classes is other._classes and one._palette is other._palette
         held = sum(value.nbytes for value in vars(one).values() if isinstance(value, np.ndarray))
         assert held == 768, 'of the colors, which all results share'
+
+
+class TestConfidence:
+    @pytest.mark.parametrize('mode', ['whole', 'slide'])
+    def test_maps_are_there_on_request_and_change_nothing_else(self, tiny, picture, mode):
+        plain = tiny(picture, mode=mode)
+        result = tiny([picture], mode=mode, confidence=True)[0]
+        assert set(result) - set(plain) == {'confidence', 'margin'} and result['scores'] == plain['scores']
+        assert np.array_equal(result['seg_map'], plain['seg_map'])
+        for name in ('confidence', 'margin'):
+            values = result[name]
+            assert values.shape == (40, 60) and values.dtype == np.float16 and 0 <= values.min() <= values.max() <= 1
+        for mask, score in zip(result['masks'], result['scores'], strict=True):
+            assert result['confidence'][mask == 1].mean(dtype=np.float64) == pytest.approx(score, abs=3e-4)
+        assert (result['margin'] <= result['confidence']).all()
+
+    def test_no_logits_are_kept(self, tiny, picture):
+        result = tiny(picture, confidence=True)
+        kept = [*result.values(), *vars(result).values()]
+        assert not any(isinstance(value, torch.Tensor) for value in kept)
+        assert len(pickle.dumps(result)) < picture[..., 0].size * (len(result['masks']) + 5) + 20_000
 
 
 class TestPlot:
