@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'path',
         metavar='CONFIG_OR_DIR',
         help='configuration.json, a model directory, or a folder with images and label maps '
-        '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …)',
+        '(train2017 + annotations/train2017, images/train + labels/train, images + labels, …), or with annotations of '
+        'COCO, LabelMe or Label Studio in place of the label maps',
     )
     parser.add_argument(
         '--split',

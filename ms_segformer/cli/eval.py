@@ -133,7 +133,7 @@ def open_data(args: argparse.Namespace, settings: Settings) -> 'SegDataset | _Fi
     if args.split not in sections:
         raise DatasetError(f'{args.data} has no split "{args.split}"; it has {", ".join(sections)}')
     section = dict(sections[args.split])
-    converted = not named and section['label_suffix'] == CONVERTED_SUFFIX
+    converted = not named and section.get('label_suffix') == CONVERTED_SUFFIX
     theirs = list(coco_stuff.CLASSES) if converted else read_classes(section.get('classes') or classes)
     if list(theirs) != classes:
         raise DatasetError(

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=input_folder,
         metavar='DIR',
         help='folder with images and label maps '
-        '(images/train, annotations/train, images/val, …); default: what the configuration names',
+        '(images/train, annotations/train, images/val, …), or with annotations of COCO, LabelMe or Label Studio in '
+        'place of the label maps; default: what the configuration names',
     )
     parser.add_argument(
         '--classes',

@@ -134,6 +134,7 @@ SOURCE = {
     'cache_on_the_fly': FLAG,
     'image_column': TEXT,
     'label_column': TEXT,
+    'unlabeled': TEXT,
 }
 _DATASET = Section(
     {

@@ -13,7 +13,7 @@ from ..files import atomic_write
 from ..metainfo import IGNORE_INDEX
 from .errors import DatasetError
 from .parallel import map_in_processes
-from .sources import SegSourceRaw, bad_values
+from .sources import FileSource, bad_values
 
 MISSING_IMAGE = 'missing image'
 MISSING_LABEL = 'missing label'
@@ -105,7 +105,7 @@ class Inspection:
         }
 
 
-def inspect(source: SegSourceRaw, jobs: int | None = None, description: str = '') -> Inspection:
+def inspect(source: FileSource, jobs: int | None = None, description: str = '') -> Inspection:
     """Open every pair of a source in parallel.
 
     Args:
@@ -134,7 +134,7 @@ def inspect(source: SegSourceRaw, jobs: int | None = None, description: str = ''
     return result
 
 
-def _inspect_some(source: SegSourceRaw, indices: Sequence[int]) -> Inspection:
+def _inspect_some(source: FileSource, indices: Sequence[int]) -> Inspection:
     result = Inspection(source.CLASSES)
     for index in indices:
         result.pairs += 1
@@ -159,7 +159,7 @@ def _read(reader: Callable[[int], np.ndarray], index: int, path: str, result: In
 
 
 def _inspect_label(
-    source: SegSourceRaw, path: str, label: np.ndarray, img: np.ndarray | None, result: Inspection
+    source: FileSource, path: str, label: np.ndarray, img: np.ndarray | None, result: Inspection
 ) -> None:
     if img is not None and label.shape != img.shape[:2]:
         result.problems.append(

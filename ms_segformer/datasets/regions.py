@@ -91,7 +91,9 @@ def _decompress(counts: str | bytes, where: object) -> np.ndarray:
     return numbers
 
 
-def fill_polygons(polygons: Sequence[Any], height: int, width: int, where: object) -> np.ndarray:
+def fill_polygons(
+    polygons: Sequence[Any], height: int, width: int, where: object, far: int | None = None
+) -> np.ndarray:
     """Fill polygons as pycocotools does: a pixel belongs to one when its center does, holes by an edge walked twice.
 
     Args:
@@ -99,22 +101,23 @@ def fill_polygons(polygons: Sequence[Any], height: int, width: int, where: objec
             x, y, x, y …; what lies outside of the image is cut off.
         height, width: of the image.
         where: what they belong to, for messages.
+        far: the longer side of the image, in pixels, where height and width are those of a part.
 
     Returns:
         H×W uint8 array of 0 and 1: the pixels of any of them.
 
     Raises:
-        DatasetError: fewer than three points, or what is no number, is further away than the image is large, or is
-            too much.
+        DatasetError: fewer than three points, or what is no number, is several times further away than the image is
+            large, or is too much.
     """
     rings = [ring_of(points, where) for points in polygons]
     if sum(map(len, rings)) > MAX_POINTS:
         raise DatasetError(f'{where}: more than {MAX_POINTS:,} points in one region')
-    far = float(max(height, width))
+    limit = 3.0 * (far or max(height, width))
     for ring in rings:
         if len(ring) < 3:
             raise DatasetError(f'{where}: a polygon of {len(ring)} points; it takes at least three')
-        if not np.isfinite(ring).all() or (np.abs(ring - far / 2) > 1.5 * far).any():
+        if not np.isfinite(ring).all() or (np.abs(ring) > limit).any():
             raise DatasetError(f'{where}: a polygon has points far outside of its image of {width}×{height} pixels')
     if not rings:
         return np.zeros((height, width), np.uint8)

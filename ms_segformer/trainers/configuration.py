@@ -20,7 +20,7 @@ from ..config.messages import shown
 from ..datasets.data_root import DATA_ROOT, replace_data_root
 from ..datasets.data_root import PATHS as SOURCE_PATHS
 from ..datasets.errors import DatasetError
-from ..datasets.layout import find_data_sources, names_classes
+from ..datasets.layout import annotated_classes, find_data_sources, names_classes
 from ..datasets.sources import read_classes
 from ..files import atomic_write
 from ..metainfo import METRIC, TASK
@@ -110,6 +110,9 @@ def prepare(
     if data_root is not None:
         if classes is None and os.path.lexists(Path(data_root) / 'classes.txt'):
             classes = str(Path(data_root) / 'classes.txt')
+        elif classes is None and (named := annotated_classes(data_root)) is not None:
+            known = _names(raw.get('CLASSES')) or []
+            classes = None if set(named) <= set(known) else named  # a model's classes keep their ids
         other_data = _use_data_root(raw, data_root, _names(classes or raw.get('CLASSES')), in_code)
     changed = _use_classes(raw, classes, in_code)
     hook_places.refuse_two_of_a_kind(raw)

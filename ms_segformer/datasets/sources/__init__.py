@@ -1,4 +1,4 @@
-"""Where samples come from: folders of images and label maps, or a table of pairs.
+"""Where samples come from: folders of images with label maps, annotation files of other tools, or a table of pairs.
 
 A source knows its classes and colors, pairs every image with its label map, and loads a pair:
 
@@ -10,25 +10,35 @@ Nothing is skipped or replaced: a file that is missing, unreadable, of another s
 outside the classes raises `DatasetError` with its name.
 """
 
+from .annotated import AnnotationSource
 from .classes import ClassNames, Colors, make_palette, read_classes
+from .coco_json import SegSourceCoco
 from .coco_stuff import SegSourceCocoStuff10k, SegSourceCocoStuff164k
 from .folders import CONVERTED_SUFFIX, SegSourceRaw
 from .label_ids import say_if_255_looks_like_a_class, share_ids
+from .label_studio import SegSourceLabelStudio
 from .label_values import bad_values, reduce_zero_label
+from .labelme import SegSourceLabelMe
 from .pairing import Pairing, pair_files, read_split
-from .registry import SOURCES, build_source
+from .registry import ANNOTATION_SOURCES, SOURCES, FileSource, build_source
 from .source import Source
 from .table import SegSourcePairs
 from .voc import SegSourceVoc2010, SegSourceVoc2012
 
 __all__ = [
+    'ANNOTATION_SOURCES',
     'CONVERTED_SUFFIX',
     'SOURCES',
+    'AnnotationSource',
     'ClassNames',
     'Colors',
+    'FileSource',
     'Pairing',
+    'SegSourceCoco',
     'SegSourceCocoStuff10k',
     'SegSourceCocoStuff164k',
+    'SegSourceLabelMe',
+    'SegSourceLabelStudio',
     'SegSourcePairs',
     'SegSourceRaw',
     'SegSourceVoc2010',

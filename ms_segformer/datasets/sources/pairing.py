@@ -38,7 +38,7 @@ class Pairing:
             )
 
 
-class _Folder:
+class Folder:
     """File names of a root and its subfolders, each folder listed once, found whatever their case."""
 
     def __init__(self, root: str) -> None:
@@ -60,7 +60,7 @@ class _Folder:
         return self._listings[folder]
 
 
-def _walk(root: str) -> list[str]:
+def walk(root: str) -> list[str]:
     """Return the sorted relative names of all files under `root`, hidden ones left out."""
     names = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -126,7 +126,7 @@ def pair_files(
     Returns:
         A `Pairing`.
     """
-    images, labels = _Folder(img_root), _Folder(label_root) if label_root else None
+    images, labels = Folder(img_root), Folder(label_root) if label_root else None
     pairing = Pairing()
     taken: dict[str, str] = {}  # label map, or image without one -> the image that takes it
     for name, own in _names(img_root, img_suffix, split):
@@ -157,14 +157,14 @@ def _names(
 ) -> list[tuple[str, str | None]]:
     """(name without ending, name with the ending it was given with or None) of every sample."""
     if split is None:
-        names = ((_strip_suffix(name, img_suffix), name) for name in _walk(img_root))
+        names = ((_strip_suffix(name, img_suffix), name) for name in walk(img_root))
         return [(stem, name) for stem, name in names if stem is not None]
     entries = read_split(split) if isinstance(split, (str, os.PathLike)) else split
     stems = ((_strip_suffix(entry, img_suffix), entry) for entry in entries)
     return [(entry, None) if stem is None else (stem, entry) for stem, entry in stems]
 
 
-def _images(folder: _Folder, name: str, own: str | None, suffixes: list[str]) -> list[str]:
+def _images(folder: Folder, name: str, own: str | None, suffixes: list[str]) -> list[str]:
     """The images that a name means: the one with the ending it was given with, else those with any of the endings."""
     exact = own and folder.find(own)
     if exact:

@@ -1,22 +1,35 @@
 """From a `data_source` section to the source it describes."""
 
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...config.messages import shown
 from ...config.schema import SOURCE, wrong_value
 from ..errors import DatasetError
+from .annotated import AnnotationSource
+from .coco_json import SegSourceCoco
 from .coco_stuff import SegSourceCocoStuff10k, SegSourceCocoStuff164k
 from .folders import SegSourceRaw
+from .label_studio import SegSourceLabelStudio
+from .labelme import SegSourceLabelMe
 from .voc import SegSourceVoc2010, SegSourceVoc2012
 
-SOURCES: dict[str, type[SegSourceRaw]] = {
-    cls.__name__: cls
-    for cls in (SegSourceRaw, SegSourceCocoStuff164k, SegSourceCocoStuff10k, SegSourceVoc2010, SegSourceVoc2012)
+FileSource: TypeAlias = SegSourceRaw | AnnotationSource  # what has a `pairing`
+ANNOTATION_SOURCES: dict[str, type[AnnotationSource]] = {
+    cls.__name__: cls for cls in (SegSourceCoco, SegSourceLabelMe, SegSourceLabelStudio)
 }
+_CLASSES: tuple[type[FileSource], ...] = (
+    SegSourceRaw,
+    SegSourceCocoStuff164k,
+    SegSourceCocoStuff10k,
+    SegSourceVoc2010,
+    SegSourceVoc2012,
+    *ANNOTATION_SOURCES.values(),
+)
+SOURCES: dict[str, type[FileSource]] = {cls.__name__: cls for cls in _CLASSES}
 
 
-def build_source(cfg: dict[str, Any], check: bool = True) -> SegSourceRaw:
+def build_source(cfg: dict[str, Any], check: bool = True) -> FileSource:
     """Return the source that a `data_source` section describes.
 
     Args:

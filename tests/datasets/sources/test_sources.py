@@ -80,7 +80,10 @@ def test_a_palette_is_drawn_only_when_none_is_given(section):
         ({'classes': []}, 'classes'),
         ({'classes': 'no_such_file.txt'}, 'no_such_file.txt'),
         ({'img_sufix': '.jpg'}, r"does not take \['img_sufix'\]; its arguments are: img_root"),
-        ({'type': 'SegSourceMoon'}, 'unknown data source "SegSourceMoon"; known are: SegSourceCocoStuff10k'),
+        (
+            {'type': 'SegSourceMoon'},
+            'unknown data source "SegSourceMoon"; known are: SegSourceCoco, SegSourceCocoStuff10k',
+        ),
     ],
 )
 def test_a_wrong_section_says_what_is_wrong(section, change, message):
