@@ -26,6 +26,7 @@ DEMO_NOTE = (
     'for the published models pass --model ID'
 )
 ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
+LANGUAGES = ('en', 'zh')  # that COCO-Stuff's class names are known in
 PRECISIONS = ('float32', 'bf16')
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
 COCO_STUFF_IMAGES = 118_287  # of COCO-Stuff 164k train, which the published models were trained on
