@@ -7,7 +7,7 @@ from PIL import Image
 from ms_segformer.results import Manifest, ResultWriter, Run, SegmentationResult, change, find_input, make_plan
 from ms_segformer.results.formats.export import write_formats
 from ms_segformer.results.formats.options import FormatOptions
-from ms_segformer.results.visualization import palette_for
+from ms_segformer.results.palettes import palette_for
 
 CLASSES = ['sky', 'tree', 'road', 'car', 'person, sitting', 'VÖGEL & Co: "<8>"']
 VOID = 200  # no class has it
@@ -48,7 +48,7 @@ def finish(folder, images):
     run = Run({'name': 'none', 'sha256': '0'}, {}, ('labels', 'json'))
     for path, label in images.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(palette_for(len(CLASSES))[label]).save(path)
+        Image.fromarray(palette_for(CLASSES)[label]).save(path)
     with Manifest(folder) as manifest:
         jobs = make_plan([find_input(str(path)) for path in images], manifest, run)
         for job, label in zip(jobs, images.values(), strict=True):
@@ -64,6 +64,4 @@ def finish(folder, images):
 def export(folder, jobs, names, overwrite=False, **options):
     """`write_formats` over finished jobs."""
     with Manifest(folder) as manifest:
-        return write_formats(
-            names, manifest, jobs, FormatOptions(CLASSES, palette_for(len(CLASSES)), **options), overwrite
-        )
+        return write_formats(names, manifest, jobs, FormatOptions(CLASSES, palette_for(CLASSES), **options), overwrite)

@@ -458,12 +458,13 @@ def with_gaps(node):
     return ''.join(part.value if isinstance(part, ast.Constant) else '…' for part in node.values)
 
 
+@pytest.mark.parametrize('name', ['architecture', 'palette'])
 @pytest.mark.parametrize('language', ['en', 'zh'])
-def test_the_drawing_is_what_its_script_draws(language, monkeypatch):
+def test_a_drawing_is_what_its_script_draws(language, name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    figure = importlib.import_module('architecture_figure').figure(language)
-    path = ROOT / 'docs' / language / 'architecture.svg'
-    assert path.read_text(encoding='utf-8') == figure, 'run `python tools/architecture_figure.py`'
+    figure = importlib.import_module(f'{name}_figure').figure(language)
+    path = ROOT / 'docs' / language / f'{name}.svg'
+    assert path.read_text(encoding='utf-8') == figure, f'run `python tools/{name}_figure.py`'
 
 
 @pytest.mark.parametrize('language', ['en', 'zh'])

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from ..errors import ArgumentError
 from ..files import FULL_DISK
-from ..metainfo import DEMO, DEMO_NOTE
+from ..metainfo import DEMO, DEMO_NOTE, LANGUAGES
 from ..progress import screen
 from .arguments import (
     MODES,
@@ -103,6 +104,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='PERCENT',
         help='list no class on the terminal that covers less of the image, in percent (default: '
         '%(default)s); the files have all',
+    )
+    parser.add_argument(
+        '--names',
+        action='store_true',
+        help='write class names on large segments of the overlay too',
+    )
+    parser.add_argument(
+        '--language',
+        type=one_of(LANGUAGES),
+        choices=LANGUAGES,
+        default='en',
+        help="of COCO-Stuff's class names in the overlay and on the terminal (default: %(default)s); labels in files "
+        'stay English',
     )
     parser.add_argument('-q', '--quiet', action='store_true', help='say errors and warnings only')
 
@@ -211,6 +225,8 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
             'mode': args.mode or settings.model.test.mode,
             'full_size': args.full_size,
             'precision': args.precision,
+            **({'names': True} if args.names else {}),  # said only where asked for: earlier results stay finished
+            **({'language': args.language} if args.language != 'en' else {}),
         },
         save=tuple(dict.fromkeys([*args.save, *(['json'] if args.formats else [])])),
         overwrite=args.overwrite,
@@ -225,9 +241,12 @@ def _segment(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from ..datasets.class_names import names_in
     from ..results import RemoteImage, ResultWriter
 
-    writer = ResultWriter(args.output, segmenter.settings.classes, segmenter.settings.palette)
+    settings = segmenter.settings
+    writer = ResultWriter(args.output, settings.classes, settings.palette, args.language, args.names)
+    names = names_in(args.language, settings.classes)
     for job in jobs:
         if job.state == 'failed':
             _fail(manifest, task, job, None, job.error or '')
@@ -266,7 +285,7 @@ def _segment(
             rows = _keep(writer, manifest, task, job, version, result)
             if rows is not None and not args.quiet:
                 with tqdm.external_write_mode():
-                    _report(job, writer.folder, rows, args.min_share)
+                    _report(job, writer.folder, rows, names, args.min_share)
 
 
 def _keep(
@@ -318,11 +337,8 @@ def _write_formats(
         return []
     from ..results.formats.export import write_formats
     from ..results.formats.options import FormatOptions
-    from ..results.visualization import palette_for
 
-    settings = segmenter.settings
-    palette = palette_for(len(settings.classes), settings.palette)
-    made = FormatOptions(settings.classes, palette, **options)
+    made = FormatOptions(segmenter.classes, segmenter.palette, **options)
     written, problems = write_formats(args.formats, manifest, jobs, made, args.overwrite)
     if not args.quiet:
         places = dict.fromkeys(path.split('/')[0] + '/' * ('/' in path) for path in written)
@@ -363,12 +379,14 @@ def _without_warnings(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _report(job: 'Job', folder: 'Path', rows: 'list[Row]', least: float) -> None:
-    """Say which classes cover at least some share of an image, 0 to 1, and where its files are."""
+def _report(job: 'Job', folder: 'Path', rows: 'list[Row]', names: list[str], least: float) -> None:
+    """Say which classes cover at least some share of an image, 0 to 1, and where its files are; names are by id."""
     print(job.input.name)
     large = [row for row in rows if row['share'] >= least]
     for row in large:
-        print(f'  {row["share"]:7.2%}  {row["label"]:<20} score {row["score"]:.2f}')
+        name = names[row['id']]
+        columns = sum(2 if east_asian_width(letter) in 'WF' else 1 for letter in name)
+        print(f'  {row["share"]:7.2%}  {name}{" " * (20 - columns)} score {row["score"]:.2f}')
     if len(large) < len(rows):
         print(f'  and {len(rows) - len(large)} of less than {100 * least:g} % (--min-share)')
     print('  -> ' + ', '.join(str(folder / output) for output in job.outputs.values()))

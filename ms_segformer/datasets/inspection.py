@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..errors import some_of
 from ..files import atomic_write
+from ..fonts import font_of, writable
 from ..metainfo import IGNORE_INDEX
 from .errors import DatasetError
 from .parallel import map_in_processes
@@ -232,15 +233,16 @@ def draw_histogram(
 
 def _draw_panel(split: str, inspection: Inspection, palette: list[list[int]]) -> Image.Image:
     row, bar_width = 13, 360
-    font = ImageFont.load_default()
-    margin = max(int(font.getlength(name)) for name in inspection.classes) + 14
+    names = writable(inspection.classes, [f'class {index}' for index in range(len(inspection.classes))])
+    font = font_of(10, names)
+    margin = max(int(font.getlength(name)) for name in names) + 14
     image = Image.new('RGB', (margin + bar_width + 110, 40 + row * len(inspection.classes)), 'white')
     draw = ImageDraw.Draw(image)
     draw.text(
         (8, 6), f'{split}: pixels per class (logarithmic bars), images with it; {inspection.pairs} pairs', 'black', font
     )
     top = np.log1p(max(int(inspection.pixels.max(initial=0)), 1))
-    for index, name in enumerate(inspection.classes):
+    for index, name in enumerate(names):
         y = 30 + row * index
         pixels, images = int(inspection.pixels[index]), int(inspection.images[index])
         draw.text((8, y), name, 'black' if pixels else (170, 170, 170), font)

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..files import atomic_write
+from ..fonts import Font, font_of, writable
 from .confusion import ConfusionMatrix
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 CELL_PIXELS = 1400  # the picture's matrix is about this wide, whatever the number of classes
 
 
@@ -65,9 +65,9 @@ def draw_confusion(
         keep = np.flatnonzero((counts.sum(1) + counts[:, :-1].sum(0)) > 0)
     columns = np.append(keep, len(classes)) if counts[:, -1].any() else keep
     shares = counts[np.ix_(keep, columns)] / np.maximum(counts[keep].sum(1, keepdims=True), 1)
-    names = [*classes, 'no class']
+    names = [*writable(classes, [f'class {index}' for index in range(len(classes))]), 'no class']
     cell = int(np.clip(CELL_PIXELS // max(len(columns), 1), 7, 40))
-    font = font_of(min(cell, 14))
+    font = font_of(min(cell, 14), names)
     margin = int(max([font.getlength(names[index]) for index in columns], default=0)) + 12
     title = f'rows: labelled, columns: predicted, dark: share of the row    {_summary(matrix)}'
     width = max(margin + cell * len(columns), int(font_of(14).getlength(title))) + 12
@@ -88,14 +88,6 @@ def draw_confusion(
 def _summary(matrix: ConfusionMatrix) -> str:
     values = matrix.compute()
     return f'mIoU {_percent(values["mIoU"]).strip()} %, aAcc {_percent(values["aAcc"]).strip()} %'
-
-
-def font_of(size: float) -> Font:
-    """Pillow's own font in a size in pixels, 7 at least."""
-    try:
-        return ImageFont.load_default(max(size, 7))
-    except TypeError:  # before Pillow 10.1 there is one font of one size
-        return ImageFont.load_default()
 
 
 def _write(

@@ -32,8 +32,8 @@ from ..preprocessors.image import MAX_PIXELS, DamagedImageError, ImageSource, ch
 from ..preprocessors.segformer import PreparedImage, SegformerPreprocessor
 from ..preprocessors.shapes import ImageShapes
 from ..results.output import SegmentationOutput
+from ..results.palettes import palette_for
 from ..results.result import SegmentationResult
-from ..results.visualization import palette_for
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -183,7 +183,7 @@ class SegformerPipeline(Pipeline):
     @property
     def palette(self) -> np.ndarray:
         """256×3 uint8 RGB colors by class id, as `predict` draws them; ids without a class are black."""
-        return palette_for(len(self.settings.classes), self.settings.palette)
+        return palette_for(self.settings.classes, self.settings.palette)
 
     @property
     def variant(self) -> str | None:

@@ -17,7 +17,8 @@ from ..files import atomic_write
 from ..preprocessors.image import ImageError, ImageSource, load_image
 from .formats.regions import encode_rle
 from .output import BoxedRow, Row, SegmentationOutput, boxes, segments
-from .visualization import Palette, draw_result, encoded, label_map_image, palette_for
+from .palettes import Palette, palette_for
+from .visualization import draw_result, encoded, label_map_image, shown_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,6 +53,8 @@ class Drawing(TypedDict, total=False):
     opacity: float
     outline: bool
     legend: bool
+    names: bool
+    language: str
     max_side: int | None
 
 
@@ -107,7 +110,7 @@ class SegmentationResult(dict[str, Any]):
         """256×3 uint8 RGB colors by class id, as the pictures have them."""
         if isinstance(self._palette, np.ndarray) and self._palette.shape == (256, 3):
             return self._palette
-        return palette_for(len(self._classes), self._palette)
+        return palette_for(self._classes, self._palette)
 
     @property
     def source(self) -> str | None:
@@ -122,6 +125,8 @@ class SegmentationResult(dict[str, Any]):
         opacity: float = 0.55,
         outline: bool = True,
         legend: bool = True,
+        names: bool = False,
+        language: str = 'en',
         max_side: int | None = None,
     ) -> np.ndarray:
         """Draw the segments over the picture.
@@ -134,6 +139,8 @@ class SegmentationResult(dict[str, Any]):
             outline: draw a thin light line between segments.
             legend: add a white panel at the right with each class's color, name, share of the image and score; the
                 array is wider by it.
+            names: write the names on large segments too.
+            language: of COCO-Stuff's class names, `'en'` or `'zh'`.
             max_side: draw larger pictures this long, in pixels; by default at their own size.
 
         Returns:
@@ -141,7 +148,7 @@ class SegmentationResult(dict[str, Any]):
 
         Raises:
             ResultError: there is no picture, or it is not of the result's size.
-            ArgumentError: an unknown class, or a number out of range.
+            ArgumentError: an unknown class or language, or a number out of range.
         """
         if not 0 <= opacity <= 1:
             raise ArgumentError(f'opacity is {opacity!r}; accepted: 0 (the picture alone) to 1 (colors alone)')
@@ -159,6 +166,8 @@ class SegmentationResult(dict[str, Any]):
             outline,
             legend,
             shown=[row['id'] for row in rows],
+            names=names,
+            class_names=shown_names(self.classes, language) if language != 'en' else None,
         )
 
     def save(

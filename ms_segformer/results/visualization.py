@@ -1,44 +1,40 @@
 """Pictures of segmentation results: label maps, overlays and legends."""
 
 import io
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from ..datasets.coco_stuff import CLASSES, DISTINCT_PALETTE, distinct_palette
+from ..datasets.class_names import names_in
 from ..errors import ArgumentError, one_line
-from ..metrics.report import font_of
+from ..fonts import Font, font_of, writable
 from .output import Row
 
-Palette: TypeAlias = Sequence[Sequence[int]] | np.ndarray  # (red, green, blue) a class, each 0–255
-
-VOID_COLOR = (0, 0, 0)
 SMALLEST_SHARE = 0.001  # of the image, for a line in the legend
+SMALLEST_NAMED = 0.01  # of the image, for a name on a segment
+LEAST_TEXT, MOST_TEXT = 10, 60  # pixels, of a name on a segment
+WIDE = 0.9  # of the greatest distance from the segment's edge: places as good, of which the middle one is taken
 
 
-def palette_for(num_classes: int, palette: Palette | None = None) -> np.ndarray:
-    """256×3 uint8 colors by class id; ids without a class are black.
+def shown_names(classes: Sequence[str], language: str = 'en') -> list[str]:
+    """Class names as pictures have them.
 
-    The given palette is used, with repeated colors told apart; without one, COCO-Stuff's for its 171 classes and
-    evenly spread hues for any other number.
+    Args:
+        classes: class names by id.
+        language: `en`, as they are, or `zh`, Chinese for those of COCO-Stuff.
+
+    Returns:
+        As many; where no font of this system shows one, the name in `classes`, or `class 7` after its id where none
+        shows that either. A warning says so.
+
+    Raises:
+        ArgumentError: another language.
     """
-    if palette is not None:
-        colors = distinct_palette(palette)
-    elif num_classes == len(CLASSES):
-        colors = DISTINCT_PALETTE
-    else:
-        hues = (np.arange(num_classes) * 137.508 % 180).astype(np.uint8)  # the golden angle keeps neighbours apart
-        lightness = np.array([200, 150, 230], np.uint8)[np.arange(num_classes) % 3]
-        hsv = np.stack([hues, np.full_like(hues, 190), lightness], -1)[None]
-        colors = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0] if num_classes else ()
-    table = np.zeros((256, 3), np.uint8)
-    table[:] = VOID_COLOR
-    if len(colors):
-        table[: len(colors)] = np.asarray(colors, np.uint8)[:256]
-    return table
+    plain = [f'class {index}' if not name.isascii() else name for index, name in enumerate(classes)]
+    return writable(names_in(language, classes), plain)
 
 
 def label_map_image(seg_map: np.ndarray, palette: np.ndarray) -> Image.Image:
@@ -118,6 +114,8 @@ def draw_result(
     outline: bool = True,
     legend: bool = True,
     shown: Iterable[int] | None = None,
+    names: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """The overlay with a legend at its right.
 
@@ -129,6 +127,8 @@ def draw_result(
         max_side: a larger image is drawn this long, None: as it is; the legend's text keeps its proportion.
         opacity, outline, shown: see `overlay`.
         legend: False leaves it out.
+        names: write them on the segments too, where there is room.
+        class_names: by class id, the names to write, `shown_names`'s; None: the rows' labels.
 
     Returns:
         uint8 RGB array.
@@ -139,7 +139,10 @@ def draw_result(
         image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
         seg_map = cv2.resize(seg_map, size, interpolation=cv2.INTER_NEAREST)
     picture = overlay(image, seg_map, palette, opacity, outline, shown)
-    return _beside(picture, _legend(rows, palette, picture.shape[0])) if legend else picture
+    written = _written(rows, class_names) if legend or names else []
+    if names:
+        picture = draw_names(picture, seg_map, {row['id']: text for row, text in zip(rows, written, strict=True)})
+    return _beside(picture, _legend(rows, written, palette, picture.shape[0])) if legend else picture
 
 
 def _beside(picture: np.ndarray, panel: np.ndarray) -> np.ndarray:
@@ -151,23 +154,107 @@ def _beside(picture: np.ndarray, panel: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _legend(rows: Sequence[Row], palette: np.ndarray, height: int) -> np.ndarray:
+def _written(rows: Sequence[Row], class_names: Sequence[str] | None) -> list[str]:
+    """The name of each row as pictures have it."""
+    if class_names is not None:
+        return [class_names[row['id']] for row in rows]
+    return writable([row['label'] for row in rows], [f'class {row["id"]}' for row in rows])
+
+
+def _legend(rows: Sequence[Row], names: Sequence[str], palette: np.ndarray, height: int) -> np.ndarray:
     """A white panel with a swatch, the name, the share and the score of each row; as high as it needs to be."""
     line = int(np.clip(height / 24, 18, 60))
-    font = font_of(line * 0.68)
-    shown = [row for row in rows if row['share'] >= SMALLEST_SHARE]
-    texts = [f'{row["label"]}  {row["share"]:.1%}  ({row["score"]:.2f})' for row in shown]
-    if len(shown) < len(rows) or not rows:
-        texts.append(f'{len(rows) - len(shown)} smaller' if rows else 'no segment')
+    listed = [(row, name) for row, name in zip(rows, names, strict=True) if row['share'] >= SMALLEST_SHARE]
+    texts = [f'{name}  {row["share"]:.1%}  ({row["score"]:.2f})' for row, name in listed]
+    if len(listed) < len(rows) or not rows:
+        texts.append(f'{len(rows) - len(listed)} smaller' if rows else 'no segment')
+    font = font_of(line * 0.68, texts)
     width = max(font.getbbox(text)[2] for text in texts)
     panel = Image.new('RGB', (int(width + 2.5 * line), int(line * (len(texts) + 1))), 'white')
     draw = ImageDraw.Draw(panel)
+    _, above, _, below = font.getbbox('Ag')
     for i, text in enumerate(texts):
         top = int((i + 0.5) * line)
-        if i < len(shown):
-            color = tuple(int(c) for c in palette[shown[i]['id']])
+        if i < len(listed):
+            color = tuple(int(c) for c in palette[listed[i][0]['id']])
             draw.rectangle(
                 (line // 2, top + line // 8, line // 2 + line, top + line - line // 8), fill=color, outline=(90, 90, 90)
             )
-        draw.text((2 * line, top + line // 8), text, font=font, fill=(20, 20, 20))
+        draw.text((2 * line, round(top + line / 2 - (above + below) / 2)), text, font=font, fill=(20, 20, 20))
     return np.asarray(panel)
+
+
+class _Place(NamedTuple):
+    """Where a name stands: the middle of the text, in pixels of the picture, and its font."""
+
+    x: int
+    y: int
+    font: Font
+
+
+def draw_names(
+    picture: np.ndarray, seg_map: np.ndarray, names: Mapping[int, str], least_share: float = SMALLEST_NAMED
+) -> np.ndarray:
+    """Write the names of classes on their large segments, white with a dark edge, readable on any color.
+
+    Each stands wholly inside its segment, about where that is widest, in as large letters as fit up to a twentieth of
+    the picture's height; a segment without room for letters of 10 pixels has none.
+
+    Args:
+        picture: H×W×3 uint8 RGB.
+        seg_map: H×W uint8 class ids.
+        names: by class id.
+        least_share: of the picture, that a connected piece of a class has at least to be named.
+
+    Returns:
+        A copy of the picture with the names.
+    """
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    largest = int(np.clip(picture.shape[0] / 20, LEAST_TEXT, MOST_TEXT))
+    for index in np.unique(seg_map).tolist():
+        if index not in names:
+            continue
+        count, pieces, measures, _ = cv2.connectedComponentsWithStats((seg_map == index).astype(np.uint8))
+        for piece in range(1, count):
+            left, top, width, height, area = measures[piece].tolist()
+            if area < least_share * seg_map.size:
+                continue
+            mask = pieces[top : top + height, left : left + width] == piece
+            place = _most_interior(mask, names[index], largest)
+            if place is not None:
+                _draw_name(draw, place._replace(x=place.x + left, y=place.y + top), names[index])
+    return np.array(image)
+
+
+def _most_interior(mask: np.ndarray, text: str, largest: int) -> _Place | None:
+    """Where in an H×W boolean mask a text fits in the largest letters, and of those places the farthest from edges."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)
+    size = float(largest)
+    while size >= LEAST_TEXT:
+        font = font_of(size, [text])
+        left, top, right, bottom = font.getbbox(text)
+        width, height = int(right - left + 2 * _edge(font) + 2) | 1, int(bottom - top + 2 * _edge(font) + 2) | 1
+        if width <= mask.shape[1] and height <= mask.shape[0]:
+            room = cv2.erode(padded, np.ones((height, width), np.uint8), borderValue=0)
+            if room.any():
+                depth = np.where(room, depth, 0)
+                ys, xs = np.nonzero(depth >= WIDE * depth.max())
+                near = int((np.square(ys - np.median(ys)) + np.square(xs - np.median(xs))).argmin())
+                return _Place(int(xs[near]) - 1, int(ys[near]) - 1, font)
+        if isinstance(font, ImageFont.ImageFont):  # of one size
+            break
+        size *= 0.8
+    return None
+
+
+def _edge(font: Font) -> int:
+    """How wide the dark edge around letters is, in pixels."""
+    return max(1, round(getattr(font, 'size', LEAST_TEXT) / 10))
+
+
+def _draw_name(draw: ImageDraw.ImageDraw, place: _Place, text: str) -> None:
+    left, top, right, bottom = place.font.getbbox(text)
+    corner = round(place.x - (left + right) / 2), round(place.y - (top + bottom) / 2)
+    draw.text(corner, text, 'white', place.font, stroke_width=_edge(place.font), stroke_fill=(20, 20, 20))

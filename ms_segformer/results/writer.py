@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
 from ..files import atomic_write
 from .output import Row, segments
+from .palettes import Palette, palette_for
 from .result import SegmentationResult
-from .visualization import Palette, draw_result, encoded, label_map_image, palette_for
+from .visualization import draw_result, encoded, label_map_image, shown_names
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
@@ -21,13 +23,29 @@ class ResultWriter:
     Args:
         folder: where to write; made when missing.
         classes: class names by id.
-        palette: (red, green, blue) per class, or None for a palette of our own.
+        palette: (red, green, blue) per class as the configuration has it; `palettes.palette_for` says which are drawn.
+        language: of the names in pictures, `en` or `zh`.
+        names: write them on large segments too.
     """
 
-    def __init__(self, folder: str | os.PathLike, classes: Sequence[str], palette: Palette | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        classes: Sequence[str],
+        palette: Palette | None = None,
+        language: str = 'en',
+        names: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.classes = classes
-        self.palette = palette_for(len(classes), palette)
+        self.palette = palette_for(classes, palette)
+        self.names = names
+        self._language = language
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The names in pictures by class id."""
+        return shown_names(self.classes, self._language)
 
     def contents(
         self, kinds: Iterable[str], name: str | None, result: SegmentationResult
@@ -67,7 +85,8 @@ class ResultWriter:
         return encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
 
     def _overlay(self, name: str | None, result: SegmentationResult, rows: list[Row]) -> bytes:
-        picture = draw_result(result['image'], result['seg_map'], rows, self.palette)
+        image, seg_map = result['image'], result['seg_map']
+        picture = draw_result(image, seg_map, rows, self.palette, names=self.names, class_names=self.shown)
         return encoded(Image.fromarray(picture), 'JPEG', quality=92)
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from ms_segformer.cli.main import main
+from ms_segformer.datasets.class_names import CHINESE_NAMES
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.files import TEMPORARY, atomic_write, temporary_prefix
 from ms_segformer.preprocessors.image import MAX_PIXELS
@@ -754,3 +755,30 @@ def test_many_images_are_planned_in_a_few_looks_at_each(tmp_path, monkeypatch):
     with Manifest('out') as manifest:
         jobs = make_plan(inputs, manifest, run)
     assert len(jobs) == 2_000 and len(looks) < 6 * len(jobs) + 100
+
+
+def test_names_and_language_change_the_overlay_and_no_label(photos, predict, capsys):
+    save = ('labels', 'overlay', 'json')
+    assert predict(photos / 'a.jpg', save=save, out='plain') == 0
+    capsys.readouterr()
+    assert predict(photos / 'a.jpg', '--language', 'zh', '--names', save=save, out='chinese') == 0
+    said = capsys.readouterr().out
+    plain, chinese = tree('plain'), tree('chinese')
+    found = json.loads(chinese['photos/a.json'])['segments']
+    assert {row['label'] for row in found} <= set(CLASSES)
+    assert all(f'  {CHINESE_NAMES[row["label"]]} ' in said for row in found if row['share'] >= 0.001)
+    for name in ('photos/a.json', 'photos/a_labels.png'):
+        assert plain[name] == chinese[name]
+    assert plain['photos/a_overlay.jpg'] != chinese['photos/a_overlay.jpg']
+
+
+def test_results_with_other_names_do_not_mix(photos, predict, capsys):
+    assert predict(photos / 'a.jpg') == 0
+    assert predict(photos / 'a.jpg', '--names') == 1
+    assert 'made with other options (names None, now True)' in capsys.readouterr().err
+
+
+def test_another_language_is_a_mistake(photos, predict, capsys):
+    with pytest.raises(SystemExit):
+        predict(photos / 'a.jpg', '--language', 'xx')
+    assert '--language' in capsys.readouterr().err

@@ -18,10 +18,11 @@ from modelscope.utils.constant import Tasks
 from PIL import Image, ImageShow
 from pycocotools import mask as coco
 
+from ms_segformer import fonts
 from ms_segformer.errors import ArgumentError, SegformerError
 from ms_segformer.results import ResultError, SegmentationResult, segments
+from ms_segformer.results.palettes import palette_for
 from ms_segformer.results.result import FileThereError
-from ms_segformer.results.visualization import palette_for
 
 CLASSES = ('sky', 'road', 'car', 'person')
 VOID = 4
@@ -43,7 +44,7 @@ def result_of(seg_map, **content):
             **content,
         },
         CLASSES,
-        palette_for(len(CLASSES)),
+        palette_for(CLASSES),
     )
 
 
@@ -183,6 +184,22 @@ class TestPlot:
         half = result.plot(opacity=0.5, **plain).astype(float)
         expected = (picture[named].astype(float) + result.palette[result['seg_map']][named]) / 2
         assert abs(half[named] - expected).max() <= 0.5
+
+    def test_names_stand_on_segments_on_request(self):
+        picture, seg_map = np.full((120, 160, 3), 90, np.uint8), np.zeros((120, 160), np.uint8)
+        seg_map[60:] = 2
+        large = result_of(seg_map, image=picture)
+        plain, named = large.plot(legend=False), large.plot(legend=False, names=True)
+        assert (plain[:60] != named[:60]).any() and (plain[60:] != named[60:]).any()
+        one = large.plot(legend=False, names=True, classes=CLASSES[2])
+        assert np.array_equal(one[:59], picture[:59]) and np.array_equal(one[61:], named[61:])
+
+    def test_names_are_of_the_language_asked_for(self, result):
+        english, chinese = result.plot(language='en'), result.plot(language='zh')
+        assert np.array_equal(result.plot(), english) and english.shape[0] == chinese.shape[0]
+        assert english.shape != chinese.shape or (english != chinese).any() or not fonts._face_for('汽车道路')
+        with pytest.raises(ArgumentError, match="language='xx'"):
+            result.plot(language='xx')
 
     def test_what_is_no_segment_stays_as_photographed(self, result, picture):
         assert np.array_equal(result.plot(legend=False, outline=False)[39, 59], picture[39, 59])
