@@ -8,7 +8,7 @@ MODEL ?= demo
 CAMPAIGN_SECONDS ?= 600
 CAMPAIGN_SEED ?= 1
 
-.PHONY: demo test test-low test-new easycv sanitize campaign docs lint clean
+.PHONY: demo test test-low test-new easycv interop sanitize campaign docs lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT) --overwrite
@@ -37,6 +37,13 @@ test-new: $(VENV)/.ready-test
 # Ours against the real EasyCV in one process, in an environment of its own (Python 3.10); MMCV=full compiles mmcv-full.
 easycv:
 	tools/easycv_env.sh $(PYTEST_ARGS)
+
+# The files of `predict --format`, read by other projects' own readers in an environment of theirs. panopticapi is not on
+# PyPI: its test is skipped unless you install it into .venv-interop from its repository, cocodataset/panopticapi.
+interop: $(VENV)/.ready-test
+	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --disable-pip-version-check -q pycocotools supervision label-studio-sdk labelme
+	MS_SEGFORMER_INTEROP_PYTHON=$(CURDIR)/.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
 
 # The C kernel's tests and fuzz under AddressSanitizer and UBSan (gcc).
 sanitize: $(VENV)/.ready-test

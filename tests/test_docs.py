@@ -278,6 +278,17 @@ def after_command_line(sandbox, outputs):
     } | {'manifest.jsonl'} == written
 
 
+def after_to_a_labelling_tool(sandbox, outputs):
+    folder = sandbox.folder / 'labelling'
+    names = ('coco.json', 'labelstudio.json', 'labelstudio_config.xml', 'panoptic.json', 'segments.csv', 'formats.json')
+    assert all((folder / name).is_file() for name in names)
+    assert (folder / 'labelme/photos/a.json').is_file() and (folder / 'masks/photos/b.png').is_file()
+
+
+def after_back_into_training(sandbox, outputs):
+    assert 'no problems' in outputs[0] and trained(sandbox, 'run_labels')
+
+
 def after_commands(sandbox, outputs):
     assert all(command in outputs[0] for command in COMMANDS) and 'checkpoint loads: yes' in outputs[0]
 
@@ -341,6 +352,8 @@ AFTERWARDS = {
     ('predict', 'In Python'): after_result,
     ('predict', 'From the command line'): after_command_line,
     ('predict', 'Large images'): after_large_images,
+    ('label', 'To a labelling tool'): after_to_a_labelling_tool,
+    ('label', 'Back into training'): after_back_into_training,
     ('verify', 'Verify a model'): after_verify,
     ('deploy', 'Export'): after_export,
     ('train', 'Own classes'): after_own_classes,
