@@ -24,6 +24,10 @@ html_theme = 'furo'
 html_title = f'ms-segformer {release}'
 html_show_sourcelink = False
 html_copy_source = False
+html_static_path = ['_static']
+html_css_files = ['drawing.css']
+html_use_index = False  # no page of the theme leads there, and on a phone its tables are wider than the screen
+html_domain_indices = False
 
 
 def setup(app):

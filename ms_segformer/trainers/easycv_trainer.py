@@ -99,7 +99,6 @@ class EasyCVTrainer(EpochBasedTrainer):
         TrainingError, ConfigurationError, CheckpointError, DatasetError: before any work is lost.
     """
 
-    model: torch.nn.Module
     bare_model: Any  # what `model` is, or holds where there are several processes
     train_dataset: Any
     eval_dataset: Any
@@ -112,7 +111,7 @@ class EasyCVTrainer(EpochBasedTrainer):
 
     def __init__(
         self,
-        model: Any = None,
+        model: str | os.PathLike | Segformer | None = None,
         cfg_file: str | None = None,
         cfg_modify_fn: Callable[[Any], Any] | None = None,
         train_dataset: Any = None,

@@ -14,9 +14,7 @@ class SegSourceCocoStuff164k(SegSourceRaw):
     """COCO-Stuff 164k with its official label maps or with converted ones.
 
     Without `classes`, the label maps are the official ones (`stuffthingmaps`, ids 0-181 and 255), unless `label_suffix`
-    is `_labelTrainIds.png`, and are turned into training ids while loading.
-
-    Args: as for `SegSourceRaw`.
+    is `_labelTrainIds.png`, and are turned into training ids while loading. The arguments are those of `SegSourceRaw`.
     """
 
     def __init__(
@@ -59,10 +57,11 @@ class SegSourceCocoStuff164k(SegSourceRaw):
 class SegSourceCocoStuff10k(SegSourceRaw):
     """COCO-Stuff 10k: images, and `.mat` label maps (key `S`, 0 unlabelled, 1-182) or PNGs, listed in a file.
 
+    The arguments not listed here are those of `SegSourceRaw`.
+
     Args:
         path: the list of sample names (`imageLists/train.txt`).
         classes: None: `unlabeled` and the 182 raw names, ids as stored.
-        The others as for `SegSourceRaw`.
     """
 
     def __init__(

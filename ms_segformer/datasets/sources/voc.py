@@ -36,10 +36,11 @@ VOC_CLASSES = (
 class _SegSourceVoc(SegSourceRaw):
     """Pascal VOC in its own layout: `<path>/VOCdevkit/<year>/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`.
 
+    The arguments not listed here are those of `SegSourceRaw`.
+
     Args:
         path: folder that holds `VOCdevkit`. Nothing is downloaded.
         split: train, val or trainval.
-        The others as for `SegSourceRaw`.
     """
 
     YEAR: ClassVar[str]
