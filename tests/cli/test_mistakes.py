@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ms_segformer import metainfo
 from ms_segformer.cli.arguments import output_file, output_folder
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = 'damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k'
 DEVICE = 'is no device; accepted: cpu, gpu, cuda, or cuda:N for the GPU N'
-ENGINES = 'auto, torch, torch-compile, openvino, onnxruntime'
+ENGINES = ', '.join(('auto', *metainfo.ENGINES))
 UNWRITABLE = 'cannot be written: no file can be made in /proc (No such file or directory); name another place'
 SIDE = 'is not a whole number of at least 29 pixels, the least that the network takes'
 # Runs command lines, given as JSON, in one process; prints of each: exit code, errors, whether torch is imported.
