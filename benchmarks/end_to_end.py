@@ -23,10 +23,11 @@ def main():
         ours = our_pipeline(args.model or random_model_dir('b0', folder))
         ours(path)
         prepared = ours.preprocessor(path)
-        logits = ours._engine(prepared['img'])
+        engine = ours.prepare_model()
+        logits = engine(prepared['img'])
         parts = {
             'our preprocessing': lambda: ours.preprocessor(path),
-            'our network': lambda: ours._engine(prepared['img']),
+            'our network': lambda: engine(prepared['img']),
             'our postprocessing': lambda: ours.postprocess({**prepared, 'logits': logits}),
         }
         candidates = {}
@@ -44,7 +45,7 @@ def main():
         'all',
     )
     notes = (
-        f'{"A trained model" if args.model else "Random weights"}, engine {ours._engine.name}, {found} segments; '
+        f'{"A trained model" if args.model else "Random weights"}, engine {engine.name}, {found} segments; '
         f'both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
         f'network: {share:.2f} of the whole; postprocessing / network '
         f'{ratio(seconds, "our postprocessing", "our network"):.2f}.'
