@@ -19,6 +19,13 @@ class MapStyle(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+def worker_died(error: RuntimeError) -> bool:
+    """Whether torch says that a loading process was killed: from the loader, or from a signal handler, wherever the
+    main thread is then. It has no class of its own for it, so its words decide.
+    """
+    return 'DataLoader worker' in str(error)
+
+
 class Loader(DataLoader):
     """Batches of a map-style data set; a `DatasetError` reaches the caller with the message it was raised with.
 

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..datasets.loader import worker_died
 from ..datasets.sample import Batch
 from ..errors import one_line
 from ..postprocess.segmentation import LogitsError
@@ -56,8 +57,7 @@ def explained(trainer: Trainer) -> Iterator[None]:
             'or choose another work_dir'
         ) from error
     except RuntimeError as error:
-        # torch has no class of its own for a loader's process that died.
-        if isinstance(error, TrainingError) or 'DataLoader worker' not in str(error):
+        if isinstance(error, TrainingError) or not worker_died(error):
             raise
         raise TrainingError(
             f'a data loading process died ({one_line(error)}). {safe_checkpoint(trainer)}. Usually '

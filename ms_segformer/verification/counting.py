@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..datasets.loader import worker_died
 from ..engines import create_engine
 from ..errors import SegformerError
 from ..models.segformer import Segformer
@@ -130,8 +131,8 @@ def _count(
             for index, prediction, label in predictions(evaluator, dataset, indices, workers=task.workers):
                 progress.count(index, prediction, label)
                 seen(1)
-        except RuntimeError as error:  # torch's, from its signal handler or its loader
-            if 'DataLoader worker' not in str(error):
+        except RuntimeError as error:
+            if not worker_died(error):
                 raise
             return f'a loading process was killed: {error}'.splitlines()[0].rstrip(' .')
         finally:
