@@ -17,6 +17,10 @@ DATASET = 'SegDataset'
 METRIC = 'EasyCVMetric'
 LR_LOG_HOOK = 'AddLrLogHook'
 
+# ModelScope's logger, whose lines are shown from INFO on and stand in a run's log file: for what is said of a run and
+# its data. All else goes to the logger of its module.
+RUN_LOGGER = 'modelscope'
+
 DEAD_PLUGIN = 'pai-easycv'  # what published configurations name in `plugins`; it can no longer be installed
 HUB_OWNERS = ('damo', 'iic')
 IGNORE_INDEX = 255

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import SegformerError
 
-logger = logging.getLogger('ms_segformer')
+logger = logging.getLogger(__name__)
 
 
 class ConfigurationError(SegformerError, ValueError):

@@ -21,7 +21,7 @@ from .sources import (
 )
 from .sources.pairing import walk
 
-logger = logging.getLogger('ms_segformer')
+logger = logging.getLogger(__name__)
 SPLITS = ('train', 'val', 'test')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import some_of
+from ..metainfo import RUN_LOGGER
 
+logger = logging.getLogger(RUN_LOGGER)
 _NAMED = 5  # files that a message names before it only counts
 
 
@@ -20,6 +22,3 @@ def tell(level: int, message: str, *arguments: Any) -> None:
 def name_some(items: Sequence[str]) -> str:
     """The first items, and how many more there are."""
     return some_of(items, _NAMED, count=True)
-
-
-logger = logging.getLogger('modelscope')

@@ -30,7 +30,7 @@ from .sources import SegSourcePairs, Source, build_source
 from .transforms import Compose, sample_rng
 from .transforms.registry import Fallback
 
-logger = logging.getLogger('ms_segformer')
+logger = logging.getLogger(__name__)
 
 
 @CUSTOM_DATASETS.register_module(metainfo.TASK, metainfo.DATASET, force=True)
@@ -52,8 +52,8 @@ class SegDataset(TorchCustomDataset):
         preprocessor, trainer, profiling, extra: passed by ModelScope; not used.
 
     Attributes:
-        CLASSES, PALETTE: names and (red, green, blue) of the classes.
-        source; ignore_index: 255.
+        source: where the pairs come from, see `datasets.sources.Source`.
+        ignore_index: 255, which samples carry where nothing is labelled.
 
     Raises:
         DatasetError: whatever is wrong with the section or the files. Built through ModelScope's registry, whose

@@ -1,5 +1,6 @@
 """What `build_trainer('easycv', {…})` was called with, and what that makes of the configuration."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from ..config import schema
 from ..config.jsonplus import decode_jsonplus, plain
 from ..config.reader import read_model_section
 from ..download import without_userinfo
+from ..metainfo import RUN_LOGGER
 from . import checks, configuration, confinement, pretrained, starts
 
+logger = logging.getLogger(RUN_LOGGER)
 DECAY = 0.9998  # of the weights' average, where it is only asked for
 
 
@@ -133,7 +136,7 @@ def _configured_start(load_from: Any, written: Any, model_dir: str | None) -> An
     if load_from in starts.STARTS:
         return load_from
     if load_from and load_from == written and model_dir is not None and pretrained.has_checkpoint(model_dir):
-        pretrained.logger.info(
+        logger.info(
             'load_from in the configuration of %s is left out: the checkpoint beside it is the starting point',
             model_dir,
         )
@@ -144,7 +147,7 @@ def _configured_start(load_from: Any, written: Any, model_dir: str | None) -> An
 def _leave_out_evaluations(section: dict[str, Any]) -> None:
     if section.get('period') is not None:
         section['period'] = None
-        configuration.logger.info('there is no evaluation data: this run is trained without evaluations')
+        logger.info('there is no evaluation data: this run is trained without evaluations')
 
 
 def _of_hooks(sections: Sequence[Mapping[str, Any]]) -> tuple[str | None, float | None]:

@@ -23,11 +23,11 @@ from ..datasets.errors import DatasetError
 from ..datasets.layout import annotated_classes, find_data_sources, names_classes
 from ..datasets.sources import read_classes
 from ..files import atomic_write
-from ..metainfo import METRIC, TASK
+from ..metainfo import METRIC, RUN_LOGGER, TASK
 from . import class_list, confinement, distributed, hook_places
 from .errors import TrainingError
 
-logger = logging.getLogger('modelscope')
+logger = logging.getLogger(RUN_LOGGER)
 
 # Class names, or the text file that holds them.
 Classes = Sequence[str] | str | os.PathLike | ConfiguredClassFile

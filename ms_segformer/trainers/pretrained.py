@@ -20,12 +20,12 @@ import torch
 
 from ..config.messages import ConfigurationError
 from ..config.reader import read_configuration
-from ..metainfo import WEIGHTS_OF_TRANSFORMERS
+from ..metainfo import RUN_LOGGER, WEIGHTS_OF_TRANSFORMERS
 from ..models.checkpoint import CheckpointError, SeveralCheckpointsError, find_checkpoint, load_state, read_checkpoint
 from . import distributed, starts
 from .errors import TrainingError
 
-logger = logging.getLogger('modelscope')
+logger = logging.getLogger(RUN_LOGGER)
 IMAGENET_CLASSIFIER = ('head.', 'classifier.', 'fc.')
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ..download import DownloadError, download_file, without_userinfo
 from ..integrations.modelscope.hub import fetch
-from ..metainfo import WEIGHTS_OF_TRANSFORMERS
+from ..metainfo import RUN_LOGGER, WEIGHTS_OF_TRANSFORMERS
 
 MODEL, IMAGENET, SCRATCH = STARTS = ('model', 'imagenet', 'scratch')
 HUGGING_FACE = 'hf:'  # before an id of the Hugging Face hub
@@ -22,7 +22,7 @@ LARGEST = 2 << 30  # bytes; the backbone of B5 has 326 MB
 _ID = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 _A_FILE = re.compile(r'\.(pt|pth|bin|safetensors|ckpt|pkl|tar|json)$')
 _SAYS_ITS_DIGEST = re.compile(r'.*-([0-9a-f]{8})\.pth?')
-logger = logging.getLogger('modelscope')
+logger = logging.getLogger(RUN_LOGGER)
 
 
 def check_start(start: str | os.PathLike) -> None:

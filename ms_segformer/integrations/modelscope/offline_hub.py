@@ -22,7 +22,7 @@ from .changes import Change, Replace, class_of, function_of, like
 ANSWER_SECONDS = 60  # how long one look at the hub is believed
 LOOK_SECONDS = 8  # how long it may take
 
-logger = logging.getLogger('ms_segformer')
+logger = logging.getLogger(__name__)
 _seen: dict[str, tuple[float, str | None]] = {}  # endpoint -> (time of the look, why it cannot be reached or None)
 _told: set[str] = set()  # folders of the copies that were mentioned
 
