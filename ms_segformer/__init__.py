@@ -24,7 +24,19 @@ On the command line: `ms-segformer --help`, or `python -m ms_segformer --help`.
 What a user's files, settings or arguments make fail is a `SegformerError`, or an `OSError` where the operating system
 says so; the message says what was given, what was expected and what to do.
 
-Importing this package imports neither torch nor ModelScope; the names below bring them when they are first used.
+What is here:
+
+    load                   opens a model by its name or directory, as a pipeline
+    SegformerPipeline      that pipeline: images to label maps, masks and scores
+    read_configuration     a `configuration.json`, checked, as typed settings
+    Segformer              the network, as a model of ModelScope and a module of torch
+    SegDataset             images with label maps, in the layouts that the original reads
+    EasyCVTrainer          trains and evaluates, from a published configuration or on classes of your own
+    SegformerError         the base of this package's errors
+    activate, deactivate   connect ModelScope to this package, which importing it does, and undo that
+
+Importing this package imports neither torch nor ModelScope; these names bring them when they are first used. Python's
+help lists every class below with all that ModelScope and torch give it; `help(ms_segformer.load)` is about one name.
 """
 
 from .integrations.modelscope.autoload import activate, deactivate

@@ -1,7 +1,8 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading those that anyone may have written."""
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -22,6 +24,27 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_SUFFIX = 100  # bytes of a suffix that a temporary name keeps, so that it stays within 255 bytes
 LFS_POINTER = b'version https://git-lfs'  # how a file begins that `git clone` left without its content
 LFS_ADVICE = 'a Git LFS pointer, not the file: run `git lfs pull`, or download the file'
+
+LARGEST_JSON = 64 << 20  # bytes; the report of `verify` on the demonstration model has 2 kB
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file that this package wrote, or that somebody took for one.
+
+    A configuration is read by `config.read_configuration`, which says what is wrong with it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON in UTF-8, nested without end, or has more than `LARGEST_JSON` bytes.
+    """
+    with open(path, 'rb') as file:
+        written = file.read(LARGEST_JSON + 1)
+    if len(written) > LARGEST_JSON:
+        raise ValueError(f'{path} has more than {LARGEST_JSON:,} bytes')
+    try:
+        return json.loads(written.decode())
+    except RecursionError:
+        raise ValueError(f'{path}: lists and mappings in one another without end') from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ms_segformer import files
-from ms_segformer.files import atomic_write, remove_left, temporary_prefix
+from ms_segformer.files import atomic_write, read_json, remove_left, temporary_prefix
 
 
 def write(path, content='new'):
@@ -147,3 +147,23 @@ def test_a_file_without_permissions_is_replaced(tmp_path, monkeypatch):
 def test_temporary_files_are_told_from_a_users_and_from_one_another():
     assert temporary_prefix('a.txt').startswith(files.TEMPORARY)
     assert temporary_prefix('a.txt') != temporary_prefix('b.txt')
+
+
+@pytest.mark.parametrize(
+    'content, said',
+    [
+        (b'{', 'Expecting'),
+        (b'\xff\xfe', "can't decode"),
+        (b'[' * 200_000, 'in one another without end'),
+        (b'"' + b'x' * 40 + b'"', 'more than 32 bytes'),
+    ],
+)
+def test_what_is_no_json_is_one_kind_of_error(tmp_path, monkeypatch, content, said):
+    if said.startswith('more'):
+        monkeypatch.setattr(files, 'LARGEST_JSON', 32)
+    path = tmp_path / 'any.json'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_json(path)
+    path.write_text('{"IoU": [1, null]}', encoding='utf-8')
+    assert read_json(path) == {'IoU': [1, None]}

@@ -37,6 +37,13 @@ def test_type_checkers_read_the_same_names():
         assert f'    from .{module} import {name}' in lines
 
 
+def test_the_help_lists_every_name_with_what_it_is_for():
+    listed = ms_segformer.__doc__.split('What is here:\n\n')[1].split('\n\n')[0].splitlines()
+    names = [name for line in listed for name in line[4:26].strip().split(', ')]
+    assert all(line[27:].strip() for line in listed)
+    assert sorted([*names, '__version__']) == sorted(ms_segformer.__all__)
+
+
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(AttributeError, match=r"no attribute 'lod'; it offers .*\bload\b"):
         _ = ms_segformer.lod

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.settings import Settings
 from ..errors import ArgumentError, one_line
-from ..files import atomic_write
+from ..files import atomic_write, read_json
 from ..metainfo import VARIANTS, Variant, demo_model_dir, find_model, photographs, variant_of_hub_id
 from ..progress import screen
 from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
@@ -181,11 +181,11 @@ def _other_report(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        theirs = json.loads(Path(path).read_text(encoding='utf-8'))['photographs']
+        theirs = read_json(path)['photographs']
         right = all(map(is_description, theirs.values()))
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: no such file; --compare takes a report of `ms-segformer verify`') from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         right = False
     if not right:
         raise ArgumentError(f'{path} is not a report of `ms-segformer verify`')

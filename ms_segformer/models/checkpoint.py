@@ -25,6 +25,7 @@ import torch
 
 from ..config.jsonplus import load_json
 from ..config.messages import warn_once
+from ..errors import some_of
 from ..files import atomic_write
 from ..metainfo import variant_of
 from .pickle_interpreter import CheckpointError, SetAside, shown
@@ -422,8 +423,8 @@ def _listing(missing: Sequence[str], unexpected: Sequence[str], shapes: Shapes) 
 
 
 def _some(items: Iterable[object]) -> str:
-    items = list(items)
-    return ', '.join(map(shown, items[:5])) + (f' and {len(items) - 5} more' if len(items) > 5 else '')
+    """The first of some names that stand in a file."""
+    return some_of([shown(item) for item in items], 5, count=True)
 
 
 # --- Foreign names -----------------------------------------------------------------------------------------------

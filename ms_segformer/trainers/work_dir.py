@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..files import TEMPORARY, atomic_write
+from ..files import TEMPORARY, atomic_write, read_json
 from .errors import TrainingError
 
 RECORD = 'trainer_run.json'
@@ -58,8 +58,7 @@ class Record:
 def read_record(folder: str | Path) -> Record | None:
     """Return the record of a folder; None where there is none (or one that this trainer did not write)."""
     try:
-        content = json.loads((Path(folder) / RECORD).read_text(encoding='utf-8'))
-        record = _checked(content)
+        record = _checked(read_json(Path(folder) / RECORD))
         return replace(record, earlier=record.earlier and _checked(record.earlier))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError):
         return None
@@ -118,7 +117,7 @@ def write_results(values: Mapping[str, Any], folder: str | Path, name: str = RES
 def remembered_evaluation(folder: str | Path, run: str | None, iteration: int) -> dict[str, float] | None:
     """The values of the newest evaluation in a work directory, if it was of this run after so many iterations."""
     try:
-        values = json.loads((Path(folder) / EVALUATION).read_text())
+        values = read_json(Path(folder) / EVALUATION)
     except (FileNotFoundError, ValueError):
         return None
     if not isinstance(values, dict) or values.pop('run', run) != run or values.pop('iteration', None) != iteration:

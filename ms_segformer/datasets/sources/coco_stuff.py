@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...metainfo import IGNORE_INDEX
 from .. import coco_stuff
 from .classes import ClassNames, Colors
-from .folders import SegSourceRaw
+from .folders import SegSourceRaw, named_as_converted
 from .pairing import suffixes
 
 
@@ -35,9 +35,8 @@ class SegSourceCocoStuff164k(SegSourceRaw):
         raw_ids: bool | None = None,
         check: bool = True,
     ) -> None:
-        converted = any('labelTrainIds' in suffix for suffix in suffixes(label_suffix, 'label_suffix'))
         if raw_ids is None and classes is None:
-            raw_ids = not converted
+            raw_ids = not named_as_converted(suffixes(label_suffix, 'label_suffix'))
         super().__init__(
             img_root,
             label_root,

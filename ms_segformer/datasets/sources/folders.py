@@ -19,6 +19,11 @@ from .source import Source
 CONVERTED_SUFFIX = '_labelTrainIds.png'  # of COCO-Stuff's label maps with training ids
 
 
+def named_as_converted(label_suffix: Sequence[str]) -> bool:
+    """Whether the names of label maps say that they hold COCO-Stuff's training ids."""
+    return any('labelTrainIds' in suffix for suffix in label_suffix)
+
+
 class SegSourceRaw(Source):
     """Images and label maps in two folders, paired by their relative name.
 
@@ -76,8 +81,9 @@ class SegSourceRaw(Source):
         renamed = self._take_official_names()
         if check:
             self._check_pairing()
-        converted = any('labelTrainIds' in suffix for suffix in self.label_suffix)
-        settle_ids(self, False if converted and raw_ids is None else raw_ids, doubtful=renamed)
+        if raw_ids is None and named_as_converted(self.label_suffix):
+            raw_ids = False
+        settle_ids(self, raw_ids, doubtful=renamed)
 
     def _take_official_names(self) -> bool:
         """Use `<id>.png`, the names of the official label maps, where all of them are there and no converted one is."""
