@@ -5,7 +5,7 @@ python tools/palette_figure.py     write both
 
 from pathlib import Path
 
-from model_figures import GROUND, INK, LARGE, SMALL, SOFT, document, text
+from model_figures import GROUND, INK, LARGE, LINE, SMALL, SOFT, document, text
 
 from ms_segformer.datasets.class_names import CHINESE_NAMES
 from ms_segformer.files import atomic_write
@@ -49,7 +49,8 @@ def figure(language):
         for column, (name, digits) in enumerate(classes):
             shown = CHINESE_NAMES[name] if language == 'zh' else name
             x = LEFT + TITLES + column * NAMED
-            parts.append(f'<rect x="{x}" y="{y}" width="{NAMED - 4}" height="{ROW - 4}" fill="#{digits}"/>')
+            edge = f' stroke="{LINE}"' if name == 'snow' else ''  # nearly the ground's color
+            parts.append(f'<rect x="{x}" y="{y}" width="{NAMED - 4}" height="{ROW - 4}" fill="#{digits}"{edge}/>')
             parts.append(text(x + 4, y + 17, shown, SMALL, _ink(digits)))
             x = dark + column * PLAIN
             parts.append(f'<rect x="{x}" y="{y}" width="{PLAIN - 4}" height="{ROW - 4}" fill="#{digits}"/>')
