@@ -8,7 +8,7 @@ from .inputs import Input, InputVersion, RemoteImage, find_input
 from .manifest import Manifest, ManifestError, OwnOutputs
 from .output import BoxedRow, Row, SegmentationOutput, segments
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
-from .result import ResultError, SegmentationResult
+from .result import ResultError, SegmentationResult, coco_of
 from .writer import ResultWriter
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     'SegmentationOutput',
     'SegmentationResult',
     'change',
+    'coco_of',
     'encode_rle',
     'find_input',
     'make_plan',

@@ -15,13 +15,17 @@ from PIL import Image, ImageShow
 from ..errors import ArgumentError, SegformerError, one_line, some_of
 from ..files import atomic_write
 from ..preprocessors.image import ImageError, ImageSource, load_image
-from .formats.regions import encode_rle
+from .formats.coco import coco_document
+from .formats.options import FormatOptions
+from .formats.regions import SIMPLIFY, encode_rle
+from .formats.segmented import Segment, SegmentedImage
 from .output import BoxedRow, Row, SegmentationOutput, boxes, segments
 from .palettes import Palette, palette_for
 from .visualization import draw_result, encoded, label_map_image, shown_names
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from supervision import Detections
     from typing_extensions import Unpack
 
 VOID = 255  # in `seg_map`, what `only` takes out; no class list is so long that a class has this id
@@ -260,6 +264,7 @@ class SegmentationResult(dict[str, Any]):
         Raises:
             ResultError: pandas is not installed.
         """
+        self._whole()
         try:
             import pandas  # imported late: optional
         except ImportError as error:
@@ -290,6 +295,51 @@ class SegmentationResult(dict[str, Any]):
         except UnicodeEncodeError:  # a file name that is no text; escaped, it comes back as it was
             text = json.dumps(content, indent=1) + '\n'
         return text
+
+    def to_coco(
+        self, name: str | None = None, *, regions: str = 'rle', simplify: float = SIMPLIFY, min_area: int = 0
+    ) -> dict[str, Any]:
+        """The segments as COCO's instances; `coco_of` takes many results.
+
+        Args:
+            name: the `file_name`; by default that of the image's file.
+            regions: `'rle'`: run lengths, one annotation a class, exact. `'polygons'`: one a connected part.
+            simplify: how far an outline of a polygon may move, in pixels.
+            min_area: connected parts of fewer pixels are left out.
+
+        Returns:
+            `{'images': …, 'annotations': …, 'categories': …}`, which `json.dumps` takes; `category_id` is the class id
+            plus 1.
+
+        Raises:
+            ResultError: there is no result, or no name.
+        """
+        self._whole()
+        return coco_of([self], None if name is None else [name], regions=regions, simplify=simplify, min_area=min_area)
+
+    def to_supervision(self) -> 'Detections':
+        """The segments as `supervision.Detections`, largest first: masks, boxes (left, top, right, bottom at the
+        pixels' edges), scores as `confidence`, class ids, and the names as `data['class_name']`.
+
+        Raises:
+            ResultError: supervision is not installed.
+        """
+        self._whole()
+        try:
+            import supervision  # imported late: optional
+        except ImportError as error:
+            raise ResultError(f'supervision is needed ({one_line(error)}): `pip install supervision`') from None
+        rows = self.to_dicts()
+        seg_map = self['seg_map']
+        boxes = np.array([row['box'] for row in rows], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return supervision.Detections(
+            xyxy=boxes,
+            mask=np.array([seg_map == row['id'] for row in rows], bool).reshape(-1, *seg_map.shape),
+            confidence=np.array([row['score'] for row in rows], np.float32),
+            class_id=np.array([row['id'] for row in rows], int),
+            data={'class_name': np.array([row['label'] for row in rows], str)},
+        )
 
     def only(self, *classes: str) -> 'SegmentationResult':
         """A result with some of the classes.
@@ -348,6 +398,15 @@ class SegmentationResult(dict[str, Any]):
         alpha = mask.view(np.uint8)[..., None]
         return np.concatenate([picture * alpha, alpha * 255], -1)
 
+    def segmented(self, name: str | None = None) -> SegmentedImage:
+        """The form that the writers of `results.formats` take; for `name` see `to_coco`."""
+        name = name or self._name()
+        if name is None:
+            raise ResultError('the image was not given as a path, so it has no name: pass one')
+        height, width = self['seg_map'].shape
+        rows = [Segment(**row, mask=encode_rle(self['seg_map'] == row['id'])) for row in self._rows()]
+        return SegmentedImage(name, os.path.splitext(name)[0], self._source or name, height, width, rows)
+
     def _name(self) -> str | None:
         return None if self._source is None else os.path.basename(self._source)
 
@@ -405,6 +464,40 @@ class SegmentationResult(dict[str, Any]):
                 f'the picture cannot be read again ({one_line(error)}): pass it (image=…), or call the pipeline with '
                 'with_image=True'
             ) from None
+
+
+def coco_of(
+    results: Iterable[SegmentationResult],
+    names: Iterable[str] | None = None,
+    *,
+    regions: str = 'rle',
+    simplify: float = SIMPLIFY,
+    min_area: int = 0,
+) -> dict[str, Any]:
+    """One COCO document for many results of a model; entries without a result are left out.
+
+    Args:
+        results: of the pipeline, such as the list or the generator of a call.
+        names: the `file_name` of each, by default that of its file.
+        regions, simplify, min_area: as in `SegmentationResult.to_coco`.
+
+    Raises:
+        ArgumentError: `regions` is neither; there are more or fewer names than results; results of models with
+            different classes.
+        ResultError: a result has no name, because its image was not given as a path.
+    """
+    if regions not in ('rle', 'polygons'):
+        raise ArgumentError(f"regions is {regions!r}; accepted: 'rle' or 'polygons'")
+    results = list(results)
+    given = [None] * len(results) if names is None else list(names)
+    if len(given) != len(results):
+        raise ArgumentError(f'{len(given)} names for {len(results)} results; expected one for each')
+    classes = {result.classes for result in results}
+    if len(classes) > 1:
+        raise ArgumentError('results of models with different classes; expected those of one model')
+    options = FormatOptions(classes.pop() if classes else (), np.zeros((256, 3), np.uint8), regions, simplify, min_area)
+    whole = [(result, name) for result, name in zip(results, given, strict=True) if 'error' not in result]
+    return coco_document((result.segmented(name) for result, name in whole), options)
 
 
 def _in_the_way(path: Path) -> bool:

@@ -17,10 +17,11 @@ from modelscope.pipelines import pipeline
 from modelscope.utils.constant import Tasks
 from PIL import Image, ImageShow
 from pycocotools import mask as coco
+from pycocotools.coco import COCO
 
 from ms_segformer import fonts
 from ms_segformer.errors import ArgumentError, SegformerError
-from ms_segformer.results import ResultError, SegmentationResult, segments
+from ms_segformer.results import ResultError, SegmentationResult, coco_of, segments
 from ms_segformer.results.palettes import palette_for
 from ms_segformer.results.result import FileThereError
 
@@ -403,6 +404,68 @@ class TestTables:
             result.to_pandas()
 
 
+class TestOthersForms:
+    def test_coco_s_own_reader_gives_the_label_map_back(self, result, tmp_path):
+        (tmp_path / 'a.json').write_text(json.dumps(result.to_coco('photo.jpg')), encoding='utf-8')
+        read = COCO(tmp_path / 'a.json')
+        assert read.loadImgs(1)[0] == {'id': 1, 'file_name': 'photo.jpg', 'width': 60, 'height': 40}
+        seg_map = np.full((40, 60), VOID, np.uint8)
+        for annotation in read.loadAnns(read.getAnnIds(1)):
+            assert read.loadCats(annotation['category_id'])[0]['name'] == CLASSES[annotation['category_id'] - 1]
+            seg_map[read.annToMask(annotation) == 1] = annotation['category_id'] - 1
+        assert np.array_equal(seg_map, result['seg_map'])
+
+    def test_coco_has_polygons_of_the_parts_on_request(self, result):
+        def parts(**options):
+            found = result.to_coco('a', regions='polygons', **options)['annotations']
+            return [each for each in found if each['category_id'] == 3]
+
+        assert sorted(each['area'] for each in parts()) == [1, 50] and len(parts(min_area=2)) == 1
+        assert parts(min_area=2, simplify=0)[0]['bbox'] == [10, 25, 10, 5]
+
+    def test_one_coco_document_for_many(self, tiny, picture, file):
+        results = tiny([file, b'no image', file])
+        document = coco_of(results, ['a.png', 'b.png', 'c.png'])
+        assert [image['file_name'] for image in document['images']] == ['a.png', 'c.png']
+        assert [each['id'] for each in document['annotations']] == list(range(1, len(document['annotations']) + 1))
+        assert {each['image_id'] for each in document['annotations']} == {1, 2}
+        assert len(document['categories']) == len(tiny.classes)
+        assert [image['file_name'] for image in coco_of(iter(results))['images']] == ['photo.png'] * 2
+        assert coco_of([])['images'] == []
+
+    def test_what_coco_lacks_is_said(self, result, tiny, picture):
+        with pytest.raises(ResultError, match='it has no name: pass one'):
+            result.to_coco()
+        with pytest.raises(ArgumentError, match="regions is 'masks'; accepted: 'rle' or 'polygons'"):
+            result.to_coco('a', regions='masks')
+        with pytest.raises(ArgumentError, match='1 names for 2 results'):
+            coco_of([result, result], ['a'])
+        with pytest.raises(ArgumentError, match='models with different classes'):
+            coco_of([result, tiny(picture)], ['a', 'b'])
+
+    def test_supervision_takes_it(self, result):
+        supervision = pytest.importorskip('supervision', reason='needs supervision: pip install supervision')
+        found = result.to_supervision()
+        assert isinstance(found, supervision.Detections) and len(found) == 3
+        assert found.data['class_name'].tolist() == ['sky', 'road', 'car'] and found.class_id.tolist() == [0, 1, 2]
+        assert np.allclose(found.confidence, [0.5, 0.6, 0.7]) and found.xyxy[2].tolist() == [10, 25, 51, 36]
+        assert np.array_equal(found.mask[2], result['seg_map'] == 2)
+        assert found.area.tolist() == [1200, 1148, 51]
+        drawn = supervision.MaskAnnotator().annotate(result['image'].copy(), found)
+        assert drawn.shape == result['image'].shape and (drawn != result['image']).any()
+        assert len(result.only('person').to_supervision()) == 0
+
+    def test_supervision_gets_arrays_and_is_missed_in_words(self, result, monkeypatch):
+        given = types.SimpleNamespace(Detections=lambda **content: content)
+        monkeypatch.setitem(sys.modules, 'supervision', given)
+        found = result.to_supervision()
+        assert found['xyxy'][2].tolist() == [10, 25, 51, 36] and found['mask'].shape == (3, 40, 60)
+        assert result.only('person').to_supervision()['mask'].shape == (0, 40, 60)
+        monkeypatch.setitem(sys.modules, 'supervision', None)
+        with pytest.raises(ResultError, match='supervision is needed .*pip install supervision'):
+            result.to_supervision()
+
+
 class TestOnly:
     def test_it_keeps_what_is_named(self, result):
         chosen = result.only('car', 'sky')
@@ -466,6 +529,8 @@ class TestCutout:
         lambda result: result.to_dicts(),
         lambda result: result.to_pandas(),
         lambda result: result.to_json(),
+        lambda result: result.to_coco(),
+        lambda result: result.to_supervision(),
         lambda result: result.only('person'),
         lambda result: result.cutout('person'),
     ],

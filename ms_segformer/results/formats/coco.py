@@ -1,19 +1,23 @@
 """COCO: `coco.json`, one file for all images of a run."""
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from pycocotools import mask as coco_mask
 
 from .files import FormatFiles
-from .images import SegmentedImage, SegmentedImages, box_of
 from .options import FormatOptions
 from .regions import RunLengths, encode_rle, polygons, without_small_parts
+from .segmented import SegmentedImage, box_of
+
+if TYPE_CHECKING:
+    from .images import SegmentedImages
 
 PATH = 'coco.json'
 
 
-def write_coco(images: SegmentedImages, files: FormatFiles, options: FormatOptions) -> None:
+def write_coco(images: 'SegmentedImages', files: FormatFiles, options: FormatOptions) -> None:
     """Write the segments of all images as COCO's instances.
 
     With run lengths there is one annotation a class and image, marked as a crowd (`iscrowd` 1, which in COCO goes with
@@ -25,14 +29,27 @@ def write_coco(images: SegmentedImages, files: FormatFiles, options: FormatOptio
     with files.writing(PATH) as out:
         out.write('{"info": {"description": "Segmented by ms-segformer"},\n"annotations": [')
         for image in images:
-            listed.append(
-                {'id': len(listed) + 1, 'file_name': image.name, 'width': image.width, 'height': image.height}
-            )
+            listed.append(_image(image, len(listed) + 1))
             for annotation in _annotations(image, options):
                 number += 1
                 out.write(',\n' if number > 1 else '\n')
                 out.write(json.dumps({'id': number, 'image_id': len(listed), **annotation}))
         out.write(f'],\n"images": {json.dumps(listed)},\n"categories": {json.dumps(categories(options))}}}\n')
+
+
+def coco_document(images: Iterable[SegmentedImage], options: FormatOptions) -> dict[str, Any]:
+    """What `write_coco` writes of these images, in memory."""
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        listed.append(_image(image, number))
+        for annotation in _annotations(image, options):
+            annotations.append({'id': len(annotations) + 1, 'image_id': number, **annotation})
+    return {'images': listed, 'annotations': annotations, 'categories': categories(options)}
+
+
+def _image(image: SegmentedImage, number: int) -> dict[str, Any]:
+    return {'id': number, 'file_name': image.name, 'width': image.width, 'height': image.height}
 
 
 def categories(options: FormatOptions) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ import os
 from typing import Any
 
 from .files import FormatFiles
-from .images import SegmentedImage, SegmentedImages
+from .images import SegmentedImages
 from .options import FormatOptions
 from .regions import polygons
+from .segmented import SegmentedImage
 
 FOLDER = 'labelme'
 VERSION = '5.5.0'  # of LabelMe, whose fields these are

@@ -9,9 +9,10 @@ import numpy as np
 
 from ...datasets.brush import encode_brush
 from .files import FormatFiles
-from .images import SegmentedImage, SegmentedImages
+from .images import SegmentedImages
 from .options import FormatOptions
 from .regions import polygons, without_small_parts
+from .segmented import SegmentedImage
 
 PATH = 'labelstudio.json'
 CONFIG = 'labelstudio_config.xml'

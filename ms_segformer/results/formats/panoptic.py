@@ -9,8 +9,9 @@ from PIL import Image
 
 from .coco import categories
 from .files import FormatFiles
-from .images import SegmentedImage, SegmentedImages, box_of
+from .images import SegmentedImages
 from .options import FormatOptions
+from .segmented import SegmentedImage, box_of
 
 PATH = 'panoptic.json'
 FOLDER = 'panoptic'

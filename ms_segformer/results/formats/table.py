@@ -3,8 +3,9 @@
 import csv
 
 from .files import FormatFiles
-from .images import SegmentedImages, box_of
+from .images import SegmentedImages
 from .options import FormatOptions
+from .segmented import box_of
 
 PATH = 'segments.csv'
 COLUMNS = ('image', 'id', 'label', 'score', 'pixels', 'share', 'x', 'y', 'width', 'height')
