@@ -28,6 +28,7 @@ What is here:
 
     load                   opens a model by its name or directory, as a pipeline
     SegformerPipeline      that pipeline: images to label maps, masks and scores
+    SegmentationResult     what it returns: a dict that draws, saves and converts itself
     read_configuration     a `configuration.json`, checked, as typed settings
     Segformer              the network, as a model of ModelScope and a module of torch
     SegDataset             images with label maps, in the layouts that the original reads
