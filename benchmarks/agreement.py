@@ -1,4 +1,4 @@
-"""(i) Label maps of every engine against the plain network, and mIoU, on labelled photographs.
+"""(i) Label maps of every engine against the plain network, and mIoU, on labeled photographs.
 
 python -m benchmarks.agreement --model DIR --images FOLDER --annotations FOLDER
 """

@@ -105,7 +105,7 @@ def logged_losses(work_dir):
 
 
 def miou(model, data, split):
-    """mIoU over the classes that are labelled in a split."""
+    """mIoU over the classes that are labeled in a split."""
     import numpy as np
 
     from ms_segformer.cli import eval as command

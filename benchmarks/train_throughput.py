@@ -4,7 +4,7 @@
 
 Both train B0 with 172 outputs from random weights on 512×512 inputs, two a step, AdamW 6e-5. Ours is the published
 configuration through `build_trainer`, hooks and all; theirs is the library's documented recipe: its image processor
-resizes to 512×512, colour jitter, `SegformerForSemanticSegmentation(pixel_values, labels)`, float32. The two take turns
+resizes to 512×512, color jitter, `SegformerForSemanticSegmentation(pixel_values, labels)`, float32. The two take turns
 of a few steps in one process, so that whatever else the machine does slows both. Time to the first iteration is that of
 a new process, imports included.
 """

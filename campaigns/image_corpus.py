@@ -127,13 +127,13 @@ def png(array: np.ndarray, depth: int, interlaced: bool = False, extra: bytes = 
     Args:
         array: H×W (grey, or indices of a palette) or H×W×3, uint8; of the values the lowest `depth` bits are taken.
         extra: chunks before the data.
-        palette: 3 bytes a colour.
+        palette: 3 bytes a color.
     """
     height, width = array.shape[:2]
-    colour = 3 if palette else 0 if array.ndim == 2 else 2
+    color = 3 if palette else 0 if array.ndim == 2 else 2
     passes = [array[top::down, left::right] for left, top, right, down in ADAM7] if interlaced else [array]
     lines = b''.join(b'\0' + packed(row, depth) for part in passes if part.size for row in part)
-    head = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, interlaced)
+    head = struct.pack('>IIBBBBB', width, height, depth, color, 0, 0, interlaced)
     return (
         b'\x89PNG\r\n\x1a\n'
         + png_chunk(b'IHDR', head)

@@ -89,15 +89,15 @@ class Common:
     folder: Path
     files: dict[str, dict[str, bytes]]
     segmenter: Pipeline
-    neighbours: list[np.ndarray]
+    neighbors: list[np.ndarray]
     expected: list[np.ndarray]
 
 
 def prepare(folder: Path) -> Common:
     torch.set_num_threads(1)
     segmenter = SegformerPipeline(str(TINY_MODEL), device='cpu', engine='torch')
-    neighbours = [picture(), picture()[::-1, ::-1]]
-    common = Common(folder, corpus(), segmenter, neighbours, [segmenter(image)['seg_map'] for image in neighbours])
+    neighbors = [picture(), picture()[::-1, ::-1]]
+    common = Common(folder, corpus(), segmenter, neighbors, [segmenter(image)['seg_map'] for image in neighbors])
     for files in common.files.values():  # imports what decoding takes
         for content in files.values():
             try:
@@ -405,7 +405,7 @@ def through_pipeline(source: Any, alone: bool, common: Common) -> str:
         if isinstance(found, dict):
             return f'segmented{check_result(found) or ""}'
         raise AssertionError(f'the pipeline gave a {type(found).__name__} for one image')
-    first, second = common.neighbours
+    first, second = common.neighbors
     results = common.segmenter([first, source, second], batch_size=2)
     for got, expected in zip(results[::2], common.expected, strict=True):
         np.testing.assert_array_equal(got['seg_map'], expected)

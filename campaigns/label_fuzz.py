@@ -80,7 +80,7 @@ def label_pngs(ids: np.ndarray):
                 )
     yield 'short palette', png(ids, 8, palette=bytes(9))
     yield 'ids above 255', png(ids * 3, 16)
-    yield 'colours that are equal', saved(np.dstack([ids] * 3), 'PNG')
+    yield 'colors that are equal', saved(np.dstack([ids] * 3), 'PNG')
     yield 'ids by OpenCV', cv2.imencode('.png', ids)[1].tobytes()
 
 
@@ -92,7 +92,7 @@ def arrays(ids: np.ndarray) -> dict[str, bytes]:
     made |= {
         'fortran': np.asfortranarray(ids),
         'channel': ids[:, :, None],
-        'colours': picture(),
+        'colors': picture(),
         'flat': ids.ravel(),
         'number': ids[0, 0],
         'empty': ids[:0],

@@ -16,7 +16,7 @@ os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 @pytest.fixture(scope='session')
 def shared():
-    """The folder with reference outputs and labelled photographs, where the developers have it."""
+    """The folder with reference outputs and labeled photographs, where the developers have it."""
     folder = ROOT.parent / 'shared'
     if not (folder / 'oracle').is_dir():
         pytest.skip('needs the reference data: ../shared beside the project is missing')

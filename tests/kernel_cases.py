@@ -269,7 +269,7 @@ class _Reference:
     """Labels and probabilities of the plain form, and how far float32 may be from them.
 
     A stretched logit is a weighted mean; rounding, and in `segment` float32 positions, move it by a small share of the
-    magnitudes that it is the mean of and, for positions, of their neighbours. So far two classes may stand apart and
+    magnitudes that it is the mean of and, for positions, of their neighbors. So far two classes may stand apart and
     still be a tie.
     """
 

@@ -12,7 +12,7 @@ from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.metainfo import TASK, VARIANTS, demo_model_dir
 
 ROOT = Path(__file__).parents[1]
-# Id in CamVid's label maps (its 11-class form) -> COCO-Stuff class, as the recipe maps them; the rest is not labelled.
+# Id in CamVid's label maps (its 11-class form) -> COCO-Stuff class, as the recipe maps them; the rest is not labeled.
 STREET = {
     0: 'sky-other',
     1: 'building-other',

@@ -177,8 +177,8 @@ def furnish(folder, photograph):
     (folder / 'assets').mkdir()
     (folder / 'assets' / 'china.jpg').write_bytes(photograph)
     (folder / 'photos').mkdir()
-    for name, colour in (('a.jpg', (90, 120, 200)), ('b.png', (60, 140, 50))):
-        Image.new('RGB', (96, 64), colour).save(folder / 'photos' / name)
+    for name, color in (('a.jpg', (90, 120, 200)), ('b.png', (60, 140, 50))):
+        Image.new('RGB', (96, 64), color).save(folder / 'photos' / name)
     shutil.copy(ROOT / 'tests' / 'cards' / 'card_predict.py', folder)
     own_data(folder / 'my_data')
     raw_coco_stuff(folder / 'coco', folder.parent)
@@ -278,8 +278,8 @@ def after_command_line(sandbox, outputs):
     } | {'manifest.jsonl'} == written
 
 
-def after_to_a_labelling_tool(sandbox, outputs):
-    folder = sandbox.folder / 'labelling'
+def after_to_a_labeling_tool(sandbox, outputs):
+    folder = sandbox.folder / 'labeling'
     names = ('coco.json', 'labelstudio.json', 'labelstudio_config.xml', 'panoptic.json', 'segments.csv', 'formats.json')
     assert all((folder / name).is_file() for name in names)
     assert (folder / 'labelme/photos/a.json').is_file() and (folder / 'masks/photos/b.png').is_file()
@@ -352,7 +352,7 @@ AFTERWARDS = {
     ('predict', 'In Python'): after_result,
     ('predict', 'From the command line'): after_command_line,
     ('predict', 'Large images'): after_large_images,
-    ('label', 'To a labelling tool'): after_to_a_labelling_tool,
+    ('label', 'To a labeling tool'): after_to_a_labeling_tool,
     ('label', 'Back into training'): after_back_into_training,
     ('verify', 'Verify a model'): after_verify,
     ('deploy', 'Export'): after_export,

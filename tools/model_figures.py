@@ -22,7 +22,7 @@ def framework(variant):
         text(24, 54, 'hierarchical encoder (MiT), all-MLP head; sizes are channels × height × width', SMALL, SOFT),
     ]
     parts += box(24, 150, 92, 64, ['image', '3 × H × W'], PLAIN)
-    left, width, centres = 146, 146, []
+    left, width, centers = 146, 146, []
     for stage in range(4):
         x, height = left + stage * (width + 20), 132 - 14 * stage
         lines = [
@@ -33,16 +33,16 @@ def framework(variant):
         ]
         parts += box(x, 182 - height / 2, width, height, lines, STAGE)
         parts.append(arrow(x - 20 if stage else 116, 182, x, 182))
-        centres.append(x + width / 2)
+        centers.append(x + width / 2)
     parts.append(text(left, 96, 'encoder', SMALL, SOFT))
     parts.append(text(left, 290, 'head', SMALL, SOFT))
-    for stage, x in enumerate(centres):
+    for stage, x in enumerate(centers):
         parts.append(arrow(x, 182 + (132 - 14 * stage) / 2, x, 300))
         enlarged = f', up ×{2**stage}' if stage else ''
         lines = [f'1×1 conv → {variant.head_channels}', f'BN, ReLU{enlarged}']
         parts += box(x - width / 2, 300, width, 48, lines, HEAD, title=False)
         parts.append(arrow(x, 348, x, 378))
-    right = centres[-1] + width / 2
+    right = centers[-1] + width / 2
     parts += box(
         left, 378, right - left, 30, [f'concatenate: {4 * variant.head_channels} × H/4 × W/4'], HEAD, title=False
     )
@@ -160,17 +160,17 @@ def document(width, height, parts, title):
     )
 
 
-def text(x, y, words, size, colour=INK, anchor='start', bold=False):
+def text(x, y, words, size, color=INK, anchor='start', bold=False):
     """Words at a point of their base line."""
     weight = ' font-weight="bold"' if bold else ''
     return (
-        f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>'
+        f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{color}" text-anchor="{anchor}"{weight}>'
         f'{escape(words)}</text>'
     )
 
 
 def box(x, y, width, height, lines, fill, title=True):
-    """A rounded box with centred lines; the first of several is bold where it is a title."""
+    """A rounded box with centered lines; the first of several is bold where it is a title."""
     first = y + height / 2 - 8 * (len(lines) - 1) + 4
     return [
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{fill}" stroke="{LINE}"/>',

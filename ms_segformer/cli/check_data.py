@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--reduce-zero-label',
         action='store_true',
-        help='for a folder: label 0 is "not labelled" and the others move down by one',
+        help='for a folder: label 0 is "not labeled" and the others move down by one',
     )
     parser.add_argument(
         '--ignore-index',
         type=label_value,
         default=255,
         metavar='N',
-        help='for a folder: label value for "not labelled" besides 255',
+        help='for a folder: label value for "not labeled" besides 255',
     )
     parser.add_argument('--picture', type=picture, metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
@@ -94,9 +94,9 @@ def _report(split: str, section: dict, inspection: 'Inspection', limit: int | No
     """Return the report on one split as lines."""
     from ..datasets.inspection import histogram_lines
 
-    labelled = int(inspection.pixels.sum())
-    share = 100 * inspection.ignored / max(labelled + inspection.ignored, 1)
-    yield f'{split}: {inspection.pairs} pairs, {labelled:,} labelled pixels, {share:.1f} % not labelled'
+    labeled = int(inspection.pixels.sum())
+    share = 100 * inspection.ignored / max(labeled + inspection.ignored, 1)
+    yield f'{split}: {inspection.pairs} pairs, {labeled:,} labeled pixels, {share:.1f} % not labeled'
     yield f'  images  {section.get("img_root", "")}'
     yield f'  labels  {section.get("label_root", "")}'
     if inspection.sizes:

@@ -165,7 +165,7 @@ def _check_ids(source: 'Source', data: str) -> None:
         values, count = some_of([str(value) for value in found], 12), len(source.CLASSES)
         raise DatasetError(
             f'the label maps of {data} do not fit the model: {first} and others hold the values {values}; its {count} '
-            f'classes are 0-{count - 1}, and 255 is "not labelled". A model is evaluated on data of its own classes. '
+            f'classes are 0-{count - 1}, and 255 is "not labeled". A model is evaluated on data of its own classes. '
             f'{source.hint(found)}'
         )
 

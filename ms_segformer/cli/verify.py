@@ -367,7 +367,7 @@ def _milliseconds(segmenter: Any, image: str) -> float:
 def _measure(
     args: Namespace, folder: Path, network: 'Segformer', dataset: Any, card: Variant | None, report: 'Report'
 ) -> 'Progress':
-    """mIoU, aAcc and IoU by class on a labelled split; returns what they were counted from."""
+    """mIoU, aAcc and IoU by class on a labeled split; returns what they were counted from."""
     from ..metrics.segmentation import SegmentationEvaluator
     from ..verification import checks
 

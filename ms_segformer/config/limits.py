@@ -20,7 +20,7 @@ STRIDE = 8  # of a stage; the published models have 4 and 2
 # every published stage. Below 8 the attention of an ordinary photograph takes minutes; above 32 a reduction is larger
 # than the map of an image of `SMALLEST_SIDE`.
 REDUCTION = (8, 32)
-CLASSES = 255  # ids 0 to 254 in the 8 bits of a label map, where 255 is "not labelled"
+CLASSES = 255  # ids 0 to 254 in the 8 bits of a label map, where 255 is "not labeled"
 
 # --- images ----------------------------------------------------------------------------------------------------------
 SMALLEST_SIDE = 29  # pixels; the least that fills the first stage's 8×8 reduction of a map of a quarter of the size

@@ -485,5 +485,5 @@ def _read_palette(root: _Section, count: int) -> tuple[tuple[int, int, int], ...
         )
     )
     if not good:
-        root.fail('PALETTE', palette, f'{count} colours [R, G, B] of 0 to 255, one per class')
-    return tuple(tuple(colour) for colour in palette[:count])
+        root.fail('PALETTE', palette, f'{count} colors [R, G, B] of 0 to 255, one per class')
+    return tuple(tuple(color) for color in palette[:count])

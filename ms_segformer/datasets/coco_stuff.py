@@ -280,7 +280,7 @@ DISTINCT_PALETTE = distinct_palette(PALETTE)
 
 
 # How label maps of COCO-Stuff count: ids for training (0-170), the official ids of 164k (0-181), and those of 10k, one
-# higher (1-182, 0 is "not labelled"). Each kind never holds some values that others do.
+# higher (1-182, 0 is "not labeled"). Each kind never holds some values that others do.
 TRAINING, OFFICIAL, FROM_ONE = KINDS = 'training ids', 'official ids', 'official ids that count from 1'
 _NEVER = {
     TRAINING: frozenset(range(len(CLASSES) + 1, NUM_RAW_IDS + 1)),
@@ -294,11 +294,11 @@ def foreign_ids(values: Iterable[int], from_one: bool = False) -> dict[str, int]
 
     Args:
         values: ids in a label map, as stored.
-        from_one: training ids, too, count from 1 in it, and 0 is "not labelled".
+        from_one: training ids, too, count from 1 in it, and 0 is "not labeled".
 
     Returns:
         {kind of `KINDS`: the largest of the values that maps of this kind never hold}, without the kinds that may hold
-        them all. Values from 183 say nothing: 255 is "not labelled", others are in no kind of map.
+        them all. Values from 183 say nothing: 255 is "not labeled", others are in no kind of map.
     """
     found = set(values)
     never = {**_NEVER, TRAINING: _NEVER[TRAINING] - {len(CLASSES) + 1}} if from_one else _NEVER
@@ -312,7 +312,7 @@ def raw_label_to_train(label: np.ndarray) -> np.ndarray:
         label: H×W uint8 array of raw ids 0-181 and 255.
 
     Returns:
-        H×W uint8 array of training ids 0-170 and 255 (unlabelled).
+        H×W uint8 array of training ids 0-170 and 255 (unlabeled).
 
     Raises:
         DatasetError: the map holds an id of 182-254 or one of `ABSENT_RAW_IDS`, so it is no official map of COCO-Stuff.

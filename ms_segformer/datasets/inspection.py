@@ -22,7 +22,7 @@ ONE_NAME = 'several images of one name'
 UNREADABLE = 'unreadable'
 SIZE_MISMATCH = 'size mismatch'
 OUT_OF_RANGE = 'values out of range'
-NOTHING_LABELED = 'nothing labelled'
+NOTHING_LABELED = 'nothing labeled'
 # The last one is legitimate, and worth knowing: such a pair teaches nothing.
 KINDS = (MISSING_IMAGE, MISSING_LABEL, ONE_NAME, UNREADABLE, SIZE_MISMATCH, OUT_OF_RANGE, NOTHING_LABELED)
 
@@ -46,7 +46,7 @@ class Inspection:
         problems: list of `Problem`, sorted by kind and file.
         pixels: int64 per class, pixels in all readable label maps.
         images: int64 per class, label maps it occurs in.
-        ignored: pixels that are not labelled.
+        ignored: pixels that are not labeled.
         sizes: {(width, height): number of images}.
     """
 
@@ -98,7 +98,7 @@ class Inspection:
                 {'id': index, 'name': name, 'pixels': int(self.pixels[index]), 'images': int(self.images[index])}
                 for index, name in enumerate(self.classes)
             ],
-            'pixels_not_labelled': self.ignored,
+            'pixels_not_labeled': self.ignored,
             'sizes': [
                 {'width': width, 'height': height, 'images': count}
                 for (width, height), count in sorted(self.sizes.items())

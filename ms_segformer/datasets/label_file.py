@@ -16,7 +16,7 @@ from .errors import DatasetError
 from .image_file import read_bytes
 from .mat_file import MatFileError, read_matrix
 
-LARGEST_ID = 254  # 255 is "not labelled"
+LARGEST_ID = 254  # 255 is "not labeled"
 _REPAIR = 'restore or remove it'
 
 
@@ -126,8 +126,8 @@ def as_label(label: object, where: object) -> np.ndarray:
         array = array[0]
     if array.ndim == 3:
         raise DatasetError(
-            f'label map {where} has the shape {array.shape}: it holds colours. A label map has one '
-            'channel with the class id of each pixel; convert the colours to ids'
+            f'label map {where} has the shape {array.shape}: it holds colors. A label map has one '
+            'channel with the class id of each pixel; convert the colors to ids'
         )
     if array.ndim != 2 or array.dtype.kind not in 'buif':
         raise DatasetError(
@@ -144,7 +144,7 @@ def as_label(label: object, where: object) -> np.ndarray:
             return ids
     raise DatasetError(
         f'label map {where} holds values from {low} to {high}; class ids are whole numbers of '
-        f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labelled"'
+        f'0-{LARGEST_ID}, and {IGNORE_INDEX} for "not labeled"'
     )
 
 

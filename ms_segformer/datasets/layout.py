@@ -82,7 +82,7 @@ def find_data_sources(
             `classes.txt` in it, those that annotations name, or COCO-Stuff's when the label maps end in
             `_labelTrainIds.png`.
         data_root: folder that replaces `${data_root}` in a configuration, see `data_root.locate_source`.
-        reduce_zero_label, ignore_index: for a folder: label 0, or another value, is "not labelled".
+        reduce_zero_label, ignore_index: for a folder: label 0, or another value, is "not labeled".
 
     Returns:
         Dict of split name (train, val, test, or all) to section.

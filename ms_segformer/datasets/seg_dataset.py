@@ -40,7 +40,7 @@ class SegDataset(TorchCustomDataset):
     Args:
         data_source: section of the configuration (`{'type': 'SegSourceRaw', …}`), or a source object.
         pipeline: list of transforms, see `ms_segformer.datasets.transforms`.
-        ignore_index: value in the label files for "not labelled" besides 255; samples carry 255 in its place.
+        ignore_index: value in the label files for "not labeled" besides 255; samples carry 255 in its place.
         mode: `train`, `eval` or `inference`; kept for ModelScope, the pipeline decides what a sample holds.
         split_config: `{'train': folder}` or `{'validation': folder}` as ModelScope's downloaded data sets give it; the
             folder replaces `${data_root}` in `data_source`, and a relative path that does not exist is found below it.
@@ -53,7 +53,7 @@ class SegDataset(TorchCustomDataset):
 
     Attributes:
         source: where the pairs come from, see `datasets.sources.Source`.
-        ignore_index: 255, which samples carry where nothing is labelled.
+        ignore_index: 255, which samples carry where nothing is labeled.
 
     Raises:
         DatasetError: whatever is wrong with the section or the files. Built through ModelScope's registry, whose

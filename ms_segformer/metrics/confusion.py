@@ -1,8 +1,8 @@
 """A confusion matrix of label maps, filled image by image, and the metrics that follow from it.
 
     matrix = ConfusionMatrix(num_classes=171)
-    for predicted, labelled in pairs:          # H×W class ids each, any sizes
-        matrix.update(predicted, labelled)
+    for predicted, labeled in pairs:          # H×W class ids each, any sizes
+        matrix.update(predicted, labeled)
     matrix.compute()['mIoU']                   # 0.4123…
 
 Memory is O(C²), whatever the number of images.
@@ -40,7 +40,7 @@ class MatrixState(TypedDict):
 
 class MetricValues(TypedDict):
     """Metrics in [0, 1], unrounded: `aAcc` is the accuracy over all pixels, the arrays hold C float64, one a class,
-    NaN for one that is neither labelled nor predicted, and the means are over the classes that have a value."""
+    NaN for one that is neither labeled nor predicted, and the means are over the classes that have a value."""
 
     aAcc: float
     mIoU: float
@@ -58,14 +58,14 @@ class MetricValues(TypedDict):
 
 
 class ConfusionMatrix:
-    """Counts of pixels by labelled and predicted class.
+    """Counts of pixels by labeled and predicted class.
 
     Args:
         num_classes: C, at most 256.
         ignore_index: label value whose pixels do not count, or several; None: every pixel counts.
 
     Attributes:
-        counts: C×(C+1) int64, rows labelled class, columns predicted class; the last column holds predictions that
+        counts: C×(C+1) int64, rows labeled class, columns predicted class; the last column holds predictions that
             are no class at all (such as VOID, id 171 of the published models): wrong, but no class's false positive.
     """
 
@@ -80,7 +80,7 @@ class ConfusionMatrix:
 
     @property
     def matrix(self) -> np.ndarray:
-        """C×C int64: rows labelled class, columns predicted class."""
+        """C×C int64: rows labeled class, columns predicted class."""
         return self.counts[:, :-1]
 
     def update(self, prediction: ClassIds, label: ClassIds) -> None:
@@ -120,14 +120,14 @@ class ConfusionMatrix:
     def compute(self) -> MetricValues:
         """Return the metrics, unrounded."""
         hit = np.diagonal(self.matrix).astype(np.float64)
-        labelled = self.counts.sum(1).astype(np.float64)
+        labeled = self.counts.sum(1).astype(np.float64)
         predicted = self.matrix.sum(0).astype(np.float64)
         with np.errstate(divide='ignore', invalid='ignore'):
-            accuracy, precision = hit / labelled, hit / predicted
-            overlap = hit / (predicted + labelled - hit)
-            dice = 2 * hit / (predicted + labelled)
+            accuracy, precision = hit / labeled, hit / predicted
+            overlap = hit / (predicted + labeled - hit)
+            dice = 2 * hit / (predicted + labeled)
             fscore = 2 * precision * accuracy / (precision + accuracy)
-            overall = float(hit.sum() / labelled.sum())
+            overall = float(hit.sum() / labeled.sum())
         return MetricValues(
             aAcc=overall,
             mIoU=mean_of_known(overlap),

@@ -19,23 +19,23 @@ def per_class_table(matrix: ConfusionMatrix, classes: Sequence[str], present_onl
     Args:
         matrix: `ConfusionMatrix`.
         classes: class names by id.
-        present_only: leave out classes that are neither labelled nor predicted.
+        present_only: leave out classes that are neither labeled nor predicted.
     """
     values = matrix.compute()
-    labelled, predicted = matrix.counts.sum(1), matrix.matrix.sum(0)
+    labeled, predicted = matrix.counts.sum(1), matrix.matrix.sum(0)
     width = max([len('all classes'), *map(len, classes)])
-    lines = [f'{"class":<{width}}  {"IoU %":>6}  {"Acc %":>6}  {"labelled px":>13}  {"predicted px":>13}']
+    lines = [f'{"class":<{width}}  {"IoU %":>6}  {"Acc %":>6}  {"labeled px":>13}  {"predicted px":>13}']
     for index, name in enumerate(classes):
-        if present_only and not labelled[index] and not predicted[index]:
+        if present_only and not labeled[index] and not predicted[index]:
             continue
         lines.append(
             f'{name:<{width}}  {_percent(values["IoU"][index])}  {_percent(values["Acc"][index])}  '
-            f'{labelled[index]:>13,}  {predicted[index]:>13,}'
+            f'{labeled[index]:>13,}  {predicted[index]:>13,}'
         )
     lines.append('-' * len(lines[0]))
     lines.append(
         f'{"all classes":<{width}}  {_percent(values["mIoU"])}  {_percent(values["mAcc"])}  '
-        f'{labelled.sum():>13,}  {predicted.sum():>13,}'
+        f'{labeled.sum():>13,}  {predicted.sum():>13,}'
     )
     lines.append(f'{"all pixels":<{width}}  {"":>6}  {_percent(values["aAcc"])}')
     return '\n'.join(lines)
@@ -48,13 +48,13 @@ def _percent(value: float) -> str:
 def draw_confusion(
     matrix: ConfusionMatrix, classes: Sequence[str], path: str | os.PathLike | None = None, present_only: bool = True
 ) -> np.ndarray:
-    """Draw a confusion matrix: rows are labelled classes, columns predicted ones, darkness the share of the row.
+    """Draw a confusion matrix: rows are labeled classes, columns predicted ones, darkness the share of the row.
 
     Args:
         matrix: `ConfusionMatrix`.
         classes: class names by id.
         path: where to write a PNG; None: nowhere.
-        present_only: leave out classes that are neither labelled nor predicted.
+        present_only: leave out classes that are neither labeled nor predicted.
 
     Returns:
         H×W×3 uint8 RGB array.
@@ -69,7 +69,7 @@ def draw_confusion(
     cell = int(np.clip(CELL_PIXELS // max(len(columns), 1), 7, 40))
     font = font_of(min(cell, 14), names)
     margin = int(max([font.getlength(names[index]) for index in columns], default=0)) + 12
-    title = f'rows: labelled, columns: predicted, dark: share of the row    {_summary(matrix)}'
+    title = f'rows: labeled, columns: predicted, dark: share of the row    {_summary(matrix)}'
     width = max(margin + cell * len(columns), int(font_of(14).getlength(title))) + 12
     image = Image.new('RGB', (width, 28 + margin + cell * len(keep) + 12), 'white')
     draw = ImageDraw.Draw(image)

@@ -26,7 +26,7 @@ class SegmentationEvaluator:
     Args:
         classes: class names by id.
         metric_names: some of mIoU, mDice, mFscore (a name or a list).
-        nan_to_num: value for a class that is neither labelled nor predicted, before means are taken; None keeps NaN,
+        nan_to_num: value for a class that is neither labeled nor predicted, before means are taken; None keeps NaN,
             which the means leave out.
         ignore_index, dataset_name: as in the configuration.
     """

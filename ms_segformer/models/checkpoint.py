@@ -341,7 +341,7 @@ def _read_torch(path: Path) -> tuple[dict, tuple[str, ...]]:
 
 _ODD_TENSORS = {  # part of the name of what makes it -> what it is
     'sparse': 'a sparse tensor',
-    'qtensor': 'a quantised tensor',
+    'qtensor': 'a quantized tensor',
     'Complex': 'a complex tensor',
     'meta_tensor': 'a tensor without numbers (of the device "meta")',
     'tensor_v3': 'a tensor of 8-bit floats',
@@ -377,7 +377,7 @@ def _check_values(state: State, expected: State, source: str | Path) -> None:
     ]
     if kinds:
         raise CheckpointError(
-            f'{source}: {_some(kinds)}: damaged, or quantised; fetch it again, or save the model in floating point'
+            f'{source}: {_some(kinds)}: damaged, or quantized; fetch it again, or save the model in floating point'
         )
     spoiled = [
         key

@@ -148,7 +148,7 @@ def digest_of(path: str | Path) -> str | None:
 
 @contextmanager
 def _checksums() -> Iterator[None]:
-    """With the zip entries' checksums, also where a programme has switched them off in torch (2.6 and later)."""
+    """With the zip entries' checksums, also where a program has switched them off in torch (2.6 and later)."""
     before = getattr(torch.serialization, 'get_crc32_options', lambda: True)()
     if not before:
         torch.serialization.set_crc32_options(True)

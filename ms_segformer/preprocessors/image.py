@@ -69,7 +69,7 @@ def load_image(source: ImageSource, channel_order: str = 'RGB', max_pixels: int 
     While a file is decoded, Pillow holds it in a form of its own besides the 3 bytes a pixel of the result. Both
     together, in bytes a pixel (`python -m pytest -s tests/preprocessors/test_image_memory.py` measures it):
 
-    - 4: grey JPEG, palette PNG, GIF; 5: 16-bit PNG, GIF with several frames;
+    - 4: gray JPEG, palette PNG, GIF; 5: 16-bit PNG, GIF with several frames;
     - 7: JPEG, CMYK JPEG, RGB and RGBA PNG, TIFF, BMP; turning it upright takes no more;
     - 10: progressive JPEG without subsampling (CMYK: 12), AVIF; 16: WebP; 20: JPEG 2000.
 
@@ -78,8 +78,8 @@ def load_image(source: ImageSource, channel_order: str = 'RGB', max_pixels: int 
 
             - a path, an http(s) or file URL, or a `data:` URL; the content as bytes or as a binary file object;
             - a PIL image of any mode;
-            - an array or CPU tensor H×W, H×W×1 (grey), H×W×2 (grey, alpha), H×W×3 or H×W×4 (alpha last). Integers
-              within 0–255 are taken as they are, uint16 with larger values as 0–65535 (as those of a grey image of 32
+            - an array or CPU tensor H×W, H×W×1 (gray), H×W×2 (gray, alpha), H×W×3 or H×W×4 (alpha last). Integers
+              within 0–255 are taken as they are, uint16 with larger values as 0–65535 (as those of a gray image of 32
               bits are); other integers are refused. Floats, bfloat16 among them, within 0–1 are taken as that range,
               others within 0–255 as that one; a maximum of up to 1.1 is refused as neither. Booleans are black and
               white;
@@ -180,7 +180,7 @@ def _array_of(tensor: 'torch.Tensor') -> np.ndarray:
         raise ImageError('a nested tensor; for several images pass a list: tensor.unbind()')
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ImageError(
-            f'a {"quantised" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
+            f'a {"quantized" if tensor.is_quantized else "sparse"} tensor; expected a dense one: pass '
             f'tensor.{"dequantize" if tensor.is_quantized else "to_dense"}()'
         )
     tensor = tensor.detach().resolve_conj().resolve_neg()
@@ -417,12 +417,12 @@ def _to_rgb(band: Image.Image) -> np.ndarray:
 
 
 def _to_gray(image: Image.Image, name: str) -> Callable[[Image.Image], np.ndarray]:
-    """What turns bands of a grey image of more than 8 bits into h×w×1 uint8: its range decides how."""
+    """What turns bands of a gray image of more than 8 bits into h×w×1 uint8: its range decides how."""
     ranges = [(values.min(), values.max()) for _, band in _bands(image) for values in (np.asarray(band),)]
     low, high = np.min(ranges), np.max(ranges)  # NaN stays NaN
     dtype = np.dtype(np.float32 if image.mode == 'F' else np.uint16)
     kind = 'float' if image.mode == 'F' else '32-bit' if image.mode == 'I' else '16-bit'
-    convert = _converter(dtype, low, high, f'{name}: a grey {kind} image')
+    convert = _converter(dtype, low, high, f'{name}: a gray {kind} image')
     return lambda band: convert(np.asarray(band).astype(dtype))[:, :, None]
 
 
@@ -463,7 +463,7 @@ def _converter(dtype: np.dtype, low: float, high: float, what: str) -> Callable[
         raise ImageError(
             f'{what} with values from {low:g} to {high:g}; expected 0–255'
             f'{" or 0–1" if dtype.kind == "f" else " or 0–65535" if wide else ""}: scale them to that '
-            'range first (normalised tensors are not accepted)'
+            'range first (normalized tensors are not accepted)'
         )
     if dtype.kind == 'f' and 1 < high <= LARGEST_OVERSHOOT:
         raise ImageError(

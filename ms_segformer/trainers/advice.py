@@ -36,7 +36,7 @@ def say_how_it_normalizes(trainer: Trainer) -> None:
         return
     whose = 'of those of the first process' if trainer.world_size > 1 and not synchronized else 'of each of them'
     trainer.logger.info(
-        f'a step takes {images} images, and batch norm normalises {together} at a time; its running '
-        f'statistics are made {whose}. Normalised together they are on GPUs with '
+        f'a step takes {images} images, and batch norm normalizes {together} at a time; its running '
+        f'statistics are made {whose}. Normalized together they are on GPUs with '
         'model.decode_head.norm_cfg.type=SyncBN, or in one batch on one device'
     )

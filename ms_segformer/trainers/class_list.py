@@ -1,7 +1,7 @@
 """What of a configuration belongs to its class list, and goes when another list takes its place.
 
 A model directory says more about its classes than their names: their weights in the loss, their colors, which label
-value stands for "not labelled". None of it holds for other classes, and most of it does not even fit their number.
+value stands for "not labeled". None of it holds for other classes, and most of it does not even fit their number.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The optimizer of a configuration, its parameters grouped by learning rate and weight decay.
 
-`paramwise_options` is honoured in all dialects a configuration may use:
+`paramwise_options` is honored in all dialects a configuration may use:
 
 - `{'custom_keys': {'head': {'lr_mult': 10.0}, 'norm': {'decay_mult': 0.0}}}`: the first key that occurs in a
   parameter's name decides; longer keys come first, keys of one length in alphabetical order (mmcv's rule).

@@ -124,13 +124,13 @@ def check_score(miou: float | None, images: int, split: str, card: Variant | Non
     """Whether an mIoU is that of the card.
 
     Args:
-        miou: in percent; None when nothing is labelled.
+        miou: in percent; None when nothing is labeled.
         images, split: what it was measured on.
         card: the published model, or None.
     """
     name = 'mIoU against the card'
     if miou is None:
-        return Check(name, SKIPPED, 'there is none: no pixel of these images is labelled')
+        return Check(name, SKIPPED, 'there is none: no pixel of these images is labeled')
     if card is None:
         return Check(name, SKIPPED, f'{miou:.2f}; nothing published to compare with')
     difference = miou - card.published_miou

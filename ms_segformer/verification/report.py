@@ -20,7 +20,7 @@ class Report:
         checks: in the order they were made.
         photographs: label maps of photographs, see `label_maps.describe`.
         speed: name of an engine to milliseconds.
-        score: of a labelled split: `images`, `mIoU`, `aAcc`, `mAcc` (percent), `IoU` (percent by class), …; or empty.
+        score: of a labeled split: `images`, `mIoU`, `aAcc`, `mAcc` (percent), `IoU` (percent by class), …; or empty.
     """
 
     model: dict[str, Any]

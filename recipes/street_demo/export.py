@@ -65,16 +65,16 @@ def measure(model_dir, data):
 def card(matrix, classes, count, log):
     """The model card's text."""
     matrix = np.asarray(matrix, np.float64)
-    hit, labelled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    hit, labeled, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     ids = [classes.index(name) for name in STREET]
-    iou = {i: hit[i] / (labelled[i] + predicted[i] - hit[i]) for i in ids}
-    shares = labelled / labelled.sum()
-    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labelled[i]:.3f} | {shares[i]:.1%} |' for i in ids)
+    iou = {i: hit[i] / (labeled[i] + predicted[i] - hit[i]) for i in ids}
+    shares = labeled / labeled.sum()
+    rows = '\n'.join(f'| {classes[i]} | {iou[i]:.3f} | {hit[i] / labeled[i]:.3f} | {shares[i]:.1%} |' for i in ids)
     template = (HERE / 'model_card.md').read_text(encoding='utf-8')
     return template.format(
         images=count,
         miou=np.mean(list(iou.values())),
-        aacc=hit.sum() / labelled.sum(),
+        aacc=hit.sum() / labeled.sum(),
         rows=rows,
         iterations=sum(line['iterations'] for line in log if line['mode'] == 'end'),
     )
@@ -123,13 +123,13 @@ def draw_curve(log, path):
         return (margin + (width - 2 * margin) * epoch / epochs, height - margin - (height - margin - 20) * share)
 
     top = max(line['loss'] for line in train[1:] or train)
-    for key, scale, colour, name in (
+    for key, scale, color, name in (
         ('loss', top, (200, 60, 40), f'training loss (0 to {top:.2f})'),
         ('accuracy', 100, (40, 90, 200), 'training pixel accuracy (0 to 100 %)'),
     ):
         points = [place(line['epoch'], min(1, line[key] / scale)) for line in train if line[key] is not None]
-        draw.line(points, fill=colour, width=2)
-        draw.text((margin + 10, 24 + (14 if key == 'accuracy' else 0)), name, fill=colour, font=font)
+        draw.line(points, fill=color, width=2)
+        draw.text((margin + 10, 24 + (14 if key == 'accuracy' else 0)), name, fill=color, font=font)
     for epoch in range(0, epochs + 1, 10):
         draw.text((place(epoch, 0)[0] - 6, height - margin + 6), str(epoch), fill=(60, 60, 60), font=font)
     draw.text((width // 2 - 20, height - 22), 'epoch', fill=(60, 60, 60), font=font)

@@ -27,11 +27,11 @@ def folder(tmp_path):
         for kind in ('images', 'labels'):
             (tmp_path / kind / split).mkdir(parents=True)
         for index in range(count):
-            colours = numbers.randint(0, 256, (16, 24, 3), np.uint8)
+            colors = numbers.randint(0, 256, (16, 24, 3), np.uint8)
             label = np.zeros((16, 24), np.uint8)
             label[4:] = 1
             label[0, 0] = 255
-            Image.fromarray(colours).save(tmp_path / f'images/{split}/{index:02d}.jpg')
+            Image.fromarray(colors).save(tmp_path / f'images/{split}/{index:02d}.jpg')
             Image.fromarray(label).save(tmp_path / f'labels/{split}/{index:02d}.png')
     (tmp_path / 'classes.txt').write_text('\n'.join(CLASSES))
     return tmp_path
@@ -71,7 +71,7 @@ def test_every_kind_of_problem_is_named_and_counted(folder, capsys, jobs):
         'unreadable': ['02.jpg', '03.png'],
         'size mismatch': ['04.png'],
         'values out of range': ['05.png'],
-        'nothing labelled': ['06.png'],
+        'nothing labeled': ['06.png'],
     }
     assert '7 (5 pixels)' in report['train']['problems']['values out of range'][0]['detail']
     assert report['train']['pairs'] == 39
@@ -85,10 +85,10 @@ def test_the_report_for_people_names_the_files(folder, capsys):
     assert 'val:' not in output and 'no problems' not in output
 
 
-def test_an_unlabelled_pair_is_reported_but_usable(folder, capsys):
+def test_an_unlabeled_pair_is_reported_but_usable(folder, capsys):
     Image.fromarray(np.full((16, 24), 255, np.uint8)).save(folder / 'labels/val/00.png')
     assert check(folder) == 0
-    assert 'nothing labelled: 1' in capsys.readouterr().out
+    assert 'nothing labeled: 1' in capsys.readouterr().out
 
 
 def test_long_lists_are_cut_unless_asked_for(folder, capsys):

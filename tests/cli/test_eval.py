@@ -74,7 +74,7 @@ def test_what_cannot_be_evaluated_is_an_error(model, data, tmp_path):
         run('--model', model, '--data', tmp_path / 'other')
 
 
-def labelled(folder, data, *values):
+def labeled(folder, data, *values):
     """The pictures of `data` with label maps of nothing but some values, and no list of classes."""
     shutil.copytree(data / 'images', folder / 'images')
     (folder / 'labels' / 'val').mkdir(parents=True)
@@ -86,19 +86,19 @@ def labelled(folder, data, *values):
 
 def test_label_maps_of_another_list_are_refused_before_anything_is_evaluated(model, data, tmp_path, monkeypatch):
     monkeypatch.setattr(command, 'load', lambda *args: pytest.fail('loads the model'))
-    other = labelled(tmp_path / 'other', data, 0, 5, 200, 255)
+    other = labeled(tmp_path / 'other', data, 0, 5, 200, 255)
     with pytest.raises(DatasetError) as caught:
         run('--model', model, '--data', other, '--limit', 1)
     assert str(caught.value).startswith(
         f'the label maps of {other} do not fit the model: {other}/labels/val/a.png and others hold the values 200; its '
-        '171 classes are 0-170, and 255 is "not labelled".'
+        '171 classes are 0-170, and 255 is "not labeled".'
     )
     assert '\n' not in str(caught.value)
 
 
 def test_official_label_maps_give_the_score_of_the_converted_ones(model, data, tmp_path, caplog):
-    official = labelled(tmp_path / 'official', data, 0, 12, 180, 255)
-    converted = labelled(tmp_path / 'converted', data, 0, 11, 169, 255)
+    official = labeled(tmp_path / 'official', data, 0, 12, 180, 255)
+    converted = labeled(tmp_path / 'converted', data, 0, 11, 169, 255)
     scores = []
     for folder in (official, converted):
         run('--model', model, '--data', folder, '--json', f'{folder}.json')
@@ -120,7 +120,7 @@ def test_training_ids_of_coco_stuff_are_no_ids_of_other_classes(model, data, tmp
 
 
 def test_ids_that_could_be_any_list_s_are_taken_and_this_is_said(model, data, tmp_path, caplog, capsys):
-    folder = labelled(tmp_path / 'other', data, 0, 1)
+    folder = labeled(tmp_path / 'other', data, 0, 1)
     assert run('--model', model, '--data', folder) == 0
     assert [record.getMessage() for record in caplog.records if 'names no classes' in record.getMessage()] == [
         f"{folder} names no classes: the values in its label maps are taken as the ids of the model's 171 classes (0 "

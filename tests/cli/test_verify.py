@@ -107,7 +107,7 @@ def test_label_maps_read_in_another_way_do_not_go_on_with_what_was_counted(model
     assert found[0] != found[1]
 
 
-def test_nothing_labelled_is_no_figure(verify, model, data, tmp_path):
+def test_nothing_labeled_is_no_figure(verify, model, data, tmp_path):
     empty = tmp_path / 'empty'
     shutil.copytree(data, empty)
     for path in (empty / 'labels' / 'val').iterdir():

@@ -38,14 +38,14 @@ def test_raw_ids_keep_their_name_as_training_ids():
     assert (coco_stuff.RAW_TO_TRAIN[182:] == 255).all()
 
 
-def test_the_published_palette_repeats_colours_and_the_distinct_one_does_not():
+def test_the_published_palette_repeats_colors_and_the_distinct_one_does_not():
     assert len(coco_stuff.PALETTE) == 171
     assert len(set(coco_stuff.PALETTE)) == 162
     assert coco_stuff.PALETTE[0] == coco_stuff.PALETTE[1] == (0, 192, 64)  # person, bicycle
     distinct = coco_stuff.DISTINCT_PALETTE
     assert len(set(distinct)) == 171
     assert sum(a != b for a, b in zip(distinct, coco_stuff.PALETTE, strict=True)) == 9
-    assert all(0 <= value <= 255 for colour in distinct for value in colour)
+    assert all(0 <= value <= 255 for color in distinct for value in color)
 
 
 def test_a_label_map_with_ids_beyond_coco_stuff_is_refused():
@@ -60,7 +60,7 @@ def test_names_map_and_palette_equal_the_reference(shared):
     mapping = json.loads((shared / 'data/cocostuff_sample/mapping.json').read_text())
     configuration = json.loads((shared / 'oracle/configuration/b0.json').read_text())
     assert list(coco_stuff.CLASSES) == mapping['classes172'] == configuration['CLASSES']
-    assert [list(colour) for colour in coco_stuff.PALETTE] == configuration['PALETTE']
+    assert [list(color) for color in coco_stuff.PALETTE] == configuration['PALETTE']
     assert {int(raw): train for raw, train in mapping['raw_to_train172'].items()} == {
         raw: int(train)
         for raw, train in enumerate(coco_stuff.RAW_TO_TRAIN)

@@ -14,11 +14,11 @@ from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.label_file import as_label, label_of_image, read_label
 
 
-def _png(width, depth, colour_type, row, palette=b''):
+def _png(width, depth, color_type, row, palette=b''):
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
-    header = struct.pack('>IIBBBBB', width, 1, depth, colour_type, 0, 0, 0)
+    header = struct.pack('>IIBBBBB', width, 1, depth, color_type, 0, 0, 0)
     return (
         b'\x89PNG\r\n\x1a\n'
         + chunk(b'IHDR', header)
@@ -49,7 +49,7 @@ def test_label_maps_are_read_as_ids_whatever_their_png_type(tmp_path, png, expec
 @pytest.mark.parametrize(
     ('png', 'message'),
     [
-        (_png(2, 8, 2, bytes([5, 6, 5, 7, 7, 7])), 'it holds colours'),
+        (_png(2, 8, 2, bytes([5, 6, 5, 7, 7, 7])), 'it holds colors'),
         (_png(2, 16, 0, bytes([1, 0, 0, 0])), 'values from 0 to 256'),
     ],
 )
@@ -143,7 +143,7 @@ def npy(header):
         (saved(IDS + 0.5), 'values from 0.5 to 255.5'),
         (saved(IDS / 2), 'values from 0.0 to 127.5'),
         (saved(IDS * np.nan), 'values from nan'),
-        (saved(np.broadcast_to(np.uint8(0), (2, 2, 3)) + np.arange(3, dtype=np.uint8)), 'it holds colours'),
+        (saved(np.broadcast_to(np.uint8(0), (2, 2, 3)) + np.arange(3, dtype=np.uint8)), 'it holds colors'),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, content, said):

@@ -38,7 +38,7 @@ def _configure(images, work_dir, **lr_scheduler):
         configuration['model'].update(pretrained=False)
         configuration['model']['backbone']['drop_path_rate'] = 0.0
         configuration['model']['decode_head']['dropout_ratio'] = 0.0
-        normalise = {
+        normalize = {
             'type': 'MMNormalize',
             'mean': [123.675, 116.28, 103.53],
             'std': [58.395, 57.12, 57.375],
@@ -66,7 +66,7 @@ def _configure(images, work_dir, **lr_scheduler):
         configuration['dataset']['train']['pipeline'] = [
             {'type': 'MMResize', 'img_scale': (96, 64), 'keep_ratio': True},
             {'type': 'MMRandomFlip', 'flip_ratio': 0.0},
-            normalise,
+            normalize,
             {'type': 'DefaultFormatBundle'},
             {'type': 'Collect', 'keys': ['img', 'gt_semantic_seg'], 'meta_keys': meta_keys},
         ]
@@ -78,7 +78,7 @@ def _configure(images, work_dir, **lr_scheduler):
                 'transforms': [
                     {'type': 'MMResize', 'keep_ratio': True},
                     {'type': 'MMRandomFlip'},
-                    normalise,
+                    normalize,
                     {'type': 'ImageToTensor', 'keys': ['img']},
                     {'type': 'Collect', 'keys': ['img'], 'meta_keys': meta_keys},
                 ],

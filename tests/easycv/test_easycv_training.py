@@ -30,7 +30,7 @@ def pair(easycv, model_dir):
 
 @pytest.fixture(params=[(2, 64, 96), (1, 65, 97)], ids=['2x64x96', '1x65x97'])
 def batch(request):
-    """Normalised images and labels with a tenth of the pixels ignored."""
+    """Normalized images and labels with a tenth of the pixels ignored."""
     n, height, width = request.param
     rng = np.random.RandomState(height)
     labels = rng.randint(0, 171, (n, 1, height // 8 + 1, width // 8 + 1)).repeat(8, 2).repeat(8, 3)

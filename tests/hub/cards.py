@@ -16,7 +16,7 @@ IMAGE_PATH = '/test/images/image_semantic_segmentation.jpg'
 
 
 def photograph():
-    """A JPEG with colour ramps; the model finds several classes in it."""
+    """A JPEG with color ramps; the model finds several classes in it."""
     ramp = np.linspace(0, 255, 160, dtype=np.uint8)
     pixels = np.stack([np.tile(ramp, (120, 1)), np.tile(ramp[:120, None], (1, 160)), np.full((120, 160), 90)], axis=-1)
     buffer = io.BytesIO()

@@ -71,7 +71,7 @@ def to_official(folder):
 
 
 def make_pairs(folder, count=4, size=(64, 48)):
-    """Write a little data set in COCO-Stuff's layout: two regions per photograph, some pixels unlabelled."""
+    """Write a little data set in COCO-Stuff's layout: two regions per photograph, some pixels unlabeled."""
     folder = Path(folder)
     generator = np.random.default_rng(0)
     for name in SPLITS.values():

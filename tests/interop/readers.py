@@ -45,7 +45,7 @@ def label_studio(folder, classes):
     from pycocotools import mask as coco
 
     interface = LabelInterface((folder / 'labelstudio_config.xml').read_text(encoding='utf-8'))
-    assert list(next(iter(interface.labels))) == classes, 'the labelling interface has other labels'
+    assert list(next(iter(interface.labels))) == classes, 'the labeling interface has other labels'
     for task in json.loads((folder / 'labelstudio.json').read_text()):
         prediction = task['predictions'][0]
         assert interface.validate_prediction(prediction), 'the SDK refuses the prediction'

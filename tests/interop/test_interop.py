@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_images import CLASSES, export, finish, label_map
+from labeled_images import CLASSES, export, finish, label_map
 
 PYTHON = os.environ.get('MS_SEGFORMER_INTEROP_PYTHON')
 SCRIPT = Path(__file__).with_name('readers.py')

@@ -198,7 +198,7 @@ def test_modelscope_merges_the_metrics_of_all_processes(maps, reference):
         ([{'type': 'CocoEvaluator', 'classes': ['a']}], 'CocoEvaluator'),
         ([{'classes': ['a'], 'metric_names': ['AP']}], 'mIoU, mDice, mFscore'),
         ([{'classes': ['a']}, {'classes': ['a', 'b']}], 'same classes'),
-        ([{'classes': ['a'], 'colour': 'red'}], 'colour'),
+        ([{'classes': ['a'], 'color': 'red'}], 'color'),
     ],
 )
 def test_a_wrong_metric_section_is_refused(evaluators, message):

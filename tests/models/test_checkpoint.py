@@ -269,7 +269,7 @@ def test_what_was_saved_in_the_place_of_a_checkpoint_is_named(tmp_path, suffix, 
         (lambda value: value.flatten(1).to_sparse(), 'a sparse tensor'),
         (lambda value: value.to(torch.complex64), 'a complex tensor'),
         (lambda value: value.to('meta'), 'a tensor without numbers'),
-        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), 'a quantised tensor'),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), 'a quantized tensor'),
     ],
 )
 def test_tensors_that_are_no_weights_are_named(tmp_path, weights, caplog, change, said):

@@ -187,7 +187,7 @@ def test_awkward_files_are_read(oracle, name, like):
         (np.zeros((2, 4, 5, 3), np.uint8), 'a list of images'),
         (np.zeros((0, 5, 3), np.uint8), r'shape \(0, 5, 3\)'),
         (np.full((4, 4), np.nan), 'NaN'),
-        (np.full((4, 4), -1.0), 'normalised'),
+        (np.full((4, 4), -1.0), 'normalized'),
         (np.full((4, 4), 300), '0–255'),
         (np.full((4, 4), 256.0), '0–255 or 0–1'),
         (np.full((4, 4), 300), 'int64 with values from 300 to 300; expected 0–255: scale them'),
@@ -195,13 +195,13 @@ def test_awkward_files_are_read(oracle, name, like):
         (np.full((4, 4), -1, np.int32), 'from -1'),
         (torch.full((4, 4), 2**40), 'int64 with values'),
         (Image.new('I', (4, 4), 65_536), '0–255 or 0–65535: scale them'),
-        (Image.new('I', (4, 4), -1), 'the PIL image: a grey 32-bit image with values from -1 to -1'),
+        (Image.new('I', (4, 4), -1), 'the PIL image: a gray 32-bit image with values from -1 to -1'),
         (torch.zeros(4, 4).to_sparse(), r'a sparse tensor.*tensor.to_dense\(\)'),
         (torch.zeros(4, 4).to_sparse_csr(), 'a sparse tensor'),
         (torch.zeros(4, 4, device='meta'), r'meta.*tensor.cpu\(\)'),
         (
             torch.quantize_per_tensor(torch.zeros(4, 4), 1, 0, torch.quint8),
-            r'a quantised tensor.*tensor.dequantize\(\)',
+            r'a quantized tensor.*tensor.dequantize\(\)',
         ),
         (torch.nested.nested_tensor([torch.zeros(4, 4)]), 'a nested tensor'),
         (torch.zeros(4, 4, dtype=torch.cfloat), 'complex64'),
@@ -259,7 +259,7 @@ def test_a_tiff_of_32_bits_does_not_wrap(tmp_path, value):
     (tmp_path / 'a.tif').write_bytes(
         b'II*\0' + struct.pack('<I', 24) + struct.pack('<4I', 0, 1, 2, value) + directory + bytes(4)
     )
-    with pytest.raises(ImageError, match='a.tif: a grey 32-bit image with values from .* expected 0–255 or 0–65535'):
+    with pytest.raises(ImageError, match='a.tif: a gray 32-bit image with values from .* expected 0–255 or 0–65535'):
         load_image(tmp_path / 'a.tif')
 
 

@@ -32,7 +32,7 @@ def test_sizes(size, expected):
     assert SegformerPreprocessor(settings=PreprocessSettings()).network_shape(*size) == expected
 
 
-def test_padding_is_zeros_after_normalising_at_the_bottom_and_right():
+def test_padding_is_zeros_after_normalizing_at_the_bottom_and_right():
     plain = SegformerPreprocessor(settings=PreprocessSettings())
     padded = SegformerPreprocessor(settings=PreprocessSettings(size_divisor=32))
     image = np.full((100, 150, 3), 200, np.uint8)

@@ -149,7 +149,7 @@ def test_a_pipe_in_the_manifests_place_is_not_waited_for(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_results_are_recognised_wherever_they_are_looked_at_from(tmp_path, monkeypatch):
+def test_results_are_recognized_wherever_they_are_looked_at_from(tmp_path, monkeypatch):
     out = tmp_path / 'out'
     with Manifest(out) as manifest:
         manifest.append(entry('a'))

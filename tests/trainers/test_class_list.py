@@ -107,7 +107,7 @@ def test_a_file_that_brings_its_own_list_means_what_fits_it(weights, kept):
     assert ('class_weight' in loss) == kept
 
 
-def test_a_model_with_weights_and_colours_trains_on_other_classes(options, tmp_path):
+def test_a_model_with_weights_and_colors_trains_on_other_classes(options, tmp_path):
     import json
     from pathlib import Path
 

@@ -64,7 +64,7 @@ def test_eight_processes_take_the_original_s_steps_at_its_rates(settings, runs, 
     assert [line['lr'] for line in lines] == pytest.approx(at_the_same_share, rel=1e-4)  # the log rounds
     assert (
         output.count(
-            'a step takes 16 images, and batch norm normalises 2 at a time; its running statistics are '
+            'a step takes 16 images, and batch norm normalizes 2 at a time; its running statistics are '
             'made of those of the first process'
         )
         == 1
@@ -103,6 +103,6 @@ def test_one_process_that_accumulates_eight_batches_gets_the_weights_of_eight(se
     assert moved > 1e-3, 'the steps are larger than what is taken for equal'
     assert any((states['eight'][key] - states['one'][key]).abs().max() > 1e-3 for key in kept)
     assert (
-        'a step takes 8 images, and batch norm normalises 1 at a time; its running statistics are made of each'
+        'a step takes 8 images, and batch norm normalizes 1 at a time; its running statistics are made of each'
         in (said['one'])
     )

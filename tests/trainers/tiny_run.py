@@ -26,10 +26,10 @@ def _picture(random: np.random.RandomState, height: int, width: int) -> tuple[np
     horizon = height // 2 + random.randint(-8, 9)
     label = np.zeros((height, width), np.uint8)
     label[horizon:] = 1
-    centre = random.randint(15, width - 15), random.randint(15, height - 15)
-    cv2.circle(label, centre, 12, 2, -1)
-    colours = np.array([[230, 160, 60], [40, 150, 50], [40, 40, 220]], np.float32)  # BGR
-    image = colours[label] + random.normal(0, 12, (height, width, 3))
+    center = random.randint(15, width - 15), random.randint(15, height - 15)
+    cv2.circle(label, center, 12, 2, -1)
+    colors = np.array([[230, 160, 60], [40, 150, 50], [40, 40, 220]], np.float32)  # BGR
+    image = colors[label] + random.normal(0, 12, (height, width, 3))
     label[:2] = 255
     return image.clip(0, 255).astype(np.uint8), label
 

@@ -40,9 +40,9 @@ class Annotated(NamedTuple):
 
 
 class AnnotationSource(Source):
-    """Images, and annotation files of a tool for labelling.
+    """Images, and annotation files of a tool for labeling.
 
-    Regions are painted in order, later ones over earlier ones. A pixel in none is "not labelled" (255), or of the class
+    Regions are painted in order, later ones over earlier ones. A pixel in none is "not labeled" (255), or of the class
     `unlabeled`.
 
     Args:
@@ -52,9 +52,9 @@ class AnnotationSource(Source):
         split: text file with one name per line, with or without the image's ending (or a list of names): only these.
         classes: list of names, or a text file with one per line; the class id is the position, regions are found by
             their names. None: the names that the annotations have, see `class_names`.
-        unlabeled: name of the class that pixels outside of all regions have; None: they are "not labelled".
+        unlabeled: name of the class that pixels outside of all regions have; None: they are "not labeled".
         palette, to_float32: as for `SegSourceRaw`.
-        ignore_index: id of a class that counts as "not labelled" besides 255.
+        ignore_index: id of a class that counts as "not labeled" besides 255.
         reduce_zero_label, raw_ids: for label maps; refused when true.
         check: raise when files are missing; False leaves them in `pairing`.
 
@@ -150,7 +150,7 @@ class AnnotationSource(Source):
                 f'{name_some([" and ".join(group) for group in self.pairing.ambiguous])}. Keep one of each'
             )
         if not self.pairing.images:
-            raise DatasetError(f'{self.label_root} has no labelled images')
+            raise DatasetError(f'{self.label_root} has no labeled images')
 
     def __len__(self) -> int:
         return len(self.pairing.images)

@@ -11,7 +11,7 @@ from ...config.messages import shown
 from .. import coco_stuff
 from ..errors import DatasetError
 
-MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labelled"
+MAX_CLASSES = 255  # ids 0-254 in a uint8 label map, 255 is "not labeled"
 ClassNames: TypeAlias = str | os.PathLike | Sequence[str] | None  # a text file with one name per line, or the names
 Colors: TypeAlias = Sequence[Sequence[int]] | None  # one (red, green, blue) of 0-255 per class
 

@@ -54,7 +54,7 @@ class SegSourceCocoStuff164k(SegSourceRaw):
 
 
 class SegSourceCocoStuff10k(SegSourceRaw):
-    """COCO-Stuff 10k: images, and `.mat` label maps (key `S`, 0 unlabelled, 1-182) or PNGs, listed in a file.
+    """COCO-Stuff 10k: images, and `.mat` label maps (key `S`, 0 unlabeled, 1-182) or PNGs, listed in a file.
 
     The arguments not listed here are those of `SegSourceRaw`.
 

@@ -34,15 +34,15 @@ class SegSourceRaw(Source):
             None: every image under `img_root`.
         classes: list of names, or a text file with one per line; the class id is the position.
         img_suffix, label_suffix: file name ending or list of endings; case does not matter.
-        reduce_zero_label: label 0 becomes "not labelled" and the others move down by one.
+        reduce_zero_label: label 0 becomes "not labeled" and the others move down by one.
         raw_ids: for the classes of COCO-Stuff 164k: whether the label maps hold its official ids (0-181) in place of
             training ids (0-170). None: those named `_labelTrainIds.png` do not; of others as many as it takes, evenly
             spread, are looked at: 172-181 are official, 11, 25, 28, 29, 44, 65, 67, 68, 70, 82 and 90 are in no
             official map. What they show holds for all, and one that contradicts it is an error when it is read. Where
             none shows it, they are training ids, with a warning. With `reduce_zero_label`, official ids are those of
-            COCO-Stuff 10k (1-182, 0 is "not labelled"); which of the two ways they count is looked at too.
+            COCO-Stuff 10k (1-182, 0 is "not labeled"); which of the two ways they count is looked at too.
         palette: one (red, green, blue) per class; None: COCO-Stuff's colors for its classes, random ones otherwise.
-        ignore_index: value in the files for "not labelled" besides 255 (counted after `reduce_zero_label`); samples
+        ignore_index: value in the files for "not labeled" besides 255 (counted after `reduce_zero_label`); samples
             carry 255 in its place, the one value that padding, loss and metric ignore.
         to_float32: load images as float32, so that resizing does not round to gray levels, as in the original.
         num_processes, cache_at_init, cache_on_the_fly: accepted for published configurations, without effect: listing

@@ -53,7 +53,7 @@ def say_if_255_looks_like_a_class(source: Any, most: int = 16) -> None:
     if IGNORE_INDEX in found:
         tell(
             logging.WARNING,
-            'label map %s and others hold nothing but 0 and 255: 255 is "not labelled", so no pixel '
+            'label map %s and others hold nothing but 0 and 255: 255 is "not labeled", so no pixel '
             'is %s. Where 255 means that class, write 1 in its place',
             source.label_path(0),
             source.CLASSES[1],
@@ -86,7 +86,7 @@ def _look_at_ids(source: Source, doubtful: bool) -> None:
             against.setdefault(kind, (index, value))
         possible = [kind for kind in possible if kind not in against]
         if IGNORE_INDEX in values and not source.reduce_zero_label and possible != [coco_stuff.FROM_ONE]:
-            possible = [kind for kind in possible if kind != coco_stuff.FROM_ONE]  # there 0 is "not labelled"
+            possible = [kind for kind in possible if kind != coco_stuff.FROM_ONE]  # there 0 is "not labeled"
         if len(possible) <= 1:
             break
     _decide(source, possible, against, doubtful)
@@ -111,7 +111,7 @@ def _decide(source: Source, possible: list[str], against: dict[str, tuple[int, i
             )
             raise DatasetError(
                 f'{seen}: the label maps hold official ids of COCO-Stuff, and {sure}. In the data_source section '
-                'set reduce_zero_label to true if they are those of 10k (1-182, 0 is "not labelled"), or to false '
+                'set reduce_zero_label to true if they are those of 10k (1-182, 0 is "not labeled"), or to false '
                 'with raw_ids set to true if they are those of 164k (0-181, 0 is a person)'
             )
         source.official = True

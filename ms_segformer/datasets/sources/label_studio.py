@@ -30,20 +30,20 @@ class SegSourceLabelStudio(AnnotationSource):
     def read_all(cls, path: str) -> Iterator[Annotated]:
         """One `Annotated` a task with an annotation, in order."""
         tasks = expect(read_json(path), list, path, 'an export of Label Studio: a list of tasks')
-        labelled = 0
+        labeled = 0
         for number, task in enumerate(tasks):
             where = f'{path}, task {number}'
             results = _results(expect(task, dict, where, 'it'), where)
             if not results:
                 continue
-            labelled += 1
+            labeled += 1
             sizes = {(each.get('original_height'), each.get('original_width')) for each in results}
             if len(sizes) > 1 or any(each.get('image_rotation') for each in results):
                 raise DatasetError(f'{where}: an image of two sizes, or a rotated one; label it upright')
             size = list(check_size(list(sizes.pop()), where))
             regions = [_region(each, size, where) for each in results]
             yield Annotated(_image(task, where), size, regions, path)
-        if not labelled:
+        if not labeled:
             raise DatasetError(
                 f'{path}: none of the {len(tasks)} tasks has an annotation; predictions count once somebody has '
                 'submitted them in Label Studio'

@@ -77,7 +77,7 @@ class Source(ABC):
         return sorted({len(self) * number // most for number in range(most)} if len(self) > most else range(len(self)))
 
     def read_raw_label(self, index: int) -> np.ndarray:
-        """Return the H×W uint8 ids of a label map, whether there are such classes or not; 255 is "not labelled".
+        """Return the H×W uint8 ids of a label map, whether there are such classes or not; 255 is "not labeled".
 
         `reduce_zero_label` is applied, `ignore_index` is 255, and COCO-Stuff's official ids are training ids.
         """
@@ -94,7 +94,7 @@ class Source(ABC):
             ) from error
 
     def load_label(self, index: int) -> np.ndarray:
-        """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labelled.
+        """Return the H×W uint8 label map of a sample: class ids, and 255 where nothing is labeled.
 
         Raises:
             DatasetError: the file cannot be used, or holds other values.
@@ -106,7 +106,7 @@ class Source(ABC):
             raise DatasetError(
                 f'label map {self.label_path(index)} holds the values {sorted(bad)} '
                 f'({sum(bad.values())} pixels); the {count} classes are 0-{count - 1} and '
-                f'255 is "not labelled". {self.hint(bad)}'
+                f'255 is "not labeled". {self.hint(bad)}'
             )
         return label
 
@@ -141,7 +141,7 @@ class Source(ABC):
                 'These look like the official COCO-Stuff ids: convert them with "ms-segformer prepare coco-stuff" '
                 'and set label_suffix to "_labelTrainIds.png"'
             )
-        return 'Correct the label map or the list of classes; if the value means "not labelled", set ignore_index to it'
+        return 'Correct the label map or the list of classes; if the value means "not labeled", set ignore_index to it'
 
     def load(self, index: int) -> Sample:
         """Return a sample for the transforms.

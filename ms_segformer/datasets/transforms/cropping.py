@@ -16,7 +16,7 @@ class SegRandomCrop:
     Args:
         crop_size: (height, width) of the window in pixels; where the image is smaller it stays as it is.
         cat_max_ratio: below 1, up to ten further windows are drawn until the most frequent class covers less than
-            this share of the labelled pixels and at least two classes are in it; the last is taken in any case.
+            this share of the labeled pixels and at least two classes are in it; the last is taken in any case.
         ignore_index: label value that does not count as a class.
     """
 

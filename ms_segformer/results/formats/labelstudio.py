@@ -1,4 +1,4 @@
-"""Label Studio: `labelstudio.json`, tasks with predictions, and the labelling interface for them."""
+"""Label Studio: `labelstudio.json`, tasks with predictions, and the labeling interface for them."""
 
 import json
 import urllib.parse

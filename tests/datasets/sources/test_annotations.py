@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_images import CLASSES, export, finish, label_map
+from labeled_images import CLASSES, export, finish, label_map
 from PIL import Image
 
 from ms_segformer.datasets import DatasetError, build_source, find_data_sources, inspect
@@ -190,7 +190,7 @@ def test_label_studio_s_regions_and_addresses(here, image):
         drawn('brushlabels', 'tree', format='rle', rle=encode_brush(mask)),
         {'type': 'choices', 'value': {'choices': ['good']}},
     ]
-    save([task(result, image), {'data': {'image': 'unlabelled.png'}, 'annotations': []}], 'data/labelstudio.json')
+    save([task(result, image), {'data': {'image': 'unlabeled.png'}, 'annotations': []}], 'data/labelstudio.json')
     source = only_source()
     assert source.CLASSES == ['car', 'road', 'tree']
     assert source.load_label(0).tolist() == [[1] * 3 + [0] * 3, [0] * 6, [255] * 6, [2] * 6]
@@ -257,7 +257,7 @@ def test_missing_and_doubled_images_are_named(here):
     with pytest.raises(DatasetError, match='1 images that data/coco.json lists do not exist: data/1.png'):
         build_source(section)
     source = build_source(section, check=False)
-    assert inspect(source, 1).counts() == {'missing image': 1, 'nothing labelled': 1}
+    assert inspect(source, 1).counts() == {'missing image': 1, 'nothing labeled': 1}
     content['images'][1]['file_name'] = '0.png'
     save(content)
     with pytest.raises(DatasetError, match='several entries for one image: 0.png and 0.png'):

@@ -165,7 +165,7 @@ def test_both_kinds_of_the_reference_sample_are_told_apart(shared, split):
     assert coco_stuff.TRAINING not in coco_stuff.foreign_ids(np.unique(converted.load_label(1)).tolist())
 
 
-# COCO-Stuff 10k counts from 1: 0 is "not labelled", 182 the last.
+# COCO-Stuff 10k counts from 1: 0 is "not labeled", 182 the last.
 FROM_ONE, FROM_ONE_SHOWN = [0, 6, 14, 180], [0, 6, 67, 173]
 
 
@@ -206,7 +206,7 @@ def test_official_maps_that_hold_what_no_official_map_does_are_refused(section, 
 
 
 @pytest.mark.parametrize('value', [182, 200, 13])
-def test_another_value_for_not_labelled_is_that_of_the_files(section, value):
+def test_another_value_for_not_labeled_is_that_of_the_files(section, value):
     source = build_source({**section([0, 12, 180, value]), 'ignore_index': value})
     assert source.official and ids(source, 0) == [0, 11, 169, 255]
 

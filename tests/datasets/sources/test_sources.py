@@ -63,7 +63,7 @@ def test_a_palette_is_drawn_only_when_none_is_given(section):
     given = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert build_source({**section, 'palette': given}).PALETTE == given
     coco = build_source({**section, 'classes': list(COCO_CLASSES)})
-    assert coco.PALETTE == [list(colour) for colour in PALETTE]
+    assert coco.PALETTE == [list(color) for color in PALETTE]
     with pytest.raises(DatasetError, match='palette'):
         build_source({**section, 'palette': given[:2]})
 
@@ -127,7 +127,7 @@ def test_an_unreadable_file_is_an_error(section, pairs, kind, content):
         build_source(section).load(1)
 
 
-def test_another_value_for_not_labelled_becomes_255(section, pairs):
+def test_another_value_for_not_labeled_becomes_255(section, pairs):
     label = np.zeros((30, 40), np.uint8)
     label[0], label[1] = 9, 255
     Image.fromarray(label).save(pairs / 'labels/b.png')
@@ -193,20 +193,20 @@ def _encoded(image):
 
 @pytest.mark.parametrize('form', ['tuple', 'dict', 'bytes', 'array', 'path'])
 def test_a_table_of_pairs_is_a_source(tmp_path, form):
-    colours = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
+    colors = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
     ids = np.random.RandomState(1).randint(0, 3, (30, 40)).astype(np.uint8)
-    image, label = Image.fromarray(colours), Image.fromarray(ids)
+    image, label = Image.fromarray(colors), Image.fromarray(ids)
     image.save(tmp_path / 'x.png')
     label.save(tmp_path / 'y.png')
     sample = {
         'tuple': (image, label),
         'dict': {'image': image, 'label': label},
         'bytes': {'image': {'bytes': _encoded(image), 'path': None}, 'label': {'bytes': _encoded(label)}},
-        'array': (colours, ids.astype(np.int64)),
+        'array': (colors, ids.astype(np.int64)),
         'path': {'img': str(tmp_path / 'x.png'), 'mask': str(tmp_path / 'y.png')},
     }[form]
     loaded = SegSourcePairs([sample], CLASSES).load(0)
-    np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
+    np.testing.assert_array_equal(loaded['img'], colors[..., ::-1])
     np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
 
 
@@ -217,18 +217,18 @@ def test_a_table_without_a_known_image_column_names_its_columns():
 
 def test_a_huggingface_table_is_a_source():
     datasets = pytest.importorskip('datasets')
-    colours = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
+    colors = np.random.RandomState(0).randint(0, 256, (30, 40, 3), np.uint8)
     ids = np.random.RandomState(1).randint(0, 3, (30, 40)).astype(np.uint8)
     features = datasets.Features({'image': datasets.Image(), 'label': datasets.Image()})
     table = datasets.Dataset.from_dict(
         {
-            'image': [{'bytes': _encoded(Image.fromarray(colours)), 'path': None}],
+            'image': [{'bytes': _encoded(Image.fromarray(colors)), 'path': None}],
             'label': [{'bytes': _encoded(Image.fromarray(ids)), 'path': None}],
         },
         features,
     )
     loaded = SegSourcePairs(table.with_format('torch'), CLASSES).load(0)
-    np.testing.assert_array_equal(loaded['img'], colours[..., ::-1])
+    np.testing.assert_array_equal(loaded['img'], colors[..., ::-1])
     np.testing.assert_array_equal(loaded['gt_semantic_seg'], ids)
 
 
@@ -377,4 +377,4 @@ def test_masks_of_0_and_255_are_said_to_hold_one_class(section, pairs, caplog, m
     for path in (pairs / 'labels').rglob('*.png'):
         Image.fromarray(np.resize(np.array(values, np.uint8), (30, 40))).save(path)
     say_if_255_looks_like_a_class(build_source(section))
-    assert ('255 is "not labelled", so no pixel is ground. Where 255 means that class' in caplog.text) == said
+    assert ('255 is "not labeled", so no pixel is ground. Where 255 means that class' in caplog.text) == said

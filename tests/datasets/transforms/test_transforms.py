@@ -135,7 +135,7 @@ def test_image_and_label_flip_together():
         assert not np.array_equal(flipped['img'], sample['img'])
 
 
-def test_uint8_and_float_images_normalise_to_the_same_numbers():
+def test_uint8_and_float_images_normalize_to_the_same_numbers():
     normalize = transforms.build({'type': 'MMNormalize', 'mean': MEAN, 'std': STD})
     img = np.random.RandomState(0).randint(0, 256, (40, 50, 3), np.uint8)
     from_uint8, from_float = (normalize({'img': img.astype(dtype)})['img'] for dtype in (np.uint8, np.float32))
@@ -168,7 +168,7 @@ def test_the_test_pipeline_makes_every_scale_and_flip_from_one_image():
     np.testing.assert_array_equal(sample['img'], before)
 
 
-def test_distortion_changes_colours_but_not_the_caller_s_image():
+def test_distortion_changes_colors_but_not_the_caller_s_image():
     distort = transforms.build({'type': 'MMPhotoMetricDistortion'})
     sample = make_sample(64, 64)
     before = sample['img'].copy()

@@ -84,7 +84,7 @@ def test_an_incomplete_copy_is_not_used(python, hub, damage):
 
 
 def test_other_models_wait_for_the_hub_as_ever(python, hub):
-    """ModelScope's own behaviour without the network, retries included, is left alone."""
+    """ModelScope's own behavior without the network, retries included, is left alone."""
     hub.stop()
     done = python.run(
         code=f"""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_images import CLASSES, export, finish, label_map
+from labeled_images import CLASSES, export, finish, label_map
 from PIL import Image
 from pycocotools.coco import COCO
 
