@@ -24,7 +24,7 @@ class SegSourceCoco(AnnotationSource):
         for number, annotation in enumerate(content['annotations']):
             where = f'{path}, annotation {number}'
             key = expect(expect(annotation, dict, where, 'it').get('image_id'), (int, str), where, 'image_id')
-            if key not in found or annotation.get('category_id') not in names:
+            if key not in found or expect(annotation.get('category_id'), int, where, 'category_id') not in names:
                 raise DatasetError(f'{where}: its image_id or category_id is not in the file')
             found[key].append(annotation)
         for image in content['images']:

@@ -37,10 +37,10 @@ class SegSourceLabelStudio(AnnotationSource):
             if not results:
                 continue
             labeled += 1
-            sizes = {(each.get('original_height'), each.get('original_width')) for each in results}
+            sizes = {check_size([each.get('original_height'), each.get('original_width')], where) for each in results}
             if len(sizes) > 1 or any(each.get('image_rotation') for each in results):
                 raise DatasetError(f'{where}: an image of two sizes, or a rotated one; label it upright')
-            size = list(check_size(list(sizes.pop()), where))
+            size = list(sizes.pop())
             regions = [_region(each, size, where) for each in results]
             yield Annotated(_image(task, where), size, regions, path)
         if not labeled:
