@@ -2,7 +2,7 @@
 
 import torch
 
-from . import distributed, hooks
+from . import distributed
 from .protocol import Trainer
 
 
@@ -28,7 +28,7 @@ def say_how_it_normalizes(trainer: Trainer) -> None:
     """Log, once, where batch norm does not see the images of a step together, as the published recipe's does."""
     synchronized = any(isinstance(module, torch.nn.SyncBatchNorm) for module in trainer.bare_model.modules())
     batch = trainer.train_dataloader.batch_size or 1
-    accumulated = next(hook.cumulative_iters for hook in trainer.hooks if isinstance(hook, hooks.OptimizerHook))
+    accumulated = trainer.cumulative_iters
     together = batch * (trainer.world_size if synchronized else 1)
     images = batch * trainer.world_size * accumulated
     planned_only = distributed.several() != (trainer.world_size > 1)  # for processes that are not there

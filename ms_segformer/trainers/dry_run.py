@@ -124,13 +124,12 @@ def dry_run(arguments: dict[str, Any], images: int | None = None, processes: int
         trainer.prepare()
         rates = tuple(_rates(trainer))
         seconds, memory = _measure(trainer)
-        step = _hook(trainer, hooks.OptimizerHook)
         return Plan(
             len(trainer.train_dataset),
             made_up,
             trainer.world_size,
             trainer.train_dataloader.batch_size or 1,
-            step.cumulative_iters,
+            trainer.cumulative_iters,
             trainer.iters_per_train_epoch,
             trainer.max_epochs,
             rates,

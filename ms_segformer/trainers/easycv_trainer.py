@@ -408,7 +408,9 @@ class EasyCVTrainer(EpochBasedTrainer):
         if self.completed.precision == torch.float16:
             self.scaler = torch.cuda.amp.GradScaler(enabled=self.device.type == 'cuda')
         accepted = {key: options[key] for key in ('cumulative_iters', 'grad_clip', 'loss_keys') if key in options}
-        self.register_hook(hooks.OptimizerHook(scaler=self.scaler, **accepted))
+        step = hooks.OptimizerHook(scaler=self.scaler, **accepted)
+        self.cumulative_iters = step.cumulative_iters
+        self.register_hook(step)
         self._register_schedule(scheduler)
 
     def _register_schedule(self, scheduler: Any) -> None:

@@ -85,7 +85,6 @@ class OptimizerHook(optimizer_base.OptimizerHook):
             _check_clipping(grad_clip)
 
     def before_run(self, trainer: Trainer) -> None:
-        trainer.cumulative_iters = self.cumulative_iters
         if not trainer.gradients_restored:
             trainer.optimizer.zero_grad(set_to_none=True)
 
