@@ -94,3 +94,16 @@ def test_eval_finds_a_model_s_classes_by_their_names(tiny_model_dir, tmp_path, c
     assert main([str(word) for word in words]) == code
     printed = capsys.readouterr()
     assert ('person' in printed.out and 'taken as the ids' not in printed.err) if code == 0 else name in printed.err
+
+
+def test_pixels_in_no_region_are_of_a_class_on_request(options, tiny_data, tmp_path):
+    folder = as_coco(tiny_data, tmp_path / 'data', [*CLASSES, 'background'])
+    without = {key: value for key, value in options.items() if key != 'classes'}
+    for split in ('train', 'val'):
+        content = json.loads((folder / f'{split}.json').read_text())
+        content['annotations'] = content['annotations'][:1]
+        (folder / f'{split}.json').write_text(json.dumps(content))
+    said = {'dataset.train.data_source.unlabeled': 'background'}
+    trainer = build_trainer('easycv', {**without, 'data_root': str(folder), 'cfg_options': said})
+    assert (trainer.train_dataset.load_label(1) == len(CLASSES)).all()
+    assert (trainer.eval_dataset.load_label(1) == 255).all()
