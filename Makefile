@@ -42,7 +42,8 @@ easycv:
 # PyPI: its test is skipped unless you install it into .venv-interop from its repository, cocodataset/panopticapi.
 interop: $(VENV)/.ready-test
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install --disable-pip-version-check -q pycocotools supervision label-studio-sdk labelme
+	.venv-interop/bin/python -m pip install --disable-pip-version-check -q pycocotools supervision label-studio-sdk \
+		labelme datumaro
 	MS_SEGFORMER_INTEROP_PYTHON=$(CURDIR)/.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
 
 # The C kernel's tests and fuzz under AddressSanitizer and UBSan (gcc).

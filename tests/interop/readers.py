@@ -7,6 +7,7 @@ This file imports nothing of ms-segformer.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def labelme(folder, classes):
         yield Path(content['imagePath']).name, (found.astype(np.int64) - 1).astype(np.uint8)
 
 
+def datumaro(folder, classes):
+    """What CVAT imports COCO with; polygons filled by pycocotools."""
+    import datumaro
+    from pycocotools import mask as coco
+
+    (folder / 'cvat' / 'annotations').mkdir(parents=True)
+    shutil.copytree(folder / 'images', folder / 'cvat' / 'images' / 'default')
+    shutil.copy(folder / 'coco.json', folder / 'cvat' / 'annotations' / 'instances_default.json')
+    dataset = datumaro.Dataset.import_from(str(folder / 'cvat'), 'coco_instances')
+    names = [each.name for each in dataset.categories()[datumaro.AnnotationType.label]]
+    for item in dataset:
+        label = np.full(item.media.size, 255, np.uint8)
+        for annotation in item.annotations:
+            if annotation.type == datumaro.AnnotationType.mask:
+                mask = annotation.image > 0
+            elif annotation.type == datumaro.AnnotationType.polygon:
+                mask = coco.decode(coco.frPyObjects([annotation.points], *label.shape))[..., 0] > 0
+            else:  # the box beside each
+                continue
+            label[mask] = classes.index(names[annotation.label])
+        yield f'{item.id}.png', label
+
+
 def panopticapi(folder, classes):
     """`panopticapi.utils.rgb2id` of every picture, by its own list of segments."""
     from panopticapi.utils import rgb2id
@@ -92,7 +116,7 @@ def panopticapi(folder, classes):
         yield images[annotation['image_id']], label
 
 
-READERS = {each.__name__: each for each in (pycocotools, supervision, label_studio, labelme, panopticapi)}
+READERS = {each.__name__: each for each in (pycocotools, supervision, label_studio, labelme, datumaro, panopticapi)}
 
 
 if __name__ == '__main__':

@@ -23,6 +23,8 @@ READERS = [
     ('label_studio', 'label_studio_sdk', 'labelstudio', {}, 1),
     ('label_studio', 'label_studio_sdk', 'labelstudio', {'regions': 'polygons'}, 0.98),
     ('labelme', 'labelme', 'labelme', {}, 0.94),
+    ('datumaro', 'datumaro', 'coco', {}, 1),
+    ('datumaro', 'datumaro', 'coco', {'regions': 'polygons'}, 0.98),
     ('panopticapi', 'panopticapi', 'panoptic', {}, 1),
 ]
 
