@@ -310,7 +310,7 @@ def test_a_list_of_one_model_is_that_model(tiny_model_dir):
 
 
 def test_the_keys_of_a_result_are_modelscopes(tiny):
-    result = tiny(random_images()[0], with_image=True)
+    result = tiny(random_images()[0], with_image=True, confidence=True)
     assert list(result)[:3] == [OutputKeys.MASKS, OutputKeys.LABELS, OutputKeys.SCORES]
     (failed,) = tiny([b'no image'])
     assert {*result, *failed} == {*SegmentationOutput.__required_keys__, *SegmentationOutput.__optional_keys__}
