@@ -10,6 +10,7 @@ import torch
 
 from ..errors import one_line
 from ..metainfo import ENGINES, PRECISIONS
+from ..models.bfloat16 import fault_in_bfloat16
 from .base import Engine, EngineError
 from .torch_engine import TorchEngine
 
@@ -39,7 +40,8 @@ def create_engine(
         `Engine`. One that cannot be loaded is replaced by the torch engine, with a warning that says why.
 
     Raises:
-        EngineError: unknown name or precision, or a device that is not there or that the named engine does not have.
+        EngineError: unknown name or precision, a device that is not there or that the named engine does not have, or
+            bf16 where the processor computes a convolution of this network wrong.
     """
     device = _checked_device(device)
     if name != 'auto' and name not in ENGINES:
@@ -51,6 +53,8 @@ def create_engine(
     model.prepare_inference()
     if name == 'auto':
         name = _fastest(device)
+    if precision == 'bf16' and device.type == 'cpu' and name != 'onnxruntime' and (fault := fault_in_bfloat16(model)):
+        raise EngineError(f'precision bf16: {fault}')
     try:
         return _make(name, model, precision, device)
     except Exception as error:  # whatever a foreign runtime raises while it loads

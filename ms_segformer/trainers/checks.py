@@ -12,6 +12,7 @@ from ..config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE
 from ..config.messages import shown
 from ..datasets.errors import DatasetError
 from ..datasets.sources import make_palette
+from ..models.bfloat16 import fault_in_bfloat16
 from .errors import TrainingError
 from .optimizer import require_known_optimizer, require_rate
 from .protocol import Trainer
@@ -107,6 +108,16 @@ def precision(name: Any, device_type: str) -> torch.dtype | None:
     if PRECISIONS[name] == torch.float16 and device_type == 'cpu':
         raise TrainingError('train.amp is fp16, which needs a GPU; use bf16 or null on a CPU')
     return PRECISIONS[name]
+
+
+def require_precision(model: torch.nn.Module, precision: torch.dtype | None, device_type: str) -> None:
+    """Refuse bfloat16 where the processor computes the network wrong in it.
+
+    Raises:
+        TrainingError: it does.
+    """
+    if precision == torch.bfloat16 and device_type == 'cpu' and (fault := fault_in_bfloat16(model)):
+        raise TrainingError(f'train.amp is bf16: {fault}')
 
 
 def require_decay(decay: Any) -> None:

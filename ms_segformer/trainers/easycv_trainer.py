@@ -234,6 +234,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         """Build the network and load its starting point."""
         section = {key: value for key, value in self.cfg.model.to_dict().items() if key != 'type'}
         model = Segformer(self.model_dir, **section)
+        checks.require_precision(model, self.completed.precision, self._device_choice.type)
         self.starting_point = pretrained.load(
             model,
             model_dir=self.model_dir if self.input_model_id is not None else None,
