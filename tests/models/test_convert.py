@@ -30,7 +30,7 @@ def theirs():
 @pytest.fixture(scope='module')
 def saved(theirs, tmp_path_factory):
     folder = tmp_path_factory.mktemp('hugging_face')
-    theirs.save_pretrained(folder)
+    theirs.save_pretrained(folder, safe_serialization=True)  # not the default of old releases
     return folder
 
 
