@@ -1,4 +1,4 @@
-"""`make test` works in the source distribution: it holds every file of the project that git knows."""
+"""The source distribution holds what `make test` needs: every file of the project that git knows."""
 
 import subprocess
 from pathlib import Path
