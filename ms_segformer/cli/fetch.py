@@ -7,7 +7,7 @@ from ..config.reader import read_configuration
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import fetch, model_directory
 from ..metainfo import find_model, own_configuration, variant_of_hub_id
-from ..trainers.starts import HUGGING_FACE, weights
+from ..trainers.starts import HUGGING_FACE
 from .arguments import output_folder
 
 HELP = 'download a published model, or weights to start training from, to use them without a network later'
@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-
     if args.imagenet or args.model.startswith(HUGGING_FACE) or '://' in args.model:
+        from ..trainers.start_weights import weights
+
         print(weights(_imagenet_weights(args.model) if args.imagenet else args.model, args.to))
         return 0
     model_id = find_model(args.model)

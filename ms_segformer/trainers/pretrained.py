@@ -22,7 +22,7 @@ from ..config.messages import ConfigurationError
 from ..config.reader import read_configuration
 from ..metainfo import RUN_LOGGER, WEIGHTS_OF_TRANSFORMERS
 from ..models.checkpoint import CheckpointError, SeveralCheckpointsError, find_checkpoint, load_state, read_checkpoint
-from . import distributed, starts
+from . import distributed, start_weights, starts
 from .errors import TrainingError
 
 logger = logging.getLogger(RUN_LOGGER)
@@ -108,8 +108,8 @@ def _file(source: str | os.PathLike) -> Path:
     """The checkpoint file that a path, a URL or an id means; fetched once a machine."""
     try:
         if not os.path.exists(source):
-            distributed.first_on_each_machine(lambda: starts.weights(source))
-        path = starts.weights(source)
+            distributed.first_on_each_machine(lambda: start_weights.weights(source))
+        path = start_weights.weights(source)
     except FileNotFoundError:
         raise
     except OSError as error:

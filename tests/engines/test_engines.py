@@ -431,7 +431,8 @@ def precisions(name):
 
 
 @pytest.mark.parametrize('module', POISONED)
-def test_nan_in_any_module_reaches_the_logits(name, model, module):
+def test_nan_in_any_module_reaches_the_logits(name, model, module, monkeypatch):
+    monkeypatch.setattr(factory, 'fault_in_bfloat16', lambda _: None)  # NaN comes out of wrong convolutions too
     weight = parameters(model)[POISONED[module]]
     with torch.no_grad():
         weight.view(-1)[weight.numel() // 2] = float('nan')
@@ -442,7 +443,8 @@ def test_nan_in_any_module_reaches_the_logits(name, model, module):
 
 
 @pytest.mark.parametrize('part', ['ffn', 'sr', 'convs'])
-def test_finite_weights_that_overflow_are_not_a_label_map(name, model, part):
+def test_finite_weights_that_overflow_are_not_a_label_map(name, model, part, monkeypatch):
+    monkeypatch.setattr(factory, 'fault_in_bfloat16', lambda _: None)  # and so does infinity
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if f'.{part}.' in key and key.endswith('weight'):
