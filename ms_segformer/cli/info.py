@@ -3,9 +3,7 @@
 import argparse
 import json
 import os
-import platform
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -61,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 def environment() -> dict[str, str]:
     """Versions, and who serves SegFormer in this environment: a dict of texts."""
+    import platform  # imported late: takes 8 ms, and --help is to be fast
+
     import torch
 
     from ..integrations.modelscope import autoload, patches
@@ -188,6 +188,8 @@ def _server() -> str:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version  # imported late: takes 40 ms, and --help is to be fast
+
     from .. import __version__
 
     found = {}

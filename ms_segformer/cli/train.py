@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..config.schema import check_file
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import model_directory
 from ..metainfo import find_model, own_configuration
@@ -142,6 +141,7 @@ def dry_run(args: argparse.Namespace) -> int:
 
 def check_configuration(arguments: dict[str, Any]) -> None:
     """Refuse a configuration that is no SegFormer's before ModelScope runs pip for the plugin that it names."""
+    from ..config.schema import check_file  # imported late: takes 10 ms, and --help is to be fast
 
     check_file(arguments.get('cfg_file') or os.path.join(arguments['model'], 'configuration.json'))
 

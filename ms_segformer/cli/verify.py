@@ -5,7 +5,6 @@ import importlib.util
 import json
 import math
 import os
-import statistics
 import sys
 import time
 from argparse import Namespace
@@ -356,6 +355,8 @@ def _same_cells(name: str, described: dict[str, Any], theirs: dict[str, Any]) ->
 
 def _milliseconds(segmenter: Any, image: str) -> float:
     """Median time of one photograph, from the file to the label map."""
+    import statistics  # imported late: takes 20 ms, and --help is to be fast
+
     times = []
     for _ in range(TIMED):
         started = time.perf_counter()
