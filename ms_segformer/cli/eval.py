@@ -13,8 +13,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..config.limits import check_windows
-from ..config.reader import read_configuration
-from ..config.settings import InferenceSettings, Settings
 from ..errors import ArgumentError, some_of
 from ..files import atomic_write
 from ..integrations.modelscope.hub import model_directory
@@ -23,6 +21,7 @@ from .arguments import MODES, add_engine_arguments, one_of, output_file, positiv
 if TYPE_CHECKING:
     import torch
 
+    from ..config.settings import InferenceSettings, Settings
     from ..datasets.seg_dataset import SegDataset
     from ..datasets.sources import Source
     from ..engines import Engine
@@ -72,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
 
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
@@ -108,13 +108,14 @@ def load(folder: str) -> 'tuple[Segformer, Settings]':
     Raises:
         CheckpointError, ConfigurationError: it cannot be had.
     """
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
     from ..models.segformer import Segformer
 
     settings = read_configuration(folder)
     return Segformer.of_directory(folder, settings.model_section), settings
 
 
-def open_data(args: argparse.Namespace, settings: Settings) -> 'SegDataset | _First':
+def open_data(args: argparse.Namespace, settings: 'Settings') -> 'SegDataset | _First':
     """Return the data set of the command line, with the model's classes and test pipeline.
 
     Raises:
@@ -190,12 +191,13 @@ class _First:
         return getattr(self.dataset, name)
 
 
-def inference_settings(args: argparse.Namespace, settings: Settings) -> InferenceSettings:
+def inference_settings(args: argparse.Namespace, settings: 'Settings') -> 'InferenceSettings':
     """The `config.settings.InferenceSettings` of the command line.
 
     Raises:
         ArgumentError: `slide` without window and step or with impossible ones, or these without `slide`.
     """
+    from ..config.settings import InferenceSettings  # imported late: takes 10 ms, and --help is to be fast
 
     test = settings.model.test
     mode = args.mode or test.mode

@@ -2,7 +2,6 @@
 
 import argparse
 
-from ..config.reader import read_configuration
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import model_directory
 from .arguments import one_of, opset, output_folder, positive_int, side
@@ -35,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
+
     for option, needed, there in (
         ('batch', '--size', args.size),
         ('opset', '--format onnx', args.format == 'onnx'),

@@ -3,7 +3,6 @@
 import argparse
 import os
 
-from ..config.reader import read_configuration
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import fetch, model_directory
 from ..metainfo import find_model, own_configuration, variant_of_hub_id
@@ -51,6 +50,7 @@ def _imagenet_weights(name: str) -> str:
     Raises:
         ArgumentError: it names nothing.
     """
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
 
     named = read_configuration(own_configuration(name) or model_directory(name)).model.pretrained
     if named is None:

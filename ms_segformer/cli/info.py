@@ -8,13 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..config.reader import read_configuration
-from ..config.settings import Settings
 from ..errors import SegformerError
 from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
 from ..metainfo import VARIANTS, Variant, find_model, variant_of_hub_id
 
 if TYPE_CHECKING:
+    from ..config.settings import Settings
     from ..models.segformer import Segformer
 
 HELP = 'show versions, who serves SegFormer here, and whether a model is complete and loads'
@@ -118,6 +117,7 @@ def model(name: str) -> dict[str, str | bool]:
 
 
 def _directory(folder: 'Path') -> dict[str, str | bool]:
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
 
     files = ', '.join(
         f'{path.name} ({path.stat().st_size:,} bytes)'
@@ -134,7 +134,7 @@ def _directory(folder: 'Path') -> dict[str, str | bool]:
     return {**about, **_network(folder, settings)}
 
 
-def _network(folder: 'Path', settings: Settings) -> dict[str, str | bool]:
+def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
     from ..models.checkpoint import find_checkpoint, load_state, read_checkpoint
     from ..models.pickle_interpreter import shown
     from ..models.segformer import Segformer

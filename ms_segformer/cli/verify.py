@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.settings import Settings
 from ..errors import ArgumentError, one_line
 from ..files import atomic_write, read_json
 from ..metainfo import VARIANTS, Variant, demo_model_dir, find_model, photographs, variant_of_hub_id
@@ -23,6 +22,7 @@ from .arguments import add_engine_arguments, one_of, output_file, positive_int, 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..config.settings import Settings
     from ..models.segformer import Segformer
     from ..verification import Check, Progress, Report
 
@@ -270,7 +270,7 @@ def _look_at_photographs(
     args: Namespace,
     folder: Path,
     card: Variant | None,
-    settings: Settings,
+    settings: 'Settings',
     theirs: dict[str, Any],
     report: 'Report',
 ) -> None:

@@ -1,11 +1,9 @@
-"""Configurations: `read_configuration` is the one door, from a file in EasyCV's ModelScope schema to typed settings.
+"""Configurations: `reader.read_configuration` is the one door, from a file in EasyCV's ModelScope schema to settings.
 
-`schema` knows what stands there besides the network, and `limits` how large what it names may be.
+`schema` knows what stands there besides the network, and `limits` how large what it names may be. Modules are imported
+by name: the help of the command line needs the limits alone.
 """
 
-from .class_file import ClassFileError
 from .messages import ConfigurationError
-from .reader import read_configuration
-from .settings import Settings
 
-__all__ = ['ClassFileError', 'ConfigurationError', 'Settings', 'read_configuration']
+__all__ = ['ConfigurationError']

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ms_segformer.cli import check_data
-from ms_segformer.config import ConfigurationError
+from ms_segformer.config.messages import ConfigurationError
 from ms_segformer.datasets.errors import DatasetError
 
 CLASSES = ['sky', 'ground', 'house']
