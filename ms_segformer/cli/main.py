@@ -78,9 +78,9 @@ def _escape_what_cannot_be_shown() -> None:
 
 def _text(error: BaseException) -> str:
     """What an error says, without the class names that ModelScope's registry puts before it, one a level."""
-    text, cause = str(error), error.__cause__
+    text, cause = str(error), error.__cause__ or error.__context__  # the latter in old ModelScope
     while type(cause) is type(error) and re.fullmatch(r'\w+: ' + re.escape(str(cause)), text):
-        text, cause = str(cause), cause.__cause__
+        text, cause = str(cause), cause.__cause__ or cause.__context__
     return text
 
 

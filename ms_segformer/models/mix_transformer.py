@@ -92,8 +92,8 @@ class EfficientAttention(nn.Module):
             reduced = self.norm(_convolve(self.sr, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # N×H/sr×W/sr×C
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:c], bias[c:])
-        q = F.linear(x.reshape(n, h * w, c), weight[:c], q_bias).unflatten(2, heads)  # N×L×heads×d
-        kv = F.linear(reduced.reshape(n, -1, c), weight[c:], kv_bias).unflatten(2, (2, *heads))  # N×S×2×heads×d
+        q = F.linear(x.reshape(n, h * w, c), weight[:c], q_bias).reshape(n, h * w, *heads)  # N×L×heads×d
+        kv = F.linear(reduced.reshape(n, -1, c), weight[c:], kv_bias).reshape(n, -1, 2, *heads)  # N×S×2×heads×d
         k, v = kv.unbind(2)  # N×S×heads×d
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),

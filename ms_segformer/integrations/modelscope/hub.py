@@ -1,6 +1,7 @@
 """Brings models of ModelScope's hub to this machine."""
 
 import os
+from contextlib import suppress
 
 from ...errors import ArgumentError, one_line
 from ...metainfo import find_model
@@ -25,9 +26,13 @@ def fetch(model_id: str, revision: str | None = None, folder: str | os.PathLike[
         return copy
     from modelscope.hub.snapshot_download import snapshot_download  # imported late, as above
 
+    there = folder is None or os.path.lexists(folder)
     try:
         return str(snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {})))
     except Exception as error:  # the client has exceptions of its own, and others for answers it does not expect
+        if folder is not None and not there:
+            with suppress(OSError):
+                os.rmdir(folder)  # old clients make it before they know that there is nothing to put in
         if isinstance(error, OSError) and not isinstance(error, (RequestException, ConnectionError)):
             raise  # of this machine, such as a full disk
         raise ConnectionError(
