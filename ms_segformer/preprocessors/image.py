@@ -124,7 +124,7 @@ def load_image(source: ImageSource, channel_order: str = 'RGB', max_pixels: int 
 def _is_closed(image: Image.Image) -> bool:
     """Whether a PIL image's pixels, or the file that they are still to be read from, have been closed."""
     try:
-        unread = image.im is None
+        unread = image.im is None or image.im.size is None  # a closed one's raises, its `im` only in new Pillow
     except AssertionError:  # Pillow's own, from 11 on
         unread = True
     except ValueError:

@@ -31,8 +31,9 @@ def fetch(model_id: str, revision: str | None = None, folder: str | os.PathLike[
         return str(snapshot_download(model_id, revision=revision, **({'local_dir': folder} if folder else {})))
     except Exception as error:  # the client has exceptions of its own, and others for answers it does not expect
         if folder is not None and not there:
-            with suppress(OSError):
-                os.rmdir(folder)  # old clients make it before they know that there is nothing to put in
+            with suppress(OSError):  # old clients make both before they know that there is nothing to put in
+                os.rmdir(os.path.join(folder, '._____temp'))
+                os.rmdir(folder)
         if isinstance(error, OSError) and not isinstance(error, (RequestException, ConnectionError)):
             raise  # of this machine, such as a full disk
         raise ConnectionError(
