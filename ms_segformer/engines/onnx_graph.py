@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .base import EngineError
+
 if TYPE_CHECKING:
     from ..models.segformer import Segformer
 
 OPSET = 17
+EXPORTABLE = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 1)  # 2.0 has attention, but not for ONNX
 
 
 class _Logits(torch.nn.Module):
@@ -40,7 +43,14 @@ def write_onnx(
         shape: of the input; without `dynamic` the only one that the file takes.
         dynamic: leave N, H and W open.
         opset: ONNX operator set.
+
+    Raises:
+        EngineError: this torch cannot.
     """
+    if not EXPORTABLE:
+        raise EngineError(
+            f'ONNX needs torch 2.1 or later, which can write its attention; this is torch {torch.__version__}'
+        )
     model.prepare_inference()
     axes = {'img': {0: 'N', 2: 'H', 3: 'W'}, 'logits': {0: 'N', 2: 'h', 3: 'w'}} if dynamic else None
     options: dict[str, Any] = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}

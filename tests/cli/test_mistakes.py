@@ -249,9 +249,10 @@ def test_what_cannot_be_done_is_known_before_the_model_is_loaded(said, words):
 
 @pytest.mark.parametrize('words', UNREACHABLE, ids=' '.join)
 def test_a_model_that_is_not_here_is_not_waited_for(said, words):
+    if not find_spec('modelscope_hub'):
+        pytest.skip('ModelScope without a hub client of its own brings torch, and does not read MODELSCOPE_ENDPOINT')
     code, printed, torch = said(words)
-    assert (code, printed.count('\n')) == (1, 1)
-    assert not torch or not find_spec('modelscope_hub'), 'ModelScope without a hub client of its own brings torch'
+    assert (code, printed.count('\n'), torch) == (1, 1, False)
     assert printed.startswith(
         'error: damo/nope (revision master) is not in the cache of this machine, and the hub http://127.0.0.1:'
     )

@@ -12,6 +12,7 @@ import torch
 from ms_segformer import metainfo
 from ms_segformer.config.reader import read_configuration
 from ms_segformer.engines import EngineError, cache, create_engine, factory
+from ms_segformer.engines.onnx_graph import EXPORTABLE
 from ms_segformer.metainfo import own_configuration
 from ms_segformer.models import bfloat16
 from ms_segformer.models.segformer import Segformer
@@ -36,6 +37,8 @@ def model(tiny_model_dir):
 def name(request):
     if PACKAGES[request.param]:
         pytest.importorskip(PACKAGES[request.param], reason=f'needs {PACKAGES[request.param]}')
+    if request.param == 'onnxruntime' and not EXPORTABLE:
+        pytest.skip('ONNX needs torch 2.1')
     return request.param
 
 
