@@ -15,7 +15,7 @@ def test_it_follows_weights_and_settings(tiny_model_dir):
     model, again = (Segformer.from_pretrained(str(tiny_model_dir)) for _ in range(2))
     before = fingerprint(model, settings)
     assert len(before) == 64 and fingerprint(again, settings) == before
-    assert fingerprint(model, dataclasses.replace(settings, source='elsewhere', raw={})) == before
+    assert fingerprint(model, dataclasses.replace(settings, source='elsewhere', pipeline_section={})) == before
     for change in (
         {'classes': settings.classes[::-1]},
         {'palette': ((1, 2, 3),)},
