@@ -64,7 +64,8 @@ for words in json.loads(sys.argv[1]):
 # What is noted although all is well, by name: (start of the command, event, part of what is noted).
 ALLOWED = [
     ('', 'socket.bind', "('::1', 0)"),  # urllib3, on import, asks whether the machine has IPv6
-    ('', 'subprocess.Popen', "['/sbin/ldconfig', '-p']"),  # on import torch's builds for CUDA look for libdl
+    ('', 'subprocess.Popen', "['/sbin/ldconfig', '-p']"),  # on import torch's builds for CUDA look for libdl ...
+    ('', 'os.posix_spawn', "['/sbin/ldconfig', '-p']"),  # ... and Python 3.13 starts it so
     ('train', 'os.fork', '()'),  # the loading process that `workers_per_gpu=1` asks for ...
     ('train', 'socket.bind', 'pymp-'),  # ... and torch's way to it: a UNIX socket in TMPDIR
     ('train', 'socket.connect', 'pymp-'),
