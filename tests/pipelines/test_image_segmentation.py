@@ -294,7 +294,7 @@ def test_an_image_that_the_network_fails_on_fails_alone(tiny, monkeypatch, batch
 
     def segment(prepared, options):
         if any(inputs['ori_shape'][:2] == (33, 17) for inputs in prepared):
-            raise torch.OutOfMemoryError('out of memory\nTried to allocate')
+            raise torch.cuda.OutOfMemoryError('out of memory\nTried to allocate')  # torch's own name since 2.5
         return of_now(prepared, options)
 
     monkeypatch.setattr(tiny, '_segment', segment)
