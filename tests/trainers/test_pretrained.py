@@ -158,7 +158,9 @@ def test_ids_of_both_hubs_are_fetched(model, backbone, weights, server, tmp_path
     (folder / 'config.json').write_text('{}')
     for name in ('model.safetensors', 'pytorch_model.bin'):  # a repository of transformers has both
         (folder / name).write_bytes((tmp_path / 'mit.safetensors').read_bytes())
-    monkeypatch.setattr(pretrained.starts, 'fetch', lambda model_id: str(folder) if model_id == 'nvidia/mit-b0' else 0)
+    monkeypatch.setattr(
+        pretrained.start_weights, 'fetch', lambda model_id: str(folder) if model_id == 'nvidia/mit-b0' else 0
+    )
     assert pretrained.load(model, load_from='nvidia/mit-b0') == str(folder / 'model.safetensors')
 
 
