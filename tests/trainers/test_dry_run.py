@@ -11,6 +11,7 @@ from tiny_run import shrink
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.trainers import dry_run as module
+from ms_segformer.trainers import start_weights
 from ms_segformer.trainers.dry_run import dry_run
 from ms_segformer.trainers.errors import TrainingError
 
@@ -119,7 +120,7 @@ def test_data_that_are_not_there_are_named_where_they_were_meant_to_be(published
 
 
 def test_no_weights_are_asked_for(published, monkeypatch):
-    monkeypatch.setattr(module.starts, 'weights', lambda source: pytest.fail(f'{source} is fetched'))
+    monkeypatch.setattr(start_weights, 'weights', lambda source: pytest.fail(f'{source} is fetched'))
     plan = dry_run({**published, 'load_from': 'https://host/mit.pth'}, images=4)
     assert plan.iterations == 60
 
