@@ -5,6 +5,10 @@
 
 Each checkout has a process of its own, and the two take turns at the same work: forward passes of every engine, a JPEG
 to its result, postprocessing, training steps; peak memory is that of fresh processes, also in turns.
+
+The timed processes keep the memory they have freed (glibc's malloc). Otherwise it depends on the order in which a
+process happened to free its first large blocks whether each call gets its memory from the system anew, and that alone
+makes one process up to a fifth slower than another one of the same code.
 """
 
 import json
@@ -25,13 +29,14 @@ ENGINES = (
 )
 WARMUP = 30  # calls: OpenVINO makes the network for a shape that is frequent
 PEAK_ROUNDS = 5
+KEEP_FREED = {'MALLOC_MMAP_THRESHOLD_': str(1 << 30), 'MALLOC_TRIM_THRESHOLD_': str((1 << 31) - 1)}
 
 
 class Checkout:
     """A process that works with the package of one checkout."""
 
     def __init__(self, root, *arguments):
-        environment = {**os.environ, 'PYTHONPATH': str(root), 'MODELSCOPE_LOG_LEVEL': '40'}
+        environment = {**os.environ, 'PYTHONPATH': str(root), 'MODELSCOPE_LOG_LEVEL': '40', **KEEP_FREED}
         self.process = subprocess.Popen(
             [sys.executable, __file__, '--worker', *arguments],
             cwd=root,
@@ -60,6 +65,7 @@ class Checkout:
 def main():
     from .measure import PAUSE, parser, quiet, report
     from .subjects import photograph, random_model_dir
+    from .train_throughput import made_up
 
     p = parser('this checkout against another one of the project', rounds=30)
     p.add_argument('other', type=Path, help='another checkout, its kernel built in place')
@@ -70,9 +76,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or random_model_dir('b0', folder)
         path = photograph(args.image, folder=folder)
+        data = made_up(Path(folder) / 'data')
         sides = {}
         for name, root in roots.items():
-            sides[name] = Checkout(root, str(Path(model).resolve()), path)
+            sides[name] = Checkout(root, str(Path(model).resolve()), path, str(data))
             if Path(sides[name].home) != root / 'ms_segformer':
                 raise SystemExit(f'{root} was to be measured, but the package of {sides[name].home} was imported')
         rows = [['', 'this, median', 'other, median', 'this / other', '10–90 %']]
@@ -105,7 +112,7 @@ def _commit(root):
     return found.stdout.strip() or 'no commit'
 
 
-def worker(model, path):
+def worker(model, path, data):
     """Answer requests on standard input with one line of JSON each."""
     out, sys.stdout = sys.stdout, sys.stderr
 
@@ -115,7 +122,7 @@ def worker(model, path):
     import ms_segformer
 
     say(str(Path(ms_segformer.__file__).parent))
-    names, made = list(_tasks(model, path)), {}
+    names, made = list(_tasks(model, path, data)), {}
     for line in sys.stdin:
         request = json.loads(line)
         if 'list' in request:
@@ -127,7 +134,7 @@ def worker(model, path):
             continue
         if name not in made:
             made.clear()  # one at a time, so that none has the memory or the threads of another
-            made[name] = _tasks(model, path)[name]()
+            made[name] = _tasks(model, path, data)[name]()
         for _ in range(WARMUP if request['warm'] and 'train' not in name else 1):
             clock = time.process_time if request['cpu'] else time.perf_counter
             start = clock()
@@ -136,15 +143,15 @@ def worker(model, path):
         say(passed)
 
 
-def _tasks(model, path):
+def _tasks(model, path, data):
     """Name -> what makes the function to be timed."""
     tasks = {f'forward, {e} {p}': lambda e=e, p=p: _forward(model, path, e, p) for e, p in ENGINES}
     tasks['end to end, openvino'] = lambda: _end_to_end(model, path, 'openvino')
     tasks['end to end, torch'] = lambda: _end_to_end(model, path, 'torch')
     tasks['end to end, torch, windows'] = lambda: _end_to_end(model, path, 'torch', mode='slide')
     tasks['postprocess'] = lambda: _postprocess(model, path)
-    tasks['train step'] = lambda: _train(None)
-    tasks['train step, bf16'] = lambda: _train('bf16')
+    tasks['train step'] = lambda: _train(data, None)
+    tasks['train step, bf16'] = lambda: _train(data, 'bf16')
     return tasks
 
 
@@ -174,27 +181,26 @@ def _postprocess(model, path):
     return lambda: segmenter.postprocess({**prepared, 'logits': logits})
 
 
-def _train(amp):
+def _train(data, amp):
     from argparse import Namespace
 
-    sys.path.append(str(Path.cwd()))
-    from benchmarks.train_throughput import made_up, ours  # that of the checkout
+    from benchmarks.train_throughput import ours  # that of the checkout: its root is on the path
 
-    folder = tempfile.mkdtemp(prefix='against_')
-    return ours(made_up(Path(folder) / 'data'), folder, Namespace(threads=2, amp=amp))
+    return ours(Path(data), tempfile.mkdtemp(prefix='against_'), Namespace(threads=2, amp=amp))
 
 
 def _peak(model, path, engine):
     """MiB above the loaded model at the highest, of the first call of a fresh process."""
     code = (
-        'import sys; sys.path.append(".")\n'
+        'import sys; sys.path.append("."); import ms_segformer\n'
         'from benchmarks.measure import peak_start, peak_stop\n'
         'from modelscope.pipelines import pipeline\n'
         f'segmenter = pipeline("image-segmentation", {model!r}, device="cpu", engine={engine!r})\n'
         'import numpy as np; segmenter.prepare_model()\n'
         f'before = peak_start(); segmenter({path!r}); print(peak_stop(before))'
     )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    environment = {name: value for name, value in os.environ.items() if name not in KEEP_FREED}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 

@@ -176,7 +176,7 @@ def report(args, times, first):
 
 
 def made_up(root):
-    """Eight noisy pictures of 640×480 with label maps."""
+    """Eight noisy pictures of 640×480 with label maps, and the list of them that the configuration names."""
     import cv2
     import numpy as np
 
@@ -189,6 +189,7 @@ def made_up(root):
         image = cv2.resize(random.randint(0, 256, (60, 80, 3)).astype(np.uint8), (640, 480))
         cv2.imwrite(str(root / 'train2017' / f'{number}.jpg'), image)
         cv2.imwrite(str(root / 'annotations' / 'train2017' / f'{number}_labelTrainIds.png'), label)
+    (root / 'train.txt').write_text(''.join(f'{number}\n' for number in range(8)))
     return root
 
 
