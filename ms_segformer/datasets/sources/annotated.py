@@ -234,8 +234,9 @@ def read_json(path: str) -> Any:
     Raises:
         DatasetError: no such file, larger than a gigabyte, or not JSON.
     """
+    content = read_bytes(path, 'annotation file').tobytes()
     try:
-        return json.loads(read_bytes(path, 'annotation file').tobytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise DatasetError(
             f'annotation file {path} is not JSON ({one_line(error)}); it is damaged, export it anew'

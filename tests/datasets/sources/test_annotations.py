@@ -17,6 +17,7 @@ from ms_segformer.datasets import DatasetError, build_source, find_data_sources,
 from ms_segformer.datasets.brush import encode_brush
 from ms_segformer.datasets.label_file import read_label
 from ms_segformer.datasets.layout import annotated_classes
+from ms_segformer.datasets.sources import SegSourceLabelStudio
 from ms_segformer.results.formats import encode_rle
 
 
@@ -367,6 +368,16 @@ def test_damaged_exports_of_label_studio_are_refused(here, content):
     section = {'type': 'SegSourceLabelStudio', 'img_root': 'data', 'label_root': 'data/export.json', 'classes': ['car']}
     with pytest.raises(DatasetError, match='export.json'):
         build_source(section).load_label(0)
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'), [(None, 'does not exist'), (b'', 'is an empty file'), (b'[{', 'is not JSON')]
+)
+def test_a_file_that_cannot_be_read_is_not_called_something_else(here, content, says):
+    if content is not None:
+        Path('export.json').write_bytes(content)
+    with pytest.raises(DatasetError, match=f'^annotation file export.json {says}'):
+        SegSourceLabelStudio.class_names('export.json')
 
 
 def test_what_is_for_label_maps_is_refused(here):
