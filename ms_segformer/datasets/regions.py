@@ -14,6 +14,9 @@ from ..preprocessors.image import MAX_PIXELS
 from .errors import DatasetError
 
 MAX_POINTS = 2**20  # of all polygons of one region
+# Pixels that the outlines of one region are long together, each edge by its longer side: pycocotools takes 42 bytes
+# for each (measured), and where there are none to be had it writes to address 0.
+MAX_LENGTH = 2**23
 _DIGITS = 7  # of five bits each, in a run length; 2**30 is above MAX_PIXELS
 
 
@@ -40,7 +43,7 @@ def decode_rle(rle: Any, where: object) -> np.ndarray:
         lengths = np.array([min(count, MAX_PIXELS + 1) for count in counts], np.int64)
     else:
         raise DatasetError(f'{where}: the counts of run lengths are a text or a list of whole numbers')
-    if (lengths < 0).any() or lengths.sum() != height * width:
+    if (lengths < 0).any() or (lengths > height * width).any() or lengths.sum() != height * width:
         raise DatasetError(
             f'{where}: the run lengths do not fit {height}×{width} pixels; the file is damaged, export it anew'
         )
@@ -108,7 +111,7 @@ def fill_polygons(
 
     Raises:
         DatasetError: fewer than three points, or what is no number, is several times further away than the image is
-            large, or is too much.
+            large, or has too many points or too long an outline.
     """
     rings = [ring_of(points, where) for points in polygons]
     if sum(map(len, rings)) > MAX_POINTS:
@@ -119,6 +122,8 @@ def fill_polygons(
             raise DatasetError(f'{where}: a polygon of {len(ring)} points; it takes at least three')
         if not np.isfinite(ring).all() or (np.abs(ring) > limit).any():
             raise DatasetError(f'{where}: a polygon has points far outside of its image of {width}×{height} pixels')
+    if sum(float(np.abs(ring - np.roll(ring, 1, 0)).max(1).sum()) for ring in rings) > MAX_LENGTH:
+        raise DatasetError(f'{where}: the outline of one region is more than {MAX_LENGTH:,} pixels long')
     if not rings:
         return np.zeros((height, width), np.uint8)
     encoded = coco.frPyObjects([ring.ravel().tolist() for ring in rings], height, width)

@@ -16,7 +16,7 @@ from ..image_file import read_bytes, read_image
 from ..messages import name_some
 from ..regions import check_size, decode_rle, fill_polygons, ring_of
 from .classes import ClassNames, Colors
-from .pairing import Folder, Pairing, read_split
+from .pairing import Folder, Pairing, read_split, walk
 from .source import Source
 
 MAX_REGIONS = 2**16  # of one image
@@ -46,8 +46,8 @@ class AnnotationSource(Source):
     `unlabeled`.
 
     Args:
-        img_root: folder of the images, searched with its sub-folders. An image is the one whose path ends as the
-            annotation file says, the longest such end first.
+        img_root: folder of the images. An image is the longest end of the name in the annotation file that is a path
+            below this folder, else the one in its sub-folders whose path ends as the whole name does.
         label_root: the annotation file, or for LabelMe the folder of its files.
         split: text file with one name per line, with or without the image's ending (or a list of names): only these.
         classes: list of names, or a text file with one per line; the class id is the position, regions are found by
@@ -112,7 +112,7 @@ class AnnotationSource(Source):
     def _pair(self, images: Iterable[Annotated], split: str | os.PathLike | Sequence[str] | None) -> None:
         entries = read_split(split) if isinstance(split, (str, os.PathLike)) else split
         wanted = None if entries is None else dict.fromkeys(entries, False)
-        folder, taken = Folder(self.img_root), dict[str, str]()
+        files, taken = _Images(self.img_root), dict[str, str]()
         ids = {name: number for number, name in enumerate(self.CLASSES)}
         for image in images:
             if wanted is not None:
@@ -120,13 +120,16 @@ class AnnotationSource(Source):
                 if own is None:
                     continue
                 wanted[own] = True
-            path = _find(folder, image.name)
-            if path is None:
-                self.pairing.missing_images.append(os.path.join(self.img_root, image.name))
+            paths = files.find(image.name)
+            if len(paths) != 1:
+                said = f' ({len(paths)} sub-folders have an image of this name)' if paths else ''
+                self.pairing.missing_images.append(os.path.join(self.img_root, image.name) + said)
                 continue
-            if taken.setdefault(path, image.name) != image.name or path in self.pairing.images[-1:]:
+            (path,) = paths
+            if path in taken:
                 self.pairing.ambiguous.append((taken[path], image.name))
                 continue
+            taken[path] = image.name
             regions = [
                 (ids[name] if name in ids else self._id_of(name, f'{image.file}, image {image.name}'), kind, content)
                 for name, kind, content in image.regions
@@ -222,10 +225,32 @@ def _window(rings: Sequence[np.ndarray], shape: tuple[int, ...]) -> tuple[slice,
     return slices[0], slices[1]
 
 
-def _find(folder: Folder, name: str) -> str | None:
-    """The image whose path ends as a name does: the longest end that exists below the folder, never above it."""
-    parts = [part for part in PurePosixPath(name.replace('\\', '/')).parts if part not in ('..', '/', '.')]
-    return next(filter(None, (folder.find('/'.join(parts[start:])) for start in range(len(parts)))), None)
+class _Images:
+    """The images of a folder and its sub-folders, never of those above it, found by how their paths end."""
+
+    def __init__(self, root: str) -> None:
+        self._folder = Folder(root)
+        self._by_name: dict[str, list[str]] | None = None  # once it is needed
+
+    def find(self, name: str) -> list[str]:
+        """The longest end of a name that is a path below the folder, else all that lie deeper and end as it does."""
+        parts = [part for part in PurePosixPath(name.replace('\\', '/')).parts if part not in ('..', '/', '.')]
+        for start in range(len(parts)):
+            if path := self._folder.find('/'.join(parts[start:])):
+                return [path]
+        if not parts:
+            return []
+        if self._by_name is None:
+            self._by_name = {}
+            for file in walk(self._folder.root):
+                self._by_name.setdefault(os.path.basename(file).lower(), []).append(file)
+        end = '/' + '/'.join(parts).lower()
+        deeper = self._by_name.get(parts[-1].lower(), [])
+        return [os.path.join(self._folder.root, file) for file in deeper if _ends(file, end)]
+
+
+def _ends(file: str, end: str) -> bool:
+    return f'/{file.replace(os.sep, "/")}'.lower().endswith(end)
 
 
 def read_json(path: str) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 from ..errors import DatasetError
 from .annotated import OUTLINE, RUN_LENGTHS, Annotated, AnnotationSource, expect, read_json
 
+_RENUMBER = 'number them anew, with what refers to them, so that annotations say which one they mean'
+
 
 class SegSourceCoco(AnnotationSource):
     """Images, and one COCO file of instances (`label_root`). Of regions that overlap the smaller lies above.
@@ -20,7 +22,10 @@ class SegSourceCoco(AnnotationSource):
         names = _categories(content, path)
         found: dict[Any, list[dict[str, Any]]] = {}
         for image in content['images']:
-            found[expect(expect(image, dict, path, 'an image').get('id'), (int, str), path, 'id of an image')] = []
+            key = expect(expect(image, dict, path, 'an image').get('id'), (int, str), path, 'id of an image')
+            if key in found:
+                raise DatasetError(f'{path}: two images have the id {str(key)[:80]}; {_RENUMBER}')
+            found[key] = []
         for number, annotation in enumerate(content['annotations']):
             where = f'{path}, annotation {number}'
             key = expect(expect(annotation, dict, where, 'it').get('image_id'), (int, str), where, 'image_id')
@@ -30,7 +35,7 @@ class SegSourceCoco(AnnotationSource):
         for image in content['images']:
             name = expect(image.get('file_name'), str, path, 'file_name of an image')
             size = [image.get('height'), image.get('width')]
-            regions = sorted(found.pop(image['id'], []), key=lambda each: -_area(each))
+            regions = sorted(found.pop(image['id']), key=lambda each: -_area(each))
             yield Annotated(name, size, [_region(each, names, path) for each in regions], path)
 
     @classmethod
@@ -51,6 +56,8 @@ def _categories(content: dict[str, Any], path: str) -> dict[int, str]:
     names = {}
     for category in content['categories']:
         number = expect(expect(category, dict, path, 'a category').get('id'), int, path, 'id of a category')
+        if number in names:
+            raise DatasetError(f'{path}: two categories have the id {str(number)[:80]}; {_RENUMBER}')
         names[number] = expect(category.get('name'), str, path, 'name of a category')
     return names
 

@@ -265,6 +265,35 @@ def test_missing_and_doubled_images_are_named(here):
         build_source(section)
 
 
+def test_an_image_listed_twice_is_named_wherever_it_stands(here):
+    content = coco(((4, 6),) * 3)
+    content['images'][2]['file_name'] = '0.png'
+    save(content, sizes=((4, 6),) * 2)
+    with pytest.raises(DatasetError, match='several entries for one image: 0.png and 0.png'):
+        only_source()
+
+
+def test_images_lie_in_sub_folders(here):
+    """An annotation that says less than the path below the folder finds the one image that it can mean."""
+    os.makedirs('data/images/deep/a')
+    Image.new('RGB', (6, 4)).save('data/images/deep/a/0.png')
+    content = coco()
+    for name in ('0.png', 'A/0.PNG', 'somewhere/deep/a/0.png'):
+        content['images'][0]['file_name'] = name
+        save(content, sizes=())
+        assert only_source().name(0) == 'deep/a/0.png'
+    content['images'][0]['file_name'] = 'b/0.png'
+    save(content, sizes=())
+    with pytest.raises(DatasetError, match='do not exist: data/images/b/0.png'):
+        only_source()
+    os.makedirs('data/images/deep/b')
+    Image.new('RGB', (6, 4)).save('data/images/deep/b/0.png')
+    content['images'][0]['file_name'] = '0.png'
+    save(content, sizes=())
+    with pytest.raises(DatasetError, match=r'images/0.png \(2 sub-folders have an image of this name\)'):
+        only_source()
+
+
 def test_images_above_the_folder_are_never_read(here):
     Path('data').mkdir()
     Image.new('RGB', (6, 4)).save('secret.png')
@@ -289,6 +318,8 @@ BAD_COCO = [
     coco(annotations=[region([0, 0, 1, 1, 2, 2], 99)]),
     coco(annotations=[region([0, 0, 1, 1, 2, 2], {})]),
     coco(annotations=[region([0, 0, 1, 1, 2, 2], image=5)]),
+    {**coco(), 'images': [{**image, 'id': 7} for image in coco(((4, 6), (4, 6)))['images']]},
+    {**coco(), 'categories': [{'id': 10, 'name': 'car'}, {'id': 10, 'name': 'road'}]},
     coco(annotations=[{'image_id': 0, 'category_id': 10, 'bbox': [0, 0, 1, 1]}]),
     coco(annotations=[region([0, 0, 1, 1])]),
     coco(annotations=[region([0, 0, 1e12, 1, 5, 5])]),
@@ -304,7 +335,7 @@ BAD_COCO = [
 
 @pytest.mark.parametrize('content', BAD_COCO)
 def test_damaged_coco_files_are_refused(here, content):
-    save(content)
+    save(content, sizes=((4, 6), (4, 6)))
     with pytest.raises(DatasetError, match='coco.json'):
         only_source().load_label(0)
 

@@ -7,7 +7,7 @@ from pycocotools import mask as coco
 
 from ms_segformer.datasets.errors import DatasetError
 from ms_segformer.datasets.label_file import read_label
-from ms_segformer.datasets.regions import decode_rle, fill_polygons
+from ms_segformer.datasets.regions import MAX_LENGTH, MAX_POINTS, decode_rle, fill_polygons
 from ms_segformer.results.formats import SIMPLIFY, encode_rle, polygons, without_small_parts
 
 
@@ -128,6 +128,16 @@ def test_damaged_run_lengths_are_refused(rle):
 def test_damaged_polygons_are_refused(points):
     with pytest.raises(DatasetError, match='picture 7'):
         fill_polygons([points], 10, 20, 'picture 7')
+
+
+def test_an_outline_without_end_is_refused():
+    """pycocotools takes memory by the length of an outline, and the process is gone where there is none."""
+    zigzag = np.zeros((1000, 2))
+    zigzag[1::2, 0] = 8700
+    assert 1000 * 8700 > MAX_LENGTH and len(zigzag) < MAX_POINTS
+    with pytest.raises(DatasetError, match='picture 7: the outline of one region is more than 8,388,608 pixels long'):
+        fill_polygons([zigzag], 10, 3000, 'picture 7')
+    assert fill_polygons([zigzag[:900]], 10, 3000, 'picture 7').shape == (10, 3000)
 
 
 def test_what_lies_outside_is_cut_off():
