@@ -9,7 +9,7 @@ from ms_segformer.results.formats.export import write_formats
 from ms_segformer.results.formats.options import FormatOptions
 from ms_segformer.results.palettes import palette_for
 
-CLASSES = ['sky', 'tree', 'road', 'car', 'person, sitting', 'VÖGEL & Co: "<8>"']
+CLASSES = ['sky', 'tree', 'road', 'car', 'person, sitting', 'VÖGEL & Co; "<8>"']
 VOID = 200  # no class has it
 
 

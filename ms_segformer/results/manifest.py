@@ -30,7 +30,7 @@ from ..errors import SegformerError
 from ..files import TEMPORARY, atomic_write, locked, remove_left, temporary_prefix
 
 NAME = 'manifest.jsonl'
-FORMATS = 'formats.json'  # beside it: what other formats were written, `{"outputs": {path: record}}`
+FORMAT_LIST = 'formats.json'  # beside it: what other formats were written, `{"outputs": {path: record}}`
 LARGEST_LIST = 2**28  # bytes of it: a million files
 LONGEST_LINE = 2**22  # bytes
 _BEGIN = b'{"input": {"'
@@ -158,7 +158,7 @@ def read_format_files(folder: str | os.PathLike) -> dict[str, Record]:
     Raises:
         ManifestError: it is another program's, or damaged.
     """
-    path = Path(folder) / FORMATS
+    path = Path(folder) / FORMAT_LIST
     if not os.path.lexists(path):
         return {}
     try:
@@ -342,7 +342,7 @@ def _own_records(folder: str) -> Iterator[tuple[str, list[Record]]]:
         with suppress(ManifestError, OSError):  # another program's, or none that may be read
             for entry in read_manifest(folder)[0].values():
                 yield from ((output, records_in(entry, output)) for output in entry['outputs'])
-    if _is_own(os.path.join(folder, FORMATS)):
+    if _is_own(os.path.join(folder, FORMAT_LIST)):
         with suppress(ManifestError, OSError):
             yield from ((output, [record]) for output, record in read_format_files(folder).items())
 

@@ -1,16 +1,17 @@
 """`SegmentationResult`: the dict that the pipeline returns, and the pictures, tables and files made of it."""
 
 import difflib
+import itertools
 import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
-from PIL import Image, ImageShow
+from PIL import Image
 
 from ..errors import ArgumentError, SegformerError, one_line, some_of
 from ..files import atomic_write
@@ -18,7 +19,7 @@ from ..preprocessors.image import ImageError, ImageSource, load_image
 from .formats.coco import coco_document
 from .formats.options import FormatOptions
 from .formats.regions import SIMPLIFY, encode_rle
-from .formats.segmented import Segment, SegmentedImage
+from .formats.segmented import Segment, SegmentedImage, common_folder, name_below
 from .output import BoxedRow, Row, SegmentationOutput, boxes, segments
 from .palettes import Palette, palette_for
 from .visualization import draw_result, encoded, label_map_image, shown_names
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 VOID = 255  # in `seg_map`, what `only` takes out; no class list is so long that a class has this id
 NOTEBOOK_SIDE = 1024  # pixels, of the picture that a notebook shows
 # How a picture is written, by the end of the file's name.
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     '.png': ('PNG', {}),
     '.jpg': ('JPEG', {'quality': 92}),
     '.jpeg': ('JPEG', {'quality': 92}),
@@ -196,7 +197,7 @@ class SegmentationResult(dict[str, Any]):
 
         Raises:
             FileThereError: there is a file, and `overwrite` is False.
-            ArgumentError: the suffix is none of these, or does not keep class ids.
+            ArgumentError: the suffix is none of these, or does not keep class ids; `drawing` for a label map.
             OSError: it cannot be written.
         """
         target = Path(path)
@@ -204,6 +205,8 @@ class SegmentationResult(dict[str, Any]):
         if not overwrite and _in_the_way(target):
             raise FileThereError(f'{target}: the file is there; pass overwrite=True to replace it, or another path')
         if content == 'labels':
+            if drawing:
+                raise ArgumentError(f"{', '.join(drawing)}: for content='plot'; a label map is written as it is")
             self._whole()
             image = label_map_image(self['seg_map'], self.palette)
         else:
@@ -215,11 +218,11 @@ class SegmentationResult(dict[str, Any]):
     def _format(self, path: Path, content: str) -> tuple[str, dict[str, Any]]:
         if content not in ('plot', 'labels'):
             raise ArgumentError(f"content is {content!r}; accepted: 'plot' or 'labels'")
-        accepted = [suffix for suffix in FORMATS if content == 'plot' or suffix in ('.png', '.bmp', '.tif', '.tiff')]
+        accepted = [suffix for suffix in PICTURES if content == 'plot' or suffix in ('.png', '.bmp', '.tif', '.tiff')]
         if path.suffix.lower() not in accepted:
             reason = 'a label map is kept' if content == 'labels' else 'the suffix says the format'
             raise ArgumentError(f'{path}: {reason}; accepted: a name that ends in {", ".join(accepted)}')
-        return FORMATS[path.suffix.lower()]
+        return PICTURES[path.suffix.lower()]
 
     def show(self, **drawing: 'Unpack[Drawing]') -> None:
         """Show what `plot` draws: below the cell of a notebook, else in the system's viewer of pictures.
@@ -230,6 +233,8 @@ class SegmentationResult(dict[str, Any]):
         Raises:
             ResultError: there is no viewer.
         """
+        from PIL import ImageShow  # imported late: it brings IPython
+
         image = Image.fromarray(self.plot(**drawing))
         if _in_notebook():
             sys.modules['IPython'].display.display(image)
@@ -313,6 +318,7 @@ class SegmentationResult(dict[str, Any]):
 
         Raises:
             ResultError: there is no result, or no name.
+            ArgumentError: `regions` is neither, or a number out of range.
         """
         self._whole()
         return coco_of([self], None if name is None else [name], regions=regions, simplify=simplify, min_area=min_area)
@@ -477,27 +483,46 @@ def coco_of(
     """One COCO document for many results of a model; entries without a result are left out.
 
     Args:
-        results: of the pipeline, such as the list or the generator of a call.
-        names: the `file_name` of each, by default that of its file.
+        results: of the pipeline, such as the list or the generator of a call, which are not kept.
+        names: the `file_name` of each, by default its path below the folder that the files of all lie in.
         regions, simplify, min_area: as in `SegmentationResult.to_coco`.
 
     Raises:
-        ArgumentError: `regions` is neither; there are more or fewer names than results; results of models with
-            different classes.
+        ArgumentError: `regions` is neither, or a number out of range; there are more or fewer names than results;
+            results of models with different classes.
         ResultError: a result has no name, because its image was not given as a path.
     """
-    if regions not in ('rle', 'polygons'):
-        raise ArgumentError(f"regions is {regions!r}; accepted: 'rle' or 'polygons'")
-    results = list(results)
-    given = [None] * len(results) if names is None else list(names)
-    if len(given) != len(results):
+    if isinstance(results, SegmentationResult):
+        raise ArgumentError('coco_of takes a list of results and was given one; its own method is to_coco()')
+    given = None if names is None else list(names)
+    if given is not None and isinstance(results, Sized) and len(given) != len(results):
         raise ArgumentError(f'{len(given)} names for {len(results)} results; expected one for each')
-    classes = {result.classes for result in results}
-    if len(classes) > 1:
-        raise ArgumentError('results of models with different classes; expected those of one model')
-    options = FormatOptions(classes.pop() if classes else (), np.zeros((256, 3), np.uint8), regions, simplify, min_area)
-    whole = [(result, name) for result, name in zip(results, given, strict=True) if 'error' not in result]
-    return coco_document((result.segmented(name) for result, name in whole), options)
+    coming = iter(results)
+    first = next(coming, None)
+    classes = first.classes if first is not None else ()
+    options = FormatOptions(classes, np.zeros((256, 3), np.uint8), regions, simplify, min_area)
+    places: list[str] = []
+
+    def images() -> Iterator[SegmentedImage]:
+        number = 0
+        for number, result in enumerate(() if first is None else itertools.chain([first], coming), 1):
+            if result.classes != classes:
+                raise ArgumentError('results of models with different classes; expected those of one model')
+            if given is not None and number > len(given):
+                raise ArgumentError(f'{len(given)} names for more results; expected one for each')
+            if 'error' not in result:
+                image = result.segmented(None if given is None else given[number - 1])
+                places.append(image.location)
+                yield image
+        if given is not None and number < len(given):
+            raise ArgumentError(f'{len(given)} names for {number} results; expected one for each')
+
+    document = coco_document(images(), options)
+    root = common_folder(places) if given is None else None
+    if root is not None:  # two folders may have images of the same name
+        for image, place in zip(document['images'], places, strict=True):
+            image['file_name'] = name_below(place, root)
+    return document
 
 
 def _in_the_way(path: Path) -> bool:

@@ -4,11 +4,15 @@ import copy
 import importlib
 import io
 import json
+import math
 import pickle
 import re
+import subprocess
 import sys
+import textwrap
 import time
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -319,6 +323,10 @@ class TestSave:
             result.save(tmp_path / name)
         assert not list(tmp_path.iterdir())
 
+    def test_a_label_map_is_not_drawn(self, bare, tmp_path):
+        with pytest.raises(ArgumentError, match="opacity, legend: for content='plot'"):
+            bare.save(tmp_path / 'a.png', content='labels', opacity=0.3, legend=False)
+
     def test_what_a_format_cannot_hold_is_said(self, tmp_path):
         wide = result_of(np.zeros((1, 20000), np.uint8), image=np.zeros((1, 20000, 3), np.uint8))
         with pytest.raises(ArgumentError, match='20000×1 pixels cannot be written as WEBP'):
@@ -338,6 +346,22 @@ class TestShow:
     def test_an_entry_without_a_result_is_shown_as_text(self, tiny):
         (failed,) = tiny([b'no image'])
         assert failed._repr_png_() is None
+
+    def test_what_only_some_need_is_not_imported(self):
+        """In a process of its own: the viewer of pictures brings IPython where it is installed."""
+        script = """
+            import sys
+            from ms_segformer.results import SegmentationResult
+            import numpy as np
+            seg_map = np.zeros((4, 4), np.uint8)
+            content = {'masks': [], 'labels': ['sky'], 'scores': [1.0], 'seg_map': seg_map}
+            result = SegmentationResult(content, ['sky'])
+            result.to_json(), result.to_coco('a'), result._repr_png_()
+            late = 'pandas', 'supervision', 'matplotlib', 'IPython', 'PIL.ImageShow', 'torch', 'modelscope'
+            print(sorted(set(late) & set(sys.modules)))
+        """
+        done = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ('[]\n', '')
 
     def test_a_viewer_is_opened_or_missed_in_words(self, result, monkeypatch):
         shown = []
@@ -433,11 +457,45 @@ class TestOthersForms:
         assert [image['file_name'] for image in coco_of(iter(results))['images']] == ['photo.png'] * 2
         assert coco_of([])['images'] == []
 
+    def test_images_of_one_name_in_two_folders_are_told_apart(self, bare, tmp_path):
+        files = [tmp_path / name for name in ('a/photo.png', 'b/photo.png')]
+        results = [SegmentationResult(bare, CLASSES, source=str(file)) for file in files]
+        assert [image['file_name'] for image in coco_of(results)['images']] == ['a/photo.png', 'b/photo.png']
+        assert coco_of(results[:1])['images'][0]['file_name'] == 'photo.png'
+
+    def test_results_of_a_generator_are_not_kept(self, seg_map):
+        alive = []
+
+        def coming():
+            for _ in range(20):
+                result = result_of(seg_map.copy())
+                alive.append(weakref.ref(result['seg_map']))
+                yield result
+                del result
+                assert sum(each() is not None for each in alive) <= 3
+
+        assert len(coco_of(coming(), map(str, range(20)))['images']) == 20
+        for names, said in ((19, '19 names for more results'), (21, '21 names for 20 results')):
+            with pytest.raises(ArgumentError, match=said):
+                coco_of(coming(), map(str, range(names)))
+
+    @pytest.mark.parametrize(
+        'wrong',
+        [{'simplify': -1}, {'simplify': math.nan}, {'simplify': math.inf}, {'simplify': '1'}, {'min_area': -1}]
+        + [{'min_area': 1.5}, {'min_area': None}],
+    )
+    def test_numbers_of_polygons_out_of_range_are_refused(self, result, wrong):
+        ((name, value),) = wrong.items()
+        with pytest.raises(ArgumentError, match=re.escape(f'{name} is {value!r}; accepted:')):
+            result.to_coco('a', regions='polygons', **wrong)
+
     def test_what_coco_lacks_is_said(self, result, tiny, picture):
         with pytest.raises(ResultError, match='it has no name: pass one'):
             result.to_coco()
         with pytest.raises(ArgumentError, match="regions is 'masks'; accepted: 'rle' or 'polygons'"):
             result.to_coco('a', regions='masks')
+        with pytest.raises(ArgumentError, match=r'was given one; its own method is to_coco\(\)'):
+            coco_of(result, ['a'])
         with pytest.raises(ArgumentError, match='1 names for 2 results'):
             coco_of([result, result], ['a'])
         with pytest.raises(ArgumentError, match='models with different classes'):

@@ -3,15 +3,14 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from ..manifest import FORMATS as LIST
-from ..manifest import Manifest
+from ..manifest import FORMAT_LIST, Manifest
 from ..plan import Job
 from . import coco, labelme, labelstudio, masks, panoptic, table
 from .files import FormatError, FormatFiles
 from .images import SegmentedImages
 from .options import FormatOptions
 
-FORMATS: dict[str, Callable[[SegmentedImages, FormatFiles, FormatOptions], None]] = {
+WRITERS: dict[str, Callable[[SegmentedImages, FormatFiles, FormatOptions], None]] = {
     'coco': coco.write_coco,
     'panoptic': panoptic.write_panoptic,
     'labelme': labelme.write_labelme,
@@ -27,7 +26,7 @@ def write_formats(
     """Write the finished images of a run in formats, reading one image after the other.
 
     Args:
-        names: of `FORMATS`.
+        names: of `WRITERS`.
         manifest: of the output folder, entered.
         jobs: of the run, with the kind `json` among their outputs.
         options: see `FormatOptions`.
@@ -47,7 +46,7 @@ def write_formats(
     try:
         for name in dict.fromkeys(names):
             try:
-                FORMATS[name](images, files, options)
+                WRITERS[name](images, files, options)
             except FormatError as error:
                 errors.append(str(error))
     finally:
@@ -57,7 +56,7 @@ def write_formats(
 
 def _paths(jobs: Iterable[Job]) -> Iterator[str]:
     """The files that a run may write, relative to the folder: a killed one may have left its temporary ones."""
-    yield from (LIST, coco.PATH, panoptic.PATH, labelstudio.PATH, labelstudio.CONFIG, table.PATH)
+    yield from (FORMAT_LIST, coco.PATH, panoptic.PATH, labelstudio.PATH, labelstudio.CONFIG, table.PATH)
     for job in jobs:
         base = job.outputs.get('json', '').removesuffix('.json')
         yield from (f'{labelme.FOLDER}/{base}.json', f'{masks.FOLDER}/{base}.png', f'{panoptic.FOLDER}/{base}.png')

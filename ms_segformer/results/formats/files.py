@@ -15,7 +15,7 @@ from typing import TextIO
 
 from ...errors import SegformerError
 from ...files import atomic_write
-from ..manifest import FORMATS, Manifest, Record, holds_one_of, read_format_files
+from ..manifest import FORMAT_LIST, Manifest, Record, holds_one_of, read_format_files
 
 
 class FormatError(SegformerError, ValueError):
@@ -88,7 +88,7 @@ class FormatFiles:
     def save(self) -> None:
         """Write `formats.json`."""
         content = json.dumps({'outputs': dict(sorted(self._records.items()))}, indent=0) + '\n'
-        path = self.folder / FORMATS
+        path = self.folder / FORMAT_LIST
         if not path.is_file() or path.read_text() != content:
             with atomic_write(path) as temporary:
                 temporary.write_text(content)

@@ -1,7 +1,6 @@
 """The images of a run as formats take them: read one after another from the JSON files of their results."""
 
 import json
-import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TypedDict, cast
 from ..inputs import Input
 from ..manifest import Manifest, holds_one_of
 from ..plan import Job
-from .segmented import Segment, SegmentedImage
+from .segmented import Segment, SegmentedImage, common_folder, name_below
 
 
 class _Content(TypedDict):
@@ -34,7 +33,7 @@ class SegmentedImages:
     def __init__(self, manifest: Manifest, jobs: Iterable[Job]) -> None:
         self._manifest = manifest
         self._jobs = [job for job in jobs if job.state in ('done', 'skipped')]
-        self._root = _common_folder([job.input for job in self._jobs])
+        self._root = common_folder(job.input.key for job in self._jobs if job.input.kind == 'path')
         self.errors: dict[str, None] = {}
 
     def __len__(self) -> int:
@@ -62,18 +61,9 @@ class SegmentedImages:
             )
 
 
-def _common_folder(inputs: Iterable[Input]) -> str | None:
-    """The folder that all files among the images lie in; None where they have none in common."""
-    folders = {os.path.dirname(each.key) for each in inputs if each.kind == 'path'}
-    try:
-        return os.path.commonpath(folders) if folders else None
-    except ValueError:  # several drives
-        return None
-
-
 def _name(image: Input, root: str | None) -> str:
     if image.kind == 'url':
         return image.key
     if image.kind == 'path' and root is not None:
-        return os.path.relpath(image.key, root).replace(os.sep, '/')
+        return name_below(image.key, root)
     return posixpath.join(*image.place)

@@ -25,14 +25,16 @@ def write_labelstudio(images: SegmentedImages, files: FormatFiles, options: Form
     An image is `image_prefix` and its name, as Label Studio's storage of local files finds it; a URL stays as it is.
     """
     with files.writing(PATH) as out:
-        for number, image in enumerate(images):
+        begun = False
+        for image in images:
             task = {
                 'data': {'image': _location(image, options.image_prefix)},
                 'predictions': [{'model_version': 'ms-segformer', 'result': _regions(image, options)}],
             }
-            out.write(',\n' if number else '[\n')
+            out.write(',\n' if begun else '[\n')
             out.write(json.dumps(task))
-        out.write('\n]\n' if len(images) else '[]\n')
+            begun = True
+        out.write('\n]\n' if begun else '[]\n')
     files.attempt(CONFIG, _config(options).encode())
 
 

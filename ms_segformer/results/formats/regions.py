@@ -54,7 +54,7 @@ def encode_rle(mask: np.ndarray) -> RunLengths:
     return RunLengths(size=[int(side) for side in encoded['size']], counts=encoded['counts'].decode('ascii'))
 
 
-def polygons(mask: np.ndarray, simplify: float = SIMPLIFY, min_area: int = 0) -> list[Polygon]:
+def polygons(mask: np.ndarray, simplify: float = SIMPLIFY, min_area: int = 0, inset: float = 0) -> list[Polygon]:
     """The connected parts of a mask as polygons, the largest first.
 
     Args:
@@ -62,6 +62,8 @@ def polygons(mask: np.ndarray, simplify: float = SIMPLIFY, min_area: int = 0) ->
         simplify: how far, in pixels, an outline may move (Douglas and Peucker's method); 0: it follows the pixels'
             edges exactly.
         min_area: parts with fewer pixels are left out, and holes with fewer are filled; 0 and 1 keep all.
+        inset: how far within the pixels' edges the outlines lie, in pixels, below a half. Above 0, points rounded down
+            are the pixels along the edge: the same outline, for a program that fills from pixel to pixel.
 
     Returns:
         The parts; with `min_area` 0, filling them (a pixel belongs to a polygon when its center does) gives the mask
@@ -90,7 +92,7 @@ def polygons(mask: np.ndarray, simplify: float = SIMPLIFY, min_area: int = 0) ->
         holes = [hole for hole in holes if _area(hole) >= min_area]
         area = _area(outer) - sum(map(_area, holes))
         if area >= min_area:
-            rings = [_simplified(ring, simplify) + offset for ring in (outer, *holes)]
+            rings = [_simplified(ring, simplify, inset) + offset for ring in (outer, *holes)]
             found.append(Polygon(rings[0], tuple(rings[1:]), area))
     return sorted(found, key=lambda polygon: -polygon.area)
 
@@ -118,17 +120,18 @@ def _area(path: np.ndarray) -> int:
     return abs(int((path[:, 0] * following[:, 1] - path[:, 1] * following[:, 0]).sum())) // 2
 
 
-def _simplified(path: np.ndarray, tolerance: float) -> np.ndarray:
-    """A path of `_corners` with fewer points, float64.
+def _simplified(path: np.ndarray, tolerance: float, inset: float) -> np.ndarray:
+    """A path of `_corners` with fewer points, float64, moved to its inside.
 
     The middles of the pixels' edges are simplified, not their corners: along a slope they lie on a line, while the
     corners form stairs to one side of it.
     """
+    steps = np.roll(path, -1, 0) - path
+    inward = inset * np.stack([steps[:, 1], -steps[:, 0]], 1)  # of the edge that begins at a corner
     if tolerance > 0:
-        middles = (path + np.roll(path, -1, 0)).astype(np.float32) / 2
-        ring = cv2.approxPolyDP(middles[:, None], tolerance, True)[:, 0].astype(np.float64)
+        middles = ((path + np.roll(path, -1, 0)) / 2 + inward).astype(np.float32)
+        ring = cv2.approxPolyDP(middles[:, None], tolerance, True)[:, 0].astype(np.float64).round(4)
         if len(ring) >= 3:
             return ring
-    steps = path - np.roll(path, 1, 0)
-    turns = (steps != np.roll(steps, -1, 0)).any(1)
-    return path[turns].astype(np.float64)
+    turns = (steps != np.roll(steps, 1, 0)).any(1)
+    return (path + inward + np.roll(inward, 1, 0))[turns]

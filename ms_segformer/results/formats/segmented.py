@@ -1,6 +1,7 @@
 """An image with its segments, as formats take it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,20 @@ class SegmentedImage:
         for segment in self.segments:
             label[self.mask(segment) > 0] = segment['id']
         return label
+
+
+def common_folder(paths: Iterable[str]) -> str | None:
+    """The folder that all files of absolute paths lie in; None where they have none in common."""
+    folders = {os.path.dirname(path) for path in paths}
+    try:
+        return os.path.commonpath(folders) if folders else None
+    except ValueError:  # several drives
+        return None
+
+
+def name_below(path: str, root: str) -> str:
+    """A path below a folder, with `/`."""
+    return os.path.relpath(path, root).replace(os.sep, '/')
 
 
 def box_of(mask: RunLengths) -> list[int]:

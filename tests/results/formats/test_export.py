@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from labeled_images import CLASSES, export, finish, label_map
-from PIL import Image
+from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
 from ms_segformer.cli import predict
@@ -17,8 +17,10 @@ from ms_segformer.datasets.brush import decode_brush
 from ms_segformer.datasets.label_file import read_label
 from ms_segformer.datasets.regions import fill_polygons
 from ms_segformer.files import TEMPORARY
-from ms_segformer.results import ManifestError, OwnOutputs
-from ms_segformer.results.formats.export import FORMATS
+from ms_segformer.results import Manifest, ManifestError, OwnOutputs
+from ms_segformer.results.formats.export import WRITERS, write_formats
+from ms_segformer.results.formats.options import REGIONS, FormatOptions
+from ms_segformer.results.palettes import palette_for
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def tree():
 
 
 def test_the_command_has_all_formats():
-    assert predict.FORMATS == tuple(FORMATS)
+    assert predict.FORMATS == tuple(WRITERS) and predict.REGIONS == REGIONS
 
 
 def read_coco():
@@ -151,6 +153,15 @@ def test_masks_give_the_label_maps_back(images, jobs):
     assert lines[1] == f'sky:{palette[0]},{palette[1]},{palette[2]}::' and len(lines) == 7
 
 
+def test_names_that_a_list_of_colors_cannot_hold_are_said(jobs):
+    for name in ('road:wet', '#sky'):
+        with Manifest('out') as manifest:
+            options = FormatOptions([name, *CLASSES[1:]], palette_for(CLASSES))
+            written, problems = write_formats(['masks', 'csv'], manifest, jobs, options)
+        assert 'masks/classes.txt' in written and 'masks/labelmap.txt' not in written and 'segments.csv' in written
+        assert len(problems) == 1 and f'{name!r} would be another class' in problems[0]
+
+
 def test_the_table_has_a_row_a_segment(images, jobs):
     export('out', jobs, ['csv'])
     rows = list(csv.DictReader(open('out/segments.csv', encoding='utf-8', newline='')))
@@ -176,6 +187,19 @@ def test_labelme_is_near_the_label_maps(photographs, simplify, least):
         for shape in content['shapes']:
             assert shape['shape_type'] == 'polygon'
             label[fill_polygons([shape['points']], *label.shape, file) > 0] = CLASSES.index(shape['label'])
+        assert mean_iou(wanted(expected), label) >= least
+
+
+@pytest.mark.parametrize('simplify, least', [(0, 0.999), (0.75, 0.98)])
+def test_labelme_s_own_drawing_is_near_the_label_maps(photographs, simplify, least):
+    """By its `shape_to_mask`: Pillow fills polygons with their outline (tests/interop has LabelMe itself)."""
+    export('out', finish('out', photographs), ['labelme'], simplify=simplify)
+    for name, expected in zip(('a', 'more/a', 'zebra'), photographs.values(), strict=True):
+        label = np.full(expected.shape, 255)
+        for shape in json.load(open(f'out/labelme/photos/{name}.json'))['shapes']:
+            mask = Image.new('1', expected.shape[::-1])
+            ImageDraw.Draw(mask).polygon([tuple(point) for point in shape['points']], fill=1, outline=1)
+            label[np.array(mask)] = CLASSES.index(shape['label'])
         assert mean_iou(wanted(expected), label) >= least
 
 
@@ -211,12 +235,12 @@ def test_label_studio_takes_polygons(photographs):
 
 
 def test_written_again_the_same_files_stand_there(jobs):
-    written, refused = export('out', jobs, FORMATS)
+    written, refused = export('out', jobs, WRITERS)
     assert not refused and len(written) == 3 * 3 + 7
     before = tree()
     assert not [name for name in before if TEMPORARY in name]
     times = {name: os.stat(name).st_mtime_ns for name in before}
-    assert export('out', jobs, FORMATS) == (written, [])
+    assert export('out', jobs, WRITERS) == (written, [])
     assert tree() == before
     assert {name for name in before if os.stat(name).st_mtime_ns != times[name]} <= {
         'out/coco.json', 'out/panoptic.json', 'out/labelstudio.json', 'out/segments.csv'
@@ -273,6 +297,9 @@ def test_a_result_that_was_changed_is_left_out(jobs):
     _, problems = export('out', jobs, ['coco', 'csv'])
     assert len(problems) == 2 and all('--overwrite makes it again' in problem for problem in problems)
     assert list(read_coco()) == ['a.png']
+    os.remove('out/photos/a.json')
+    assert export('out', jobs, ['labelstudio'])[0] == ['labelstudio.json', 'labelstudio_config.xml']
+    assert json.load(open('out/labelstudio.json')) == []
 
 
 def test_files_of_formats_are_no_images(jobs):
@@ -292,7 +319,7 @@ def test_a_damaged_list_is_said(jobs, content):
 
 def test_a_run_without_images_gives_empty_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    export('out', [], [name for name in FORMATS])
+    export('out', [], WRITERS)
     assert json.load(open('out/coco.json'))['images'] == json.load(open('out/labelstudio.json')) == []
 
 
