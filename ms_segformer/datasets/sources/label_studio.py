@@ -101,7 +101,7 @@ def _image(task: dict[str, Any], where: str) -> str:
         parts = urllib.parse.urlsplit(text)
     except ValueError:
         raise DatasetError(f'{where}: its image is no path or URL; got {text[:80]}') from None
-    local = urllib.parse.parse_qs(parts.query).get('d')
-    path = local[0] if local else urllib.parse.unquote(parts.path)
+    local = urllib.parse.parse_qs(parts.query, errors='surrogateescape').get('d')  # a name may be no text
+    path = local[0] if local else urllib.parse.unquote(parts.path, errors='surrogateescape')
     folder, name = os.path.split(path)
     return _UPLOADED.sub('', name) if '/upload/' in f'{folder}/' else path

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -195,6 +196,19 @@ def test_label_studio_s_regions_and_addresses(here, image):
     source = only_source()
     assert source.CLASSES == ['car', 'road', 'tree']
     assert source.load_label(0).tolist() == [[1] * 3 + [0] * 3, [0] * 6, [255] * 6, [2] * 6]
+
+
+@pytest.mark.parametrize('name', [b'a b #1?+%20&;.png', '照片.png'.encode(), b'no text \xff.png'])
+def test_label_studio_s_addresses_of_any_name(here, name):
+    save([], 'data/labelstudio.json')
+    try:
+        os.rename('data/0.png', os.path.join(b'data', name))
+    except OSError:
+        pytest.skip('this file system takes no such name')
+    for address in ('/data/local-files/?d=photos/', 'https://host/'):
+        save([task([drawn('polygonlabels', points=[[0, 0], [50, 0], [50, 25]])], address + quote(name))], 'data/l.json')
+        os.replace('data/l.json', 'data/labelstudio.json')
+        assert os.fsencode(only_source().image_path(0)) == os.path.join(b'data', name)
 
 
 def test_pixels_outside_of_all_regions_may_be_a_class(here):
