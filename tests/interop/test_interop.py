@@ -13,8 +13,8 @@ PYTHON = os.environ.get('MS_SEGFORMER_INTEROP_PYTHON')
 SCRIPT = Path(__file__).with_name('readers.py')
 # The reader, the package it comes in, what is written for it, and how near it has to come: exactly, or a mean IoU over
 # classes of at least a hundredth of the image. By COCO's rule a pixel belongs to a polygon when its center does. The
-# others fill a polygon with its outline: Pillow in LabelMe, whose files allow for it (0.981 measured), OpenCV with whole
-# numbers in supervision: half a pixel more is much in these small pictures, and 0.932 were measured.
+# others fill a polygon with its outline: Pillow in LabelMe, whose files allow for it (0.981 measured), OpenCV with
+# whole numbers in supervision: half a pixel more is much in these small pictures, and 0.932 were measured.
 READERS = [
     ('pycocotools', 'pycocotools', 'coco', {}, 1),
     ('pycocotools', 'pycocotools', 'coco', {'regions': 'polygons'}, 0.98),
