@@ -1,4 +1,9 @@
-"""What the training crops of the demonstration model go through, so that it learns more than one camera in one town."""
+"""What the training crops of the demonstration model go through, so that it learns more than one camera in one town.
+
+CamVid's skies are white, its houses brown and its poles bright before the sky. So skies are painted blue and cloudy,
+what has other colors elsewhere is tinted, class by class, and poles, people, bicycles and cars are pasted from one crop
+into another.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +13,9 @@ from classes import CLASSES, IGNORE
 from numpy.typing import NDArray
 
 RARE = ('structural-other', 'fence', 'car', 'person', 'bicycle')
+PASTED = ('structural-other', 'person', 'bicycle', 'car')
+TINTED = ('building-other', 'pavement', 'road', 'tree', 'fence', 'car', 'structural-other')
+SKY = CLASSES.index('sky-other')
 
 Image = NDArray[np.uint8]
 
@@ -70,7 +78,7 @@ def recolor(image: Image, rng: np.random.Generator) -> Image:
     steps = np.arange(256)
     hue = ((steps + round(turned)) % 180).astype(np.uint8)
     saturation = 0.0 if rng.random() < 0.15 else np.exp(rng.uniform(np.log(0.3), np.log(1.8)))
-    exposure = np.exp(rng.uniform(np.log(0.5), np.log(1.6)))
+    exposure = np.exp(rng.uniform(np.log(0.6), np.log(1.5)))
     gamma = np.exp(rng.uniform(-0.35, 0.35))
     value = np.clip((steps / 255) ** gamma * 255 * exposure, 0, 255)
     tables = np.stack([hue, np.clip(steps * saturation, 0, 255), value], axis=-1).astype(np.uint8)
@@ -86,6 +94,72 @@ def recolor(image: Image, rng: np.random.Generator) -> Image:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))]
         image = cv2.imdecode(cv2.imencode('.jpg', image, quality)[1], cv2.IMREAD_COLOR)
     return image
+
+
+def smooth_noise(side: int, cells: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """side×side values from 0 to 1 that change slowly: noise of cells×cells and of four times as many, enlarged."""
+    coarse, fine = (rng.random((n, n), np.float32) for n in (cells, 4 * cells))
+    size = (side, side)
+    return 0.7 * cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC) + 0.3 * cv2.resize(fine, size)
+
+
+def paint_sky(image: Image, label: Image, rng: np.random.Generator) -> Image:
+    """Give the sky of a square crop a blue that pales towards the ground, with clouds or without."""
+    side = label.shape[0]
+    zenith = cv2.cvtColor(
+        np.array([[[rng.uniform(95, 118), rng.uniform(60, 200), rng.uniform(130, 245)]]]).astype(np.uint8),
+        cv2.COLOR_HSV2RGB,
+    )[0, 0].astype(np.float32)
+    horizon = zenith + (np.float32(rng.uniform(200, 255)) - zenith) * rng.uniform(0.2, 0.9)
+    height = np.linspace(0, 1, side, dtype=np.float32)[:, None, None] ** rng.uniform(0.6, 2)
+    painted = zenith + (horizon - zenith) * height
+    if rng.random() < 0.6:
+        noise = smooth_noise(side, int(rng.integers(2, 8)), rng)[..., None]
+        clouds = np.clip((noise - rng.uniform(0.3, 0.7)) * rng.uniform(2, 8), 0, 1)
+        painted = painted + (np.float32(rng.uniform(170, 255)) - painted) * clouds
+    else:
+        painted = np.broadcast_to(painted, image.shape)
+    # What is darker than the sky where trees are bare stays in front of it.
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    in_sky = label == SKY
+    bright = np.percentile(gray[in_sky], 70)
+    share = np.clip((gray - 0.35 * bright) / max(0.4 * bright, 1), 0, 1) * in_sky
+    share = cv2.GaussianBlur(share, (0, 0), 0.6)[..., None] * rng.uniform(0.6, 1)
+    return (image + (painted - image) * share).astype(np.uint8)
+
+
+def tint(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Image:
+    """Give what the mask covers another color and brightness; its light and shade stay."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[mask].astype(np.float32)[:, None]
+    hue = np.array([[[rng.uniform(0, 180), rng.uniform(0, 220), 255]]]).astype(np.uint8)
+    color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32) / 255
+    colored = np.clip(gray * (color / color.mean()) * np.exp(rng.uniform(-0.5, 0.6)), 0, 255)
+    strength = rng.uniform(0.3, 1)
+    image = image.copy()
+    image[mask] = (image[mask] * (1 - strength) + colored * strength).astype(np.uint8)
+    return image
+
+
+def repaint(image: Image, label: Image, rng: np.random.Generator) -> Image:
+    """Paint the sky and tint other classes of a crop, each with a probability of its own."""
+    if np.count_nonzero(label == SKY) > 100 and rng.random() < 0.5:
+        image = paint_sky(image, label, rng)
+    for name in TINTED:
+        mask = label == CLASSES.index(name)
+        if rng.random() < (0.15 if name in ('tree', 'road') else 0.3) and mask.any():
+            image = tint(image, mask, rng)
+    return image
+
+
+def paste(
+    image: Image, label: Image, other: Image, other_label: Image, class_id: int, rng: np.random.Generator
+) -> tuple[Image, Image]:
+    """Put what another crop shows of a class into this one, at its place there, lighter or darker."""
+    mask = other_label == class_id
+    lit = np.clip(other[mask].astype(np.float32) * np.exp(rng.uniform(-0.9, 0.5)), 0, 255)
+    image, label = image.copy(), label.copy()
+    image[mask], label[mask] = lit.astype(np.uint8), class_id
+    return image, label
 
 
 class CropSource:
@@ -106,10 +180,17 @@ class CropSource:
         return np.stack([image for image, _ in pairs]), np.stack([label for _, label in pairs])
 
     def _pair(self, crops: Crops, rng: np.random.Generator) -> tuple[Image, Image]:
-        rare = None
-        at = int(rng.integers(len(self.images)))
-        if rng.random() < crops.rare_share:
-            rare = int(rng.choice(list(self.with_class)))
-            at = int(rng.choice(self.with_class[rare]))
-        image, label = random_crop(self.images[at], self.labels[at], rare, crops, rng)
+        rare = int(rng.choice(list(self.with_class))) if rng.random() < crops.rare_share else None
+        image, label = self._crop(rare, crops, rng)
+        for name in PASTED:
+            if rng.random() < (0.3 if name == PASTED[0] else 0.08):
+                class_id = CLASSES.index(name)
+                image, label = paste(image, label, *self._crop(class_id, crops, rng), class_id, rng)
+        if rng.random() < 0.6:
+            image = repaint(image, label, rng)
         return recolor(image, rng), label
+
+    def _crop(self, rare: int | None, crops: Crops, rng: np.random.Generator) -> tuple[Image, Image]:
+        """A crop of a random photograph; with `rare`, of one that shows this class."""
+        at = int(rng.integers(len(self.images)) if rare is None else rng.choice(self.with_class[rare]))
+        return random_crop(self.images[at], self.labels[at], rare, crops, rng)

@@ -3,9 +3,9 @@
     python recipes/street_demo_ten_classes/train.py --data DATA --start MODEL_DIR --work-dir RUN
 
 Starts from a B0 whose classes include the ten of `classes.py` and keeps their rows of the classifier. The learning rate
-rises, stays, and falls to zero over the last part, in which the crops are larger. `--steps` and `--decay-from` say how
-long that takes; changed in RUN/schedule.json they take effect at once, so that a run can be brought to its end
-early. Stopped at any time, the same command goes on from the last saved state.
+rises, stays, and falls to zero over the last part. `--steps` and `--decay-from` say how long that takes; changed in
+RUN/schedule.json they take effect at once, so that a run can be brought to its end early. Stopped at any time, the same
+command goes on from the last saved state.
 """
 
 import argparse
@@ -39,11 +39,9 @@ SEED = 16
 WARMUP = 100
 LOG_EVERY = 50
 WEIGHT_DECAY = 0.02
-EMA = 0.998
-LOVASZ = 0.5  # its share beside the cross entropy
-CROPS = Crops(288, (0.7, 2.6))
-LARGE_CROPS = Crops(448, (0.9, 2.2), 0.4)
-LARGE_FROM = 0.4  # of the falling part of the schedule
+EMA = 0.999
+LOVASZ = 0.3  # its share beside the cross entropy
+CROPS = Crops(288, (0.6, 2.4))
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 VAL_SHORT_SIDE = 512
 
@@ -137,20 +135,13 @@ def rate_at(step: int, schedule: Schedule) -> float:
     return rate * max(0.0, 1 - math.sqrt(share))
 
 
-def crops_at(step: int, schedule: Schedule) -> tuple[int, Crops]:
-    """Batch size and crops; of the large ones half as many."""
-    large_from = schedule['decay_from'] + LARGE_FROM * (schedule['steps'] - schedule['decay_from'])
-    batch = schedule['batch']
-    return (batch // 2, LARGE_CROPS) if step >= large_from else (batch, CROPS)
-
-
 def batches(
     source: CropSource, first: int, workers: int, read: Callable[[], Schedule]
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Images and labels of step after step, drawn ahead in threads."""
 
     def draw(step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return source.batch(step, *crops_at(step, read()))
+        return source.batch(step, read()['batch'], CROPS)
 
     ahead = 2 * workers
     with ThreadPoolExecutor(workers) as pool:
@@ -270,7 +261,7 @@ def train(run: Run, data: Path, workers: int, every: int, save_seconds: float) -
         if run.step % LOG_EVERY == 0:
             seconds = round((time.monotonic() - clock) / len(losses), 3)
             loss = round(float(np.mean(losses)), 4)
-            run.log(step=run.step, mode='train', loss=loss, lr=round(rate, 7), crop=crops.shape[1], seconds=seconds)
+            run.log(step=run.step, mode='train', loss=loss, lr=round(rate, 7), seconds=seconds)
             losses, clock = [], time.monotonic()
         if run.step % every == 0:
             run.validate(val_images[::4], val_labels[::4], 'val')
