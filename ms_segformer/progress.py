@@ -4,6 +4,10 @@ import os
 import sys
 from typing import Any
 
+# `bar_format` of a text alone. The bar takes no room; without one, tqdm before 4.69 does not cut the text to the
+# terminal's width.
+LINE = '{desc}{bar:0}'
+
 
 def screen() -> dict[str, Any]:
     """`tqdm`'s arguments for the size of the terminal at the standard error stream, as it changes.

@@ -10,7 +10,7 @@ import termios
 import pytest
 from tqdm import tqdm
 
-from ms_segformer.progress import screen
+from ms_segformer.progress import LINE, screen
 
 
 @pytest.mark.parametrize('rows, columns, seen', [(0, 0, 79), (24, 0, 79), (24, 100, 99), (24, 11, 10)])
@@ -19,13 +19,14 @@ def test_a_line_is_seen_on_a_terminal_of_any_size(rows, columns, seen, monkeypat
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
     with open(theirs, 'w', closefd=True) as terminal:
         monkeypatch.setattr(sys, 'stderr', terminal)
-        with tqdm(total=1, bar_format='{desc}', **screen()) as bar:
+        with tqdm(total=1, bar_format=LINE, **screen()) as bar:
             bar.set_description_str('x' * 200)
         written = ''
         while '\n' not in written:  # which ends the line; a terminal hands on a part at a time
             written += os.read(ours, 10_000).decode()
     os.close(ours)
-    assert max(map(len, re.split(r'[\r\n]+', written))) == seen
+    # tqdm before 4.69 takes the last column, too.
+    assert max(map(len, re.split(r'[\r\n]+', written))) in (seen, columns or seen)
 
 
 def test_a_stream_that_is_no_terminal(monkeypatch, tmp_path):

@@ -31,7 +31,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..integrations.easycv import bridge
 from ..metainfo import LR_LOG_HOOK
-from ..progress import screen
+from ..progress import LINE, screen
 from . import distributed, work_dir
 from .checkpoint_hooks import BestCkptSaverHook, CheckpointHook
 from .errors import TrainingError
@@ -218,7 +218,7 @@ class ProgressHook(Hook):
         self._opened = ExitStack()  # log lines go above the live one
         self._opened.enter_context(logging_redirect_tqdm([trainer.logger]))
         self.bar = self._opened.enter_context(
-            tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format='{desc}', **screen())
+            tqdm(total=trainer.max_iters, initial=trainer.iter, bar_format=LINE, **screen())
         )
         self.bar.set_description_str(self._where(trainer, trainer.inner_iter))
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hub.fixtures import MODEL_ID, published_files
+from hub.fixtures import MODEL_ID, needs_hub_client, published_files
 
 from ms_segformer.metainfo import demo_model_dir, find_model
 
@@ -31,6 +31,7 @@ def test_directories_and_the_model_in_the_package(tmp_path):
     assert find_model('demo') == str(demo_model_dir())
 
 
+@needs_hub_client
 def test_a_fetched_model_is_found_without_the_hub(python, hub):
     first = python.run('-c', FETCH, 'b0').stdout.splitlines()
     hub.stop()
@@ -47,7 +48,10 @@ def test_a_revision_and_a_folder(python, hub, tmp_path):
 
 @pytest.mark.parametrize(
     'name, stopped, message',
-    [('damo/no_such_model', False, 'could not be downloaded'), ('b0', True, 'is not in the cache of this machine')],
+    [
+        ('damo/no_such_model', False, 'could not be downloaded'),
+        pytest.param('b0', True, 'is not in the cache of this machine', marks=needs_hub_client),
+    ],
 )
 def test_what_cannot_be_fetched_says_what_to_try(python, hub, name, stopped, message):
     if stopped:
@@ -78,7 +82,13 @@ def test_imagenet_weights_and_a_url_are_fetched_for_later(python, hub, tmp_path,
 
 @pytest.mark.parametrize(
     'status, content',
-    [(500, b'{"Message": "out\\nof order"}'), (200, b'null'), (200, b'[]'), (200, b'<html>\nwelcome'), (404, b'{}')],
+    [
+        (500, b'{"Message": "out\\nof order"}'),
+        (200, b'null'),
+        (200, b'[]'),
+        (200, b'<html>\nwelcome'),
+        pytest.param(404, b'{}', marks=needs_hub_client),
+    ],
 )
 def test_a_hub_that_answers_badly_is_one_line(python, hub, status, content):
     hub.instead = status, content

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hub.fixtures import MODEL_ID, published_files
+from hub.fixtures import MODEL_ID, needs_hub_client, published_files
 
 from ms_segformer.cli import info
 
@@ -31,6 +31,7 @@ def test_it_names_versions_the_server_and_the_six_models(python, hub):
     assert hub.requests == [], 'nothing is asked of the network'
 
 
+@needs_hub_client
 def test_a_published_model_before_and_after_it_is_fetched(python, hub):
     before, status = report(python, 'b0')
     assert 'not in the cache' in before['model']['files'] and status == 0

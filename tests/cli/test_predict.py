@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 from pycocotools import mask as coco
 
 from ms_segformer.cli.main import main
@@ -26,6 +26,7 @@ from ms_segformer.datasets.class_names import CHINESE_NAMES
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.engines import factory
 from ms_segformer.files import TEMPORARY, atomic_write, temporary_prefix
+from ms_segformer.fonts import font_of
 from ms_segformer.preprocessors.image import MAX_PIXELS
 from ms_segformer.results import ResultWriter, writer
 
@@ -773,7 +774,10 @@ def test_names_and_language_change_the_overlay_and_no_label(photos, predict, cap
     assert all(f'  {CHINESE_NAMES[row["label"]]} ' in said for row in found if row['share'] >= 0.001)
     for name in ('photos/a.json', 'photos/a_labels.png'):
         assert plain[name] == chinese[name]
-    assert plain['photos/a_overlay.jpg'] != chinese['photos/a_overlay.jpg']
+    if isinstance(
+        font_of(20), ImageFont.FreeTypeFont
+    ):  # the bitmap of Pillow before 10.1 has no letters for so little room
+        assert plain['photos/a_overlay.jpg'] != chinese['photos/a_overlay.jpg']
 
 
 def test_results_with_other_names_do_not_mix(photos, predict, capsys):

@@ -19,9 +19,14 @@ import subprocess
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+# Old releases of ModelScope have no client package of their own and do not read MODELSCOPE_ENDPOINT. They find this hub
+# as a proxy, under the names of the real one.
+BY_PROXY = find_spec('modelscope_hub') is None
+REAL_NAMES = ('www.modelscope.cn', 'modelscope.cn')
 CREATED = 1664582400  # 2022-10-01, when the models were published: older than every release of the client
 
 
@@ -54,7 +59,7 @@ class Hub:
     def environment(self, cache, proxy=False):
         """Variables that point ModelScope's client here, with its cache in `cache`; `proxy`: everything else too."""
         variables = {'MODELSCOPE_ENDPOINT': self.url, 'MODELSCOPE_CACHE': str(cache), 'no_proxy': '127.0.0.1'}
-        if proxy:
+        if proxy or BY_PROXY:
             certificate = str(self.certificate)
             variables.update(
                 http_proxy=self.url,
@@ -69,7 +74,7 @@ class Hub:
     def trust(self, *hosts):
         """Make a certificate for https hosts, so that their URLs can be answered. Needs the `openssl` command."""
         key, self.certificate = Path(self._folder) / 'key.pem', Path(self._folder) / 'certificate.pem'
-        names = ','.join(f'DNS:{host}' for host in hosts)
+        names = ','.join(f'DNS:{host}' for host in dict.fromkeys((*hosts, *(REAL_NAMES if BY_PROXY else ()))))
         subprocess.run(
             [
                 'openssl',
@@ -109,6 +114,8 @@ class Hub:
         self.url = f'http://127.0.0.1:{self._server.server_port}'
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+        if BY_PROXY:
+            self.trust()
         return self
 
     def stop(self):
@@ -288,6 +295,7 @@ def _tree(files, root, recursive):
 def _listing(files, digests=None):
     return [
         {
+            'Id': hashlib.sha1(path.encode() + content).hexdigest(),
             'Name': Path(path).name,
             'Path': path,
             'Type': 'blob',

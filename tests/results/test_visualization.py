@@ -2,13 +2,18 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from small_font import small_font
 
 from ms_segformer import fonts
 from ms_segformer.datasets.coco_stuff import CLASSES
 from ms_segformer.results.palettes import palette_for
 from ms_segformer.results.visualization import draw_names, draw_result, label_map_image, overlay, shown_names
+
+# Pillow before 10.1 brings one small bitmap font: its letters have one size and cannot have an edge.
+needs_sized_font = pytest.mark.skipif(
+    not isinstance(fonts.font_of(20), ImageFont.FreeTypeFont), reason='needs Pillow 10.1, whose own font has every size'
+)
 
 
 @pytest.fixture
@@ -75,6 +80,7 @@ def shape(kind):
     return np.asarray(image)
 
 
+@needs_sized_font
 @pytest.mark.parametrize('kind', ['block', 'ring', 'corner', 'edge'])
 def test_a_name_stands_wholly_inside_its_segment(kind):
     seg_map = shape(kind)
@@ -93,6 +99,7 @@ def test_a_name_stands_where_its_segment_is_widest():
     assert abs(y.mean() - 120) < 6 and abs(x.mean() - 260) < 12
 
 
+@needs_sized_font
 @pytest.mark.parametrize('color', [(0, 0, 0), (255, 255, 255), (128, 128, 128), (230, 20, 60), (240, 230, 60)])
 def test_names_are_readable_on_any_color(color):
     picture = np.full((480, 640, 3), color, np.uint8)
@@ -117,6 +124,7 @@ def test_each_large_piece_of_a_class_is_named():
     assert changed[20:100, 20:140].any() and changed[120:220, 180:300].any()
 
 
+@needs_sized_font
 def test_long_names_are_written_smaller():
     seg_map = np.zeros((600, 600), np.uint8)
     seg_map[200:400, 200:400] = 1

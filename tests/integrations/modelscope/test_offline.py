@@ -4,7 +4,9 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from hub.fixtures import FOREIGN_ID, MODEL_ID
+from hub.fixtures import FOREIGN_ID, MODEL_ID, needs_hub_client
+
+pytestmark = needs_hub_client
 
 LOAD = """
 import json, sys, time
