@@ -144,6 +144,10 @@ def test_the_hook_sees_children_lookups_and_files(watched, tmp_path):
     assert len(files) == 1 and files[0].startswith('tmp/')
 
 
+# Old releases of transformers, which old releases of ModelScope import, note the version of their cache.
+OF_TRANSFORMERS = 'home/.cache/huggingface/hub/version.txt'
+
+
 def commands(tmp_path, model, engines):
     """Command lines; models are named by relative paths, which look like the hub's ids."""
     make_pairs(tmp_path / 'pairs', count=2)
@@ -193,7 +197,8 @@ def test_every_command_is_silent(watched, tmp_path, tiny_model_dir):
     noted, files = watched('-c', COMMANDS, json.dumps(list(commands(tmp_path, tiny_model_dir, engines))))
     assert not_allowed(noted, ALLOWED) == []
     folder = Path('home', '.cache', 'ms-segformer', cache_dir().name)
-    assert [file for file in files if Path(file).parent != folder] == []
+    others = [file for file in files if Path(file).parent != folder]
+    assert set(others) <= {OF_TRANSFORMERS}
     assert files or engines == ['torch'], 'compiled networks are the one thing that is kept'
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hub.server import BY_PROXY
 from small_evaluation import evaluated, random_pairs, scale_to
 
 from ms_segformer.cli import verify as command
@@ -195,6 +196,8 @@ def test_the_hub_s_files_are_compared_by_their_digests(hub, python, tmp_path):
         'outcome': 'passed',
         'detail': 'configuration.json, pytorch_model.pt',
     }
+    if BY_PROXY:
+        return  # the client of these releases does not look at digests
     hub.digests['pytorch_model.pt'] = '0' * 64
     (tmp_path / 'report.json').unlink()
     done = python.run(*words, **variables)  # ModelScope's client looks at digests too, and fetches in vain

@@ -232,6 +232,9 @@ def test_training_on_nothing_is_an_error_that_names_what_is_safe(options, change
 
 def test_data_that_give_no_batch_are_an_error(options):
     class Nothing(torch.utils.data.Sampler):
+        def __init__(self):
+            pass
+
         def __iter__(self):
             return iter(())
 
