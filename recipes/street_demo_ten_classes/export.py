@@ -2,8 +2,9 @@
 
     python recipes/street_demo_ten_classes/export.py --run RUN --data DATA -o ms_segformer/demo_model
 
-Writes `model.safetensors` (float16, the averaged weights), `configuration.json` and the model card with the figures
-measured here, at the float16 weights, on the validation images of `--data`; and the log and curve next to this script.
+Writes `model.safetensors` (float16, the averaged weights), `configuration.json`, the model card with the figures
+measured here, at the float16 weights, on the validation images of `--data`, and `verify.json`, the label map that
+`ms-segformer verify demo` compares with; and the log and curve next to this script.
 """
 
 import argparse
@@ -21,8 +22,10 @@ from safetensors.torch import save_file
 
 from ms_segformer.config.jsonplus import encode_jsonplus, load_json
 from ms_segformer.files import atomic_write
-from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir
+from ms_segformer.metainfo import TASK, VARIANTS, configuration_dir, photographs
 from ms_segformer.metrics import ConfusionMatrix
+from ms_segformer.verification.label_maps import describe
+from ms_segformer.verification.report import FORMAT
 
 HERE = Path(__file__).parent
 Line = dict[str, Any]  # of a training log
@@ -57,9 +60,14 @@ def export(run: Path, output: Path) -> None:
         temporary.write_text(text + '\n', encoding='utf-8')
 
 
-def measure(model_dir: Path, data: Path) -> tuple[NDArray[np.float64], int]:
+def label_maps(segmenter: Any) -> str:
+    """What `verify` compares of a report: the label maps of the photographs in the package, as JSON."""
+    described = {path.name: describe(segmenter(str(path))['seg_map'], list(CLASSES)) for path in photographs()}
+    return json.dumps({'format': FORMAT, 'photographs': described}, indent=1) + '\n'
+
+
+def measure(segmenter: Any, data: Path) -> tuple[NDArray[np.float64], int]:
     """Confusion matrix of the shipped model over every validation image, through the pipeline; and their number."""
-    segmenter = pipeline(TASK, str(model_dir), device='cpu')
     matrix = ConfusionMatrix(len(CLASSES))
     images = sorted((data / 'images' / 'val').glob('*.jpg'))
     for image, result in zip(images, segmenter([str(image) for image in images]), strict=True):
@@ -129,7 +137,9 @@ def main() -> None:
     arguments = parser.parse_args()
     log = training_log(arguments.run)
     export(arguments.run, arguments.output)
-    described = card(*measure(arguments.output, arguments.data), log)
+    segmenter = pipeline(TASK, str(arguments.output), device='cpu')
+    (arguments.output / 'verify.json').write_text(label_maps(segmenter), encoding='utf-8')
+    described = card(*measure(segmenter, arguments.data), log)
     (arguments.output / 'README.md').write_text(described, encoding='utf-8')
     (HERE / 'log.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in log), encoding='utf-8')
     draw_curve(log, HERE / 'curve.png')
