@@ -49,7 +49,8 @@ def corpus() -> dict[str, dict[str, bytes]]:
         'AVIF': avifs,
         'refused kinds': refused,
     }
-    return {kind: {name: content for name, content in make(rgb) if content} for kind, make in kinds.items()}
+    files = {kind: {name: content for name, content in make(rgb) if content} for kind, make in kinds.items()}
+    return {kind: contents for kind, contents in files.items() if contents}
 
 
 def picture() -> np.ndarray:

@@ -97,8 +97,7 @@ def prepare(folder: Path) -> Common:
     torch.set_num_threads(1)
     segmenter = SegformerPipeline(str(TINY_MODEL), device='cpu', engine='torch')
     neighbors = [picture(), picture()[::-1, ::-1]]
-    files = {kind: kinds for kind, kinds in corpus().items() if kinds}  # what this Pillow writes
-    common = Common(folder, files, segmenter, neighbors, [segmenter(image)['seg_map'] for image in neighbors])
+    common = Common(folder, corpus(), segmenter, neighbors, [segmenter(image)['seg_map'] for image in neighbors])
     for files in common.files.values():  # imports what decoding takes
         for content in files.values():
             try:

@@ -8,6 +8,7 @@ import sys
 import termios
 
 import pytest
+from tqdm import __version__ as tqdm_version
 from tqdm import tqdm
 
 from ms_segformer.progress import LINE, screen
@@ -25,8 +26,9 @@ def test_a_line_is_seen_on_a_terminal_of_any_size(rows, columns, seen, monkeypat
         while '\n' not in written:  # which ends the line; a terminal hands on a part at a time
             written += os.read(ours, 10_000).decode()
     os.close(ours)
-    # tqdm before 4.69 takes the last column, too.
-    assert max(map(len, re.split(r'[\r\n]+', written))) in (seen, columns or seen)
+    if tuple(map(int, tqdm_version.split('.')[:2])) < (4, 69):  # those take the last column, too
+        seen = columns or seen
+    assert max(map(len, re.split(r'[\r\n]+', written))) == seen
 
 
 def test_a_stream_that_is_no_terminal(monkeypatch, tmp_path):

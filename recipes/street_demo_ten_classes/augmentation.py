@@ -13,8 +13,17 @@ from classes import CLASSES, IGNORE
 from numpy.typing import NDArray
 
 RARE = ('structural-other', 'fence', 'car', 'person', 'bicycle')
-PASTED = ('structural-other', 'person', 'bicycle', 'car')
-TINTED = ('building-other', 'pavement', 'road', 'tree', 'fence', 'car', 'structural-other')
+# Classes with the probability that a crop gets them pasted into it, or tinted in it.
+PASTED = {'structural-other': 0.3, 'person': 0.08, 'bicycle': 0.08, 'car': 0.08}
+TINTED = {
+    'building-other': 0.3,
+    'pavement': 0.3,
+    'road': 0.15,
+    'tree': 0.15,
+    'fence': 0.3,
+    'car': 0.3,
+    'structural-other': 0.3,
+}
 SKY = CLASSES.index('sky-other')
 
 Image = NDArray[np.uint8]
@@ -117,8 +126,6 @@ def paint_sky(image: Image, label: Image, rng: np.random.Generator) -> Image:
         noise = smooth_noise(side, int(rng.integers(2, 8)), rng)[..., None]
         clouds = np.clip((noise - rng.uniform(0.3, 0.7)) * rng.uniform(2, 8), 0, 1)
         painted = painted + (np.float32(rng.uniform(170, 255)) - painted) * clouds
-    else:
-        painted = np.broadcast_to(painted, image.shape)
     # What is darker than the sky where trees are bare stays in front of it.
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     in_sky = label == SKY
@@ -144,9 +151,9 @@ def repaint(image: Image, label: Image, rng: np.random.Generator) -> Image:
     """Paint the sky and tint other classes of a crop, each with a probability of its own."""
     if np.count_nonzero(label == SKY) > 100 and rng.random() < 0.5:
         image = paint_sky(image, label, rng)
-    for name in TINTED:
+    for name, probability in TINTED.items():
         mask = label == CLASSES.index(name)
-        if rng.random() < (0.15 if name in ('tree', 'road') else 0.3) and mask.any():
+        if rng.random() < probability and mask.any():
             image = tint(image, mask, rng)
     return image
 
@@ -182,8 +189,8 @@ class CropSource:
     def _pair(self, crops: Crops, rng: np.random.Generator) -> tuple[Image, Image]:
         rare = int(rng.choice(list(self.with_class))) if rng.random() < crops.rare_share else None
         image, label = self._crop(rare, crops, rng)
-        for name in PASTED:
-            if rng.random() < (0.3 if name == PASTED[0] else 0.08):
+        for name, probability in PASTED.items():
+            if rng.random() < probability:
                 class_id = CLASSES.index(name)
                 image, label = paste(image, label, *self._crop(class_id, crops, rng), class_id, rng)
         if rng.random() < 0.6:
