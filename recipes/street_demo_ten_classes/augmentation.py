@@ -1,8 +1,8 @@
 """What the training crops of the demonstration model go through, so that it learns more than one camera in one town.
 
 CamVid's skies are white, its houses brown and its poles bright before the sky. So skies are painted blue and cloudy,
-what has other colors elsewhere is tinted, class by class, and poles, people, bicycles and cars are pasted from one crop
-into another.
+what has other colors elsewhere is tinted, class by class, roads and walls get a texture as of cobbles and bricks, and
+poles, people, bicycles and cars are pasted from one crop into another.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,21 @@ from classes import CLASSES, IGNORE
 from numpy.typing import NDArray
 
 RARE = ('structural-other', 'fence', 'car', 'person', 'bicycle')
-# Classes with the probability that a crop gets them pasted into it, or tinted in it.
+# Classes with the probability that a crop gets them pasted into it, or tinted or roughened in it.
 PASTED = {'structural-other': 0.3, 'person': 0.08, 'bicycle': 0.08, 'car': 0.08}
 TINTED = {
-    'building-other': 0.3,
-    'pavement': 0.3,
-    'road': 0.15,
+    'building-other': 0.4,
+    'pavement': 0.4,
+    'road': 0.4,
     'tree': 0.15,
     'fence': 0.3,
     'car': 0.3,
     'structural-other': 0.3,
 }
+ROUGHENED = {'road': 0.5, 'pavement': 0.4, 'building-other': 0.4}
 SKY = CLASSES.index('sky-other')
+
+MEAN = (124, 116, 104)  # what becomes about 0, with which the preprocessing pads
 
 Image = NDArray[np.uint8]
 
@@ -140,21 +143,38 @@ def tint(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Ima
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[mask].astype(np.float32)[:, None]
     hue = np.array([[[rng.uniform(0, 180), rng.uniform(0, 220), 255]]]).astype(np.uint8)
     color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32) / 255
-    colored = np.clip(gray * (color / color.mean()) * np.exp(rng.uniform(-0.5, 0.6)), 0, 255)
+    colored = np.clip(gray * (color / color.mean()) * np.exp(rng.uniform(-0.5, 1.1)), 0, 255)
     strength = rng.uniform(0.3, 1)
     image = image.copy()
     image[mask] = (image[mask] * (1 - strength) + colored * strength).astype(np.uint8)
     return image
 
 
+def roughen(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Image:
+    """Give what the mask covers a texture of small patches, lighter and darker, in rows as cobbles and bricks lie."""
+    height, width = mask.shape
+    rows = int(rng.integers(height // 20, height // 2))
+    columns = int(np.clip(rows * np.exp(rng.uniform(-1, 0.7)), 4, width // 2))
+    kind = cv2.INTER_NEAREST if rng.random() < 0.4 else cv2.INTER_LINEAR
+    patches = cv2.resize(rng.random((rows, columns), np.float32), (width, height), interpolation=kind)
+    factor = 1 + rng.uniform(0.1, 1.0) * (patches[mask] - 0.5)[:, None]
+    image = image.copy()
+    image[mask] = np.clip(image[mask] * factor, 0, 255).astype(np.uint8)
+    return image
+
+
 def repaint(image: Image, label: Image, rng: np.random.Generator) -> Image:
-    """Paint the sky and tint other classes of a crop, each with a probability of its own."""
+    """Paint the sky, tint and roughen other classes of a crop, each with a probability of its own."""
     if np.count_nonzero(label == SKY) > 100 and rng.random() < 0.5:
         image = paint_sky(image, label, rng)
     for name, probability in TINTED.items():
         mask = label == CLASSES.index(name)
         if rng.random() < probability and mask.any():
             image = tint(image, mask, rng)
+    for name, probability in ROUGHENED.items():
+        mask = label == CLASSES.index(name)
+        if rng.random() < probability and mask.any():
+            image = roughen(image, mask, rng)
     return image
 
 
@@ -189,13 +209,17 @@ class CropSource:
     def _pair(self, crops: Crops, rng: np.random.Generator) -> tuple[Image, Image]:
         rare = int(rng.choice(list(self.with_class))) if rng.random() < crops.rare_share else None
         image, label = self._crop(rare, crops, rng)
+        outside = (label == IGNORE) & ~image.any(axis=-1)
         for name, probability in PASTED.items():
             if rng.random() < probability:
                 class_id = CLASSES.index(name)
                 image, label = paste(image, label, *self._crop(class_id, crops, rng), class_id, rng)
         if rng.random() < 0.6:
             image = repaint(image, label, rng)
-        return recolor(image, rng), label
+        image = recolor(image, rng)
+        if rng.random() < 0.5:
+            image[outside] = MEAN
+        return image, label
 
     def _crop(self, rare: int | None, crops: Crops, rng: np.random.Generator) -> tuple[Image, Image]:
         """A crop of a random photograph; with `rare`, of one that shows this class."""

@@ -41,18 +41,22 @@ LOG_EVERY = 50
 WEIGHT_DECAY = 0.02
 EMA = 0.999
 LOVASZ = 0.3  # its share beside the cross entropy
-CROPS = Crops(288, (0.6, 2.4))
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-VAL_SHORT_SIDE = 512
+VAL_SHORT_SIDE, DIVISOR = 576, 32  # with which the model is shipped
 
 
 class Schedule(TypedDict):
-    """Steps in all, the step from which the rate falls, crops a step, and the highest learning rate."""
+    """Steps in all, the step from which the rate falls, the highest learning rate, and the crops of a step.
+
+    `side` of the crops is in pixels; `scales` is the range of their scales, relative to the photograph.
+    """
 
     steps: int
     decay_from: int
-    batch: int
     rate: float
+    batch: int
+    side: int
+    scales: list[float]
 
 
 def starting_model(start: Path) -> Segformer:
@@ -141,7 +145,9 @@ def batches(
     """Images and labels of step after step, drawn ahead in threads."""
 
     def draw(step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return source.batch(step, read()['batch'], CROPS)
+        schedule = read()
+        low, high = schedule['scales']
+        return source.batch(step, schedule['batch'], Crops(schedule['side'], (low, high)))
 
     ahead = 2 * workers
     with ThreadPoolExecutor(workers) as pool:
@@ -166,16 +172,20 @@ def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
 def evaluate(
     model: Segformer, images: list[NDArray[np.uint8]], labels: list[NDArray[np.uint8]], bf16: bool = True
 ) -> tuple[float, float, list[float]]:
-    """mIoU, pixel accuracy and IoU per class over whole images at a short side of 512."""
+    """mIoU, pixel accuracy and IoU per class over whole images, scaled and padded as the shipped configuration says."""
     model.eval()
     device = next(model.parameters()).device
     matrix = ConfusionMatrix(len(CLASSES))
     for image, label in zip(images, labels, strict=True):
         scale = VAL_SHORT_SIDE / min(label.shape)
-        size = tuple(int(side * scale + 0.5) for side in label.shape[::-1])
+        width, height = (int(side * scale + 0.5) for side in label.shape[::-1])
+        inputs = to_input(cv2.resize(image, (width, height))[None], device)
+        inputs = functional.pad(inputs, (0, -width % DIVISOR, 0, -height % DIVISOR))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model.logits(to_input(cv2.resize(image, size)[None], device))
-        logits = functional.interpolate(logits.float(), label.shape, mode='bilinear', align_corners=False)
+            logits = model.logits(inputs.contiguous(memory_format=torch.channels_last)).float()
+        logits = functional.interpolate(logits, inputs.shape[2:], mode='bilinear', align_corners=False)
+        logits = logits[..., :height, :width]
+        logits = functional.interpolate(logits, label.shape, mode='bilinear', align_corners=False)
         matrix.update(logits[0].argmax(0).cpu().numpy().astype(np.uint8), label)
     counts = np.asarray(matrix.matrix, np.float64)
     hit = np.diag(counts)
@@ -279,7 +289,9 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, required=True)
     parser.add_argument('--steps', type=int, default=9000)
     parser.add_argument('--decay-from', type=int, default=6000)
-    parser.add_argument('--batch', type=int, default=4)
+    parser.add_argument('--batch', type=int, default=8, help='crops a step')
+    parser.add_argument('--side', type=int, default=288, help='of a crop in pixels')
+    parser.add_argument('--scales', type=float, nargs=2, default=[0.6, 2.4], help='range, relative to the photograph')
     parser.add_argument('--rate', type=float, default=5e-4, help='learning rate at its highest')
     parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
     parser.add_argument('--threads', type=int, default=2, help="of the network's on a CPU")
@@ -291,8 +303,10 @@ def main() -> None:
     schedule: Schedule = {
         'steps': arguments.steps,
         'decay_from': arguments.decay_from,
-        'batch': arguments.batch,
         'rate': arguments.rate,
+        'batch': arguments.batch,
+        'side': arguments.side,
+        'scales': arguments.scales,
     }
     run = Run(arguments.work_dir, arguments.start, schedule, arguments.device)
     train(run, arguments.data, arguments.workers, arguments.val_every, save_seconds=180)
