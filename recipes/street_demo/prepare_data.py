@@ -1,10 +1,11 @@
-"""Build the data set of the demonstration model: CamVid with COCO-Stuff class ids, and a few COCO-Stuff pairs.
+"""Build the data set of the demonstration model: CamVid, and a few pairs of COCO-Stuff, with the model's ten classes.
 
     python recipes/street_demo/prepare_data.py --camvid DIR --cocostuff DIR -o DIR
 
 `--camvid` holds images/{train,val}/*.jpg and annotations/{train,val}/*.png with the ids 0-11 of the usual 11-class
 CamVid; `--cocostuff` holds train2017/, annotations/train2017/*_labelTrainIds.png and train.txt. The result has
-images/{train,val} and annotations/{train,val}; validation is CamVid's alone.
+images/{train,val} and annotations/{train,val}, ids 0-9 in the order of `classes.py` and 255; validation is CamVid's
+alone.
 """
 
 import argparse
@@ -13,40 +14,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from classes import CAMVID, lookup_table
+from numpy.typing import NDArray
 from PIL import Image
 
-from ms_segformer.datasets.coco_stuff import CLASSES
+from ms_segformer.datasets import coco_stuff
 from ms_segformer.files import atomic_write
 
-# CamVid's classes in the order of their ids, and the COCO-Stuff class that each becomes (None: ignored).
-CAMVID = (
-    'sky-other',
-    'building-other',
-    'structural-other',
-    'road',
-    'pavement',
-    'tree',
-    None,
-    'fence',
-    'car',
-    'person',
-    'bicycle',
-    None,
-)
 
-
-def camvid_table():
-    """256 entries: CamVid id to COCO-Stuff training id, 255 where there is none."""
-    table = np.full(256, 255, np.uint8)
-    for camvid_id, name in enumerate(CAMVID):
-        if name is not None:
-            table[camvid_id] = CLASSES.index(name)
-    return table
-
-
-def prepare(camvid, cocostuff, output):
+def prepare(camvid: Path, cocostuff: Path, output: Path) -> dict[str, int]:
     """Write the data set under `output`; returns the number of pairs per split."""
-    table = camvid_table()
+    table = lookup_table(CAMVID)
     counts = {}
     for split in ('train', 'val'):
         images = sorted((camvid / 'images' / split).glob('*.jpg'))
@@ -54,15 +32,16 @@ def prepare(camvid, cocostuff, output):
             label = np.asarray(Image.open(camvid / 'annotations' / split / f'{image.stem}.png'))
             _add(output, split, image, table[label])
         counts[split] = len(images)
+    table = lookup_table(coco_stuff.CLASSES)
     for name in (cocostuff / 'train.txt').read_text().split():
         stem = Path(name).stem
         label = np.asarray(Image.open(cocostuff / 'annotations' / 'train2017' / f'{stem}_labelTrainIds.png'))
-        _add(output, 'train', cocostuff / 'train2017' / f'{stem}.jpg', label)
+        _add(output, 'train', cocostuff / 'train2017' / f'{stem}.jpg', table[label])
         counts['train'] += 1
     return counts
 
 
-def _add(output, split, image, label):
+def _add(output: Path, split: str, image: Path, label: NDArray[np.uint8]) -> None:
     target = output / 'images' / split / image.name
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():

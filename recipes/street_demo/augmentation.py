@@ -16,15 +16,15 @@ RARE = ('structural-other', 'fence', 'car', 'person', 'bicycle')
 # Classes with the probability that a crop gets them pasted into it, or tinted or roughened in it.
 PASTED = {'structural-other': 0.3, 'person': 0.08, 'bicycle': 0.08, 'car': 0.08}
 TINTED = {
-    'building-other': 0.4,
-    'pavement': 0.4,
-    'road': 0.4,
+    'building-other': 0.3,
+    'pavement': 0.3,
+    'road': 0.15,
     'tree': 0.15,
     'fence': 0.3,
     'car': 0.3,
     'structural-other': 0.3,
 }
-ROUGHENED = {'road': 0.5, 'pavement': 0.4, 'building-other': 0.4}
+ROUGHENED = {'road': 0.3, 'pavement': 0.3, 'building-other': 0.25}
 SKY = CLASSES.index('sky-other')
 
 MEAN = (124, 116, 104)  # what becomes about 0, with which the preprocessing pads
@@ -143,7 +143,7 @@ def tint(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Ima
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[mask].astype(np.float32)[:, None]
     hue = np.array([[[rng.uniform(0, 180), rng.uniform(0, 220), 255]]]).astype(np.uint8)
     color = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32) / 255
-    colored = np.clip(gray * (color / color.mean()) * np.exp(rng.uniform(-0.5, 1.1)), 0, 255)
+    colored = np.clip(gray * (color / color.mean()) * np.exp(rng.uniform(-0.5, 0.6)), 0, 255)
     strength = rng.uniform(0.3, 1)
     image = image.copy()
     image[mask] = (image[mask] * (1 - strength) + colored * strength).astype(np.uint8)
@@ -153,11 +153,11 @@ def tint(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Ima
 def roughen(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Image:
     """Give what the mask covers a texture of small patches, lighter and darker, in rows as cobbles and bricks lie."""
     height, width = mask.shape
-    rows = int(rng.integers(height // 20, height // 2))
+    rows = int(rng.integers(height // 20, height // 3))
     columns = int(np.clip(rows * np.exp(rng.uniform(-1, 0.7)), 4, width // 2))
     kind = cv2.INTER_NEAREST if rng.random() < 0.4 else cv2.INTER_LINEAR
     patches = cv2.resize(rng.random((rows, columns), np.float32), (width, height), interpolation=kind)
-    factor = 1 + rng.uniform(0.1, 1.0) * (patches[mask] - 0.5)[:, None]
+    factor = 1 + rng.uniform(0.1, 0.6) * (patches[mask] - 0.5)[:, None]
     image = image.copy()
     image[mask] = np.clip(image[mask] * factor, 0, 255).astype(np.uint8)
     return image
