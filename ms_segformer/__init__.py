@@ -34,6 +34,7 @@ What is here:
     SegDataset             images with label maps, in the layouts that the original reads
     EasyCVTrainer          trains and evaluates, from a published configuration or on classes of your own
     SegformerError         the base of this package's errors
+    quantize               makes an int8 network of a model, which is fastest on a CPU
     activate, deactivate   connect ModelScope to this package, which importing it does, and undo that
 
 Importing this package imports neither torch nor ModelScope; these names bring them when they are first used. Python's
@@ -54,6 +55,7 @@ __all__ = [
     'activate',
     'deactivate',
     'load',
+    'quantize',
     'read_configuration',
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     'SegformerPipeline': 'pipelines.image_segmentation',
     'SegmentationResult': 'results.result',
     'load': 'pipelines.loading',
+    'quantize': 'quantization.quantize',
     'read_configuration': 'config.reader',
 }
 
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from .models.segformer import Segformer
     from .pipelines.image_segmentation import SegformerPipeline
     from .pipelines.loading import load
+    from .quantization.quantize import quantize
     from .results.result import SegmentationResult
     from .trainers.easycv_trainer import EasyCVTrainer
 else:

@@ -31,7 +31,8 @@ DEMO_NOTE = (
 )
 ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
 LANGUAGES = ('en', 'zh')  # that COCO-Stuff's class names are known in
-PRECISIONS = ('float32', 'bf16')
+PRECISIONS = ('float32', 'bf16', 'int8')
+INT8_FORMATS = ('openvino', 'onnx')  # that `quantize` writes
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
 COCO_STUFF_IMAGES = 118_287  # of COCO-Stuff 164k train, which the published models were trained on
 WEIGHTS_OF_TRANSFORMERS = ('model.safetensors', 'pytorch_model.bin')  # Hugging Face's names, the better one first

@@ -15,11 +15,24 @@ from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
 from ..version import __version__
 from .arguments import Parser
 
-COMMANDS = ('predict', 'train', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info', 'run', 'autoload')
+COMMANDS = (
+    'predict',
+    'train',
+    'eval',
+    'verify',
+    'export',
+    'quantize',
+    'check-data',
+    'prepare',
+    'fetch',
+    'info',
+    'run',
+    'autoload',
+)
 # Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.
-QUIET = ('predict', 'eval', 'verify', 'export', 'check-data', 'prepare', 'fetch', 'info')
+QUIET = ('predict', 'eval', 'verify', 'export', 'quantize', 'check-data', 'prepare', 'fetch', 'info')
 # Commands that have ModelScope build a model.
-OPENING = ('predict', 'train', 'eval', 'verify', 'export')
+OPENING = ('predict', 'train', 'eval', 'verify', 'export', 'quantize')
 
 
 def build_parser() -> Parser:

@@ -18,7 +18,7 @@ class Engine(ABC):
 
     Attributes:
         name: one of `metainfo.ENGINES`.
-        precision: 'float32' or 'bf16': the arithmetic in the network. Logits are always float32.
+        precision: one of `metainfo.PRECISIONS`: the arithmetic in the network. Logits are always float32.
     """
 
     name: str

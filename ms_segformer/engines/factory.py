@@ -12,6 +12,7 @@ from ..errors import one_line
 from ..metainfo import ENGINES, PRECISIONS
 from ..models.bfloat16 import fault_in_bfloat16
 from .base import Engine, EngineError
+from .int8 import FOLDERS, engines_with_int8
 from .torch_engine import TorchEngine
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Engines of a CPU by their speed there, fastest first; the package that each needs beside torch.
 CPU_ORDER = (('openvino', 'openvino'), ('torch', None))
+EXTRAS = {'openvino': 'openvino', 'onnxruntime': 'onnx'}  # of this package, that bring an engine
 
 
 def create_engine(
@@ -33,15 +35,18 @@ def create_engine(
             tensor. Values written through `.data` or `.numpy()` are not counted, and results may be those of before.
         name: one of `ENGINES`, or 'auto': the fastest installed one for the device.
         precision: 'float32' reproduces the plain network's label maps; 'bf16' is faster where the processor has it and
-            may change pixels near a boundary.
+            may change pixels near a boundary; 'int8' is faster still, changes more of them, and needs the int8 network
+            that `ms-segformer quantize` puts into a model directory.
         device: 'cpu', or a device of torch; OpenVINO and ONNX Runtime run on the CPU only.
 
     Returns:
-        `Engine`. One that cannot be loaded is replaced by the torch engine, with a warning that says why.
+        `Engine`. One that cannot be loaded is replaced by the torch engine, with a warning that says why; not so for
+        'int8', which torch does not have.
 
     Raises:
-        EngineError: unknown name or precision, a device that is not there or that the named engine does not have, or
-            bf16 where the processor computes a convolution of this network wrong.
+        EngineError: unknown name or precision; a device that is not there or that the named engine does not have; bf16
+            where the processor computes a convolution of this network wrong; int8 without an int8 network that fits
+            the weights, or without a package that runs it.
     """
     device = _checked_device(device)
     if name != 'auto' and name not in ENGINES:
@@ -50,6 +55,8 @@ def create_engine(
         raise EngineError(f'unknown precision {precision!r}; expected {" or ".join(map(repr, PRECISIONS))}')
     if device.type != 'cpu' and name in ('openvino', 'onnxruntime'):
         raise EngineError(f"engine {name!r} runs on the CPU, device is '{device}'; use device='cpu' or engine='torch'")
+    if precision == 'int8':
+        name = _engine_for_int8(model, name, device)
     model.prepare_inference()
     if name == 'auto':
         name = _fastest(device)
@@ -58,8 +65,13 @@ def create_engine(
     try:
         return _make(name, model, precision, device)
     except Exception as error:  # whatever a foreign runtime raises while it loads
-        if name == 'torch':
+        if name == 'torch' or isinstance(error, EngineError):
             raise
+        if precision == 'int8':
+            raise EngineError(
+                f'engine {name!r}, which runs int8, cannot be used ({type(error).__name__}: {one_line(error)}); '
+                f"pip install 'ms-segformer[{EXTRAS[name]}]', or use precision 'float32'"
+            ) from error
         warnings.warn(
             f'engine {name!r} cannot be used ({type(error).__name__}: {error}); using torch instead',
             RuntimeWarning,
@@ -85,6 +97,20 @@ def _fastest(device: torch.device) -> str:
     if device.type != 'cpu':
         return 'torch'
     return next(name for name, package in CPU_ORDER if package is None or importlib.util.find_spec(package))
+
+
+def _engine_for_int8(model: Segformer, name: str, device: torch.device) -> str:
+    """The engine that runs a model's int8 network; with 'auto' the first that it has one for."""
+    if device.type != 'cpu':
+        raise EngineError(
+            f"precision int8 runs on the CPU, device is '{device}'; use device='cpu' or another precision"
+        )
+    if name not in ('auto', *FOLDERS):
+        raise EngineError(f"engine {name!r} has no int8; use engine='auto', {' or '.join(map(repr, FOLDERS))}")
+    if name != 'auto':
+        return name
+    there = engines_with_int8(model.model_dir) if model.model_dir else []
+    return there[0] if there else 'openvino'
 
 
 def _make(name: str, model: Segformer, precision: str, device: torch.device) -> Engine:

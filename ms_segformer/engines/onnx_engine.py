@@ -12,6 +12,7 @@ import torch
 from ..models.folding import weights_version
 from . import cache
 from .base import Engine, as_array
+from .int8 import read_int8
 from .onnx_graph import OPSET, write_onnx
 from .silent_import import import_onnxruntime
 
@@ -28,15 +29,18 @@ class ONNXRuntimeEngine(Engine):
 
     Args:
         model: a prepared `Segformer`.
-        precision: 'float32'; for 'bf16' it warns and is float32.
+        precision: 'float32'; for 'bf16' it warns and is float32. 'int8' runs the int8 network of the model's directory.
+
+    Raises:
+        EngineError: there is no int8 network, or not for these weights; by a later batch, where they have changed.
     """
 
     name = 'onnxruntime'
 
     def __init__(self, model: Segformer, precision: str) -> None:
-        if precision != 'float32':
+        if precision == 'bf16':
             warnings.warn('ONNX Runtime has no bfloat16 on the CPU; it runs in float32', RuntimeWarning, stacklevel=4)
-        super().__init__('float32')
+        super().__init__('int8' if precision == 'int8' else 'float32')
         self._model = model
         self._built_for: tuple | None = None  # threads and version of the weights
         self._start()
@@ -53,6 +57,9 @@ class ONNXRuntimeEngine(Engine):
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
     def _content(self) -> bytes:
+        if self.precision == 'int8':
+            (content,) = read_int8(self._model, 'onnxruntime').content
+            return content
         name = f'{cache.key_of(self._model, opset=OPSET, torch=torch.__version__)}.onnx-cached'
         content = cache.read(name)
         if content is None:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import one_line
+from ..models.bfloat16 import fault_in_bfloat16
 from ..models.folding import weights_version
 from . import cache
-from .base import Engine, as_array, channels_last_output
+from .base import Engine, EngineError, as_array, channels_last_output
+from .int8 import read_int8
 from .openvino_core import CORE
 from .openvino_graph import build_graph
 from .silent_import import import_openvino
 from .torch_engine import TorchEngine
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, InferRequest
+    from openvino import CompiledModel, InferRequest, Model
 
     from ..models.segformer import Segformer
 
@@ -42,17 +44,26 @@ class OpenVINOEngine(Engine):
     Args:
         model: a prepared `Segformer`.
         precision: 'float32' or 'bf16'; on a processor without bfloat16 arithmetic the latter warns and is float32.
+            'int8' runs the int8 network of the model's directory, and what that leaves out in bfloat16 where the
+            processor has it.
+
+    Raises:
+        EngineError: there is no int8 network, or not for these weights; by a later batch, where they have changed.
     """
 
     name = 'openvino'
 
     def __init__(self, model: Segformer, precision: str) -> None:
         super().__init__(precision)
-        if precision == 'bf16' and 'BF16' not in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        has_bf16 = 'BF16' in CORE.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        if precision == 'bf16' and not has_bf16:
             warnings.warn(
                 'this processor has no bfloat16 arithmetic; OpenVINO runs in float32', RuntimeWarning, stacklevel=4
             )
             self.precision = 'float32'
+        self._hint = 'bf16' if self.precision == 'bf16' else 'f32'
+        if precision == 'int8' and has_bf16 and not fault_in_bfloat16(model):
+            self._hint = 'bf16'
         self._model = model
         self._classes = model.settings.head.num_classes
         self._built_for: tuple | None = None  # threads and version of the weights
@@ -65,12 +76,14 @@ class OpenVINOEngine(Engine):
         if current == self._built_for:
             return
         self._model.prepare_inference()
+        self._int8 = read_int8(self._model, 'openvino') if self.precision == 'int8' else None
         self._threads = current[0]
         self._key = cache.key_of(
             self._model,
             graph=GRAPH,
             openvino=ov.get_version(),
             precision=self.precision,
+            **({'files': sorted(self._int8.record.files.items()), 'others': self._hint} if self._int8 else {}),
             threads=self._threads,
             processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')],
         )
@@ -85,6 +98,11 @@ class OpenVINOEngine(Engine):
             try:
                 request = self._request(tuple(batch.shape))
             except Exception as error:  # whatever OpenVINO raises while it builds or compiles
+                if self._int8 is not None:
+                    raise EngineError(
+                        f'OpenVINO {ov.get_version()} cannot compile the int8 network ({one_line(error)}); make it '
+                        "anew with this version, or use precision 'float32'"
+                    ) from error
                 warnings.warn(
                     f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch instead',
                     RuntimeWarning,
@@ -117,7 +135,7 @@ class OpenVINOEngine(Engine):
 
     def _compile(self, shape: tuple[int, ...]) -> InferRequest:
         settings = {
-            'INFERENCE_PRECISION_HINT': 'bf16' if self.precision == 'bf16' else 'f32',
+            'INFERENCE_PRECISION_HINT': self._hint,
             'INFERENCE_NUM_THREADS': self._threads,
             'NUM_STREAMS': 1,
         }
@@ -134,9 +152,17 @@ class OpenVINOEngine(Engine):
                     ov.get_version(),
                     one_line(error),
                 )
-        compiled = CORE.compile_model(build_graph(self._model, shape), 'CPU', settings)
+        compiled = CORE.compile_model(self._graph(shape), 'CPU', settings)
         cache.write(name, _exported(compiled))
         return compiled.create_infer_request()
+
+    def _graph(self, shape: tuple[int, ...]) -> Model:
+        if self._int8 is None:
+            return build_graph(self._model, shape)
+        description, weights = self._int8.content
+        graph = CORE.read_model(description, weights)
+        graph.reshape({'img': list(shape)})
+        return graph
 
 
 def _exported(compiled: CompiledModel) -> bytes:

@@ -30,13 +30,17 @@ ops = ov.opset13
 TO_NHWC = 0, 2, 3, 1
 
 
-def build_graph(model: Segformer, shape: Sequence[int] = (-1, 3, -1, -1), channels_last: bool = True) -> Model:
+def build_graph(
+    model: Segformer, shape: Sequence[int] = (-1, 3, -1, -1), channels_last: bool = True, fold_norms: bool = False
+) -> Model:
     """Return an `openvino.Model` from `img`, N×3×H×W, to `logits`, N×ceil(H/4)×ceil(W/4)×C.
 
     Args:
         model: whose weights it takes.
         shape: of the input; -1 leaves a dimension open.
         channels_last: False for logits N×C×ceil(H/4)×ceil(W/4), at the cost of a copy.
+        fold_norms: take the scale and shift of the blocks' layer norms into the weights behind them; the results are
+            rounded differently. In int8 the norm is then quantized where it is computed.
     """
     image = ops.parameter(list(shape), np.float32, name='img')
     features, x = [], image
@@ -46,7 +50,7 @@ def build_graph(model: Segformer, shape: Sequence[int] = (-1, 3, -1, -1), channe
         size = ops.shape_of(x)
         x = _norm(_pixels(x), embed.norm)
         for block in blocks:
-            x = _block(x, block, size)
+            x = _block(x, block, size, fold_norms)
         x = _image(_norm(x, norm), size)
         features.append(x)
     logits = _head(features, FoldedHead(model.decode_head))
@@ -56,26 +60,32 @@ def build_graph(model: Segformer, shape: Sequence[int] = (-1, 3, -1, -1), channe
     return ov.Model([logits], [image], 'segformer')
 
 
-def _block(x: Node, block: Block, shape: Node) -> Node:
+def _block(x: Node, block: Block, shape: Node, fold_norms: bool) -> Node:
     """N×L×C; `shape` is that of the pixels as an image."""
-    x = _attention(x, block.norm1, block.attn, shape)
+    x = _attention(x, block.norm1, block.attn, shape, fold_norms)
     expand, depthwise, _, _, shrink, _ = block.ffn.parts()
-    hidden = _convolution(_image(_norm(x, block.norm2), shape), expand)
+    hidden, norm = _normalized(x, block.norm2, fold_norms)
+    hidden = _convolution(_image(hidden, shape), expand, norm)
     hidden = ops.gelu(_convolution(hidden, depthwise), 'erf')
     return ops.add(_pixels(_convolution(hidden, shrink)), x)
 
 
-def _attention(x: Node, norm: nn.LayerNorm, attention: EfficientAttention, shape: Node) -> Node:
+def _attention(x: Node, norm: nn.LayerNorm, attention: EfficientAttention, shape: Node, fold_norms: bool) -> Node:
     weights = attention.attn
     channels, heads = weights.out_proj.out_features, attention.num_heads
-    queries = keys = _norm(x, norm)
+    queries, of_queries = keys, of_keys = _normalized(x, norm, fold_norms)
     if attention.sr_ratio > 1:
-        keys = _norm(_pixels(_convolution(_image(queries, shape), attention.sr)), attention.norm)  # N×S×C
+        reduced = _pixels(_convolution(_image(queries, shape), attention.sr, of_queries))  # N×S×C
+        keys, of_keys = _normalized(reduced, attention.norm, fold_norms)
     weight, bias = _array(weights.in_proj_weight), _optional(weights.in_proj_bias)
     parts = [slice(i * channels, (i + 1) * channels) for i in range(3)]
     q, k, v = (
-        _heads(_linear(tokens, weight[part], None if bias is None else bias[part]), heads, channels // heads)
-        for tokens, part in zip((queries, keys, keys), parts, strict=True)
+        _heads(
+            _linear(tokens, *_with_norm(norm, weight[part], None if bias is None else bias[part])),
+            heads,
+            channels // heads,
+        )
+        for tokens, norm, part in zip((queries, keys, keys), (of_queries, of_keys, of_keys), parts, strict=True)
     )
     out = ops.scaled_dot_product_attention(q, k, v, causal=False)  # N×heads×L×d
     out = ops.reshape(_transpose(out, (0, 2, 1, 3)), _integers(0, -1, channels), True)
@@ -113,14 +123,16 @@ def _relu(x: Node) -> Node:
     return ops.prelu(x, _constant([np.finfo(np.float32).tiny]))
 
 
-def _convolution(x: Node, module: nn.Conv2d) -> Node:
-    weight, stride, pad = _array(module.weight), list(module.stride), [int(side) for side in module.padding]
+def _convolution(x: Node, module: nn.Conv2d, norm: nn.LayerNorm | None = None) -> Node:
+    """`norm`: of `_normalized`; such a convolution has no padding, which would not be shifted."""
+    weight, bias = _with_norm(norm, _array(module.weight), _optional(module.bias))
+    stride, pad = list(module.stride), [int(side) for side in module.padding]
     if module.groups > 1:
         weight = weight.reshape(module.groups, -1, *weight.shape[1:])
         x = ops.group_convolution(x, _constant(weight), stride, pad, pad, [1, 1])
     else:
         x = ops.convolution(x, _constant(weight), stride, pad, pad, [1, 1])
-    return _biased(x, _optional(module.bias))
+    return _biased(x, bias)
 
 
 def _pointwise(x: Node, weight: torch.Tensor, bias: torch.Tensor | None) -> Node:
@@ -140,8 +152,29 @@ def _linear(x: Node, weight: np.ndarray, bias: np.ndarray | None) -> Node:
 
 def _norm(x: Node, norm: nn.LayerNorm) -> Node:
     """Layer norm over the channels of N×L×C."""
-    x = ops.mvn(x, _integers(2), True, float(norm.eps), 'inside_sqrt')
+    x = _standardized(x, norm)
     return ops.add(ops.multiply(x, _constant(_array(norm.weight))), _constant(_array(norm.bias)))
+
+
+def _standardized(x: Node, norm: nn.LayerNorm) -> Node:
+    return ops.mvn(x, _integers(2), True, float(norm.eps), 'inside_sqrt')
+
+
+def _normalized(x: Node, norm: nn.LayerNorm, fold: bool) -> tuple[Node, nn.LayerNorm | None]:
+    """Layer norm, and None; or, to fold it, what comes before its scale and shift, and the norm for `_with_norm`."""
+    return (_standardized(x, norm), norm) if fold else (_norm(x, norm), None)
+
+
+def _with_norm(
+    norm: nn.LayerNorm | None, weight: np.ndarray, bias: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weights out×in×… and bias that take in the scale and shift of the norm before them."""
+    if norm is None:
+        return weight, bias
+    spatial = (1,) * (weight.ndim - 2)
+    scale, shift = (_array(values).astype(np.float64).reshape(1, -1, *spatial) for values in (norm.weight, norm.bias))
+    shifted = (weight * shift).sum(axis=tuple(range(1, weight.ndim)))
+    return (weight * scale).astype(np.float32), (shifted + (0 if bias is None else bias)).astype(np.float32)
 
 
 def _pixels(x: Node) -> Node:

@@ -1,4 +1,4 @@
-"""The only door to OpenVINO and ONNX Runtime: imports them without what they send or write on import.
+"""The only door to OpenVINO, ONNX Runtime and NNCF: imports them without what they send or write on import.
 
 - `import openvino` starts `openvino_telemetry`, which forks and reports the import to google-analytics.com. Without
   that package OpenVINO takes a stub of its own, in all its modules and for good, so hiding the package during the
@@ -7,11 +7,15 @@
   sends its events to Microsoft. It reads `ORT_DISABLE_TELEMETRY` while it is imported; its function
   `disable_telemetry_events` comes too late for the files.
 
+- `import nncf` makes a sender of `openvino_telemetry` for all that is quantized later, and without that package a stub.
+  It also makes its own class that of all loggers to come, which is put back.
+
 What the user has imported before is as the user wants it and is left alone. Both ways act on the whole process while
 the import lasts, a few seconds at the first use: another thread that imports `openvino_telemetry` in that time gets an
 ImportError, and one that imports `openvino` itself at the same moment may find it silenced, or be first and not.
 """
 
+import logging
 import os
 import sys
 import threading
@@ -52,6 +56,24 @@ def import_onnxruntime() -> ModuleType:
             return import_module('onnxruntime')
         finally:
             os.environ.pop(_SWITCH, None)
+
+
+def import_nncf() -> ModuleType:
+    """Return the `nncf` package; what it prints is not held back here.
+
+    Raises:
+        ImportError: it is not installed, or cannot be loaded; `pip install 'ms-segformer[quantize]'`.
+    """
+    import_openvino()
+    with _lock:
+        if 'nncf' in sys.modules:
+            return import_module('nncf')
+        logger_class = logging.getLoggerClass()
+        try:
+            with _hidden(_TELEMETRY):
+                return import_module('nncf')
+        finally:
+            logging.setLoggerClass(logger_class)
 
 
 @contextmanager

@@ -29,8 +29,6 @@ from ..files import atomic_write
 from ..metainfo import MODEL, ONNX_OPSETS, TASK
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from openvino import Model
 
     from ..models.segformer import Segformer
@@ -102,7 +100,7 @@ class SegformerExporter(Exporter):
             ExportError: OpenVINO is not installed, or as in `export_onnx`.
         """
         try:
-            openvino = import_openvino()
+            import_openvino()
         except ImportError as error:
             raise ExportError(f'OpenVINO is needed to write its format ({error}); pip install openvino') from None
         from ..engines.openvino_graph import build_graph  # optional
@@ -112,7 +110,7 @@ class SegformerExporter(Exporter):
         with atomic_write(path.with_suffix('.bin')) as weights, atomic_write(path) as temporary:
             own = temporary.with_suffix('.bin')  # where save_model puts it
             try:
-                _save_openvino(openvino, graph, temporary, compress_to_fp16)
+                save_openvino(graph, temporary, compress_to_fp16)
                 if validate and not compress_to_fp16:
                     self._compare(temporary, shape, _run_openvino)
                 os.replace(own, weights)
@@ -140,9 +138,14 @@ class SegformerExporter(Exporter):
             )
 
 
-def _save_openvino(openvino: ModuleType, graph: Model, path: Path, compress_to_fp16: bool) -> None:
+def save_openvino(graph: Model, path: Path, compress_to_fp16: bool = False) -> None:
+    """Write an OpenVINO graph as `path`, ending in `.xml`, and a `.bin` beside it.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
     try:
-        openvino.save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
+        import_openvino().save_model(graph, os.fspath(path), compress_to_fp16=compress_to_fp16)
     except RuntimeError as error:  # OpenVINO's form of an OSError, without its reason
         free = shutil.disk_usage(path.parent).free
         raise ExportError(

@@ -1,10 +1,16 @@
 """Tells one model from another by what its results depend on."""
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..config.settings import Settings
+
+if TYPE_CHECKING:
+    from .segformer import Segformer
 
 
 def fingerprint(model: torch.nn.Module, settings: Settings) -> str:
@@ -25,8 +31,27 @@ def fingerprint(model: torch.nn.Module, settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def add_weights(digest: 'hashlib._Hash', model: torch.nn.Module) -> None:
+def add_weights(digest: hashlib._Hash, model: torch.nn.Module) -> None:
     """Take names, types, shapes and values of a state dict into a digest."""
     for name, value in model.state_dict().items():
         digest.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def network_fingerprint(model: Segformer) -> str:
+    """SHA-256 over what a network's logits depend on, in 64 hexadecimal digits.
+
+    That is its weights, and of its settings those that the shapes of the weights do not show. Preprocessing, class
+    names and colors, loss and dropout do not count.
+    """
+    backbone, head = model.settings.backbone, model.settings.head
+    described = (
+        backbone.num_heads,
+        backbone.strides,
+        backbone.layer_norm_eps,
+        head.align_corners,
+        head.plain_projections,
+    )
+    digest = hashlib.sha256(repr(described).encode())
+    add_weights(digest, model)
+    return digest.hexdigest()

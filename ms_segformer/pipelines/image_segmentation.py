@@ -103,7 +103,7 @@ class SegformerPipeline(Pipeline):
             is logged where a device other than the default `'gpu'` was asked for.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those
             installed whose float32 label maps are the same; see `engines.create_engine`.
-        precision: `'float32'` or `'bf16'`.
+        precision: `'float32'`, `'bf16'`, or `'int8'`, for which `ms-segformer quantize` makes a network.
 
     Raises:
         TypeError: an argument that neither this class nor ModelScope has.

@@ -37,7 +37,8 @@ def load(
         device: `'cpu'`, `'gpu'`, `'cuda:0'`, …; the default takes the CPU where there is no GPU.
         engine: what runs the network: `'torch'`, `'openvino'`, `'onnxruntime'`, …, or `'auto'`, the fastest of those
             installed whose float32 label maps are the same.
-        precision: `'float32'`, or `'bf16'`, which is faster where the machine has instructions for it.
+        precision: `'float32'`; `'bf16'`, which is faster where the machine has instructions for it; or `'int8'`, faster
+            still, of a model directory that `ms_segformer.quantize` made.
 
     Returns:
         The pipeline: `load('demo')('photo.jpg')['labels']`. Its `classes`, `id2label`, `palette` and `variant` say

@@ -1,0 +1,133 @@
+"""Has NNCF, OpenVINO's own quantizer, make int8 networks: post-training, from the ranges seen on photographs.
+
+What stays in float, and why (`benchmarks.int8` has the figures):
+
+- The convolution that embeds the image. Its input is the photograph, whose 256 levels a common range per channel does
+  not meet; with it in int8 a third more pixels change, and nothing is gained in time.
+- Layer norms, softmax and the head's upsampling, which NNCF leaves; an upsampling in 8 bits was not faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..engines.onnx_graph import write_onnx
+from ..engines.silent_import import import_nncf, import_onnxruntime, import_openvino
+from ..errors import SegformerError, one_line
+
+if TYPE_CHECKING:
+    from ..models.segformer import Segformer
+
+
+class QuantizationError(SegformerError, RuntimeError):
+    """An int8 network could not be made; the message says what to do."""
+
+
+def require(engine: str) -> None:
+    """Import what quantizing for an engine needs.
+
+    Raises:
+        QuantizationError: it is not installed.
+    """
+    needed = {
+        'openvino': (import_nncf, import_openvino),
+        'onnxruntime': (import_nncf, import_onnxruntime, _import_onnx),
+    }
+    try:
+        for each in needed[engine]:
+            with _silence():
+                each()
+    except ImportError as error:
+        raise QuantizationError(
+            f"quantizing needs a package that is not here ({one_line(error)}): pip install 'ms-segformer[quantize]'"
+        ) from None
+
+
+def write_int8(engine: str, model: Segformer, inputs: Sequence[np.ndarray], folder: Path) -> None:
+    """Quantize a network and write it.
+
+    Args:
+        engine: `'openvino'` or `'onnxruntime'`, which is to run it.
+        model: in float32 on the CPU, with its weights.
+        inputs: 1×3×H×W float32 each, of any size.
+        folder: gets the files that `engines.int8.FILES` names.
+
+    Raises:
+        QuantizationError: NNCF, OpenVINO or ONNX Runtime failed.
+    """
+    model.prepare_inference()
+    try:
+        (_write_openvino if engine == 'openvino' else _write_onnx)(model, inputs, folder)
+    except (SegformerError, OSError):
+        raise
+    except Exception as error:  # whatever a foreign program raises
+        raise QuantizationError(
+            f'the network could not be quantized ({type(error).__name__}: {one_line(error)}); please report it with '
+            'the versions that `ms-segformer info` shows'
+        ) from error
+
+
+def _write_openvino(model: Segformer, inputs: Sequence[np.ndarray], folder: Path) -> None:
+    from ..engines.openvino_graph import build_graph  # optional
+    from ..exporters.segformer_exporter import save_openvino
+
+    graph = build_graph(model, fold_norms=True)
+    first = next(op for op in graph.get_ordered_ops() if op.get_type_name() == 'Convolution')
+    quantized = _quantize(graph, inputs, first.get_friendly_name())
+    save_openvino(quantized, folder / 'network.xml')
+
+
+def _write_onnx(model: Segformer, inputs: Sequence[np.ndarray], folder: Path) -> None:
+    import onnx  # optional
+
+    path = folder / 'network.onnx'
+    write_onnx(model, path)
+    network = onnx.load(path)
+    first = next(node for node in network.graph.node if node.op_type == 'Conv')
+    onnx.save(_quantize(network, inputs, first.name), path)
+
+
+def _quantize(network: Any, inputs: Sequence[np.ndarray], in_float: str) -> Any:
+    """NNCF's post-training quantization, with one operation left in float."""
+    with _silence():
+        nncf = import_nncf()
+        return nncf.quantize(
+            network,
+            nncf.Dataset(inputs, lambda image: {'img': image}),
+            subset_size=len(inputs),
+            preset=nncf.QuantizationPreset.MIXED,  # weights symmetric, activations not: ReLU's and GELU's are one-sided
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=[in_float]),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # Smoothing multiplies before every product; here the norms' scales are in the weights already.
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
+            ),
+        )
+
+
+def _import_onnx() -> ModuleType:
+    import onnx  # optional
+
+    return onnx
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Hold back what NNCF prints: log lines to the standard output, and progress bars of its own there."""
+    logger = logging.getLogger('nncf')
+    with contextlib.redirect_stdout(io.StringIO()):
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)

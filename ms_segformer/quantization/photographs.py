@@ -1,0 +1,70 @@
+"""The photographs that an int8 network is calibrated with, and those it is compared with float32 on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..preprocessors.image import image_files
+
+HELD_BACK = 5  # of so many photographs one is held back
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Paths of photographs, in order.
+
+    Attributes:
+        calibration: to take the ranges of the activations from.
+        held_back: to compare on.
+    """
+
+    calibration: tuple[str, ...]
+    held_back: tuple[str, ...]
+
+
+def choose(folder: str | os.PathLike, limit: int) -> Photographs:
+    """Take at most `limit` images of a folder, spread evenly over their names, and hold every fifth back.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ArgumentError: it has fewer than two images.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder; expected a folder of photographs')
+    found = sorted(image_files(folder))
+    if len(found) < 2:
+        raise ArgumentError(
+            f'{folder} has {len(found)} images; at least 2 are needed, one to calibrate with and one to compare on, '
+            'and 50 to 300 like those that the model will see are better'
+        )
+    count = min(len(found), max(2, limit))
+    chosen = [found[i * len(found) // count] for i in range(count)]
+    held = chosen[HELD_BACK - 1 :: HELD_BACK] or chosen[-1:]
+    return Photographs(tuple(path for path in chosen if path not in held), tuple(held))
+
+
+class Inputs(Sequence[np.ndarray]):
+    """The network's inputs for photographs, made when they are asked for; NNCF goes through them more than once.
+
+    Args:
+        paths: of images that can be read.
+        prepare: path to 1×3×H×W float32.
+        tell: called after each of them.
+    """
+
+    def __init__(self, paths: Sequence[str], prepare: Callable[[str], np.ndarray], tell: Callable[[], object]) -> None:
+        self.paths, self._prepare, self._tell = paths, prepare, tell
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # NNCF asks for no slices
+        prepared = self._prepare(self.paths[index])
+        self._tell()
+        return prepared

@@ -1,0 +1,313 @@
+"""`quantize`: a model directory to one with an int8 network, and a record of how close that is to float32."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..datasets.errors import DatasetError
+from ..datasets.label_file import read_label
+from ..engines.int8 import FILES, FOLDERS, FORMATS, RECORD, Int8Record, MIoU
+from ..errors import ArgumentError
+from ..files import TEMPORARY, atomic_write
+from ..integrations.modelscope.hub import model_directory
+from ..metainfo import IGNORE_INDEX
+from ..metrics.confusion import ConfusionMatrix
+from ..metrics.segmentation import SegmentationEvaluator
+from ..models.checkpoint import SUFFIXES, find_checkpoint
+from ..models.fingerprint import network_fingerprint
+from ..preprocessors.image import ImageError
+from .nncf_int8 import require, write_int8
+from .photographs import Inputs, Photographs, choose
+
+if TYPE_CHECKING:
+    from ..pipelines.image_segmentation import SegformerPipeline
+
+LIMIT = 300  # photographs; more change the ranges little
+PACKAGES = ('ms-segformer', 'nncf', 'openvino', 'onnx', 'onnxruntime', 'torch')  # that make a network
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[str, int, int], object]  # what is done, how far, of how many
+
+
+def quantize(
+    model: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str] = 'quantized',
+    *,
+    annotations: str | os.PathLike[str] | None = None,
+    limit: int = LIMIT,
+    format: str = 'openvino',
+    overwrite: bool = False,
+    progress: Tell | None = None,
+) -> Int8Record:
+    """Make an int8 network of a model, calibrated on photographs without labels, and compare it with float32.
+
+    Then `ms_segformer.load(output, precision='int8')` runs it. Four of five photographs calibrate, the others are for
+    the comparison.
+
+    Args:
+        model: as for `ms_segformer.load`: `'demo'`, `'b0'` … `'b5'`, a hub id or a model directory.
+        images: folder of photographs of any size, like those that the model will see; sub-folders too.
+        output: model directory to write: configuration and weights as they are, and the int8 network in a folder of its
+            own. It is new or empty; or it is the model's directory itself, to which the int8 network is added.
+        annotations: folder of label maps, `NAME.png` for `NAME.jpg` (class ids, 255: not labeled): the record then has
+            the mIoU before and after, on the held-back photographs.
+        limit: photographs at most, taken evenly from the folder.
+        format: `'openvino'`, or `'onnx'` for ONNX Runtime.
+        overwrite: replace the int8 network that is in `output` already.
+        progress: called with what is done, how far it is, and of how many.
+
+    Returns:
+        The record that lies beside the network.
+
+    Raises:
+        ArgumentError: an argument is not accepted, or would overwrite what is there.
+        FileNotFoundError: there is no such model or folder.
+        ImageError, DatasetError: too few photographs can be read, or a label map cannot.
+        QuantizationError: a package is missing, or fails.
+    """
+    tell = progress or (lambda *_: None)
+    if format not in FORMATS:
+        raise ArgumentError(f'format is {format!r}; accepted: {" or ".join(map(repr, FORMATS))}')
+    engine = FORMATS[format]
+    chosen = choose(images, limit)
+    require(engine)
+    folder = Path(model_directory(model))
+    _check_output(folder, Path(output), engine, overwrite)
+    from ..pipelines.loading import load  # imported late: it brings ModelScope, and mistakes are told at once
+
+    segmenter = load(folder, device='cpu', engine='torch' if engine == 'onnxruntime' else engine)
+    photographs = _readable(chosen, segmenter, tell)
+    labels = _labels(photographs, annotations, len(segmenter.classes))
+    with _staged(folder, Path(output), engine) as staged:
+        record = _make(engine, segmenter, photographs, staged, tell)
+        record = _compare(engine, segmenter, record, staged, photographs, labels, tell)
+    return record
+
+
+def _check_output(folder: Path, output: Path, engine: str, overwrite: bool) -> None:
+    """Refuse an output folder that holds anything but this model."""
+    if output.exists() and not output.is_dir():
+        raise ArgumentError(f'{output} is not a folder; name one that is new, or empty')
+    target = output / FOLDERS[engine]
+    if target.exists() and _same(folder, output):
+        if not overwrite:
+            raise ArgumentError(f'{target} is there already; pass overwrite (--overwrite) to replace it')
+    elif output.exists() and any(output.iterdir()) and not _same(folder, output):
+        raise ArgumentError(
+            f'{output} is not empty, and not the directory of this model ({folder}); name a folder that is new or empty'
+        )
+
+
+def _same(folder: Path, output: Path) -> bool:
+    return output.exists() and os.path.samefile(folder, output)
+
+
+def _readable(chosen: Photographs, segmenter: SegformerPipeline, tell: Tell) -> Photographs:
+    """The photographs that can be read; a warning names the others."""
+    good: set[str] = set()
+    everything = [*chosen.calibration, *chosen.held_back]
+    for number, path in enumerate(everything):
+        try:
+            segmenter.preprocessor(path)
+            good.add(path)
+        except (ImageError, OSError) as error:
+            logger.warning('left out: %s', error)
+        tell('reading', number + 1, len(everything))
+    calibration, held = (
+        tuple(path for path in paths if path in good) for paths in (chosen.calibration, chosen.held_back)
+    )
+    if not calibration or not held:
+        raise ImageError(
+            f'{len(good)} of {len(everything)} photographs can be read; at least 2 are needed, one to calibrate with '
+            'and one to compare on. The warnings say what is wrong with the others'
+        )
+    return Photographs(calibration, held)
+
+
+def _labels(
+    photographs: Photographs, annotations: str | os.PathLike[str] | None, classes: int
+) -> dict[str, np.ndarray]:
+    """Label maps of the held-back photographs that have one, by path of the photograph."""
+    if annotations is None:
+        return {}
+    if not Path(annotations).is_dir():
+        raise FileNotFoundError(f'{annotations}: no such folder; expected a folder of label maps')
+    found = {}
+    for path in photographs.held_back:
+        file = Path(annotations, f'{Path(path).stem}.png')
+        if not file.is_file():
+            continue
+        label = read_label(file)
+        wrong = sorted(set(np.unique(label)) - set(range(classes)) - {IGNORE_INDEX})
+        if wrong:
+            raise DatasetError(
+                f'{file} holds the values {", ".join(map(str, wrong[:12]))}; the model has the classes '
+                f'0-{classes - 1}, and 255 is "not labeled"'
+            )
+        found[path] = label
+    if not found:
+        raise DatasetError(
+            f'{annotations} has no label map for any of the {len(photographs.held_back)} held-back photographs; '
+            f'expected {Path(photographs.held_back[0]).stem}.png and so on'
+        )
+    return found
+
+
+def _make(engine: str, segmenter: SegformerPipeline, photographs: Photographs, staged: Path, tell: Tell) -> Int8Record:
+    """Write the int8 network into a staged model directory, and its record without a comparison."""
+    target = staged / FOLDERS[engine]
+    target.mkdir()
+    count, done = len(photographs.calibration), 0
+
+    def calibrated() -> None:
+        nonlocal done
+        done = done % count + 1  # NNCF goes through them twice
+        tell('calibrating', done, count)
+
+    inputs = Inputs(photographs.calibration, lambda path: _input(segmenter, path), calibrated)
+    write_int8(engine, segmenter.model, inputs, target)
+    files = {name: hashlib.sha256((target / name).read_bytes()).hexdigest() for name in FILES[engine]}
+    record = Int8Record(
+        network=network_fingerprint(segmenter.model),
+        files=files,
+        calibration=[Path(path).name for path in photographs.calibration],
+        held_back=[Path(path).name for path in photographs.held_back],
+        versions=_versions(),
+        date=date.today().isoformat(),
+    )
+    _write(record, target)
+    return record
+
+
+def _input(segmenter: SegformerPipeline, path: str) -> np.ndarray:
+    return np.ascontiguousarray(segmenter.preprocessor(path)['img'])
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write(record: Int8Record, target: Path) -> None:
+    with atomic_write(target / RECORD) as temporary:
+        temporary.write_text(json.dumps(record.to_dict(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+
+
+def _compare(
+    engine: str,
+    segmenter: SegformerPipeline,
+    record: Int8Record,
+    staged: Path,
+    photographs: Photographs,
+    labels: dict[str, np.ndarray],
+    tell: Tell,
+) -> Int8Record:
+    """Run both networks on the held-back photographs, and write the record with what was found."""
+    from ..pipelines.loading import load
+
+    int8 = load(staged, device='cpu', engine=engine, precision='int8')
+    classes = len(segmenter.classes)
+    same = pixels = 0
+    before, after = ConfusionMatrix(classes), ConfusionMatrix(classes)
+    for number, path in enumerate(photographs.held_back):
+        expected, found = (each(path, with_masks=False)['seg_map'] for each in (segmenter, int8))
+        same += int((expected == found).sum())
+        pixels += expected.size
+        if path in labels:
+            if labels[path].shape != expected.shape:
+                raise ArgumentError(
+                    f'the label map of {path} is {labels[path].shape[1]}×{labels[path].shape[0]}, the photograph '
+                    f'{expected.shape[1]}×{expected.shape[0]}'
+                )
+            before.update(expected, labels[path])
+            after.update(found, labels[path])
+        tell('comparing', number + 1, len(photographs.held_back))
+    first, then = (_miou(matrix, segmenter.classes) for matrix in (before, after))
+    miou = None if first is None or then is None else MIoU(float32=first, int8=then, images=len(labels))
+    record = replace(record, agreement=same / pixels, pixels=pixels, miou=miou)
+    _write(record, staged / FOLDERS[engine])
+    return record
+
+
+def _miou(matrix: ConfusionMatrix, classes: tuple[str, ...]) -> float | None:
+    """In percent; None where no pixel is labeled."""
+    value = SegmentationEvaluator(list(classes)).evaluate(matrix)['mIoU']
+    return None if math.isnan(value) else round(100 * value, 4)
+
+
+@contextmanager
+def _staged(folder: Path, output: Path, engine: str) -> Iterator[Path]:
+    """A copy of a model directory beside the output, which becomes the output when the block ends without an error.
+
+    Where the output is the model's own directory, only the int8 network is moved there.
+    """
+    same = _same(folder, output)
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    staged = (output.absolute() if same else output.absolute().parent) / f'{TEMPORARY}{secrets.token_hex(8)}'
+    staged.mkdir()
+    try:
+        for source in _files_of(folder):
+            (_link if same else shutil.copyfile)(source, staged / source.name)
+        yield staged
+        if same:
+            _replace(staged / FOLDERS[engine], output / FOLDERS[engine])
+        else:
+            if output.exists():
+                output.rmdir()  # it is empty, or was: then this says so, and nothing is lost
+            os.rename(staged, output)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """What makes a model directory: its files, without hidden ones and other checkpoints than its own."""
+    checkpoint = find_checkpoint(folder)
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith('.')
+        and (path.suffix not in SUFFIXES or path.name == checkpoint.name)
+    ]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put a folder in the place of another; the old one is removed last."""
+    if old.exists():
+        aside = new.parent / 'before'
+        os.rename(old, aside)
+        try:
+            os.rename(new, old)
+        except OSError:
+            os.rename(aside, old)
+            raise
+    else:
+        os.rename(new, old)
