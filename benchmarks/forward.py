@@ -8,7 +8,15 @@ from functools import partial
 import torch
 
 from .measure import interleave, parser, quiet, ratio, report, timing_table
-from .subjects import SIZE, our_model, transformers_model, transformers_onnxruntime, transformers_openvino
+from .subjects import (
+    SIZE,
+    int8_model,
+    our_model,
+    transformers_int8,
+    transformers_model,
+    transformers_onnxruntime,
+    transformers_openvino,
+)
 
 
 def main():
@@ -16,6 +24,7 @@ def main():
     p.add_argument('--variant', default='b0')
     p.add_argument('--size', type=int, nargs=2, default=SIZE, metavar=('HEIGHT', 'WIDTH'))
     p.add_argument('--without', nargs='*', default=(), help='candidates to leave out, by a part of their name')
+    p.add_argument('--int8', action='store_true', help='int8 too; needs NNCF')
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine, openvino_engine
@@ -24,6 +33,7 @@ def main():
     shape = (1, 3, *args.size)
     image = torch.randn(shape)
     model, peer = our_model(args.variant, args.model), transformers_model(args.variant)
+    quantized = int8_model(args.variant, args.model) if args.int8 else None
     makers = {
         'transformers': lambda: peer,
         'transformers, ONNX Runtime': lambda: transformers_onnxruntime(peer, shape),
@@ -37,6 +47,12 @@ def main():
         'ours, OpenVINO': lambda: create_engine(model, 'openvino'),
         'ours, OpenVINO bf16': lambda: create_engine(model, 'openvino', 'bf16'),
     }
+    if args.int8:
+        calibration = [torch.randn(shape).numpy() for _ in range(6)]
+        makers |= {
+            'transformers, OpenVINO int8': lambda: transformers_int8(peer, shape, 'bf16', calibration),
+            'ours, OpenVINO int8': lambda: create_engine(quantized, 'openvino', 'int8'),
+        }
     made = {name: make() for name, make in makers.items() if not any(part in name for part in args.without)}
     with torch.inference_mode():
         seconds = interleave({name: partial(run, image) for name, run in made.items()}, args)
@@ -44,6 +60,8 @@ def main():
     pairs = [('ours, torch', 'transformers')] + [
         (f'ours, OpenVINO{p}', f'transformers, OpenVINO{p}{s}') for p in ('', ' bf16') for s in ('', ', any shape')
     ]
+    pairs += [('ours, OpenVINO int8', f'ours, OpenVINO{p}') for p in ('', ' bf16')]
+    pairs += [('ours, OpenVINO int8', 'transformers, OpenVINO int8')]
     bounds = [(a, b) for a, b in pairs if {a, b} <= set(seconds)]
     notes = (
         'Median of the ratios within a round: '

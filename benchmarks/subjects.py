@@ -46,6 +46,45 @@ def random_model_dir(variant, folder):
     return str(folder)
 
 
+def int8_model(variant='b0', model_dir=None, photographs=None, folder=None):
+    """`our_model` with an int8 network beside its weights, in a folder that is there as long as it is used.
+
+    Args:
+        photographs: a folder to calibrate with; None: synthetic ones, which do for times but not for accuracy.
+        folder: where to write; None: a temporary one.
+    """
+    from ms_segformer import quantize
+    from ms_segformer.models.segformer import Segformer
+
+    folder = folder or tempfile.mkdtemp()
+    if photographs is None:
+        photographs = tempfile.mkdtemp()
+        for number in range(6):
+            photograph(width=640 + 8 * number, folder=photographs)
+    quantized = str(Path(folder, 'quantized'))
+    quantize(model_dir or random_model_dir(variant, folder), photographs, quantized)
+    return Segformer.from_pretrained(quantized).prepare_inference()
+
+
+def transformers_int8(model, shape, precision, photographs):
+    """The `transformers` network with NNCF's own choices for a transformer, for one shape; returns a callable.
+
+    Args:
+        precision: of what stays in float.
+        photographs: inputs 1×3×H×W float32 to calibrate with.
+    """
+    from ms_segformer.engines.silent_import import import_nncf, import_openvino
+
+    ov, nncf = import_openvino(), import_nncf()
+    graph = ov.convert_model(TransformersLogits(model), example_input=torch.zeros(shape))
+    name = graph.input(0).get_any_name()
+    graph = nncf.quantize(
+        graph, nncf.Dataset(photographs, lambda image: {name: image}), model_type=nncf.ModelType.TRANSFORMER
+    )
+    graph.reshape({name: list(shape)})
+    return _compiled(ov, graph, precision)
+
+
 def transformers_model(variant='b0'):
     """The same network in `transformers`, random weights, 172 outputs."""
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
@@ -79,6 +118,10 @@ def transformers_openvino(model, shape, precision='f32', any_shape=False):
     graph = ov.convert_model(
         TransformersLogits(model), example_input=torch.zeros(shape), **({} if any_shape else {'input': [shape]})
     )
+    return _compiled(ov, graph, precision)
+
+
+def _compiled(ov, graph, precision):
     settings = {
         'INFERENCE_PRECISION_HINT': precision,
         'INFERENCE_NUM_THREADS': torch.get_num_threads(),

@@ -48,6 +48,8 @@ class Int8Record:
         calibration: file names of the photographs that the ranges of the activations were taken from.
         held_back: those of the photographs it was compared with float32 on.
         agreement: share of the held-back pixels whose class is that of float32, 0–1; None: not compared yet.
+        error: root mean square difference of the logits of held-back photographs, relative to the standard deviation of
+            those of float32.
         pixels: number of those pixels.
         miou: None where no label maps were given.
         versions: of the packages that made it.
@@ -59,6 +61,7 @@ class Int8Record:
     calibration: list[str]
     held_back: list[str]
     agreement: float | None = None
+    error: float | None = None
     pixels: int = 0
     miou: MIoU | None = None
     versions: dict[str, str] = field(default_factory=dict)
