@@ -46,7 +46,7 @@ import ms_segformer
 from ms_segformer.metainfo import configuration_dir
 print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) for name in ('*.json', 'README.md')))
 """
-NEEDS = {'Export': 'onnx', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
+NEEDS = {'Export': 'onnx', 'INT8': 'nncf', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
 FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
 
 
@@ -306,6 +306,11 @@ def after_export(sandbox, outputs):
     assert (sandbox.folder / 'exported' / 'model.onnx').stat().st_size > 500_000
 
 
+def after_int8(sandbox, outputs):
+    assert 'calibrated with 1 photograph;' in outputs[1]
+    assert (sandbox.folder / 'b0_int8' / 'openvino_int8' / 'record.json').is_file()
+
+
 def after_offline(sandbox, outputs):
     assert (sandbox.folder / 'models' / 'b2' / 'pytorch_model.pt').is_file()
     assert outputs[0].count('Works without a network now') == 2 and 'checkpoint loads: yes' in outputs[0]
@@ -352,6 +357,7 @@ AFTERWARDS = {
     ('index', 'Commands'): after_commands,
     ('install', 'Install'): after_install,
     ('install', 'Without a network'): after_offline,
+    ('deploy', 'INT8'): after_int8,
     ('predict', 'In Python'): after_result,
     ('predict', 'From the command line'): after_command_line,
     ('predict', 'Large images'): after_large_images,

@@ -32,6 +32,7 @@ PACKAGES = (
     'openvino',
     'onnxruntime',
     'onnx',
+    'nncf',
     'transformers',
     'pai-easycv',
     'mmcv',
@@ -157,6 +158,7 @@ def _network(folder: 'Path', settings: 'Settings') -> dict[str, str | bool]:
         **({'checkpoint says': said} if said else {}),
         'checkpoint loads': True,
         'engine': _engine(network),
+        **_int8(network),
     }
 
 
@@ -169,6 +171,20 @@ def _engine(network: 'Segformer') -> str:
         return f'{engine.name}, {engine.precision}'
     except (SegformerError, RuntimeError, ImportError) as error:
         return f'none: {error}'
+
+
+def _int8(network: 'Segformer') -> dict[str, str]:
+    """What the directory's int8 networks say of themselves, or why they cannot be used."""
+    from ..engines.base import EngineError
+    from ..engines.int8 import engines_with_int8, read_int8
+
+    found = {}
+    for engine in engines_with_int8(network.model_dir):
+        try:
+            found[f'int8, {engine}'] = read_int8(network, engine).record.summary()
+        except EngineError as error:
+            found[f'int8, {engine}'] = str(error)
+    return found
 
 
 def _published(variant: Variant) -> str:

@@ -131,6 +131,7 @@ def verify(args: Namespace) -> 'tuple[Report, Progress | None]':
     report.checks.append(checks.check_parameters(sum(each.numel() for each in network.parameters()), card))
     dataset = open_data(args, settings) if args.data else None
     _look_at_photographs(args, folder, card, settings, theirs, report)
+    _look_at_int8(folder, network, report)
     return report, None if dataset is None else _measure(args, folder, network, dataset, card, report)
 
 
@@ -289,6 +290,36 @@ def _look_at_photographs(
         report.photographs[path.name] = described
         report.checks += [_same_pixels(path.name, maps), _same_cells(path.name, described, theirs)]
         report.speed.update({engine: _milliseconds(segmenter, str(path)) for engine, segmenter in pipelines.items()})
+
+
+def _look_at_int8(folder: Path, network: 'Segformer', report: 'Report') -> None:
+    """Whether the int8 networks of the directory fit its weights, and their label maps and speed."""
+    from ..engines.base import EngineError
+    from ..engines.int8 import engines_with_int8, read_int8
+    from ..pipelines.image_segmentation import SegformerPipeline
+    from ..verification import FAILED, SKIPPED, Check, checks
+
+    for engine in engines_with_int8(folder):
+        name = f'int8 network, {engine}'
+        if not all(map(importlib.util.find_spec, ENGINES[engine])):
+            report.checks.append(Check(name, SKIPPED, f'{" and ".join(ENGINES[engine])} is not installed'))
+            continue
+        try:
+            record = read_int8(network, engine).record
+            float32, int8 = (
+                SegformerPipeline(str(folder), device='cpu', engine=engine, precision=precision)
+                for precision in ('float32', 'int8')
+            )
+            seen = []
+            for path in map(str, photographs()):
+                maps = [each(path, with_masks=False)['seg_map'] for each in (float32, int8)]
+                seen.append(f'{Path(path).name}: {float((maps[0] == maps[1]).mean()):.2%}')
+                report.speed[f'{engine} int8'] = _milliseconds(int8, path)
+        except EngineError as error:
+            report.checks.append(Check(name, FAILED, str(error)))
+            continue
+        detail = f'{record.summary()}; pixels as in float32 here: {", ".join(seen)}'
+        report.checks.append(Check(name, checks.PASSED, detail))
 
 
 def _pipelines(folder: Path) -> 'dict[str, Any]':

@@ -74,7 +74,8 @@ class Int8Record:
 
     def summary(self) -> str:
         """A sentence for people."""
-        text = f'calibrated with {len(self.calibration):,} photographs'
+        count = len(self.calibration)
+        text = f'calibrated with {count:,} photograph{"" if count == 1 else "s"}'
         if self.agreement is not None:
             text += f'; {self.agreement:.2%} of the pixels of {len(self.held_back):,} others as in float32'
         if self.miou is not None:

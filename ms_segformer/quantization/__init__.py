@@ -1,4 +1,4 @@
-"""Makes the int8 network of a model directory; `engines.int8` finds and runs it.
+"""Makes the int8 network of a model directory; `engines.int8` finds it there.
 
 photographs   chooses those to calibrate with and those to compare on
 nncf_int8     has NNCF quantize the network, as OpenVINO's or as ONNX
