@@ -2,9 +2,13 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from ..metainfo import INT8_FORMATS
 from .arguments import input_folder, one_of, output_folder, positive_int
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 HELP = 'make an int8 network of a model for the CPU, calibrated on photographs without labels'
 
@@ -74,7 +78,8 @@ class _Bar:
     """A progress bar at a terminal, one for each thing that is done."""
 
     def __enter__(self) -> '_Bar':
-        self._bar, self._doing = None, ''
+        self._bar: 'tqdm | None' = None
+        self._doing = ''
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -83,14 +88,14 @@ class _Bar:
 
     def show(self, doing: str, done: int, count: int) -> None:
         """Show how far it is."""
-        from tqdm import tqdm  # imported late: --help is to be fast
+        from tqdm import tqdm as bar  # imported late: --help is to be fast
 
         from ..progress import screen
 
         if self._bar is None or doing != self._doing:
             self.__exit__()
             self._doing = doing
-            self._bar = tqdm(
+            self._bar = bar(
                 total=count, desc=doing, unit='image', file=sys.stderr, disable=not sys.stderr.isatty(), **screen()
             )
         self._bar.n = done

@@ -58,8 +58,7 @@ class ONNXRuntimeEngine(Engine):
 
     def _content(self) -> bytes:
         if self.precision == 'int8':
-            (content,) = read_int8(self._model, 'onnxruntime').content
-            return content
+            return read_int8(self._model, 'onnxruntime').content[0]
         name = f'{cache.key_of(self._model, opset=OPSET, torch=torch.__version__)}.onnx-cached'
         content = cache.read(name)
         if content is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..preprocessors.image import image_files
 
+Size = tuple[int, int]  # height, width
 HELD_BACK = 5  # of so many photographs one is held back
 
 
@@ -22,10 +23,12 @@ class Photographs:
     Attributes:
         calibration: to take the ranges of the activations from.
         held_back: to compare on.
+        shapes: path to (height, width) of the photograph, and of the network's input for it; once they were read.
     """
 
     calibration: tuple[str, ...]
     held_back: tuple[str, ...]
+    shapes: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
 
 
 def choose(folder: str | os.PathLike, limit: int) -> Photographs:
@@ -56,10 +59,17 @@ class Inputs(Sequence[np.ndarray]):
         paths: of images that can be read.
         prepare: path to 1×3×H×W float32.
         tell: called after each of them.
+        size: to cut from the middle of each; None: as they are.
     """
 
-    def __init__(self, paths: Sequence[str], prepare: Callable[[str], np.ndarray], tell: Callable[[], object]) -> None:
-        self.paths, self._prepare, self._tell = paths, prepare, tell
+    def __init__(
+        self,
+        paths: Sequence[str],
+        prepare: Callable[[str], np.ndarray],
+        tell: Callable[[], object],
+        size: Size | None = None,
+    ) -> None:
+        self.paths, self._prepare, self._tell, self._size = paths, prepare, tell, size
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,4 +77,7 @@ class Inputs(Sequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # NNCF asks for no slices
         prepared = self._prepare(self.paths[index])
         self._tell()
-        return prepared
+        if self._size is None:
+            return prepared
+        top, left = ((there - wanted) // 2 for there, wanted in zip(prepared.shape[2:], self._size, strict=True))
+        return np.ascontiguousarray(prepared[:, :, top : top + self._size[0], left : left + self._size[1]])
