@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..metainfo import INT8_FORMATS
+from ..progress import screen
 from .arguments import input_folder, one_of, output_folder, positive_int
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Bar:
     """A progress bar at a terminal, one for each thing that is done."""
 
     def __enter__(self) -> '_Bar':
-        self._bar: 'tqdm | None' = None
+        self._bar: tqdm | None = None
         self._doing = ''
         return self
 
@@ -88,9 +89,7 @@ class _Bar:
 
     def show(self, doing: str, done: int, count: int) -> None:
         """Show how far it is."""
-        from tqdm import tqdm as bar  # imported late: --help is to be fast
-
-        from ..progress import screen
+        from tqdm import tqdm as bar  # imported late: it takes 20 ms, and --help is to be fast
 
         if self._bar is None or doing != self._doing:
             self.__exit__()

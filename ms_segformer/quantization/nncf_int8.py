@@ -93,7 +93,10 @@ def _write_onnx(model: Segformer, inputs: Sequence[np.ndarray], folder: Path) ->
     write_onnx(model, path)
     network = _with_initializers(onnx.load(path))
     first = next(node for node in network.graph.node if node.op_type == 'Conv')
-    onnx.save(_quantize(network, inputs, first.name, 'Resize'), path)
+    # The input of a depthwise convolution would get a scale a channel, which NNCF 3.4 moves before the transposition of
+    # these networks without turning its axis: it becomes one a row of the image, for one height only.
+    one_scale = import_nncf().QuantizationParameters(per_channel=False)
+    onnx.save(_quantize(network, inputs, first.name, 'Resize', activations_quantization_params=one_scale), path)
 
 
 def _with_initializers(network: Any) -> Any:
@@ -107,7 +110,7 @@ def _with_initializers(network: Any) -> Any:
     return network
 
 
-def _quantize(network: Any, inputs: Sequence[np.ndarray], in_float: str, upsampling: str) -> Any:
+def _quantize(network: Any, inputs: Sequence[np.ndarray], in_float: str, upsampling: str, **advanced: Any) -> Any:
     """NNCF's post-training quantization, but for the operation of one name and those of one type."""
     with _silence():
         nncf = import_nncf()
@@ -120,7 +123,8 @@ def _quantize(network: Any, inputs: Sequence[np.ndarray], in_float: str, upsampl
             ignored_scope=nncf.IgnoredScope(names=[in_float], types=[upsampling]),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # Smoothing multiplies before every product; here the norms' scales are in the weights already.
-                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1)
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
+                **advanced,
             ),
         )
 

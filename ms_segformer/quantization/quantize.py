@@ -235,7 +235,7 @@ def _compare(
     tell: Tell,
 ) -> Int8Record:
     """Run both networks on the held-back photographs, and write the record with what was found."""
-    from ..pipelines.loading import load
+    from ..pipelines.loading import load  # imported late: it brings ModelScope
 
     int8 = load(staged, device='cpu', engine=engine, precision='int8')
     classes = len(segmenter.classes)
