@@ -31,6 +31,7 @@ def main():
         help='class id that each value in the annotations stands for, 255 for none (default: the value itself)',
     )
     p.add_argument('--limit', type=int, default=40, help='photographs at most (default: %(default)s)')
+    p.add_argument('--calibration', help='folder of photographs to calibrate int8 with; without it int8 is left out')
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine
@@ -39,14 +40,17 @@ def main():
     from ms_segformer.preprocessors.segformer import SegformerPreprocessor
     from ms_segformer.preprocessors.shapes import ImageShapes
 
-    from .subjects import our_model
+    from .subjects import int8_model, our_model
 
     model, plain = our_model(model_dir=args.model), our_model(model_dir=args.model).eval()
     preprocessor = SegformerPreprocessor(args.model)
     engines = {pair: create_engine(model, *pair) for pair in ENGINES}
+    if args.calibration:
+        quantized = int8_model(model_dir=args.model, photographs=args.calibration)
+        engines['openvino', 'int8'] = create_engine(quantized, 'openvino', 'int8')
     classes = model.settings.head.num_classes
-    matrices = {pair: ConfusionMatrix(classes) for pair in (None, *ENGINES)}
-    agree, pixels = dict.fromkeys(ENGINES, 0), 0
+    matrices = {pair: ConfusionMatrix(classes) for pair in (None, *engines)}
+    agree, pixels = dict.fromkeys(engines, 0), 0
     pairs = [(path, Path(args.annotations, f'{path.stem}.png')) for path in sorted(Path(args.images).iterdir())]
     pairs = [pair for pair in pairs if pair[1].exists()][: args.limit]
     for path, annotation in pairs:
@@ -70,7 +74,7 @@ def main():
         ['engine', 'precision', 'equal pixels %', 'mIoU %', 'mIoU − plain'],
         ['plain torch, not folded', 'float32', '', f'{base:.2f}', ''],
     ]
-    for pair in ENGINES:
+    for pair in engines:
         miou = _miou(matrices[pair])
         rows.append([*pair, f'{100 * agree[pair] / pixels:.4f}', f'{miou:.2f}', f'{miou - base:+.2f}'])
     report(

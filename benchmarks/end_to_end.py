@@ -7,12 +7,13 @@ import tempfile
 from functools import partial
 
 from .measure import interleave, parser, quiet, ratio, report, timing_table
-from .subjects import our_pipeline, photograph, random_model_dir, transformers_pipeline
+from .subjects import int8_model, our_pipeline, photograph, random_model_dir, transformers_pipeline
 
 
 def main():
     p = parser(__doc__.splitlines()[0], rounds=30)
     p.add_argument('--without-peer', action='store_true', help='time our own parts only')
+    p.add_argument('--precision', default='float32', help='float32, bf16 or int8 (default: %(default)s)')
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import openvino_engine
@@ -20,7 +21,10 @@ def main():
     openvino_engine.FREQUENT = 1  # as every user has it after two dozen photographs of a shape
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(args.image, folder=folder)
-        ours = our_pipeline(args.model or random_model_dir('b0', folder))
+        model = args.model or random_model_dir('b0', folder)
+        if args.precision == 'int8':
+            model = int8_model(model_dir=model, folder=folder).model_dir
+        ours = our_pipeline(model, precision=args.precision)
         ours(path)
         prepared = ours.preprocessor(path)
         engine = ours.prepare_model()
@@ -45,13 +49,14 @@ def main():
         'all',
     )
     notes = (
-        f'{"A trained model" if args.model else "Random weights"}, engine {engine.name}, {found} segments; '
-        f'both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
+        f'{"A trained model" if args.model else "Random weights"}, engine {engine.name}, {engine.precision}, {found} '
+        f'segments; both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
         f'network: {share:.2f} of the whole; postprocessing / network '
         f'{ratio(seconds, "our postprocessing", "our network"):.2f}.'
     )
     report(
-        f'End to end, B0, 640×480 JPEG, {"trained" if args.model else "random weights"}',
+        f'End to end, B0, 640×480 JPEG, {"trained" if args.model else "random weights"}'
+        + ('' if args.precision == 'float32' else f', {args.precision}'),
         rows,
         args,
         'end_to_end',

@@ -19,7 +19,12 @@ def our_model(variant='b0', model_dir=None):
         return Segformer.from_pretrained(model_dir)
     torch.manual_seed(0)
     section = read_configuration(metainfo.configuration_dir() / metainfo.VARIANTS[variant].model_name).model_section
-    return Segformer(**section).prepare_inference()
+    model = Segformer(**section)
+    with torch.no_grad():  # biases of 0 and scales of 1, which a trained network has not, would be optimized away
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.prepare_inference()
 
 
 def count_flops(model, image):

@@ -95,7 +95,7 @@ def _write_onnx(model: Segformer, inputs: Sequence[np.ndarray], folder: Path) ->
     first = next(node for node in network.graph.node if node.op_type == 'Conv')
     # The input of a depthwise convolution would get a scale a channel, which NNCF 3.4 moves before the transposition of
     # these networks without turning its axis: it becomes one a row of the image, for one height only.
-    one_scale = import_nncf().QuantizationParameters(per_channel=False)
+    one_scale = import_nncf().quantization.advanced_parameters.QuantizationParameters(per_channel=False)
     onnx.save(_quantize(network, inputs, first.name, 'Resize', activations_quantization_params=one_scale), path)
 
 
