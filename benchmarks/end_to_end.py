@@ -50,8 +50,8 @@ def main():
     )
     notes = (
         f'{"A trained model" if args.model else "Random weights"}, engine {engine.name}, {engine.precision}, {found} '
-        f'segments; both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after the '
-        f'network: {share:.2f} of the whole; postprocessing / network '
+        f'segments; both networks see {prepared["img_shape"][0]}×{prepared["img_shape"][1]} pixels. Before and after '
+        f'the network: {share:.2f} of the whole; postprocessing / network '
         f'{ratio(seconds, "our postprocessing", "our network"):.2f}.'
     )
     report(
