@@ -127,11 +127,25 @@ def read_record(model_dir: str | os.PathLike, engine: str) -> Int8Record:
         )
     try:
         record = Int8Record(**content)
-        if set(record.files) != set(FILES[engine]):
-            raise TypeError(f'files are {sorted(record.files)}')
-    except TypeError as error:
+        _check(record, FILES[engine])
+    except (TypeError, AttributeError) as error:
         raise EngineError(f'{path} is damaged ({error}); make the network anew: {command(model_dir)}') from None
     return record
+
+
+def _check(record: Int8Record, files: tuple[str, ...]) -> None:
+    """Raise TypeError where a record is not of the form that it is written in."""
+    numbers = record.agreement, record.error, *((record.miou or {}).values())
+    right = (
+        isinstance(record.network, str)
+        and isinstance(record.files, dict)
+        and set(record.files) == set(files)
+        and all(isinstance(each, list) for each in (record.calibration, record.held_back))
+        and all(number is None or isinstance(number, (int, float)) for number in numbers)
+        and (record.miou is None or set(record.miou) == set(MIoU.__annotations__))
+    )
+    if not right:
+        raise TypeError('a value of it is of another kind')
 
 
 def read_int8(model: Segformer, engine: str) -> Int8Network:

@@ -200,6 +200,18 @@ def test_a_damaged_network_is_refused_with_the_command(copied, name, content, sa
         logits(copied, 'int8')
 
 
+@pytest.mark.parametrize(
+    'key, value',
+    [('files', []), ('files', {'network.xml': ''}), ('calibration', 5), ('agreement', 'x'), ('miou', {'a': 1})],
+)
+def test_a_record_of_other_values_is_refused(copied, key, value):
+    path = copied / 'openvino_int8' / 'record.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(EngineError, match='record.json is damaged'):
+        read_record(copied, 'openvino')
+    assert 'is damaged' in info.model(str(copied))['int8, openvino']
+
+
 def test_the_network_can_be_added_to_the_model_itself_and_is_replaced_only_when_asked(model_dir, photos, tmp_path):
     own = Path(shutil.copytree(model_dir, tmp_path / 'own'))
     ms_segformer.quantize(own, photos, own)
