@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipes.street_demo.classes import CAMVID, CLASSES, IGNORE, lookup_table
 
 import ms_segformer
+from recipes.street_demo.classes import CAMVID, CLASSES, IGNORE, lookup_table
 
 pytestmark = pytest.mark.skipif(
     not find_spec('nncf') or not find_spec('openvino'),
