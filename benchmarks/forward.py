@@ -68,7 +68,8 @@ def main():
         + '; '.join(f'{a} / {b} {ratio(seconds, a, b):.2f}' for a, b in bounds)
         + '.'
     )
-    report(f'Forward, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
+    title = 'Forward with int8' if args.int8 else 'Forward'
+    report(f'{title}, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
 
 
 if __name__ == '__main__':
