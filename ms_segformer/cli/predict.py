@@ -225,6 +225,7 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
             'mode': args.mode or settings.model.test.mode,
             'full_size': args.full_size,
             'precision': args.precision,
+            **_int8_network(args, segmenter),
             **({'names': True} if args.names else {}),  # said only where asked for: earlier results stay finished
             **({'language': args.language} if args.language != 'en' else {}),
         },
@@ -232,6 +233,15 @@ def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
         overwrite=args.overwrite,
         retry_failed=args.retry_failed,
     )
+
+
+def _int8_network(args: Namespace, segmenter: 'SegformerPipeline') -> dict[str, str]:
+    """What tells an int8 network from one that was calibrated otherwise, and gives other results."""
+    if args.precision != 'int8':
+        return {}
+    from ..engines.int8 import read_record
+
+    return {'int8_network': read_record(segmenter.model.model_dir, segmenter.prepare_model().name).digest}
 
 
 def _segment(

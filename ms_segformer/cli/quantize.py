@@ -1,6 +1,7 @@
 """`ms-segformer quantize MODEL --images FOLDER`: an int8 network of a model, calibrated on photographs."""
 
 import argparse
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             progress=bar.show,
         )
     print(f'{args.output}: {record.summary()}')
-    print(f'use it: ms-segformer predict IMAGE --model {args.output} --precision int8')
+    print(f'use it: ms-segformer predict IMAGE --model {shlex.quote(args.output)} --precision int8 --device cpu')
     return 0
 
 

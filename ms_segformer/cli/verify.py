@@ -403,7 +403,7 @@ def _measure(
     from ..metrics.segmentation import SegmentationEvaluator
     from ..verification import checks
 
-    progress = _progress(args, report, dataset)
+    progress = _progress(args, folder, report, dataset)
     _count_all(args, folder, network, dataset, progress)
     values = SegmentationEvaluator(list(dataset.CLASSES)).evaluate(progress.total)
     percent = {key: None if math.isnan(value) else round(100 * value, 4) for key, value in values.items()}
@@ -419,12 +419,17 @@ def _measure(
     return progress
 
 
-def _progress(args: Namespace, report: 'Report', dataset: Any) -> 'Progress':
+def _progress(args: Namespace, folder: Path, report: 'Report', dataset: Any) -> 'Progress':
     """What earlier runs have counted of this model, data and options: in a folder beside the report."""
+    from ..engines.int8 import engines_with_int8, read_record
     from ..verification import Progress, score
 
     data = score.digest_of_data(dataset.source, dataset.ignore_index)
-    digest = score.digest_of(report.model['fingerprint'], data, len(dataset), args.engine, args.precision)
+    precision = args.precision
+    if precision == 'int8':  # networks that were calibrated otherwise give other results
+        networks = {engine: read_record(folder, engine).digest for engine in engines_with_int8(folder)}
+        precision = f'int8 {networks}'
+    digest = score.digest_of(report.model['fingerprint'], data, len(dataset), args.engine, precision)
     return Progress(_progress_folder(args), digest, len(dataset), dataset.num_classes)
 
 

@@ -12,7 +12,7 @@ from ..errors import one_line
 from ..metainfo import ENGINES, PRECISIONS
 from ..models.bfloat16 import fault_in_bfloat16
 from .base import Engine, EngineError
-from .int8 import FOLDERS, engines_with_int8
+from .int8 import FOLDERS, engines_with_int8, read_int8
 from .torch_engine import TorchEngine
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def create_engine(
     try:
         return _make(name, model, precision, device)
     except Exception as error:  # whatever a foreign runtime raises while it loads
-        if name == 'torch' or isinstance(error, EngineError):
+        if name == 'torch' or (precision == 'int8' and isinstance(error, EngineError)):
             raise
         if precision == 'int8':
             raise EngineError(
@@ -110,7 +110,9 @@ def _engine_for_int8(model: Segformer, name: str, device: torch.device) -> str:
     if name != 'auto':
         return name
     there = engines_with_int8(model.model_dir) if model.model_dir else []
-    return there[0] if there else 'openvino'
+    if not there:
+        read_int8(model, 'openvino')  # says that there is none, and how to make it
+    return next((engine for engine in there if importlib.util.find_spec(engine)), there[0])
 
 
 def _make(name: str, model: Segformer, precision: str, device: torch.device) -> Engine:

@@ -11,7 +11,9 @@ It lies in a folder of its own, where checkpoint discovery does not look, beside
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -72,6 +74,11 @@ class Int8Record:
         """The JSON document."""
         return asdict(self)
 
+    @property
+    def digest(self) -> str:
+        """Tells this network from another one of the same weights: 16 hexadecimal digits."""
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()[:16]
+
     def summary(self) -> str:
         """A sentence for people."""
         count = len(self.calibration)
@@ -91,9 +98,13 @@ class Int8Network:
     record: Int8Record
 
 
-def command(model_dir: object) -> str:
-    """What makes an int8 network of a model directory."""
-    return f'ms-segformer quantize {model_dir} --images FOLDER'
+def command(model_dir: str | os.PathLike, engine: str) -> str:
+    """What puts an int8 network into a model directory, in the place of one that is there."""
+    folder = shlex.quote(os.fspath(model_dir))
+    form = next(name for name, runs_in in FORMATS.items() if runs_in == engine)
+    options = '' if form == 'openvino' else f' --format {form}'
+    options += ' --overwrite' if Path(model_dir, FOLDERS[engine]).exists() else ''
+    return f'ms-segformer quantize {folder} --images FOLDER -o {folder}{options}'
 
 
 def engines_with_int8(model_dir: str | os.PathLike) -> list[str]:
@@ -108,44 +119,46 @@ def read_record(model_dir: str | os.PathLike, engine: str) -> Int8Record:
         EngineError: there is none, or it is damaged; the message names the command that makes one.
     """
     path = Path(model_dir, FOLDERS[engine], RECORD)
-    form = next(name for name, runs_in in FORMATS.items() if runs_in == engine)
+    how = command(model_dir, engine)
     try:
         content = read_json(path)
     except FileNotFoundError:
         others = [other for other in engines_with_int8(model_dir) if other != engine]
         there = f' (there is one for engine {" and ".join(map(repr, others))})' if others else ''
-        raise EngineError(
-            f'{model_dir} has no int8 network for engine {engine!r}{there}; make one: '
-            f'{command(model_dir)} --format {form}'
-        ) from None
+        raise EngineError(f'{model_dir} has no int8 network for engine {engine!r}{there}; make one: {how}') from None
     except (OSError, ValueError) as error:
-        raise EngineError(f'{path} cannot be read ({error}); make the network anew: {command(model_dir)}') from None
+        raise EngineError(f'{path} cannot be read ({error}); make the network anew: {how}') from None
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         raise EngineError(
             f'{path} is not the record of an int8 network that this version of ms-segformer knows ({FORMAT!r}); '
-            f'make the network anew: {command(model_dir)}'
+            f'make the network anew: {how}'
         )
     try:
         record = Int8Record(**content)
         _check(record, FILES[engine])
     except (TypeError, AttributeError) as error:
-        raise EngineError(f'{path} is damaged ({error}); make the network anew: {command(model_dir)}') from None
+        raise EngineError(f'{path} is damaged ({error}); make the network anew: {how}') from None
     return record
 
 
 def _check(record: Int8Record, files: tuple[str, ...]) -> None:
     """Raise TypeError where a record is not of the form that it is written in."""
-    numbers = record.agreement, record.error, *((record.miou or {}).values())
+    numbers: list[object] = [number for number in (record.agreement, record.error) if number is not None]
+    numbers += [record.pixels, *(record.miou.values() if isinstance(record.miou, dict) else [])]
     right = (
         isinstance(record.network, str)
         and isinstance(record.files, dict)
         and set(record.files) == set(files)
         and all(isinstance(each, list) for each in (record.calibration, record.held_back))
-        and all(number is None or isinstance(number, (int, float)) for number in numbers)
-        and (record.miou is None or set(record.miou) == set(MIoU.__annotations__))
+        and all(map(_is_number, numbers))
+        and (record.miou is None or (isinstance(record.miou, dict) and set(record.miou) == set(MIoU.__annotations__)))
     )
     if not right:
         raise TypeError('a value of it is of another kind')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_int8(model: Segformer, engine: str) -> Int8Network:
@@ -162,25 +175,25 @@ def read_int8(model: Segformer, engine: str) -> Int8Network:
     if model_dir is None:
         raise EngineError(
             'precision int8 needs a model that was opened from a directory, and this one was not; save it, then '
-            + command('DIRECTORY')
+            + command('DIRECTORY', engine)
         )
     record = read_record(model_dir, engine)
     folder = Path(model_dir, FOLDERS[engine])
     if record.network != network_fingerprint(model):
         raise EngineError(
             f'{folder} was made from other weights than the model has now, or from another network; make it anew: '
-            f'{command(model_dir)}'
+            f'{command(model_dir, engine)}'
         )
     content = []
     for name in FILES[engine]:
         try:
             data = Path(folder, name).read_bytes()
         except OSError as error:
-            raise EngineError(f'{folder} is incomplete ({error}); make it anew: {command(model_dir)}') from None
+            raise EngineError(f'{folder} is incomplete ({error}); make it anew: {command(model_dir, engine)}') from None
         if hashlib.sha256(data).hexdigest() != record.files[name]:
             raise EngineError(
                 f'{folder / name} is damaged: its SHA-256 is not the one in {RECORD}; make the network anew: '
-                f'{command(model_dir)}'
+                f'{command(model_dir, engine)}'
             )
         content.append(data)
     return Int8Network(tuple(content), record)

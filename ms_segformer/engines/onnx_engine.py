@@ -12,7 +12,7 @@ import torch
 from ..models.folding import weights_version
 from . import cache
 from .base import Engine, as_array
-from .int8 import read_int8
+from .int8 import Int8Network, read_int8
 from .onnx_graph import OPSET, write_onnx
 from .silent_import import import_onnxruntime
 
@@ -43,11 +43,15 @@ class ONNXRuntimeEngine(Engine):
         super().__init__('int8' if precision == 'int8' else 'float32')
         self._model = model
         self._built_for: tuple | None = None  # threads and version of the weights
+        self._int8: Int8Network | None = None
         self._start()
 
     def _start(self) -> None:
-        if self._built_for == (torch.get_num_threads(), weights_version(self._model)):
+        current = torch.get_num_threads(), weights_version(self._model)
+        if current == self._built_for:
             return
+        if self.precision == 'int8' and (self._built_for is None or self._built_for[1] != current[1]):
+            self._int8 = read_int8(self._model, 'onnxruntime')
         self._model.prepare_inference()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -57,8 +61,8 @@ class ONNXRuntimeEngine(Engine):
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
     def _content(self) -> bytes:
-        if self.precision == 'int8':
-            return read_int8(self._model, 'onnxruntime').content[0]
+        if self._int8 is not None:
+            return self._int8.content[0]
         name = f'{cache.key_of(self._model, opset=OPSET, torch=torch.__version__)}.onnx-cached'
         content = cache.read(name)
         if content is None:

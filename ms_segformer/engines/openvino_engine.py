@@ -14,7 +14,7 @@ from ..models.bfloat16 import fault_in_bfloat16
 from ..models.folding import weights_version
 from . import cache
 from .base import Engine, EngineError, as_array, channels_last_output
-from .int8 import read_int8
+from .int8 import Int8Network, command, read_int8
 from .openvino_core import CORE
 from .openvino_graph import build_graph
 from .silent_import import import_openvino
@@ -68,6 +68,7 @@ class OpenVINOEngine(Engine):
         self._classes = model.settings.head.num_classes
         self._built_for: tuple | None = None  # threads and version of the weights
         self._instead: TorchEngine | None = None
+        self._int8: Int8Network | None = None
         self._start()
 
     def _start(self) -> None:
@@ -76,7 +77,8 @@ class OpenVINOEngine(Engine):
         if current == self._built_for:
             return
         self._model.prepare_inference()
-        self._int8 = read_int8(self._model, 'openvino') if self.precision == 'int8' else None
+        if self.precision == 'int8' and (self._built_for is None or self._built_for[1] != current[1]):
+            self._int8 = read_int8(self._model, 'openvino')
         self._threads = current[0]
         self._key = cache.key_of(
             self._model,
@@ -101,7 +103,7 @@ class OpenVINOEngine(Engine):
                 if self._int8 is not None:
                     raise EngineError(
                         f'OpenVINO {ov.get_version()} cannot compile the int8 network ({one_line(error)}); make it '
-                        "anew with this version, or use precision 'float32'"
+                        f'anew with this version ({command(self._model.model_dir, "openvino")}), or use float32'
                     ) from error
                 warnings.warn(
                     f'OpenVINO cannot compile the network ({type(error).__name__}: {error}); using torch instead',

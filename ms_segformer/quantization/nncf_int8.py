@@ -1,6 +1,6 @@
 """Has NNCF, OpenVINO's own quantizer, make int8 networks: post-training, from the ranges seen on photographs.
 
-What stays in float, and why (`benchmarks.int8` has the figures):
+What stays in float, and why (`benchmarks.forward --int8` has the times):
 
 - The convolution that embeds the image: with it in int8 a third more pixels change, and nothing is gained in time.
 - The head's upsampling: in 8 bits it is no faster, and the sum behind it is in float in any case.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ def require(engine: str) -> None:
     Raises:
         QuantizationError: it is not installed.
     """
+    extras = 'quantize' if engine == 'openvino' else 'quantize,onnx'
     needed = {
         'openvino': (import_nncf, import_openvino),
         'onnxruntime': (import_nncf, import_onnxruntime, _import_onnx),
@@ -48,7 +50,7 @@ def require(engine: str) -> None:
                 each()
     except ImportError as error:
         raise QuantizationError(
-            f"quantizing needs a package that is not here ({one_line(error)}): pip install 'ms-segformer[quantize]'"
+            f"quantizing needs a package that is not here ({one_line(error)}): pip install 'ms-segformer[{extras}]'"
         ) from None
 
 
@@ -139,10 +141,14 @@ def _import_onnx() -> ModuleType:
 def _silence() -> Iterator[None]:
     """Hold back what NNCF prints: log lines to the standard output, and progress bars of its own there."""
     logger = logging.getLogger('nncf')
-    with contextlib.redirect_stdout(io.StringIO()):
+    output = sys.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as held:
         before = logger.level
         logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
             logger.setLevel(before)
+            for handler in logger.handlers:  # made by the import
+                if isinstance(handler, logging.StreamHandler) and handler.stream is held:
+                    handler.setStream(output)

@@ -31,8 +31,12 @@ class Photographs:
     shapes: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
 
 
-def choose(folder: str | os.PathLike, limit: int) -> Photographs:
-    """Take at most `limit` images of a folder, spread evenly over their names, and hold every fifth back.
+def choose(folder: str | os.PathLike, limit: int, annotations: str | os.PathLike | None = None) -> list[str]:
+    """At most `limit` images of a folder, spread evenly over their names.
+
+    Args:
+        annotations: a folder whose images are label maps and left out, and so is a PNG beside another image of its
+            name.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -41,15 +45,29 @@ def choose(folder: str | os.PathLike, limit: int) -> Photographs:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f'{folder}: no such folder; expected a folder of photographs')
     found = sorted(image_files(folder))
+    if annotations is not None:
+        found = [path for path in found if not _is_label_map(path, found, annotations)]
     if len(found) < 2:
         raise ArgumentError(
             f'{folder} has {len(found)} images; at least 2 are needed, one to calibrate with and one to compare on, '
             'and 50 to 300 like those that the model will see are better'
         )
     count = min(len(found), max(2, limit))
-    chosen = [found[i * len(found) // count] for i in range(count)]
-    held = chosen[HELD_BACK - 1 :: HELD_BACK] or chosen[-1:]
-    return Photographs(tuple(path for path in chosen if path not in held), tuple(held))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def split(shapes: Mapping[str, tuple[Size, Size]]) -> Photographs:
+    """Hold every fifth photograph back, or the last one of fewer; see `Photographs.shapes`."""
+    paths = list(shapes)
+    held = paths[HELD_BACK - 1 :: HELD_BACK] or paths[-1:]
+    return Photographs(tuple(path for path in paths if path not in held), tuple(held), shapes)
+
+
+def _is_label_map(path: str, found: Sequence[str], annotations: str | os.PathLike) -> bool:
+    stem, suffix = os.path.splitext(path)
+    beside = suffix.lower() == '.png' and any(os.path.splitext(each)[0] == stem and each != path for each in found)
+    same = os.path.samefile(os.path.dirname(path), annotations)
+    return beside if same else Path(annotations).resolve() in Path(path).resolve().parents
 
 
 class Inputs(Sequence[np.ndarray]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -9,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config.jsonplus import load_json
+from ..config.limits import as_integer
+from ..config.reader import read_configuration
 from ..datasets.errors import DatasetError
 from ..datasets.label_file import read_label
 from ..engines.int8 import FILES, FOLDERS, FORMATS, RECORD, Int8Record, MIoU
@@ -32,7 +37,7 @@ from ..models.checkpoint import SUFFIXES, find_checkpoint
 from ..models.fingerprint import network_fingerprint
 from ..preprocessors.image import ImageError
 from .nncf_int8 import QuantizationError, require, write_int8
-from .photographs import Inputs, Photographs, Size, choose
+from .photographs import Inputs, Photographs, Size, choose, split
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 LIMIT = 300  # photographs; more change the ranges little
 TOLERANCE = 0.4  # of `Int8Record.error`: trained networks have 0.01 to 0.05, untrained ones 0.1, wrong ones 1
 PACKAGES = ('ms-segformer', 'nncf', 'openvino', 'onnx', 'onnxruntime', 'torch')  # that make a network
+CONFIGURATION = 'configuration.json'
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], object]  # what is done, how far, of how many
@@ -87,16 +93,23 @@ def quantize(
     if format not in FORMATS:
         raise ArgumentError(f'format is {format!r}; accepted: {" or ".join(map(repr, FORMATS))}')
     engine = FORMATS[format]
-    chosen = choose(images, limit)
+    most = as_integer(limit)
+    if most is None or most < 2:
+        raise ArgumentError(f'limit is {limit!r}; accepted: an integer of at least 2')
+    if annotations is not None and not Path(annotations).is_dir():
+        raise FileNotFoundError(f'{annotations}: no such folder; expected a folder of label maps')
+    chosen = choose(images, most, annotations)
     require(engine)
     folder = Path(model_directory(model))
-    _check_output(folder, Path(output), engine, overwrite)
+    target = Path(os.path.realpath(output))
+    _check_output(folder, target, engine, overwrite)
     from ..pipelines.loading import load  # imported late: it brings ModelScope, and mistakes are told at once
 
     segmenter = load(folder, device='cpu', engine='torch' if engine == 'onnxruntime' else engine)
     photographs = _readable(chosen, segmenter, tell)
-    labels = _labels(photographs, annotations, len(segmenter.classes))
-    with _staged(folder, Path(output), engine) as staged:
+    labels = _labels(photographs, images, annotations, len(segmenter.classes))
+    with _staged(folder, target, engine, overwrite) as staged:
+        read_configuration(staged)  # with all that it names
         record = _make(engine, segmenter, photographs, staged, tell)
         record = _compare(engine, segmenter, record, staged, photographs, labels, tell)
     return record
@@ -120,11 +133,10 @@ def _same(folder: Path, output: Path) -> bool:
     return output.exists() and os.path.samefile(folder, output)
 
 
-def _readable(chosen: Photographs, segmenter: SegformerPipeline, tell: Tell) -> Photographs:
+def _readable(chosen: list[str], segmenter: SegformerPipeline, tell: Tell) -> Photographs:
     """The photographs that can be read; a warning names the others."""
     shapes: dict[str, tuple[Size, Size]] = {}
-    everything = [*chosen.calibration, *chosen.held_back]
-    for number, path in enumerate(everything):
+    for number, path in enumerate(chosen):
         try:
             prepared = segmenter.preprocessor(path)
             height, width = prepared['ori_shape'][:2]
@@ -132,29 +144,27 @@ def _readable(chosen: Photographs, segmenter: SegformerPipeline, tell: Tell) -> 
             shapes[path] = (height, width), (rows, columns)
         except (ImageError, OSError) as error:
             logger.warning('left out: %s', error)
-        tell('reading', number + 1, len(everything))
-    calibration, held = (
-        tuple(path for path in paths if path in shapes) for paths in (chosen.calibration, chosen.held_back)
-    )
-    if not calibration or not held:
+        tell('reading', number + 1, len(chosen))
+    if len(shapes) < 2:
         raise ImageError(
-            f'{len(shapes)} of {len(everything)} photographs can be read; at least 2 are needed, one to calibrate with '
+            f'{len(shapes)} of {len(chosen)} photographs can be read; at least 2 are needed, one to calibrate with '
             'and one to compare on. The warnings say what is wrong with the others'
         )
-    return Photographs(calibration, held, shapes)
+    return split(shapes)
 
 
 def _labels(
-    photographs: Photographs, annotations: str | os.PathLike[str] | None, classes: int
+    photographs: Photographs,
+    images: str | os.PathLike[str],
+    annotations: str | os.PathLike[str] | None,
+    classes: int,
 ) -> dict[str, np.ndarray]:
     """Label maps of the held-back photographs that have one, by path of the photograph."""
     if annotations is None:
         return {}
-    if not Path(annotations).is_dir():
-        raise FileNotFoundError(f'{annotations}: no such folder; expected a folder of label maps')
     found = {}
     for path in photographs.held_back:
-        file = Path(annotations, f'{Path(path).stem}.png')
+        file = Path(annotations, Path(path).relative_to(images).with_suffix('.png'))
         if not file.is_file():
             continue
         label = read_label(file)
@@ -171,8 +181,10 @@ def _labels(
     if not found:
         raise DatasetError(
             f'{annotations} has no label map for any of the {len(photographs.held_back)} held-back photographs; '
-            f'expected {Path(photographs.held_back[0]).stem}.png and so on'
+            f'expected {Path(photographs.held_back[0]).relative_to(images).with_suffix(".png")} and so on'
         )
+    if all((label == IGNORE_INDEX).all() for label in found.values()):
+        raise DatasetError(f'{annotations}: no pixel of the held-back photographs is labeled (all are {IGNORE_INDEX})')
     return found
 
 
@@ -180,12 +192,13 @@ def _make(engine: str, segmenter: SegformerPipeline, photographs: Photographs, s
     """Write the int8 network into a staged model directory, and its record without a comparison."""
     target = staged / FOLDERS[engine]
     target.mkdir()
-    count, done = len(photographs.calibration), 0
+    count, done, output = len(photographs.calibration), 0, sys.stdout
 
     def calibrated() -> None:
         nonlocal done
         done = done % count + 1  # NNCF goes through them twice
-        tell('calibrating', done, count)
+        with contextlib.redirect_stdout(output):  # which is held back while NNCF is at work
+            tell('calibrating', done, count)
 
     size = None
     if engine == 'onnxruntime':  # NNCF stacks what it sees in ONNX networks
@@ -222,7 +235,8 @@ def _versions() -> dict[str, str]:
 
 def _write(record: Int8Record, target: Path) -> None:
     with atomic_write(target / RECORD) as temporary:
-        temporary.write_text(json.dumps(record.to_dict(), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        text = json.dumps(record.to_dict(), indent=1, ensure_ascii=False) + '\n'
+        temporary.write_text(text, encoding='utf-8', errors='backslashreplace')  # names need not be UTF-8
 
 
 def _compare(
@@ -279,57 +293,77 @@ def _miou(matrix: ConfusionMatrix, classes: tuple[str, ...]) -> float | None:
 
 
 @contextmanager
-def _staged(folder: Path, output: Path, engine: str) -> Iterator[Path]:
-    """A copy of a model directory beside the output, which becomes the output when the block ends without an error.
+def _staged(folder: Path, output: Path, engine: str, overwrite: bool) -> Iterator[Path]:
+    """A copy of a model directory, which becomes the output when the block ends without an error.
 
-    Where the output is the model's own directory, only the int8 network is moved there.
+    It is made inside the output where that exists: the model's own directory, to which only the int8 network is moved
+    then, or an empty one. Otherwise it is made beside it and renamed.
     """
-    same = _same(folder, output)
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    staged = (output.absolute() if same else output.absolute().parent) / f'{TEMPORARY}{secrets.token_hex(8)}'
+    same, inside = _same(folder, output), output.exists()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staged = (output if inside else output.parent) / f'{TEMPORARY}{secrets.token_hex(8)}'
     staged.mkdir()
     try:
         for source in _files_of(folder):
-            (_link if same else shutil.copyfile)(source, staged / source.name)
+            target = staged / source.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (_link if same else shutil.copy)(source, target)
         yield staged
         if same:
+            _check_output(folder, output, engine, overwrite)  # again: it has taken a while
             _replace(staged / FOLDERS[engine], output / FOLDERS[engine])
+        elif inside:
+            for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIGURATION):
+                if (output / path.name).exists():
+                    raise ArgumentError(f'{output} is not empty any more; name a folder that is new or empty')
+                os.rename(path, output / path.name)  # without a configuration it is no model directory yet
         else:
-            if output.exists():
-                output.rmdir()  # it is empty, or was: then this says so, and nothing is lost
             os.rename(staged, output)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """What makes a model directory: its files, without hidden ones and other checkpoints than its own."""
+    """What makes a model directory: its files, without hidden ones and other checkpoints than its own.
+
+    A class file is one of them, wherever below the directory the configuration names it.
+    """
     checkpoint = find_checkpoint(folder)
-    return [
+    files = [
         path
         for path in sorted(folder.iterdir())
         if path.is_file()
         and not path.name.startswith('.')
         and (path.suffix not in SUFFIXES or path.name == checkpoint.name)
     ]
+    named = _texts(load_json(folder / CONFIGURATION))
+    below = [folder / name for name in sorted(named) if not os.path.isabs(name) and '..' not in Path(name).parts]
+    return files + [path for path in below if path not in files and path.suffix not in SUFFIXES and path.is_file()]
+
+
+def _texts(value: object) -> set[str]:
+    """All texts in a configuration that could name a class file."""
+    if isinstance(value, str):
+        return {value} if 0 < len(value) < 200 and '\0' not in value else set()
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return set().union(*map(_texts, values))
 
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:  # a file system without links
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)
 
 
 def _replace(new: Path, old: Path) -> None:
     """Put a folder in the place of another; the old one is removed last."""
-    if old.exists():
-        aside = new.parent / 'before'
-        os.rename(old, aside)
-        try:
-            os.rename(new, old)
-        except OSError:
-            os.rename(aside, old)
-            raise
-    else:
+    aside = new.parent / 'before'
+    try:
+        if old.exists():
+            os.rename(old, aside)
         os.rename(new, old)
+    except BaseException:  # Ctrl-C too
+        if aside.exists() and not old.exists():
+            os.rename(aside, old)
+        raise

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -137,7 +139,7 @@ def test_int8_is_not_float32_and_float32_is_as_before(quantized, model_dir):
         (
             'auto',
             'cpu',
-            r"no int8 network for engine 'openvino'; make one: ms-segformer quantize .*tiny --images FOLDER",
+            r"no int8 network for engine 'openvino'; make one: ms-segformer quantize .*tiny --images FOLDER -o .*tiny$",
         ),
         ('onnxruntime', 'cpu', r'no int8 network.*--format onnx$'),
         ('torch', 'cpu', r"'torch' has no int8; use engine='auto', 'openvino' or 'onnxruntime'"),
@@ -303,7 +305,7 @@ def test_mistakes_are_told_before_anything_is_made(model_dir, photos, tmp_path, 
 
 
 def test_without_nncf_the_message_says_what_to_install(model_dir, photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'nncf', None)
+    monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(QuantizationError, match=re.escape("pip install 'ms-segformer[quantize]'")):
         ms_segformer.quantize(model_dir, photos, tmp_path / 'output')
 
@@ -351,3 +353,112 @@ def test_on_the_command_line(model_dir, photos, tmp_path, capsys):
     (Path(output) / 'openvino_int8' / 'network.bin').write_bytes(b'')
     assert main(['verify', output, '-o', str(tmp_path / 'verify.json')]) == 1
     assert '| int8 network, openvino | FAILED | ' in capsys.readouterr().out
+
+
+def test_a_damaged_onnx_network_names_its_own_command(copied):
+    (copied / 'onnx_int8').mkdir()
+    (copied / 'onnx_int8' / 'record.json').write_text('{')
+    with pytest.raises(EngineError, match=r'--format onnx --overwrite$'):
+        logits(copied, 'int8', name='onnxruntime')
+
+
+@pytest.mark.parametrize('how', ['empty', 'current', 'link'])
+def test_an_empty_folder_is_filled(model_dir, photos, tmp_path, monkeypatch, how):
+    (tmp_path / 'empty').mkdir()
+    output = 'empty'
+    if how == 'link':
+        (tmp_path / 'link').symlink_to('empty')
+        output = 'link'
+    monkeypatch.chdir(tmp_path / 'empty' if how == 'current' else tmp_path)
+    ms_segformer.quantize(model_dir, photos, '.' if how == 'current' else output)
+    assert engines_with_int8(tmp_path / 'empty') == ['openvino']
+    assert set(contents(model_dir)) < set(contents(tmp_path / 'empty'))
+    assert not [path for path in (tmp_path / 'empty').iterdir() if path.name.startswith('.')]
+
+
+def test_a_class_file_in_a_folder_below_and_files_that_are_links_are_taken_along(model_dir, photos, tmp_path):
+    store = Path(shutil.copytree(model_dir, tmp_path / 'store'))
+    configuration = json.loads((store / 'configuration.json').read_text())
+    (store / 'lists').mkdir()
+    (store / 'lists' / 'classes.txt').write_text('\n'.join(configuration['CLASSES']) + '\n')
+    configuration['CLASSES'] = 'lists/classes.txt'
+    (store / 'configuration.json').write_text(json.dumps(configuration))
+    linked = tmp_path / 'linked'
+    (linked / 'lists').mkdir(parents=True)
+    for name in contents(store):
+        (linked / name).symlink_to(Path(*['..'] * len(Path(name).parts), 'store', name))
+    ms_segformer.quantize(linked, photos, tmp_path / 'output')
+    assert (tmp_path / 'output' / 'lists' / 'classes.txt').is_file()
+    ms_segformer.quantize(linked, photos, linked)
+    assert len(ms_segformer.load(linked, device='cpu', precision='int8').classes) == 171
+
+
+def test_label_maps_of_photographs_in_folders_lie_in_such_folders(model_dir, photos, tmp_path):
+    for i, path in enumerate(sorted(photos.iterdir())):
+        (tmp_path / 'images' / str(i)).mkdir(parents=True)
+        shutil.copy(path, tmp_path / 'images' / str(i) / 'same.png')
+        (tmp_path / 'labels' / str(i)).mkdir(parents=True)
+        height, width = cv2.imread(str(path)).shape[:2]
+        cv2.imwrite(str(tmp_path / 'labels' / str(i) / 'same.png'), np.full((height, width), i, np.uint8))
+    record = ms_segformer.quantize(model_dir, tmp_path / 'images', tmp_path / 'output', annotations=tmp_path / 'labels')
+    assert record.miou['images'] == 1
+
+
+def test_photographs_beside_their_label_maps_are_told_apart(model_dir, photos, tmp_path):
+    for path in photos.iterdir():
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(tmp_path / f'{path.stem}.jpg'), image)
+        cv2.imwrite(str(tmp_path / path.name), np.zeros(image.shape[:2], np.uint8))
+    record = ms_segformer.quantize(model_dir, tmp_path, tmp_path / 'output', annotations=tmp_path)
+    assert all(name.endswith('.jpg') for name in record.calibration + record.held_back)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names of files are texts elsewhere')
+def test_a_name_that_is_not_utf8_is_written_down(model_dir, photos, tmp_path):
+    mixed = Path(shutil.copytree(photos, tmp_path / 'mixed'))
+    os.rename(mixed / '0.png', os.fsencode(mixed) + b'/caf\xe9.png')
+    ms_segformer.quantize(model_dir, mixed, tmp_path / 'output')
+    assert os.fsdecode(b'caf\xe9.png') in read_record(tmp_path / 'output', 'openvino').calibration
+
+
+def test_results_of_a_network_that_was_calibrated_otherwise_are_not_passed_off(copied, photos, tmp_path, capsys):
+    words = [
+        'predict',
+        str(photos / '0.png'),
+        '--model',
+        str(copied),
+        '--precision',
+        'int8',
+        '-o',
+        str(tmp_path / 'out'),
+    ]
+    assert main(words) == 0 and main(words) == 0
+    assert 'skipped' in capsys.readouterr().out
+    ms_segformer.quantize(copied, photos, copied, limit=2, overwrite=True)
+    assert main(words) == 1
+    assert 'int8_network' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('limit', ['x', None, 2.5, 0, 1, -3, True])
+def test_a_limit_is_a_number_of_two_or_more(model_dir, photos, tmp_path, limit):
+    with pytest.raises(ArgumentError, match='limit is .* accepted: an integer of at least 2'):
+        ms_segformer.quantize(model_dir, photos, tmp_path / 'output', limit=limit)
+
+
+def test_what_progress_prints_is_seen(model_dir, photos, tmp_path, capsys):
+    ms_segformer.quantize(model_dir, photos, tmp_path / 'output', progress=lambda *what: print(*what))
+    printed = capsys.readouterr().out
+    assert 'reading 6 6' in printed and 'calibrating 5 5' in printed and 'comparing 1 1' in printed
+    assert 'nncf' not in printed.lower() and '━' not in printed
+
+
+def test_an_engine_that_cannot_be_loaded_is_replaced_in_float32(model_dir, monkeypatch):
+    from ms_segformer.engines import factory
+
+    def fail(*_):
+        raise EngineError('ONNX needs torch 2.1')
+
+    made = factory._make
+    monkeypatch.setattr(factory, '_make', lambda name, *rest: (made if name == 'torch' else fail)(name, *rest))
+    with pytest.warns(RuntimeWarning, match='ONNX needs torch 2.1.*using torch instead'):
+        assert create_engine(ms_segformer.load(model_dir, device='cpu').model, 'onnxruntime').name == 'torch'
