@@ -433,8 +433,8 @@ def test_results_of_a_network_that_was_calibrated_otherwise_are_not_passed_off(c
         str(tmp_path / 'out'),
     ]
     assert main(words) == 0 and main(words) == 0
-    assert 'skipped' in capsys.readouterr().out
-    ms_segformer.quantize(copied, photos, copied, limit=2, overwrite=True)
+    assert 'skipped' in capsys.readouterr().err
+    ms_segformer.quantize(copied, photos, copied, limit=5, overwrite=True)
     assert main(words) == 1
     assert 'int8_network' in capsys.readouterr().err
 
