@@ -416,9 +416,9 @@ def test_photographs_beside_their_label_maps_are_told_apart(model_dir, photos, t
 @pytest.mark.skipif(sys.platform != 'linux', reason='names of files are texts elsewhere')
 def test_a_name_that_is_not_utf8_is_written_down(model_dir, photos, tmp_path):
     mixed = Path(shutil.copytree(photos, tmp_path / 'mixed'))
-    os.rename(mixed / '0.png', os.fsencode(mixed) + b'/caf\xe9.png')
+    os.rename(mixed / '0.png', os.fsencode(mixed) + b'/x\xe9.png')
     ms_segformer.quantize(model_dir, mixed, tmp_path / 'output')
-    assert os.fsdecode(b'caf\xe9.png') in read_record(tmp_path / 'output', 'openvino').calibration
+    assert os.fsdecode(b'x\xe9.png') in read_record(tmp_path / 'output', 'openvino').calibration
 
 
 def test_results_of_a_network_that_was_calibrated_otherwise_are_not_passed_off(copied, photos, tmp_path, capsys):
