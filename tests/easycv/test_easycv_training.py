@@ -29,11 +29,12 @@ def pair(easycv, model_dir):
 
 
 @pytest.fixture(params=[(2, 64, 96), (1, 65, 97)], ids=['2x64x96', '1x65x97'])
-def batch(request):
+def batch(request, pair):
     """Normalized images and labels with a tenth of the pixels ignored."""
     n, height, width = request.param
     rng = np.random.RandomState(height)
-    labels = rng.randint(0, 171, (n, 1, height // 8 + 1, width // 8 + 1)).repeat(8, 2).repeat(8, 3)
+    classes = min(pair[0].settings.head.num_classes, 171)  # of 172 outputs the last is no class
+    labels = rng.randint(0, classes, (n, 1, height // 8 + 1, width // 8 + 1)).repeat(8, 2).repeat(8, 3)
     labels = labels[..., :height, :width]
     labels[rng.rand(*labels.shape) < 0.1] = 255
     return torch.from_numpy(rng.randn(n, 3, height, width).astype(np.float32)), torch.from_numpy(labels)
