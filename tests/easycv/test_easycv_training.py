@@ -65,17 +65,19 @@ def _relative(ours, theirs):
 
 
 def test_one_training_step_is_the_same(pair, batch):
-    loss, gradients, after = _step(pair[0], *batch)
-    their_loss, their_gradients, their_after = _step(pair[1], *batch)
+    """In float64: in float32 a ReLU whose input is next to zero may open in one and not in the other."""
+    image, labels = batch
+    loss, gradients, _ = _step(copy.deepcopy(pair[0]).double(), image.double(), labels)
+    their_loss, their_gradients, _ = _step(copy.deepcopy(pair[1]).double(), image.double(), labels)
     assert loss == pytest.approx(their_loss, rel=1e-6)
     assert gradients.keys() == their_gradients.keys()
     largest = max(gradient.norm() for gradient in their_gradients.values())
     for name, theirs in their_gradients.items():
         # What is zero by construction (a bias under a norm) is only rounding; it is held to the largest gradient.
         if theirs.norm() < 1e-6 * largest:
-            assert gradients[name].norm() < 1e-5 * largest, name
-        else:
-            assert _relative(gradients[name], theirs) < 1e-4, f'{name}: {_relative(gradients[name], theirs):.2e}'
+            assert gradients[name].norm() < 1e-6 * largest, name
+        else:  # the loss itself is taken in float32
+            assert _relative(gradients[name], theirs) < 1e-5, f'{name}: {_relative(gradients[name], theirs):.2e}'
 
 
 def test_the_weights_and_statistics_after_it_are_the_same(pair, batch):
