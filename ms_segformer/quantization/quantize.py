@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from ..datasets.errors import DatasetError
 from ..datasets.label_file import read_label
 from ..engines.int8 import FILES, FOLDERS, FORMATS, RECORD, Int8Record, MIoU
 from ..errors import ArgumentError
-from ..files import TEMPORARY, atomic_write
+from ..files import TEMPORARY, atomic_write, locked, temporary_prefix
 from ..integrations.modelscope.hub import model_directory
 from ..metainfo import IGNORE_INDEX
 from ..metrics.confusion import ConfusionMatrix
@@ -46,6 +45,7 @@ LIMIT = 300  # photographs; more change the ranges little
 TOLERANCE = 0.4  # of `Int8Record.error`: trained networks have 0.01 to 0.05, untrained ones 0.1, wrong ones 1
 PACKAGES = ('ms-segformer', 'nncf', 'openvino', 'onnx', 'onnxruntime', 'torch')  # that make a network
 CONFIGURATION = 'configuration.json'
+BEFORE = 'before'  # the int8 network that is being replaced
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], object]  # what is done, how far, of how many
@@ -123,10 +123,15 @@ def _check_output(folder: Path, output: Path, engine: str, overwrite: bool) -> N
     if target.exists() and _same(folder, output):
         if not overwrite:
             raise ArgumentError(f'{target} is there already; pass overwrite (--overwrite) to replace it')
-    elif output.exists() and any(output.iterdir()) and not _same(folder, output):
+    elif output.exists() and not _same(folder, output) and _holds_anything(output):
         raise ArgumentError(
             f'{output} is not empty, and not the directory of this model ({folder}); name a folder that is new or empty'
         )
+
+
+def _holds_anything(output: Path) -> bool:
+    """But for what a killed run has left."""
+    return not all(path.name.startswith(TEMPORARY) for path in output.iterdir())
 
 
 def _same(folder: Path, output: Path) -> bool:
@@ -297,12 +302,21 @@ def _staged(folder: Path, output: Path, engine: str, overwrite: bool) -> Iterato
     """A copy of a model directory, which becomes the output when the block ends without an error.
 
     It is made inside the output where that exists: the model's own directory, to which only the int8 network is moved
-    then, or an empty one. Otherwise it is made beside it and renamed.
+    then, or an empty one. Otherwise it is made beside it and renamed. What a killed run has left of it is removed.
     """
-    same, inside = _same(folder, output), output.exists()
+    inside = output.exists()
     output.parent.mkdir(parents=True, exist_ok=True)
-    staged = (output if inside else output.parent) / f'{TEMPORARY}{secrets.token_hex(8)}'
-    staged.mkdir()
+    staged = (output if inside else output.parent) / temporary_prefix(f'{output.name}/{FOLDERS[engine]}')
+    with locked(staged, ArgumentError(f'another run is writing {output}; wait for it, or name another folder')):
+        _put_back(staged, output / FOLDERS[engine])
+        for left in staged.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield from _filled(staged, folder, output, engine, overwrite, inside)
+
+
+def _filled(staged: Path, folder: Path, output: Path, engine: str, overwrite: bool, inside: bool) -> Iterator[Path]:
+    """`_staged`, in a folder that is empty and this run's own."""
+    same = _same(folder, output)
     try:
         for source in _files_of(folder):
             target = staged / source.relative_to(folder)
@@ -313,10 +327,10 @@ def _staged(folder: Path, output: Path, engine: str, overwrite: bool) -> Iterato
             _check_output(folder, output, engine, overwrite)  # again: it has taken a while
             _replace(staged / FOLDERS[engine], output / FOLDERS[engine])
         elif inside:
-            for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIGURATION):
+            for path in sorted(staged.iterdir(), key=lambda path: path.name == CONFIGURATION):  # that one last
                 if (output / path.name).exists():
                     raise ArgumentError(f'{output} is not empty any more; name a folder that is new or empty')
-                os.rename(path, output / path.name)  # without a configuration it is no model directory yet
+                os.rename(path, output / path.name)
         else:
             os.rename(staged, output)
     finally:
@@ -358,12 +372,16 @@ def _link(source: Path, target: Path) -> None:
 
 def _replace(new: Path, old: Path) -> None:
     """Put a folder in the place of another; the old one is removed last."""
-    aside = new.parent / 'before'
     try:
         if old.exists():
-            os.rename(old, aside)
+            os.rename(old, new.parent / BEFORE)
         os.rename(new, old)
     except BaseException:  # Ctrl-C too
-        if aside.exists() and not old.exists():
-            os.rename(aside, old)
+        _put_back(new.parent, old)
         raise
+
+
+def _put_back(staged: Path, old: Path) -> None:
+    """Undo the first half of `_replace`."""
+    if (staged / BEFORE).exists() and not old.exists():
+        os.rename(staged / BEFORE, old)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hub.fixtures import hub, python  # noqa: F401
 
 import ms_segformer
 from ms_segformer.cli import info
@@ -462,3 +463,40 @@ def test_an_engine_that_cannot_be_loaded_is_replaced_in_float32(model_dir, monke
     monkeypatch.setattr(factory, '_make', lambda name, *rest: (made if name == 'torch' else fail)(name, *rest))
     with pytest.warns(RuntimeWarning, match='ONNX needs torch 2.1.*using torch instead'):
         assert create_engine(ms_segformer.load(model_dir, device='cpu').model, 'onnxruntime').name == 'torch'
+
+
+@pytest.mark.parametrize('inside', [False, True], ids=['new', 'in the model'])
+@pytest.mark.skipif(sys.platform == 'win32', reason='there are no locks')
+def test_what_a_killed_run_has_left_is_removed_by_the_next(copied, photos, tmp_path, python, inside):  # noqa: F811
+    output = copied if inside else tmp_path / 'output'
+    code = f"""
+        import os, signal, ms_segformer
+        from ms_segformer.quantization import quantize
+        def kill(engine, model, inputs, folder):
+            (folder / 'network.xml').write_text('half')
+            os.kill(os.getpid(), signal.SIGKILL)
+        def replace(new, old):
+            os.rename(old, new.parent / 'before')
+            os.kill(os.getpid(), signal.SIGKILL)
+        if {inside}:
+            quantize._replace = replace
+        else:
+            quantize.write_int8 = kill
+        ms_segformer.quantize({str(copied)!r}, {str(photos)!r}, {str(output)!r}, overwrite=True)
+    """
+    before = contents(copied)
+    assert python.run(code=code, check=False).returncode == -9
+    assert contents(tmp_path) != {f'copied/{name}': digest for name, digest in before.items()}
+    ms_segformer.quantize(copied, photos, output, overwrite=True)
+    left = [path for path in tmp_path.rglob('*') if path.name.startswith('.ms-segformer-tmp')]
+    assert left == [] and engines_with_int8(output) == ['openvino']
+
+
+def test_two_runs_do_not_write_the_same_folder(model_dir, photos, tmp_path, monkeypatch):
+    def second(*_):
+        ms_segformer.quantize(model_dir, photos, tmp_path / 'output')
+
+    monkeypatch.setattr(making, 'write_int8', second)
+    with pytest.raises(ArgumentError, match='another run is writing'):
+        ms_segformer.quantize(model_dir, photos, tmp_path / 'output')
+    assert not (tmp_path / 'output').exists()
