@@ -184,16 +184,19 @@ def commands(tmp_path, model, engines):
         f'dataset.val.pipeline={json.dumps([small])}',
     ]
     yield ['predict', str(photo), '--model', 'demo', '-o', 'demo', '--device', 'cpu']
-    for engine in engines:
+    for engine in set(engines) - {'nncf'}:
         yield ['predict', str(photo), '--model', 'run/output', '-o', f'out-{engine}', '--engine', engine]
         yield ['eval', '--model', 'run/output', '--data', 'pairs', '--engine', engine, '--device', 'cpu']
     for kind in {'openvino', 'onnx'} & {'onnx' if engine == 'onnxruntime' else engine for engine in engines}:
         yield ['export', 'run/output', '-o', 'exported', '--format', kind]
+    if {'openvino', 'nncf'} <= set(engines):
+        yield ['quantize', 'run/output', '--images', 'pairs/train2017', '-o', 'int8']
+        yield ['predict', str(photo), '--model', 'int8', '-o', 'out-int8', '--precision', 'int8', '--device', 'cpu']
     yield ['info', 'run/output']
 
 
 def test_every_command_is_silent(watched, tmp_path, tiny_model_dir):
-    engines = ['torch', *filter(find_spec, ('openvino', 'onnxruntime'))]
+    engines = ['torch', *filter(find_spec, ('openvino', 'onnxruntime', 'nncf'))]
     noted, files = watched('-c', COMMANDS, json.dumps(list(commands(tmp_path, tiny_model_dir, engines))))
     assert not_allowed(noted, ALLOWED) == []
     folder = Path('home', '.cache', 'ms-segformer', cache_dir().name)
