@@ -36,7 +36,7 @@ PAGES |= {
     if page.name != 'api.md'
 }  # docstrings, in English only
 COMMAND_LINE = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'ms_segformer' / 'cli').glob('*.py'))
-OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant'}  # argparse's, torchrun's, the benchmarks'
+OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant', '--int'}  # argparse's, torchrun's, the benchmarks'
 EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')

@@ -210,7 +210,10 @@ def _open(args: Namespace) -> 'SegformerPipeline':
     from ..pipelines import load
 
     device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
-    return load(args.model, device=device, engine=args.engine, precision=args.precision)
+    segmenter = load(args.model, device=device, engine=args.engine, precision=args.precision)
+    if args.precision == 'int8':
+        segmenter.prepare_model()  # whether there is such a network is known before anything is written
+    return segmenter
 
 
 def _describe(args: Namespace, segmenter: 'SegformerPipeline') -> 'Run':
