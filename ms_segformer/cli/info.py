@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import SegformerError
 from ..integrations.modelscope.autoload import DISABLE_VARIABLE, active
 from ..metainfo import VARIANTS, Variant, find_model, variant_of_hub_id
+from ..version import __version__, installed
 
 if TYPE_CHECKING:
     from ..config.settings import Settings
@@ -204,17 +205,7 @@ def _server() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version  # imported late: takes 40 ms, and --help is to be fast
-
-    from .. import __version__
-
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {**found, 'ms-segformer': __version__}
+    return {**installed(PACKAGES), 'ms-segformer': __version__}
 
 
 def _hardware(torch: ModuleType) -> str:

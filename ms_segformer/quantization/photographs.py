@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ class Photographs:
     Attributes:
         calibration: to take the ranges of the activations from.
         held_back: to compare on.
-        shapes: path to (height, width) of the photograph, and of the network's input for it; once they were read.
+        shapes: path to (height, width) of the photograph, and of the network's input for it.
     """
 
     calibration: tuple[str, ...]
     held_back: tuple[str, ...]
-    shapes: Mapping[str, tuple[Size, Size]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[Size, Size]]
 
 
 def choose(folder: str | os.PathLike, limit: int, annotations: str | os.PathLike | None = None) -> list[str]:
@@ -46,13 +47,13 @@ def choose(folder: str | os.PathLike, limit: int, annotations: str | os.PathLike
         raise FileNotFoundError(f'{folder}: no such folder; expected a folder of photographs')
     found = sorted(image_files(folder))
     if annotations is not None:
-        found = [path for path in found if not _is_label_map(path, found, annotations)]
+        found = _without_label_maps(found, Path(annotations).resolve())
     if len(found) < 2:
         raise ArgumentError(
             f'{folder} has {len(found)} images; at least 2 are needed, one to calibrate with and one to compare on, '
             'and 50 to 300 like those that the model will see are better'
         )
-    count = min(len(found), max(2, limit))
+    count = min(len(found), limit)
     return [found[i * len(found) // count] for i in range(count)]
 
 
@@ -63,11 +64,18 @@ def split(shapes: Mapping[str, tuple[Size, Size]]) -> Photographs:
     return Photographs(tuple(path for path in paths if path not in held), tuple(held), shapes)
 
 
-def _is_label_map(path: str, found: Sequence[str], annotations: str | os.PathLike) -> bool:
-    stem, suffix = os.path.splitext(path)
-    beside = suffix.lower() == '.png' and any(os.path.splitext(each)[0] == stem and each != path for each in found)
-    same = os.path.samefile(os.path.dirname(path), annotations)
-    return beside if same else Path(annotations).resolve() in Path(path).resolve().parents
+def _without_label_maps(found: Sequence[str], annotations: Path) -> list[str]:
+    beside = Counter(os.path.splitext(path)[0] for path in found)
+    kept = []
+    for path in found:
+        folder, (stem, suffix) = Path(path).parent.resolve(), os.path.splitext(path)
+        if folder == annotations:
+            is_label_map = suffix.lower() == '.png' and beside[stem] > 1
+        else:
+            is_label_map = annotations in folder.parents
+        if not is_label_map:
+            kept.append(path)
+    return kept
 
 
 class Inputs(Sequence[np.ndarray]):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,7 @@ from ..metrics.segmentation import SegmentationEvaluator
 from ..models.checkpoint import SUFFIXES, find_checkpoint
 from ..models.fingerprint import network_fingerprint
 from ..preprocessors.image import ImageError
+from ..version import installed
 from .nncf_int8 import QuantizationError, require, write_int8
 from .photographs import Inputs, Photographs, Size, choose, split
 
@@ -217,7 +217,7 @@ def _make(engine: str, segmenter: SegformerPipeline, photographs: Photographs, s
         files=files,
         calibration=[Path(path).name for path in photographs.calibration],
         held_back=[Path(path).name for path in photographs.held_back],
-        versions=_versions(),
+        versions=installed(PACKAGES),
         date=date.today().isoformat(),
     )
     _write(record, target)
@@ -226,16 +226,6 @@ def _make(engine: str, segmenter: SegformerPipeline, photographs: Photographs, s
 
 def _input(segmenter: SegformerPipeline, path: str) -> np.ndarray:
     return np.ascontiguousarray(segmenter.preprocessor(path)['img'])
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _write(record: Int8Record, target: Path) -> None:
