@@ -3,7 +3,9 @@
 torch's own makes a new exception of the worker's, whose message is a traceback of the worker with ours at its end.
 """
 
+import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset
@@ -36,13 +38,33 @@ class Loader(DataLoader):
     """
 
     def __init__(self, dataset: MapStyle, collate_fn: Callable[[list], Any], **options: Any) -> None:
-        super().__init__(_ErrorsAsSamples(dataset), collate_fn=_ErrorsAsBatches(collate_fn), **options)
+        super().__init__(
+            _ErrorsAsSamples(dataset),
+            collate_fn=_ErrorsAsBatches(collate_fn),
+            worker_init_fn=_silent_when_the_reader_ends,
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a class of its own; one iterates
         for batch in super().__iter__():
             if isinstance(batch, DatasetError):
                 raise batch
             yield batch
+
+
+def _silent_when_the_reader_ends(_: int) -> None:
+    """In a loading process: print nothing when the process that reads from it ends in the middle of a tensor.
+
+    The thread of `multiprocessing.resource_sharer` that hands tensors on gives such an error to `sys.excepthook`, so
+    that Ctrl-C would end now and then with the traceback of a broken connection. Nothing else of a loading process
+    comes to that hook: torch sends a data set's errors to the reader.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = hook
 
 
 class _ErrorsAsSamples(Dataset):

@@ -1,5 +1,7 @@
 """Batches, and the errors of a data set as they are."""
 
+import multiprocessing.connection
+
 import pytest
 import torch
 
@@ -56,3 +58,19 @@ def test_an_error_is_the_one_that_was_raised(workers, persistent, bad, collate, 
 def test_other_errors_are_torch_s_to_hand_on():
     with pytest.raises(KeyError, match='Caught KeyError in DataLoader worker'):
         list(Loader(Numbers(7), torch.stack, batch_size=1, num_workers=1))
+
+
+def test_nothing_is_printed_when_the_reader_ends_in_the_middle_of_a_tensor(monkeypatch, capfd):
+    def ends(connection, _):  # where a signal may end it: the loading process waits for a key
+        connection.close()
+        raise KeyboardInterrupt
+
+    loader = Loader(Numbers(), torch.stack, batch_size=1, num_workers=1, persistent_workers=True)
+    batches = iter(loader)
+    assert next(batches).item() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.connection, 'answer_challenge', ends)
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+    assert [batch.item() for batch in loader] == list(range(6))  # the same loading process goes on
+    assert capfd.readouterr().err == ''
