@@ -3,6 +3,7 @@
 python -m benchmarks.forward --variant b0
 """
 
+import os
 from functools import partial
 
 import torch
@@ -25,10 +26,18 @@ def main():
     p.add_argument('--size', type=int, nargs=2, default=SIZE, metavar=('HEIGHT', 'WIDTH'))
     p.add_argument('--without', nargs='*', default=(), help='candidates to leave out, by a part of their name')
     p.add_argument('--int8', action='store_true', help='int8 too; needs NNCF')
+    p.add_argument(
+        '--no-bf16',
+        action='store_true',
+        help='what int8 leaves out in float32, as on a processor without bfloat16; with ONEDNN_MAX_CPU_ISA set to '
+        'AVX512_CORE_VNNI or AVX2, which OpenVINO takes its instructions from but not what it says it can do',
+    )
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine, openvino_engine
 
+    if args.no_bf16:
+        openvino_engine.fault_in_bfloat16 = lambda _: 'left out for the benchmark'
     openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
     shape = (1, 3, *args.size)
     image = torch.randn(shape)
@@ -50,7 +59,9 @@ def main():
     if args.int8:
         calibration = [torch.randn(shape).numpy() for _ in range(6)]
         makers |= {
-            'transformers, OpenVINO int8': lambda: transformers_int8(peer, shape, 'bf16', calibration),
+            'transformers, OpenVINO int8': lambda: transformers_int8(
+                peer, shape, 'f32' if args.no_bf16 else 'bf16', calibration
+            ),
             'ours, OpenVINO int8': lambda: create_engine(quantized, 'openvino', 'int8'),
         }
     made = {name: make() for name, make in makers.items() if not any(part in name for part in args.without)}
@@ -69,6 +80,8 @@ def main():
         + '.'
     )
     title = 'Forward with int8' if args.int8 else 'Forward'
+    if args.no_bf16:
+        title += f', the rest in float32, instructions up to {os.environ.get("ONEDNN_MAX_CPU_ISA", "all")}'
     report(f'{title}, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
 
 
