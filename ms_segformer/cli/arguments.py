@@ -110,6 +110,26 @@ def pixel_count(text: str) -> int:
     return _whole(text, 0, 'pixels')
 
 
+def port_number(text: str) -> int:
+    """A TCP port; 0 stands for a free one."""
+    if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a port, 0 to 65535')
+    return int(text)
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes, with K, M or G behind it for powers of 1024."""
+    found = re.fullmatch(r'([0-9]{1,12})([KMG]?)', text.upper())
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of bytes, such as 500000, 32M or 1G')
+    return int(found[1]) * 1024 ** ' KMG'.index(found[2] or ' ')
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, above 0 and a day at most."""
+    return _number(text, lambda value: 0 < value <= 86400, 'a time in seconds, above 0')
+
+
 def learning_rate(text: str) -> float:
     """A number of at least 0."""
     return _number(text, lambda value: 0 <= value < math.inf, 'a learning rate: a number of at least 0')

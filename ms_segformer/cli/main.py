@@ -17,6 +17,7 @@ from .arguments import Parser
 
 COMMANDS = (
     'predict',
+    'serve',
     'train',
     'eval',
     'verify',
@@ -30,9 +31,9 @@ COMMANDS = (
     'autoload',
 )
 # Commands whose output is their own: ModelScope's progress messages are held back unless --verbose is given.
-QUIET = ('predict', 'eval', 'verify', 'export', 'quantize', 'check-data', 'prepare', 'fetch', 'info')
+QUIET = ('predict', 'serve', 'eval', 'verify', 'export', 'quantize', 'check-data', 'prepare', 'fetch', 'info')
 # Commands that have ModelScope build a model.
-OPENING = ('predict', 'train', 'eval', 'verify', 'export', 'quantize')
+OPENING = ('predict', 'serve', 'train', 'eval', 'verify', 'export', 'quantize')
 
 
 def build_parser() -> Parser:

@@ -81,7 +81,12 @@ class CallOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """`CallOptions`, checked, with defaults filled in; `windows` are their size and stride, None for one piece."""
+    """`CallOptions`, checked, with defaults filled in: what `SegformerPipeline.options` returns.
+
+    Attributes:
+        windows: their size and stride, (height, width) in pixels; None for one piece.
+        between_windows: called before each window; what it raises ends the image.
+    """
 
     windows: tuple[tuple[int, int], tuple[int, int]] | None
     resize: bool
@@ -90,6 +95,7 @@ class Options:
     max_pixels: int
     with_image: bool
     confidence: bool
+    between_windows: Callable[[], None] | None = None
 
 
 @PIPELINES.register_module(group_key=TASK, module_name=PIPELINE, force=True)
@@ -259,9 +265,49 @@ class SegformerPipeline(Pipeline):
         images_at_once = 1 if batch_size is None else as_integer(batch_size) or 0
         if images_at_once < 1:
             raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
+        options = self.options(
+            channel_order=channel_order,
+            mode=mode,
+            crop_size=crop_size,
+            stride=stride,
+            resize=resize,
+            with_masks=with_masks,
+            max_pixels=max_pixels,
+            with_image=with_image,
+            confidence=confidence,
+        )
+        if not _is_many(input):
+            return self.segment([self.prepare(input, options)], options)[0]
+        results = self._stream(input, images_at_once, options)
+        return list(results) if isinstance(input, (list, tuple)) else results
+
+    def options(
+        self,
+        *,
+        channel_order: str = 'RGB',
+        mode: str | None = None,
+        crop_size: Sides | None = None,
+        stride: Sides | None = None,
+        resize: bool = True,
+        with_masks: bool = True,
+        max_pixels: int | None = None,
+        with_image: bool = False,
+        confidence: bool = False,
+        between_windows: Callable[[], None] | None = None,
+    ) -> Options:
+        """Check the options of a call, for `prepare` and `segment`: its two halves, which may run in two threads.
+
+        Args:
+            channel_order, mode, crop_size, stride, resize, with_masks, max_pixels, with_image, confidence: of
+                `__call__`.
+            between_windows: see `Options`.
+
+        Raises:
+            ArgumentError, ImageError: one is not accepted.
+        """
         max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         check_reading(channel_order, max_pixels)
-        options = Options(
+        return Options(
             self._windows(mode, crop_size, stride),
             resize,
             with_masks,
@@ -269,11 +315,8 @@ class SegformerPipeline(Pipeline):
             max_pixels,
             with_image,
             confidence,
+            between_windows,
         )
-        if not _is_many(input):
-            return self._segment([self._prepare(input, options)], options)[0]
-        results = self._stream(input, images_at_once, options)
-        return list(results) if isinstance(input, (list, tuple)) else results
 
     def prepare_model(self) -> Engine:
         """Move the model to its device and make the engine; done once, by the first call."""
@@ -312,7 +355,7 @@ class SegformerPipeline(Pipeline):
         try:
             while True:
                 for index, image in islice(numbered, 2 * batch_size - len(ahead)):
-                    ahead.append((index, image, reader.submit(self._prepare, image, options)))
+                    ahead.append((index, image, reader.submit(self.prepare, image, options)))
                 if not ahead:
                     return
                 yield from self._finish([ahead.popleft() for _ in range(min(batch_size, len(ahead)))], options)
@@ -331,7 +374,7 @@ class SegformerPipeline(Pipeline):
             except Exception as error:  # whatever a list holds, the rest of it has a result
                 results[index] = self._left_out(index, image, error)
         try:
-            results.update(zip(prepared, self._segment(list(prepared.values()), options), strict=True))
+            results.update(zip(prepared, self.segment(list(prepared.values()), options), strict=True))
         except (RuntimeError, MemoryError):  # such as a lack of memory, which may be for one of them
             for index, image, _ in items:
                 if index in prepared:
@@ -340,11 +383,16 @@ class SegformerPipeline(Pipeline):
 
     def _alone(self, index: int, image: ImageSource, prepared: PreparedImage, options: Options) -> SegmentationResult:
         try:
-            return self._segment([prepared], options)[0]
+            return self.segment([prepared], options)[0]
         except (RuntimeError, MemoryError) as error:
             return self._left_out(index, image, error)
 
-    def _prepare(self, image: ImageSource, options: Options) -> PreparedImage:
+    def prepare(self, image: ImageSource, options: Options) -> PreparedImage:
+        """Read an image and make the network's input of it; any number of threads may do so at a time.
+
+        Raises:
+            FileNotFoundError, ImageError: it cannot be read.
+        """
         read = self.preprocessor.load if options.windows else self.preprocessor.__call__
         if not options.with_image:
             return read(
@@ -356,8 +404,12 @@ class SegformerPipeline(Pipeline):
         prepared['filename'] = str(image) if isinstance(image, (str, os.PathLike)) else None
         return prepared
 
-    def _segment(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationResult]:
-        """Results of preprocessed images, with their pictures where they were kept."""
+    def segment(self, prepared: list[PreparedImage], options: Options) -> list[SegmentationResult]:
+        """Results of what `prepare` returned, in order; one thread at a time.
+
+        Raises:
+            postprocess.LogitsError: the model's logits hold NaN or infinity.
+        """
         results = self._results(prepared, options)
         for inputs, result in zip(prepared, results, strict=True):
             if options.with_image:
@@ -369,9 +421,7 @@ class SegformerPipeline(Pipeline):
         engine = self._engine or self.prepare_model()
         if options.windows:
             return [
-                self._result(
-                    self._slide(engine, inputs, *options.windows, options.confidence), inputs, options.with_masks
-                )
+                self._result(self._slide(engine, inputs, *options.windows, options), inputs, options.with_masks)
                 for inputs in prepared
             ]
         results: dict[int, SegmentationResult] = {}
@@ -389,9 +439,11 @@ class SegformerPipeline(Pipeline):
         inputs: PreparedImage,
         crop_size: tuple[int, int],
         stride: tuple[int, int],
-        confidence: bool,
+        options: Options,
     ) -> Segmentation:
         def read(top: int, bottom: int, left: int, right: int) -> torch.Tensor:
+            if options.between_windows:
+                options.between_windows()
             return self.preprocessor.window(inputs['image'], top, bottom, left, right)
 
         return slide_segment(
@@ -403,7 +455,7 @@ class SegformerPipeline(Pipeline):
             len(self.settings.classes),
             self.settings.model.head.align_corners,
             self.model.model_dir,
-            confidence,
+            options.confidence,
         )
 
     def forward(self, inputs: PreparedImage, **_: Any) -> PreparedImage:

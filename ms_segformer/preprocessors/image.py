@@ -59,6 +59,10 @@ class ImageError(SegformerError, ValueError):
     """An image that cannot be read or is not one; the message says which and what is accepted."""
 
 
+class TooManyPixelsError(ImageError):
+    """An image larger than `max_pixels` allows."""
+
+
 class DamagedImageError(ImageError):
     """The content itself is at fault: reading it again, or with other limits, gives the same."""
 
@@ -376,7 +380,7 @@ def _check_size(width: int, height: int, kind: str | None, name: str, max_pixels
     if max_pixels == MAX_PIXELS and kind in BYTES_PER_PIXEL:
         limit, of_kind = MAX_PIXELS * 7 // BYTES_PER_PIXEL[kind], f', the limit for {kind}'
     if width * height > limit:
-        raise ImageError(
+        raise TooManyPixelsError(
             f'{name}: {width}×{height} pixels are more than {limit:,}{of_kind}; with max_pixels '
             '(--max-pixels) larger images are read'
         )

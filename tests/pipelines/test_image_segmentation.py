@@ -290,14 +290,14 @@ def test_a_path_like_object_that_fails_has_an_entry(tiny):
 def test_an_image_that_the_network_fails_on_fails_alone(tiny, monkeypatch, batch_size):
     """As on a GPU without the memory for it."""
     images = random_images([(40, 60), (33, 17), (40, 60)])
-    of_now = tiny._segment
+    of_now = tiny.segment
 
     def segment(prepared, options):
         if any(inputs['ori_shape'][:2] == (33, 17) for inputs in prepared):
             raise torch.cuda.OutOfMemoryError('out of memory\nTried to allocate')  # torch's own name since 2.5
         return of_now(prepared, options)
 
-    monkeypatch.setattr(tiny, '_segment', segment)
+    monkeypatch.setattr(tiny, 'segment', segment)
     results = tiny(images, batch_size=batch_size)
     assert ['error' in result for result in results] == [False, True, False]
     assert results[1]['index'] == 1 and not results[1]['damaged'] and 'out of memory Tried' in results[1]['error']

@@ -1,0 +1,153 @@
+"""The image of a request: read within its limits, from a raw body or a form, and never written to a disk."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from .options import ServeOptions
+from .problems import Problem
+
+FORM = 'multipart/form-data'
+RAW = 'application/octet-stream'
+HELD_BODIES = 8  # bodies of the largest size that may be in the memory while they arrive, all together
+MOST_FIELDS = 16  # of a form
+DISCARDED = 2**26  # bytes that are still read of a body that is too large, so that the client reads the answer
+DISCARD_SECONDS = 2.0
+
+
+class _InMemory(MultiPartParser):
+    """Starlette's parser, without its temporary files."""
+
+    spool_max_size = 2**62
+
+
+class BodyReader:
+    """Reads the bodies of requests within one bound for all that are on their way.
+
+    Args:
+        options: the limits.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self._held = 0
+
+    async def image(self, request: Request) -> bytes:
+        """The file in a request.
+
+        Raises:
+            Problem: it is no image by its media type, too large, too slow, or empty; too much is on its way.
+            starlette.requests.ClientDisconnect: the client has gone away.
+        """
+        media_type = _media_type(request.headers)
+        content = await self._content(request)
+        if media_type == FORM:
+            content = await _from_form(request.headers, content)
+        if not content:
+            raise Problem('not-an-image', 'the image is empty, 0 bytes; send the content of an image file')
+        return content
+
+    async def _content(self, request: Request) -> bytes:
+        limit, seconds = self._options.max_body, self._options.body_seconds
+        declared = request.headers.get('content-length', '')
+        if declared.isdecimal() and int(declared) > limit:
+            await _discard(request)
+            raise _too_large(limit, f'{int(declared):,} bytes')
+        content = bytearray()
+
+        async def read() -> None:
+            async for chunk in request.stream():
+                if self._held + len(chunk) > HELD_BODIES * limit:
+                    raise Problem('busy', 'too many large images are on their way; try again in 2 s', 2)
+                self._held += len(chunk)
+                content.extend(chunk)
+                if len(content) > limit:
+                    return
+
+        try:
+            await asyncio.wait_for(read(), seconds)
+            if len(content) > limit:
+                size = len(content)
+                content.clear()
+                await _discard(request)
+                raise _too_large(limit, f'more than {size - 1:,} bytes')
+            return bytes(content)
+        except asyncio.TimeoutError:
+            raise Problem(
+                'slow-body', f'{len(content):,} bytes came in {seconds:g} s; a request has to arrive within that time'
+            ) from None
+        finally:
+            self._held -= len(content)
+
+
+def _too_large(limit: int, given: str) -> Problem:
+    return Problem('body-too-large', f'the request has {given}; accepted: {limit:,} at most (--max-body)', limit=limit)
+
+
+async def _discard(request: Request) -> None:
+    """Read on for a while: a connection that is closed with bytes unread takes the answer with it."""
+
+    async def read() -> None:
+        left = DISCARDED
+        while left > 0:
+            message = await request.receive()
+            left -= len(message.get('body', b''))
+            if message['type'] != 'http.request' or not message.get('more_body'):
+                return
+
+    try:
+        await asyncio.wait_for(read(), DISCARD_SECONDS)
+    except asyncio.TimeoutError:
+        pass
+
+
+def _media_type(headers: Headers) -> str:
+    """Of the body: `FORM`, or one that stands for the image itself.
+
+    Raises:
+        Problem: another one, or an encoding on top of it.
+    """
+    if headers.get('content-encoding', 'identity').strip().lower() != 'identity':
+        raise Problem('media-type', f'Content-Encoding is {headers["content-encoding"][:100]!r}; accepted: none')
+    given = headers.get('content-type', RAW)
+    media_type = given.partition(';')[0].strip().lower()
+    if media_type in (FORM, RAW) or media_type.startswith('image/'):
+        return media_type
+    raise Problem(
+        'media-type',
+        f'Content-Type is {given[:100]!r}; accepted: image/jpeg and the other kinds of images, {RAW}, or {FORM} with '
+        "the image as file (curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg …)",
+    )
+
+
+async def _from_form(headers: Headers, content: bytes) -> bytes:
+    """The one file of a form."""
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    try:
+        form = await _InMemory(headers, stream(), max_files=1, max_fields=MOST_FIELDS).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise Problem('broken-body', f'the form cannot be read ({error}); expected one file in {FORM}') from None
+    async with _closed(form):
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise Problem('not-an-image', 'the form has no file; expected an image in the field "file"')
+        return await files[0].read()
+
+
+class _closed:
+    """`async with` of a form, which only knows `close`."""
+
+    def __init__(self, form: FormData) -> None:
+        self._form = form
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._form.close()
