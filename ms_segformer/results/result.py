@@ -291,7 +291,8 @@ class SegmentationResult(dict[str, Any]):
             An object of `image`, `height`, `width` and `segments`: the dicts of `to_dicts`, each with the `mask` as
             COCO's compressed run lengths.
         """
-        found = [dict(row, mask=encode_rle(self['seg_map'] == row['id'])) for row in self.to_dicts()]
+        by_columns = np.asfortranarray(self['seg_map'])  # as run lengths go
+        found = [dict(row, mask=encode_rle(by_columns == row['id'])) for row in self.to_dicts()]
         height, width = self['seg_map'].shape
         content = {'image': name or self._name(), 'height': height, 'width': width, 'segments': found}
         text = json.dumps(content, ensure_ascii=False, indent=1) + '\n'
@@ -410,7 +411,8 @@ class SegmentationResult(dict[str, Any]):
         if name is None:
             raise ResultError('the image was not given as a path, so it has no name: pass one')
         height, width = self['seg_map'].shape
-        rows = [Segment(**row, mask=encode_rle(self['seg_map'] == row['id'])) for row in self._rows()]
+        by_columns = np.asfortranarray(self['seg_map'])  # as run lengths go
+        rows = [Segment(**row, mask=encode_rle(by_columns == row['id'])) for row in self._rows()]
         return SegmentedImage(name, os.path.splitext(name)[0], self._source or name, height, width, rows)
 
     def _name(self) -> str | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -142,11 +143,12 @@ def encode(
         return encoded(Image.fromarray(drawn), 'JPEG', quality=QUALITY)
     segments: list[dict[str, Any]] = []
     seg_map = kept['seg_map']
+    by_columns = np.asfortranarray(seg_map)  # as run lengths go
     for row in kept.to_dicts():
         check()
         found: dict[str, Any] = {**row, 'color': color_of(kept.palette[row['id']])}
         if options.masks == 'rle':
-            found['mask'] = encode_rle(seg_map == row['id'])
+            found['mask'] = encode_rle(by_columns == row['id'])
         elif options.masks == 'polygons':
             parts = polygons(seg_map == row['id'], options.simplify)
             found['polygons'] = [part.ring().ravel().tolist() for part in parts]
