@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from ms_segformer.serving.problems import KINDS
+
 playwright = pytest.importorskip('playwright.sync_api', reason='needs Playwright: pip install playwright')
 expect = playwright.expect
 
@@ -76,9 +78,8 @@ class Visit:
     def opaque(self):
         self.page.fill('#opacity', '100')
         expect(self.page.locator('#opacity-value')).to_have_text('100%')
-        self.page.evaluate(
-            '() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))'
-        )
+        frame = 'new Promise((resolve) => requestAnimationFrame(resolve))'
+        self.page.evaluate(f'async () => {{ await {frame}; await {frame}; }}')
 
     def hover(self, x, y, width):
         """Moves the pointer to a pixel of the picture, which has this width."""
@@ -464,6 +465,7 @@ def test_other_languages_get_the_nearest(visit, locale, language):
 def test_both_languages_say_the_same_things(visit):
     keys = visit().open().page.evaluate("async () => (await import('/page/words.js')).KEYS")
     assert keys['en'] == keys['zh'] and len(keys['en']) > 50
+    assert {f'problems {kind}' for kind in KINDS} <= set(keys['en'])
 
 
 def test_a_model_is_chosen_where_there_are_several(visit, server):
@@ -499,13 +501,8 @@ DECODE = """async (answer) => {
 def test_masks_are_decoded_as_coco_encodes_them(visit):
     page = visit().open().page
     rng = np.random.default_rng(3)
-    for height, width, classes, block in [
-        (1, 1, 1, 1),
-        (7, 5, 3, 1),
-        (64, 48, 9, 3),
-        (200, 301, 300, 20),
-        (5, 900, 2, 900),
-    ]:
+    cases = [(1, 1, 1, 1), (7, 5, 3, 1), (64, 48, 9, 3), (200, 301, 300, 20), (5, 900, 2, 900)]
+    for height, width, classes, block in cases:
         ids = rng.integers(0, classes + 1, (-(-height // block), -(-width // block)))
         ids = np.kron(ids, np.ones((block, block), int))[:height, :width]
         segments = []
@@ -539,7 +536,8 @@ def test_words_stand_out_from_their_ground(visit, scheme):
 CONTRASTS = """() => {
     const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => {
-        const [x, y, z] = [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
         return 0.2126 * x + 0.7152 * y + 0.0722 * z;
     };
     const ground = (element) => {
