@@ -63,7 +63,7 @@ let told = null;
 // What is being done, with the share that is done, or the seconds until it is.
 function state(words, share, seconds) {
   tell(words);
-  for (const id of ['progress', 'cancel']) get(id).hidden = false;
+  underWay(true);
   say(get('how-far'), seconds === undefined ? null : 'inSeconds', { seconds });
   if (share === undefined) {
     get('progress').removeAttribute('value');
@@ -73,10 +73,15 @@ function state(words, share, seconds) {
   }
 }
 
+function underWay(whether) {
+  get('doing').classList.toggle('under-way', whether);
+  for (const id of ['progress', 'cancel']) get(id).hidden = !whether;
+}
+
 // What was done.
 function finished(words, values = {}) {
   if (document.activeElement === get('cancel')) get('choose').focus();
-  for (const id of ['progress', 'cancel']) get(id).hidden = true;
+  underWay(false);
   say(get('how-far'), null);
   tell(words, values);
 }
@@ -100,6 +105,7 @@ function showProblem(problem) {
   say(get('live'), null);
   told = null;
   drawProblem(problem);
+  get('problem').scrollIntoView({ block: 'nearest' });
   get('again').hidden = !repeat || !(canceled || problem.passing);
   if (['invalid-option', 'unreachable'].includes(problem.kind)) models = []; // another server may run by now
 }
