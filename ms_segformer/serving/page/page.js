@@ -9,7 +9,7 @@ import { detailOf, fraction, language, percent, say, speak, text, titleOf } from
 const get = (id) => document.getElementById(id);
 const canvas = get('canvas');
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const TOUCH = matchMedia('(hover: none)').matches; // a phone: nothing is dropped, no pointer hovers
+const TOUCH = matchMedia('(hover: none) and (pointer: coarse)').matches; // a phone: nothing is dropped, no pointer hovers
 const STEPS = 40; // steps of an arrow key along the long side
 
 let models = []; // as /v1/models lists them

@@ -51,15 +51,18 @@ function askOnce(path, { method = 'GET', body, type, accept, signal, report }) {
     const stopped = () => reject(new DOMException('canceled', 'AbortError'));
     if (signal?.aborted) return stopped();
     const request = new XMLHttpRequest();
-    let sent = !body;
+    let onItsWay = false; // a part of the body, but not all of it
     request.open(method, path);
     request.responseType = 'blob';
     request.setRequestHeader('Accept', accept);
     if (body) {
       request.setRequestHeader('Content-Type', type);
-      request.upload.onprogress = ({ loaded, total }) => report('uploading', total ? loaded / total : 0);
+      request.upload.onprogress = ({ loaded, total }) => {
+        onItsWay = loaded > 0 && loaded < total;
+        report('uploading', total ? loaded / total : 0);
+      };
       request.upload.onload = () => {
-        sent = true;
+        onItsWay = false;
         report('waiting');
       };
       report('uploading', 0);
@@ -68,7 +71,7 @@ function askOnce(path, { method = 'GET', body, type, accept, signal, report }) {
     signal?.addEventListener('abort', stop);
     request.onloadend = () => signal?.removeEventListener('abort', stop);
     request.onabort = stopped;
-    request.onerror = () => reject(new Problem(sent ? 'unreachable' : 'broken-off'));
+    request.onerror = () => reject(new Problem(onItsWay ? 'broken-off' : 'unreachable'));
     request.onload = () => {
       if (request.status === 200) resolve(request.response);
       else problemOf(request).then(reject, reject);
