@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import ArgumentError, SegformerError
 from ..integrations.modelscope.autoload import DISABLE_VARIABLE, disabled
+from ..integrations.modelscope.messages import held_back_messages
 from ..version import __version__
 from .arguments import Parser
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command != 'run':  # a script's output is its own
             _escape_what_cannot_be_shown()
-        with _held_back_messages(args.command in QUIET and not args.verbose):
+        with held_back_messages(args.command in QUIET and not args.verbose):
             _check_who_serves(args.command)
             return _module(args.command).run(args)
     except KeyboardInterrupt:
@@ -96,38 +96,6 @@ def _text(error: BaseException) -> str:
     while type(cause) is type(error) and re.fullmatch(r'\w+: ' + re.escape(str(cause)), text):
         text, cause = str(cause), cause.__cause__ or cause.__context__
     return text
-
-
-@contextmanager
-def _held_back_messages(wanted: bool) -> Iterator[None]:
-    """A filter, not a level: ModelScope takes its level from the environment when imported, and keeps setting it.
-
-    Those of its hub's client come from loggers below `modelscope_hub`, so there the handler has the filter.
-    """
-    if wanted and 'MODELSCOPE_LOG_LEVEL' not in os.environ:  # a user's own choice
-        held = [logging.getLogger('modelscope'), _handler('modelscope_hub')]
-    else:
-        held = []
-    for each in held:
-        each.addFilter(_is_an_error)
-    try:
-        yield
-    finally:
-        for each in held:
-            each.removeFilter(_is_an_error)
-
-
-def _handler(name: str) -> logging.Handler:
-    """A logger's first handler, made as the client makes it when there is none."""
-    logger = logging.getLogger(name)
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
-        logger.propagate = False
-    return logger.handlers[0]
-
-
-def _is_an_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
 
 
 def _module(command: str) -> ModuleType:

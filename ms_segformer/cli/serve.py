@@ -89,12 +89,13 @@ def run(args: Namespace) -> int:
         max_body=args.max_body,
         max_pixels=args.max_pixels,
         seconds=args.timeout,
+        verbose=args.verbose,
     )
     for _, model in models:  # a mistake is said before the seconds that the imports take
         read_configuration(model_directory(model))
     if not args.quiet and any(model == DEMO for _, model in models):
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
-    from ..serving.server import serve
+    from ..serving.server import serve  # after the mistakes: it takes seconds
 
     def ready(address: str) -> None:
         if not args.quiet:

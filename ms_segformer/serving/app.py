@@ -198,6 +198,16 @@ def _check_classes(names: list[str] | None, classes: tuple[str, ...]) -> None:
             )
 
 
+class _PageFiles(StaticFiles):
+    """The page's files, which a browser asks for again, so that it does not mix those of two versions."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """As Starlette's, with a header."""
+        response = super().file_response(*arguments, **options)
+        response.headers['Cache-Control'] = 'no-cache'
+        return response
+
+
 def create_app(options: ServeOptions) -> FastAPI:
     """The application, for any ASGI server.
 
@@ -297,7 +307,7 @@ def create_app(options: ServeOptions) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(PAGE / 'index.html', headers={'Cache-Control': 'no-cache'})
 
-    app.mount('/page', StaticFiles(directory=PAGE), name='page')
+    app.mount('/page', _PageFiles(directory=PAGE), name='page')
     app.add_middleware(Door, options=options, metrics=service.metrics, counted=SEGMENT)
     return app
 

@@ -29,6 +29,7 @@ class ServeOptions:
         seconds: that a request may take from its last byte to its answer.
         body_seconds: that a request may take to arrive.
         header_seconds: that its first lines may take.
+        verbose: workers show ModelScope's messages.
 
     Raises:
         ArgumentError: a number is out of range, or two models have one name.
@@ -47,6 +48,7 @@ class ServeOptions:
     seconds: float = SECONDS
     body_seconds: float = BODY_SECONDS
     header_seconds: float = HEADER_SECONDS
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.models]

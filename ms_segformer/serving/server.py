@@ -23,6 +23,7 @@ from prometheus_client import multiprocess as shared_metrics
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import SegformerError, one_line
+from ..integrations.modelscope.messages import held_back_messages
 from .app import Service, create_app
 from .metrics import SHARED
 from .options import ServeOptions
@@ -306,7 +307,8 @@ def _serve_in_worker(options: ServeOptions, listener: socket.socket, pipe: Conne
     time.sleep(pause)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     try:
-        _Server(options, lambda: pipe.send(('ready', ''))).run([listener])
+        with held_back_messages(not options.verbose):
+            _Server(options, lambda: pipe.send(('ready', ''))).run([listener])
     except Exception as error:  # whatever it is, the command says it
         ours = isinstance(error, (SegformerError, OSError))
         pipe.send(('failed', str(error) if ours else f'{type(error).__name__}: {one_line(error)}'))
