@@ -31,6 +31,7 @@ SHARES = {
     'disk_full': 12,
     'concurrency': 15,
     'memory': 13,
+    'serving': 12,
 }
 STARTING = 8  # seconds that the start of each takes, beside its share
 GRACE = 600

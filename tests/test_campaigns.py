@@ -123,6 +123,7 @@ CASES = {
     'kernel_fuzz': 5,
     'kill_predict': 1,
     'kill_training': 1,
+    'serving': 30,
 }
 
 
