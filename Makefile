@@ -8,7 +8,7 @@ MODEL ?= demo
 CAMPAIGN_SECONDS ?= 600
 CAMPAIGN_SEED ?= 1
 
-.PHONY: demo test test-low test-new easycv interop sanitize campaign docs lint clean
+.PHONY: demo test test-low test-new easycv interop studio modelscope-server sanitize campaign docs lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT) --overwrite
@@ -45,6 +45,19 @@ interop: $(VENV)/.ready-test
 	.venv-interop/bin/python -m pip install --disable-pip-version-check -q pycocotools supervision label-studio-sdk \
 		labelme datumaro
 	MS_SEGFORMER_INTEROP_PYTHON=$(CURDIR)/.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
+
+# app.py with Gradio, which asks for an older Pillow than the other tests run with, in an environment of its own.
+studio:
+	test -x .venv-studio/bin/python || $(PYTHON) -m venv .venv-studio
+	.venv-studio/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -r requirements.txt pytest
+	.venv-studio/bin/python -m pytest tests/test_app.py
+
+# ModelScope's own server, which asks for a Starlette before 1.0, in an environment of its own.
+modelscope-server:
+	test -x .venv-server/bin/python || $(PYTHON) -m venv .venv-server
+	.venv-server/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[openvino]' \
+		'modelscope[server]' 'starlette<1' httpx pytest
+	.venv-server/bin/python -m pytest tests/integrations/modelscope/test_server.py
 
 # The C kernel's tests and fuzz under AddressSanitizer and UBSan (gcc).
 sanitize: $(VENV)/.ready-test
