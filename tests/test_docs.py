@@ -3,7 +3,8 @@
 The package is installed there from a copy of this checkout by the README's own command; everything else that is
 installed is what the tests run with. Ids resolve to the loopback hub, which serves a model of the published form and
 another size (143,508 parameters) for all of them. A block that is not run says why in a comment above it. A block that
-stands on two pages runs once.
+stands on two pages runs once. A service that a block starts takes a free port in place of the one in the text; the
+first one stays for the other blocks, each further one is ended once it is ready.
 """
 
 import ast
@@ -11,6 +12,7 @@ import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from hub.server import BY_PROXY, Hub
 from PIL import Image
 
 from ms_segformer.cli.main import COMMANDS
+from ms_segformer.cli.serve import NEEDED as SERVE_NEEDS
 from ms_segformer.datasets.coco_stuff import RAW_TO_TRAIN
 from ms_segformer.metainfo import VARIANTS
 
@@ -36,7 +39,8 @@ PAGES |= {
     if page.name != 'api.md'
 }  # docstrings, in English only
 COMMAND_LINE = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'ms_segformer' / 'cli').glob('*.py'))
-OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant', '--int'}  # argparse's, torchrun's, the benchmarks'
+# argparse's, torchrun's, the benchmarks', ModelScope's server's
+OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant', '--int', '--model_id', '--revision'}
 EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')
@@ -48,6 +52,8 @@ print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) 
 """
 NEEDS = {'Export': 'onnx', 'INT8': 'nncf', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
 FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
+SERVICE = 'ms-segformer serve '  # how blocks start that serve until they are ended
+ADDRESS = 'http://127.0.0.1:8000'  # of the service in the text
 
 
 @dataclass
@@ -116,6 +122,7 @@ class Sandbox:
         }
         self.variables.pop('PYTHONPATH', None)
         self.outputs = {}
+        self.service, self.address = None, ADDRESS
 
     def _script(self, name, command):
         path = self.prefix / 'bin' / name
@@ -129,15 +136,51 @@ class Sandbox:
     def run(self, block):
         """Run a block, once; returns its output, both streams. Fails with it when the exit code is not 0."""
         if block.text not in self.outputs:
-            self.outputs[block.text] = self._run(block, **variables_for(block, self))
+            if block.text.startswith(SERVICE):
+                self.outputs[block.text] = self._serve(block)
+            else:
+                self.outputs[block.text] = self._run(block, **variables_for(block, self))
         return self.outputs[block.text]
+
+    def _serve(self, block):
+        """Start a service and wait until it is ready; returns the line with its address."""
+        command = re.sub(r' --port \d+', '', block.text) + ' --port 0'
+        with open(self.folder / 'service.txt', 'w+') as said:
+            process = subprocess.Popen(
+                ['bash', '-c', f'exec {command}'],
+                cwd=self.folder,
+                env=self.variables,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=said,
+            )
+            line = process.stdout.readline()  # ends when the process does
+            if not line.startswith('http'):
+                process.kill()
+                said.seek(0)
+                pytest.fail(f'not served:\n{command}\n\n{line}{said.read()[-6000:]}', pytrace=False)
+        if self.service is None:
+            self.service, self.address = process, line.split()[0]
+        else:
+            self._end(process)
+        return line
+
+    def _end(self, process):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+    def close(self):
+        """End the service that is left."""
+        if self.service is not None:
+            self._end(self.service)
 
     def _run(self, block, **variables):
         folder = self.checkout if block.text.startswith(FOR_A_CHECKOUT) else self.folder
-        command = ['bash', '-euo', 'pipefail', '-c', block.text]
+        text = block.text.replace(ADDRESS, self.address)
+        command = ['bash', '-euo', 'pipefail', '-c', text]
         if block.language == 'python':
             script = self.folder / 'block.py'
-            script.write_text(block.text + '\n', encoding='utf-8')
+            script.write_text(text + '\n', encoding='utf-8')
             command = [str(self.prefix / 'bin' / 'python'), str(script)]
         done = subprocess.run(
             command,
@@ -171,6 +214,7 @@ def sandbox(tmp_path_factory):
         made = Sandbox(folder, hub)
         furnish(made.folder, photograph)
         yield made
+        made.close()
 
 
 def furnish(folder, photograph):
@@ -220,9 +264,12 @@ def test_what_the_page_says_runs(sandbox, page, heading):
     if any(name in block.text for block in runnable for name in (IMAGE_URL, 'card_predict.py')):
         if not hasattr(sandbox.hub, 'certificate'):
             pytest.skip("needs the openssl command, for a certificate of the host in the card's URL")
-    if heading in NEEDS:
-        pytest.importorskip(NEEDS[heading], reason=f'needs {NEEDS[heading]}')
+    needed = [NEEDS[heading]] if heading in NEEDS else SERVE_NEEDS if page == 'serve' else []
+    for name in needed:
+        pytest.importorskip(name, reason=f'needs {name}')
     sandbox.install()
+    if any(ADDRESS in block.text for block in runnable):
+        sandbox.run(next(block for block in english_blocks() if block.page == page and block.text.startswith(SERVICE)))
     outputs = [sandbox.run(block) for block in runnable if not block.not_run]
     if (page, heading) in AFTERWARDS:
         AFTERWARDS[page, heading](sandbox, outputs)
@@ -301,6 +348,28 @@ def after_large_images(sandbox, outputs):
     assert labels.size == Image.open(sandbox.folder / 'street.jpg').size
 
 
+def after_serving(sandbox, outputs):
+    assert 'demo; the API:' in outputs[1] and 'b0, accurate; the API:' in outputs[2]
+
+
+def after_api(sandbox, outputs):
+    curl, masks, label_map = outputs
+    assert '"segments":[{"id":' in curl and '"mask"' not in curl
+    assert Image.open(sandbox.folder / 'labels.png').mode == 'P'
+    assert Image.open(sandbox.folder / 'overlay.jpg').width > Image.open(sandbox.folder / 'street.jpg').width
+    shares = [float(share) for share in re.findall(r'(\d+\.\d)% of the image', masks)]
+    assert len(shares) > 3 and shares == sorted(shares, reverse=True) and sum(shares) > 90
+    assert label_map.startswith('[0 1 ')
+
+
+def after_errors(sandbox, outputs):
+    assert outputs == ['200\n']
+
+
+def after_health(sandbox, outputs):
+    assert '{"status":"ready"}' in outputs[0] and 'segformer_requests_total{model="demo",status="200"}' in outputs[0]
+
+
 def after_export(sandbox, outputs):
     assert outputs[0].splitlines()[-1] == 'exported/model.onnx'
     assert (sandbox.folder / 'exported' / 'model.onnx').stat().st_size > 500_000
@@ -365,6 +434,10 @@ AFTERWARDS = {
     ('label', 'Back into training'): after_back_into_training,
     ('verify', 'Verify a model'): after_verify,
     ('deploy', 'Export'): after_export,
+    ('serve', 'Start it'): after_serving,
+    ('serve', 'The API'): after_api,
+    ('serve', 'Errors'): after_errors,
+    ('serve', 'Health and metrics'): after_health,
     ('train', 'Own classes'): after_own_classes,
     ('train', 'Try it without data'): after_example,
     ('train', 'Several processes'): after_processes,

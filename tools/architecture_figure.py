@@ -89,7 +89,7 @@ TITLE = {'en': 'The packages of ms_segformer', 'zh': 'ms_segformer 的各个包'
 # From the top: each package uses others of its row and of the rows below.
 LAYERS = (
     ('cli',),
-    ('pipelines', 'trainers', 'exporters', 'quantization', 'verification'),
+    ('serving', 'pipelines', 'trainers', 'exporters', 'quantization', 'verification'),
     ('results', 'engines'),
     ('models', 'postprocess', 'datasets', 'metrics'),
     ('preprocessors',),

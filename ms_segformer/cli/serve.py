@@ -72,7 +72,7 @@ def run(args: Namespace) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ArgumentError(f"{', '.join(missing)} not installed: pip install 'ms-segformer[serve]'")
-    from ..config.reader import read_configuration
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
     from ..integrations.modelscope.hub import model_directory
     from ..serving.options import ServeOptions
 
