@@ -274,15 +274,14 @@ def main() -> int:
         process.kill()
     whole = sorted(seconds for each in clients for seconds in each.seconds)
     single = sorted(seconds for each in clients for seconds in each.single)
-    tenth = len(memory) // 10
     code = finish(f'{args.clients} clients of a service', tally, args, time.monotonic() - started)
     if whole:
-        back = sum(each.told_to_come_back for each in clients)
+        rate, back = len(whole) / (time.monotonic() - started), sum(each.told_to_come_back for each in clients)
+        after = ', '.join(f'{memory[len(memory) * part // 10]} MiB after {part}0 %' for part in (1, 5, 9))
         print(
-            f'\nGood requests: {len(whole)}, {len(whole) / (time.monotonic() - started):.1f} a second; answered within '
-            f'{percentiles(single)}; with the tries before {percentiles(whole)}; told to come back {back} times. Memory '
-            f'of the service: {memory[tenth]} MiB after a tenth of the time, {memory[len(memory) // 2]} after half, '
-            f'{memory[-1]} at the end, {peak} at its peak.'
+            f'\nGood requests: {len(whole)}, {rate:.1f} a second; answered within {percentiles(single)}; with the '
+            f'tries before {percentiles(whole)}; told to come back {back} times.\n\nMemory of the service: {after} of '
+            f'the time, {memory[-1]} at the end, {peak} at its peak.'
         )
     return code
 
