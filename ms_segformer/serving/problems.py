@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import one_line
+from ..errors import SegformerError, one_line
 
 MEDIA_TYPE = 'application/problem+json'
 
@@ -34,7 +34,7 @@ KINDS = {
 }
 
 
-class Problem(Exception):
+class Problem(SegformerError):
     """A request that is refused.
 
     Args:

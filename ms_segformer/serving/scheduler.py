@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 
+from ..errors import SegformerError
 from .metrics import Metrics
 from .problems import Problem
 
@@ -18,7 +19,7 @@ THREADS = {'decode': 2, 'network': 1, 'encode': 2}
 SMOOTHING = 0.1  # weight of the newest request in the mean time between answers
 
 
-class GoneError(Exception):
+class GoneError(SegformerError):
     """Whoever asked does not wait any more: the client has gone away, or the time is up."""
 
 
