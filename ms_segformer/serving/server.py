@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import SegformerError, one_line
 from ..integrations.modelscope.messages import held_back_messages
+from ..processes import start_without_ctrl_c, when_the_parent_ends
 from .app import Service, create_app
 from .metrics import SHARED
 from .options import ServeOptions
@@ -31,9 +31,11 @@ from .options import ServeOptions
 BACKLOG = 2048  # connections that the system holds until they are accepted
 KEEP_ALIVE = 15  # seconds that a connection is kept without a request
 SETTLE = 0.5  # seconds after the signal to stop in which connections that were on their way are still answered
+OWN_METRICS = (
+    'MS_SEGFORMER_METRICS_DIR'  # environment variable that tells workers the folder that goes with the command
+)
 LATE = 10.0  # seconds that a worker gets to end beyond the time that requests may take
-LONG_LIFE = 30.0  # seconds; a worker that dies earlier is replaced after a pause
-LONGEST_PAUSE = 30.0  # seconds
+LONGEST_PAUSE = 30.0  # seconds before another try to start a worker that dies before it is ready
 logger = logging.getLogger(__name__)
 
 
@@ -215,26 +217,28 @@ class _Workers:
         for number, worker in enumerate(self._running):
             if worker.pipe in happened:
                 worker.hear()
-            if worker.failure is not None and not worker.replaced:
-                raise ServeError(worker.failure)
+            self._check(worker)
             if worker.process.sentinel in happened:
                 worker.process.join()
-                if worker.hear() and worker.failure is not None and not worker.replaced:
-                    raise ServeError(worker.failure)
+                worker.hear()
+                self._check(worker)
                 self._running[number] = self._replace(worker)
         if self._ready is not None and all(worker.ready for worker in self._running):
             self._ready()
             self._ready = None
 
+    def _check(self, worker: '_Worker') -> None:
+        """Raise `ServeError` if one of the first workers could not start; what a later one lacks may come back."""
+        if worker.failure is not None and not worker.replaced:
+            raise ServeError(worker.failure)
+
     def _replace(self, worker: '_Worker') -> '_Worker':
         pid, code = worker.process.pid, worker.process.exitcode
         if pid is not None:
             shared_metrics.mark_process_dead(pid)
-        lived = time.monotonic() - worker.started
-        pause = 0.0 if worker.ready and lived > LONG_LIFE else min(LONGEST_PAUSE, max(1.0, 2 * worker.pause))
-        if worker.ready and worker.pause == 0.0:
-            pause = 0.0
-        logger.warning('worker %s has died (exit code %s); another one is started', pid, code)
+        pause = 0.0 if worker.ready else min(LONGEST_PAUSE, max(1.0, 2 * worker.pause))
+        reason = f'; {worker.failure}' if worker.failure else ''
+        logger.warning('worker %s has died (exit code %s%s); another one is started', pid, code, reason)
         return self._start(pause, replaced=True)
 
     def _start(self, pause: float, replaced: bool = False) -> '_Worker':
@@ -242,7 +246,7 @@ class _Workers:
         process = self._context.Process(
             target=_serve_in_worker, args=(self._options, self._listener, theirs, pause), name='ms-segformer-worker'
         )
-        process.start()
+        start_without_ctrl_c(process)
         theirs.close()
         return _Worker(process, ours, pause, replaced)
 
@@ -283,12 +287,11 @@ class _Worker:
     def __init__(self, process: Any, pipe: Connection, pause: float, replaced: bool) -> None:
         self.process, self.pause, self.replaced = process, pause, replaced
         self.pipe: Connection | None = pipe
-        self.started = time.monotonic() + pause
         self.ready = False
         self.failure: str | None = None
 
-    def hear(self) -> bool:
-        """Take what the process has said; whether there was something."""
+    def hear(self) -> None:
+        """Take what the process has said."""
         try:
             while self.pipe is not None and self.pipe.poll():
                 said, text = self.pipe.recv()
@@ -296,14 +299,12 @@ class _Worker:
                 self.failure = text if said == 'failed' else self.failure
         except (EOFError, OSError):
             self.pipe = None
-        return True
 
 
 def _serve_in_worker(options: ServeOptions, listener: socket.socket, pipe: Connection, pause: float) -> None:
     """A worker: serves with its share of the threads, until a signal or until the process that has started it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one that has started this one sends SIGTERM
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    when_the_parent_ends(_end_in_order)
     time.sleep(pause)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     try:
@@ -315,10 +316,9 @@ def _serve_in_worker(options: ServeOptions, listener: socket.socket, pipe: Conne
         sys.exit(1)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
+def _end_in_order() -> None:
+    """End this worker when the command was killed, and remove what that has left."""
+    shutil.rmtree(os.environ.get(OWN_METRICS, ''), ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -330,9 +330,9 @@ def _shared_metrics() -> Iterator[None]:
         return
     memory = Path('/dev/shm')
     folder = tempfile.mkdtemp(prefix='ms-segformer-', dir=memory if os.access(memory, os.W_OK) else None)
-    os.environ[SHARED] = folder
+    os.environ[SHARED] = os.environ[OWN_METRICS] = folder
     try:
         yield
     finally:
-        del os.environ[SHARED]
+        del os.environ[SHARED], os.environ[OWN_METRICS]
         shutil.rmtree(folder, ignore_errors=True)

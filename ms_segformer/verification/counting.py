@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..datasets.loader import worker_died
 from ..engines import create_engine
 from ..errors import SegformerError
 from ..models.segformer import Segformer
+from ..processes import start_without_ctrl_c, when_the_parent_ends
 from ..trainers import distributed
 from ..trainers.evaluation import Evaluator, predictions
 from .score import Progress, ScoreError, shares
@@ -157,7 +157,7 @@ def _count_in_processes(task: Task, progress: Progress, processes: int, seen: Ca
                 target=_child, args=(task, progress.folder, progress.digest, share, number, threads, theirs)
             )
             workers.append(worker)
-            _start_without_ctrl_c(worker)
+            start_without_ctrl_c(worker)
             theirs.close()
             pipes[ours] = worker
         while pipes:
@@ -179,19 +179,6 @@ def _count_in_processes(task: Task, progress: Progress, processes: int, seen: Ca
         _stop(workers)
 
 
-def _start_without_ctrl_c(worker: Any) -> None:
-    """Start a process that Ctrl-C does not reach, from its first moment on: this one hears it, and stops the others."""
-    if not hasattr(signal, 'pthread_sigmask'):
-        worker.start()
-        return
-    resource_tracker.ensure_running()  # before: its start unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        worker.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _stop(workers: list[Any]) -> None:
     """End the processes that are running: they write what they have counted, unless they take too long."""
     running = [worker for worker in workers if worker.pid is not None]
@@ -208,7 +195,7 @@ def _stop(workers: list[Any]) -> None:
 
 def _child(task: Task, folder: Any, digest: str, share: list[int], number: int, threads: int, pipe: Connection) -> None:
     """One of several processes: opens model and data itself, and sends 1 for every image, or a text when it fails."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    when_the_parent_ends(_end_with_own)
     failed, code = '', 0
     try:
         torch.set_num_threads(threads)
@@ -225,11 +212,8 @@ def _child(task: Task, folder: Any, digest: str, share: list[int], number: int, 
     os._exit(code)  # at once: so many libraries take seconds to end
 
 
-def _end_with_parent() -> None:
+def _end_with_own() -> None:
     """End this process and its own when the command was killed: the next run may count the same images already."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
     for loading in multiprocessing.active_children():
         loading.kill()
     os._exit(1)
