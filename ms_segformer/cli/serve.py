@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--places',
         type=positive_int,
-        default='16',
+        default='32',
         metavar='N',
         help='requests that a worker takes on at a time; more are told to come back (default: %(default)s)',
     )

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, one_line
 from ..preprocessors.image import ImageError, TooManyPixelsError
 from ..version import __version__
 from .answers import JPEG, JSON, PNG, Segmentation, SegmentOptions, encode, negotiate
-from .body import FORM, RAW, BodyReader
+from .body import FORM, RAW, Body, BodyReader
 from .door import CLIENT_GONE, Door
 from .metrics import Metrics
 from .models import ModelDescriptions, Models
@@ -103,17 +103,20 @@ class Service:
         request.scope['segformer_model'] = name
         _check_classes(options.classes, segmenter.classes)
         self.scheduler.check_room()  # before the body: it need not be sent in vain
-        with self.metrics.phase('receive'):
-            image = await self.bodies.image(request)
-        job = self.scheduler.take_place()
-        answered = False
+        body = Body(self.bodies)
         try:
-            work = self._work(job, segmenter, image, media_type, name, options)
-            del image
-            content = await _unless_gone(request, work, self.options.seconds)
-            answered = True
+            with self.metrics.phase('receive'):
+                await self.bodies.image(request, body)
+            job = self.scheduler.take_place()
+            answered = False
+            try:
+                work = self._work(job, segmenter, body, media_type, name, options)
+                content = await _unless_gone(request, work, self.options.seconds)
+                answered = True
+            finally:
+                self.scheduler.leave(job, answered)
         finally:
-            self.scheduler.leave(job, answered)
+            body.drop()
         self.metrics.total.observe(perf_counter() - start)
         timing = ', '.join(f'{phase};dur={1000 * seconds:.1f}' for phase, seconds in job.seconds.items())
         return Response(
@@ -124,7 +127,7 @@ class Service:
         self,
         job: Job,
         segmenter: 'SegformerPipeline',
-        image: bytes,
+        body: Body,
         media_type: str,
         name: str,
         options: SegmentOptions,
@@ -139,12 +142,12 @@ class Service:
         )
         run = self.scheduler.run
         try:
-            prepared = await run('decode', job, self._decode, segmenter, image, call)
+            prepared = await run('decode', job, self._decode, segmenter, body.content, call)
         except TooManyPixelsError as error:
             raise Problem('too-many-pixels', str(error), limit=self.options.max_pixels) from None
         except ImageError as error:
             raise Problem('not-an-image', one_line(error)) from None
-        del image
+        body.drop()
         try:
             result = await run('network', job, _segment, segmenter, prepared, call)
             del prepared

@@ -12,7 +12,7 @@ from .problems import Problem
 
 FORM = 'multipart/form-data'
 RAW = 'application/octet-stream'
-HELD_BODIES = 8  # bodies of the largest size that may be in the memory while they arrive, all together
+HELD_BODIES = 8  # bodies of the largest size that may be in the memory until they are decoded, all together
 MOST_FIELDS = 16  # of a form
 DISCARDED = 2**26  # bytes that are still read of a body that is too large, so that the client reads the answer
 DISCARD_SECONDS = 2.0
@@ -24,8 +24,35 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**62
 
 
+class Body:
+    """The file in a request, which counts towards what all requests may hold until it is dropped.
+
+    Attributes:
+        content: of the file; empty once it is dropped.
+    """
+
+    def __init__(self, reader: 'BodyReader') -> None:
+        self.content = b''
+        self._reader, self._size = reader, 0
+
+    def grow(self, size: int) -> None:
+        """Count so many bytes more.
+
+        Raises:
+            Problem: busy, there is no room for them.
+        """
+        self._reader.take(size)
+        self._size += size
+
+    def drop(self) -> None:
+        """Let the bytes go."""
+        self.content = b''
+        self._reader.take(-self._size)
+        self._size = 0
+
+
 class BodyReader:
-    """Reads the bodies of requests within one bound for all that are on their way.
+    """Reads the bodies of requests within one bound for all that are not decoded yet.
 
     Args:
         options: the limits.
@@ -35,22 +62,34 @@ class BodyReader:
         self._options = options
         self._held = 0
 
-    async def image(self, request: Request) -> bytes:
-        """The file in a request.
+    def take(self, size: int) -> None:
+        """Hold so many bytes more, or less.
+
+        Raises:
+            Problem: busy, there is no room for them.
+        """
+        if size > 0 and self._held + size > HELD_BODIES * self._options.max_body:
+            raise Problem('busy', 'too many large images are waiting; try again in 2 s', 2)
+        self._held += size
+
+    async def image(self, request: Request, body: Body) -> None:
+        """Read the file in a request.
+
+        Args:
+            request: that has not been read from.
+            body: takes the file; its owner drops it, also after an error.
 
         Raises:
             Problem: it is no image by its media type, too large, too slow, or empty; too much is on its way.
             starlette.requests.ClientDisconnect: the client has gone away.
         """
         media_type = _media_type(request.headers)
-        content = await self._content(request)
-        if media_type == FORM:
-            content = await _from_form(request.headers, content)
-        if not content:
+        content = await self._content(request, body)
+        body.content = await _from_form(request.headers, content) if media_type == FORM else content
+        if not body.content:
             raise Problem('not-an-image', 'the image is empty, 0 bytes; send the content of an image file')
-        return content
 
-    async def _content(self, request: Request) -> bytes:
+    async def _content(self, request: Request, body: Body) -> bytes:
         limit, seconds = self._options.max_body, self._options.body_seconds
         declared = request.headers.get('content-length', '')
         if declared.isdecimal() and int(declared) > limit:
@@ -60,9 +99,7 @@ class BodyReader:
 
         async def read() -> None:
             async for chunk in request.stream():
-                if self._held + len(chunk) > HELD_BODIES * limit:
-                    raise Problem('busy', 'too many large images are on their way; try again in 2 s', 2)
-                self._held += len(chunk)
+                body.grow(len(chunk))
                 content.extend(chunk)
                 if len(content) > limit:
                     return
@@ -72,6 +109,7 @@ class BodyReader:
             if len(content) > limit:
                 size = len(content)
                 content.clear()
+                body.drop()
                 await _discard(request)
                 raise _too_large(limit, f'more than {size - 1:,} bytes')
             return bytes(content)
@@ -79,8 +117,6 @@ class BodyReader:
             raise Problem(
                 'slow-body', f'{len(content):,} bytes came in {seconds:g} s; a request has to arrive within that time'
             ) from None
-        finally:
-            self._held -= len(content)
 
 
 def _too_large(limit: int, given: str) -> Problem:

@@ -7,7 +7,7 @@ from ..errors import ArgumentError
 
 MAX_BODY = 32 * 2**20  # bytes of a request
 MAX_PIXELS = 2**25  # of an image: 33 megapixels, which take about a third of a gigabyte while they are worked on
-PLACES = 16  # requests that are worked on or wait, of each worker
+PLACES = 32  # requests that are worked on or wait, of each worker
 SECONDS = 60.0  # that a request may take from its last byte to its answer
 BODY_SECONDS = 20.0  # that a request may take to arrive
 HEADER_SECONDS = 10.0  # that its first lines may take
