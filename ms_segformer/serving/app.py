@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 PAGE = Path(__file__).parent / 'page'
 SEGMENT = '/v1/segment'
+PIXELS_IN_ONE_PIECE = 2**22  # at full size: the network takes up to 0.5 GB a megapixel for them
 logger = logging.getLogger(__name__)
 
 IMAGE_BODY = {
@@ -159,6 +160,13 @@ class Service:
         prepared = segmenter.prepare(image, call)
         height, width = prepared['ori_shape'][:2]
         self.metrics.pixels.observe(height * width)
+        if not call.resize and call.windows is None and height * width > PIXELS_IN_ONE_PIECE:
+            raise Problem(
+                'too-many-pixels',
+                f'the image has {width}×{height} pixels, which are more than {PIXELS_IN_ONE_PIECE:,}, the limit for '
+                'full_size in one piece; with mode=slide as well, or without full_size, larger images are taken',
+                limit=PIXELS_IN_ONE_PIECE,
+            )
         return prepared
 
 

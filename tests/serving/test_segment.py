@@ -117,6 +117,15 @@ def test_windows_at_full_size_give_what_the_pipeline_gives(client, photo, segmen
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected['seg_map'])
 
 
+def test_an_image_at_full_size_in_one_piece_is_bounded(client):
+    buffer = io.BytesIO()
+    Image.new('RGB', (2500, 2000)).save(buffer, 'PNG')
+    answer = ask(client, buffer.getvalue(), full_size=True, mode='whole')
+    problem = answer.json()
+    assert answer.status_code == 422 and problem['type'] == 'urn:ms-segformer:too-many-pixels'
+    assert '2500×2000' in problem['detail'] and 'mode=slide' in problem['detail'] and problem['limit'] == 2**22
+
+
 @pytest.mark.parametrize(
     'accept, media_type',
     [
