@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -38,7 +39,7 @@ def main():
     model = args.model or 'demo'
     files = pictures(args.image or photograph(width=800))
     segmenter = load(model, device='cpu', precision=args.precision)
-    with service(model, args) as port:
+    with service(model, args) as (port, pid):
         seconds = {name: [] for name in ('pipeline', *FORMS)}
         for step in range(args.warmup + args.rounds):
             turns = {'pipeline': lambda: segment(segmenter, files)}
@@ -49,7 +50,7 @@ def main():
                 turn()
                 if step >= args.warmup:
                     seconds[name].append(time.perf_counter() - start)
-        kilobytes = memory(port)
+        kilobytes = peak(pid)
     rows = [('candidate', 'images/s', 'of the pipeline', 'range')]
     for name, taken in seconds.items():
         ratios = sorted(own / other for own, other in zip(seconds['pipeline'], taken, strict=True))
@@ -116,29 +117,24 @@ def ask(port, files, accept):
     assert not failed, failed[0]
 
 
-class service:
-    """A service in a process of its own; gives its port."""
-
-    def __init__(self, model, args):
-        words = ['--model', model, '--port', '0', '--device', 'cpu', '--precision', args.precision]
-        self.command = [sys.executable, '-m', 'ms_segformer', 'serve', *words, '--workers', str(args.workers)]
-
-    def __enter__(self):
-        environment = {**os.environ, 'OMP_NUM_THREADS': str(os.cpu_count())}
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=environment)
-        self.address = self.process.stdout.readline().split()[0]
-        global PROCESS
-        PROCESS = self.process.pid
-        return int(self.address.rpartition(':')[2])
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+@contextmanager
+def service(model, args):
+    """A service in a process of its own; gives its port and the process's id."""
+    words = ['--model', model, '--port', '0', '--device', 'cpu', '--precision', args.precision]
+    command = [sys.executable, '-m', 'ms_segformer', 'serve', *words, '--workers', str(args.workers)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(os.cpu_count())}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        address = process.stdout.readline().split()[0]
+        yield int(address.rpartition(':')[2]), process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
 
 
-def memory(port):
-    """Peak of the service's first process, KiB."""
-    text = Path(f'/proc/{PROCESS}/status').read_text()
+def peak(pid):
+    """Of a process, KiB."""
+    text = Path(f'/proc/{pid}/status').read_text()
     return int(next(line for line in text.splitlines() if line.startswith('VmHWM')).split()[1])
 
 
