@@ -5,13 +5,15 @@ import importlib.util
 import os
 import sys
 from argparse import Namespace
+from contextlib import suppress
 
 from ..errors import ArgumentError
 from ..metainfo import DEMO, DEMO_NOTE
+from ..serving.options import MAX_BODY, MAX_PIXELS, PLACES, SECONDS, ServeOptions
 from .arguments import add_engine_arguments, byte_count, port_number, positive_int, processes, seconds
 
 HELP = 'serve models over HTTP, with a page to look at results: http://127.0.0.1:8000'
-NEEDED = ('fastapi', 'fastapi_offline', 'uvicorn', 'httptools', 'prometheus_client', 'python_multipart')
+NEEDED = ('fastapi', 'fastapi_offline', 'uvicorn', 'prometheus_client', 'python_multipart')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,24 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--places',
         type=positive_int,
-        default='32',
+        default=str(PLACES),
         metavar='N',
         help='requests that a worker takes on at a time; more are told to come back (default: %(default)s)',
     )
     parser.add_argument(
-        '--max-body', type=byte_count, default='32M', metavar='BYTES', help='of a request (default: %(default)s)'
+        '--max-body',
+        type=byte_count,
+        default=f'{MAX_BODY // 2**20}M',
+        metavar='BYTES',
+        help='of a request (default: %(default)s)',
     )
     parser.add_argument(
         '--max-pixels',
         type=positive_int,
-        default=str(2**25),
+        default=str(MAX_PIXELS),
         metavar='N',
         help='refuse images with more pixels before they are decoded (default: %(default)s)',
     )
     parser.add_argument(
         '--timeout',
         type=seconds,
-        default='60',
+        default=f'{SECONDS:g}',
         metavar='SECONDS',
         help='that a request may take from its last byte to its answer (default: %(default)s)',
     )
@@ -74,7 +80,6 @@ def run(args: Namespace) -> int:
         raise ArgumentError(f"{', '.join(missing)} not installed: pip install 'ms-segformer[serve]'")
     from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
     from ..integrations.modelscope.hub import model_directory
-    from ..serving.options import ServeOptions
 
     models = tuple(_named(text) for text in args.models or [DEMO])
     options = ServeOptions(
@@ -100,7 +105,8 @@ def run(args: Namespace) -> int:
     def ready(address: str) -> None:
         if not args.quiet:
             names = ', '.join(name for name, _ in models)
-            print(f'{address}  {names}; the API: {address}/docs; Ctrl-C ends it', flush=True)
+            with suppress(BrokenPipeError):  # nobody reads it, which is no reason to end
+                print(f'{address}  {names}; the API: {address}/docs; Ctrl-C ends it', flush=True)
 
     serve(options, ready)
     return 0

@@ -59,6 +59,10 @@ class ImageError(SegformerError, ValueError):
     """An image that cannot be read or is not one; the message says which and what is accepted."""
 
 
+class ImageMemoryError(ImageError, MemoryError):
+    """There is not enough memory to decode the image; another time there may be."""
+
+
 class TooManyPixelsError(ImageError):
     """An image larger than `max_pixels` allows."""
 
@@ -303,7 +307,7 @@ def _damage_named(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise DamagedImageError(f'{name}: not an image of a kind that is read ({", ".join(_formats())})') from None
     except MemoryError:
-        raise ImageError(f'{name}: there is not enough memory to decode it') from None
+        raise ImageMemoryError(f'{name}: there is not enough memory to decode it') from None
     except OSError as error:
         if error.errno is not None:
             raise ImageError(f'{name}: cannot be read ({error.strerror})') from None

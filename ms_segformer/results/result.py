@@ -291,6 +291,7 @@ class SegmentationResult(dict[str, Any]):
             An object of `image`, `height`, `width` and `segments`: the dicts of `to_dicts`, each with the `mask` as
             COCO's compressed run lengths.
         """
+        self._whole()
         by_columns = np.asfortranarray(self['seg_map'])  # as run lengths go
         found = [dict(row, mask=encode_rle(by_columns == row['id'])) for row in self.to_dicts()]
         height, width = self['seg_map'].shape

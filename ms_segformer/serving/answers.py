@@ -15,6 +15,7 @@ from .problems import Problem
 
 JSON, PNG, JPEG = 'application/json', 'image/png', 'image/jpeg'
 MEDIA_TYPES = (JSON, PNG, JPEG)  # the first answers where any does
+JPEG_SIDE = 65_500  # pixels, the limit of libjpeg
 QUALITY = 92  # of JPEG
 COMPRESSION = 4  # of PNG, 0 to 9: half the time of the usual 6, files 2 % larger
 MOST_CLASSES = 256  # that a request may name
@@ -137,9 +138,9 @@ def encode(
     if media_type == PNG:
         return encoded(label_map_image(kept['seg_map'], kept.palette), 'PNG', compress_level=COMPRESSION)
     if media_type == JPEG:
-        drawn = kept.plot(legend=options.legend)
-        if max(drawn.shape[:2]) > 65535:
-            raise Problem('not-acceptable', f'a JPEG has 65,535 pixels a side at most; ask for {PNG} or {JSON}')
+        drawn = kept.plot(legend=options.legend) if max(kept['seg_map'].shape) <= JPEG_SIDE else kept['seg_map']
+        if max(drawn.shape[:2]) > JPEG_SIDE:  # before the legend or with it
+            raise Problem('not-acceptable', f'a JPEG has {JPEG_SIDE:,} pixels a side at most; ask for {PNG} or {JSON}')
         return encoded(Image.fromarray(drawn), 'JPEG', quality=QUALITY)
     segments: list[dict[str, Any]] = []
     seg_map = kept['seg_map']
@@ -150,8 +151,10 @@ def encode(
         if options.masks == 'rle':
             found['mask'] = encode_rle(by_columns == row['id'])
         elif options.masks == 'polygons':
-            parts = polygons(seg_map == row['id'], options.simplify)
-            found['polygons'] = [part.ring().ravel().tolist() for part in parts]
+            found['polygons'] = []
+            for part in polygons(seg_map == row['id'], options.simplify):
+                check()
+                found['polygons'].append(part.ring().ravel().tolist())
         segments.append(found)
     height, width = seg_map.shape
     content = {'model': model, 'height': height, 'width': width, 'segments': segments}

@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -16,11 +17,12 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
-from ..errors import ArgumentError, one_line
+from ..errors import one_line
+from ..integrations.modelscope.messages import held_back_messages
 from ..preprocessors.image import ImageError, TooManyPixelsError
 from ..version import __version__
-from .answers import JPEG, JSON, PNG, Segmentation, SegmentOptions, encode, negotiate
-from .body import FORM, RAW, Body, BodyReader
+from .answers import JPEG, PNG, Segmentation, SegmentOptions, encode, negotiate
+from .body import FORM, RAW, Body, BodyReader, file_of
 from .door import CLIENT_GONE, Door
 from .metrics import Metrics
 from .models import ModelDescriptions, Models
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 PAGE = Path(__file__).parent / 'page'
 SEGMENT = '/v1/segment'
+START_SECONDS = 60  # that ending waits for models that are being made ready
 PIXELS_IN_ONE_PIECE = 2**22  # at full size: the network takes up to 0.5 GB a megapixel for them
 logger = logging.getLogger(__name__)
 
@@ -75,23 +78,36 @@ class Service:
         self.scheduler = Scheduler(options.places, self.metrics)
         self.bodies = BodyReader(options)
         self.stopping = False
+        self._starter: threading.Thread | None = None
         self.under_way = 0
         self.failure: Exception | None = None
 
     def start(self) -> None:
         """Make the models ready in a thread; until then requests are told to come back."""
-        threading.Thread(target=self._make_ready, name='segformer-start', daemon=True).start()
+        self.scheduler.start()
+        self._starter = threading.Thread(target=self._make_ready, name='segformer-start', daemon=True)
+        self._starter.start()
 
     def _make_ready(self) -> None:
         try:
-            self.models.make_ready()
-        except Exception as error:  # of whatever kind: the server ends with it
+            with held_back_messages(not self.options.verbose):
+                self.models.make_ready()
+        except Exception as error:  # of whatever kind: the server ends with it, and another one has it in its log
             self.failure = error
+            logger.info('the models cannot be made ready', exc_info=error)
+
+    async def close(self) -> None:
+        """End the threads, that which makes the models ready too: Python may not end while it compiles."""
+        self.scheduler.close()
+        if self._starter is not None:
+            await asyncio.to_thread(self._starter.join, START_SECONDS)
 
     def check_open(self) -> None:
         """Raise `Problem` unless requests are taken on."""
         if self.stopping:
             raise Problem('stopping', 'the server is being stopped; try another one, or later', 5)
+        if self.failure is not None:
+            raise Problem('internal', 'the models cannot be opened; the log of the server says why')
         if not self.models.ready:
             raise Problem('starting', 'the models are being made ready; try again in 2 s', 2)
 
@@ -107,11 +123,12 @@ class Service:
         body = Body(self.bodies)
         try:
             with self.metrics.phase('receive'):
-                await self.bodies.image(request, body)
+                await self.bodies.read(request, body)
             job = self.scheduler.take_place()
             answered = False
             try:
-                work = self._work(job, segmenter, body, media_type, name, options)
+                content_type = request.headers.get('content-type', RAW)
+                work = self._work(job, segmenter, body, content_type, media_type, name, options)
                 content = await _unless_gone(request, work, self.options.seconds)
                 answered = True
             finally:
@@ -129,6 +146,7 @@ class Service:
         job: Job,
         segmenter: 'SegformerPipeline',
         body: Body,
+        content_type: str,
         media_type: str,
         name: str,
         options: SegmentOptions,
@@ -142,22 +160,24 @@ class Service:
             between_windows=job.check,
         )
         run = self.scheduler.run
-        try:
-            prepared = await run('decode', job, self._decode, segmenter, body.content, call)
-        except TooManyPixelsError as error:
-            raise Problem('too-many-pixels', str(error), limit=self.options.max_pixels) from None
-        except ImageError as error:
-            raise Problem('not-an-image', one_line(error)) from None
-        body.drop()
-        try:
+        async with self.scheduler.work():
+            prepared = await run('decode', job, self._decode, segmenter, body.content, content_type, call)
+            body.drop()
             result = await run('network', job, _segment, segmenter, prepared, call)
             del prepared
             return await run('encode', job, encode, result, media_type, name, options, job.check)
-        except ArgumentError as error:
-            raise Problem('invalid-option', one_line(error)) from None
 
-    def _decode(self, segmenter: 'SegformerPipeline', image: bytes, call: 'Options') -> 'PreparedImage':
-        prepared = segmenter.prepare(image, call)
+    def _decode(
+        self, segmenter: 'SegformerPipeline', body: bytes, content_type: str, call: 'Options'
+    ) -> 'PreparedImage':
+        try:
+            prepared = segmenter.prepare(file_of(body, content_type), call)
+        except MemoryError:  # among them that of an image, which is an `ImageError` too
+            raise
+        except TooManyPixelsError as error:
+            raise Problem('too-many-pixels', one_line(error), limit=self.options.max_pixels) from None
+        except ImageError as error:
+            raise Problem('not-an-image', one_line(error)) from None
         height, width = prepared['ori_shape'][:2]
         self.metrics.pixels.observe(height * width)
         if not call.resize and call.windows is None and height * width > PIXELS_IN_ONE_PIECE:
@@ -171,7 +191,12 @@ class Service:
 
 
 def _segment(segmenter: 'SegformerPipeline', prepared: 'PreparedImage', call: 'Options') -> 'SegmentationResult':
-    return segmenter.segment([prepared], call)[0]
+    try:
+        return segmenter.segment([prepared], call)[0]
+    except RuntimeError as error:
+        if re.search('memory|alloc', str(error)):  # torch and OpenVINO have no class for it
+            raise MemoryError(one_line(error)) from error
+        raise
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
@@ -235,7 +260,7 @@ def create_app(options: ServeOptions) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
-        service.scheduler.close()
+        await service.close()
 
     app = FastAPIOffline(
         docs_url='/docs',
@@ -246,6 +271,7 @@ def create_app(options: ServeOptions) -> FastAPI:
         version=__version__,
         summary='Semantic segmentation with SegFormer.',
         lifespan=lifespan,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url='/docs/oauth2-redirect',
         swagger_ui_parameters={'validatorUrl': None},
     )
@@ -321,6 +347,3 @@ def create_app(options: ServeOptions) -> FastAPI:
     app.mount('/page', _PageFiles(directory=PAGE), name='page')
     app.add_middleware(Door, options=options, metrics=service.metrics, counted=SEGMENT)
     return app
-
-
-__all__ = ['JSON', 'Service', 'create_app']

@@ -1,12 +1,15 @@
 """The image of a request: read within its limits, from a raw body or a form, and never written to a disk."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import FormData, Headers, UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from ..errors import one_line
 from .options import ServeOptions
 from .problems import Problem
 
@@ -14,6 +17,7 @@ FORM = 'multipart/form-data'
 RAW = 'application/octet-stream'
 HELD_BODIES = 8  # bodies of the largest size that may be in the memory until they are decoded, all together
 MOST_FIELDS = 16  # of a form
+BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,\-./:=? ]{1,70}")  # of RFC 2046
 DISCARDED = 2**26  # bytes that are still read of a body that is too large, so that the client reads the answer
 DISCARD_SECONDS = 2.0
 
@@ -25,10 +29,10 @@ class _InMemory(MultiPartParser):
 
 
 class Body:
-    """The file in a request, which counts towards what all requests may hold until it is dropped.
+    """The body of a request, which counts towards what all requests may hold until it is dropped.
 
     Attributes:
-        content: of the file; empty once it is dropped.
+        content: the bytes; empty once it is dropped.
     """
 
     def __init__(self, reader: 'BodyReader') -> None:
@@ -72,28 +76,23 @@ class BodyReader:
             raise Problem('busy', 'too many large images are waiting; try again in 2 s', 2)
         self._held += size
 
-    async def image(self, request: Request, body: Body) -> None:
-        """Read the file in a request.
+    async def read(self, request: Request, body: Body) -> None:
+        """Read the body of a request.
 
         Args:
             request: that has not been read from.
-            body: takes the file; its owner drops it, also after an error.
+            body: takes the bytes; its owner drops it, also after an error.
 
         Raises:
-            Problem: it is no image by its media type, too large, too slow, or empty; too much is on its way.
+            Problem: it is no image by its media type, too large, or too slow; too much is waiting.
             starlette.requests.ClientDisconnect: the client has gone away.
         """
-        media_type = _media_type(request.headers)
-        content = await self._content(request, body)
-        body.content = await _from_form(request.headers, content) if media_type == FORM else content
-        if not body.content:
-            raise Problem('not-an-image', 'the image is empty, 0 bytes; send the content of an image file')
-
-    async def _content(self, request: Request, body: Body) -> bytes:
+        _check_media_type(request.headers)
         limit, seconds = self._options.max_body, self._options.body_seconds
         declared = request.headers.get('content-length', '')
         if declared.isdecimal() and int(declared) > limit:
-            await _discard(request)
+            if 'expect' not in request.headers:  # a client that waits for our consent has sent nothing
+                await _discard(request)
             raise _too_large(limit, f'{int(declared):,} bytes')
         content = bytearray()
 
@@ -112,7 +111,7 @@ class BodyReader:
                 body.drop()
                 await _discard(request)
                 raise _too_large(limit, f'more than {size - 1:,} bytes')
-            return bytes(content)
+            body.content = bytes(content)
         except asyncio.TimeoutError:
             raise Problem(
                 'slow-body', f'{len(content):,} bytes came in {seconds:g} s; a request has to arrive within that time'
@@ -140,18 +139,19 @@ async def _discard(request: Request) -> None:
         pass
 
 
-def _media_type(headers: Headers) -> str:
-    """Of the body: `FORM`, or one that stands for the image itself.
+def media_type_of(content_type: str) -> str:
+    """Without its parameters."""
+    return content_type.partition(';')[0].strip().lower()
 
-    Raises:
-        Problem: another one, or an encoding on top of it.
-    """
+
+def _check_media_type(headers: Headers) -> None:
+    """Raise `Problem` unless a body is a form or an image, without an encoding on top of it."""
     if headers.get('content-encoding', 'identity').strip().lower() != 'identity':
         raise Problem('media-type', f'Content-Encoding is {headers["content-encoding"][:100]!r}; accepted: none')
     given = headers.get('content-type', RAW)
-    media_type = given.partition(';')[0].strip().lower()
+    media_type = media_type_of(given)
     if media_type in (FORM, RAW) or media_type.startswith('image/'):
-        return media_type
+        return
     raise Problem(
         'media-type',
         f'Content-Type is {given[:100]!r}; accepted: image/jpeg and the other kinds of images, {RAW}, or {FORM} with '
@@ -159,8 +159,33 @@ def _media_type(headers: Headers) -> str:
     )
 
 
-async def _from_form(headers: Headers, content: bytes) -> bytes:
-    """The one file of a form."""
+def file_of(body: bytes, content_type: str) -> bytes:
+    """The image in a body: the body itself, or the one file of a form. May take as long as decoding an image.
+
+    Args:
+        body: of a request.
+        content_type: its header.
+
+    Raises:
+        Problem: the form cannot be read, or there is no image in it.
+    """
+    content = body
+    if media_type_of(content_type) == FORM:
+        content = asyncio.run(_from_form(content_type, body))
+    if not content:
+        raise Problem('not-an-image', 'the image is empty, 0 bytes; send the content of an image file')
+    return content
+
+
+async def _from_form(content_type: str, content: bytes) -> bytes:
+    boundary = parse_options_header(content_type)[1].get(b'boundary', b'')
+    if not BOUNDARY.fullmatch(boundary):
+        raise Problem(
+            'broken-body',
+            f'Content-Type is {content_type[:100]!r}; expected {FORM}; boundary=… as HTTP clients write it',
+        )
+    # The client's own header would also name the codec of field values, and some codecs take minutes.
+    headers = Headers({'content-type': f'{FORM}; boundary="{boundary.decode()}"'})
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield content
@@ -168,22 +193,12 @@ async def _from_form(headers: Headers, content: bytes) -> bytes:
     try:
         form = await _InMemory(headers, stream(), max_files=1, max_fields=MOST_FIELDS).parse()
     except (MultiPartException, KeyError, ValueError) as error:
-        raise Problem('broken-body', f'the form cannot be read ({error}); expected one file in {FORM}') from None
-    async with _closed(form):
+        reason = one_line(error)
+        raise Problem('broken-body', f'the form cannot be read ({reason}); expected one file in {FORM}') from None
+    try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
             raise Problem('not-an-image', 'the form has no file; expected an image in the field "file"')
         return await files[0].read()
-
-
-class _closed:
-    """`async with` of a form, which only knows `close`."""
-
-    def __init__(self, form: FormData) -> None:
-        self._form = form
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._form.close()
+    finally:
+        await form.close()

@@ -41,7 +41,8 @@ class Door:
 
     def __init__(self, app: ASGIApp, options: ServeOptions, metrics: Metrics, counted: str) -> None:
         self._app, self._metrics, self._counted = app, metrics, counted
-        self._only_loopback = is_loopback(options.host)
+        self._host = options.host
+        self._only_loopback = is_loopback(options.address or options.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] != 'http':
@@ -61,8 +62,9 @@ class Door:
             await send(message)
 
         problem = self._refusal(scope)
+        inside = {**scope, 'method': 'GET'} if scope['method'] == 'HEAD' else scope  # the server leaves the body out
         try:
-            await (problem.response() if problem else self._app)(scope, receive, send_with_headers)
+            await (problem.response() if problem else self._app)(inside, receive, send_with_headers)
         except BaseException:
             status = 500 if status == CLIENT_GONE else status
             raise
@@ -73,15 +75,23 @@ class Door:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host = headers.get('host', '')
-        if self._only_loopback and host and not is_loopback(_name(host)):
+        if self._only_loopback and host and _name(host) != self._host and not is_loopback(_name(host)):
             return Problem(
                 'foreign-host',
                 f'Host is {host[:200]!r}; this service listens on the loopback interface and answers to localhost only '
                 '(--host 0.0.0.0 serves other machines)',
             )
-        if scope['method'] not in ('GET', 'HEAD') and headers.get('sec-fetch-site') in ('cross-site', 'same-site'):
+        if scope['method'] not in ('GET', 'HEAD') and _is_of_another_site(headers):
             return Problem('foreign-page', 'a page of another site asked; only pages of this service may')
         return None
+
+
+def _is_of_another_site(headers: Headers) -> bool:
+    """Whether a page of another site has sent a request, by what browsers say of it."""
+    site, origin = headers.get('sec-fetch-site'), headers.get('origin')
+    if site is not None:  # browsers say it to services over HTTPS and on the same machine
+        return site not in ('same-origin', 'none')
+    return origin is not None and origin.partition('://')[2] != headers.get('host')
 
 
 def _name(host: str) -> str:

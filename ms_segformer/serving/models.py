@@ -56,7 +56,6 @@ class Models:
         self._options = options
         self._pipelines: dict[str, SegformerPipeline] = {}
         self._ready = threading.Event()
-        self.failure: str | None = None
 
     @property
     def ready(self) -> bool:

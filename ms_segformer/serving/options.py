@@ -19,7 +19,8 @@ class ServeOptions:
 
     Attributes:
         models: (name in the API, what `ms_segformer.load` opens) of each; the first answers where none is named.
-        host: address to listen on.
+        host: name or address to listen on.
+        address: that the socket has; None: not known, `host` stands for it.
         port: to listen on; 0 takes a free one.
         workers: processes; each has the models, and its share of the threads.
         device, engine, precision: of `ms_segformer.load`.
@@ -37,6 +38,7 @@ class ServeOptions:
 
     models: tuple[tuple[str, str], ...]
     host: str = '127.0.0.1'
+    address: str | None = None
     port: int = 8000
     workers: int = 1
     device: str = 'gpu'
@@ -52,6 +54,10 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.models]
+        if not all(
+            name.isprintable() and name for name in names
+        ):  # surrogates, which no answer can hold, are not either
+            raise ArgumentError(f'a model is called {names!r}; accepted: names of letters, digits and signs')
         if not names:
             raise ArgumentError('no model was given; expected one at least')
         twice = next((name for name in names if names.count(name) > 1), None)

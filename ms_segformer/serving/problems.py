@@ -23,6 +23,7 @@ KINDS = {
     'body-too-large': (413, 'The body is too large'),
     'slow-body': (408, 'The body took too long to arrive'),
     'broken-body': (400, 'The body cannot be read'),
+    'broken-request': (400, 'Not an HTTP request'),
     'not-an-image': (422, 'The image cannot be read'),
     'too-many-pixels': (422, 'The image has too many pixels'),
     'invalid-option': (422, 'An option is not accepted'),

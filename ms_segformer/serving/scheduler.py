@@ -1,11 +1,11 @@
 """The work on requests: decoding, network and encoding in threads of their own, over a bounded number of places."""
 
 import asyncio
-import contextvars
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from .problems import Problem
 
 T = TypeVar('T')
 THREADS = {'decode': 2, 'network': 1, 'encode': 2}
+IN_WORK = 6  # requests between the begin of decoding and the answer; decoded images are larger than their files
 SMOOTHING = 0.1  # weight of the newest request in the mean time between answers
 
 
@@ -58,9 +59,17 @@ class Scheduler:
     def __init__(self, places: int, metrics: Metrics) -> None:
         self.places, self.active = places, 0
         self._metrics = metrics
-        self._pools = {name: ThreadPoolExecutor(count, f'segformer-{name}') for name, count in THREADS.items()}
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._free: dict[str, asyncio.Semaphore] = {}
+        self._in_work = asyncio.Semaphore(IN_WORK)
         self._seconds_each = 0.2  # between answers while there is work
         self._last = 0.0
+
+    def start(self) -> None:
+        """Make the threads."""
+        self._pools = {name: ThreadPoolExecutor(count, f'segformer-{name}') for name, count in THREADS.items()}
+        self._free = {name: asyncio.Semaphore(count) for name, count in THREADS.items()}
+        self._in_work = asyncio.Semaphore(IN_WORK)
 
     def retry_after(self) -> int:
         """Seconds after which those that have a place now are likely to be answered."""
@@ -99,27 +108,51 @@ class Scheduler:
             self._seconds_each += SMOOTHING * (now - self._last - self._seconds_each)
             self._last = now
 
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """Around the phases of a request: waits until few enough others are between decoding and answer."""
+        with self._metrics.phase('wait'):
+            await self._in_work.acquire()
+        try:
+            yield
+        finally:
+            self._in_work.release()
+
     async def run(self, phase: str, job: Job, function: Callable[..., T], *arguments: Any) -> T:
         """Run a phase in its threads. Cancelled before it begins, it is not begun.
+
+        Nothing waits inside the pool, which would keep the arguments of a cancelled request: a thread is free first.
 
         Args:
             phase: of `THREADS`.
             job: whose phase it is.
         """
-        entered = perf_counter()
+        loop, free = asyncio.get_running_loop(), self._free[phase]
+
+        def release(_: Any) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(free.release)
 
         def work() -> T:
             job.check()
             start = perf_counter()
-            self._metrics.phases.labels('wait').observe(start - entered)
             try:
                 return function(*arguments)
             finally:
                 job.seconds[phase] = perf_counter() - start
                 self._metrics.phases.labels(phase).observe(job.seconds[phase])
 
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pools[phase], context.run, work)
+        with self._metrics.phase('wait'):
+            await free.acquire()
+        try:
+            future = self._pools[phase].submit(work)
+        except BaseException:
+            free.release()
+            raise
+        future.add_done_callback(
+            release
+        )  # when the thread has ended, which a request that is cancelled does not wait for
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """End the threads; what has not begun is dropped."""

@@ -1,5 +1,6 @@
 """Runs the application: one process, or several that share a port and are replaced when they die."""
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -19,17 +21,18 @@ from typing import Any
 import torch
 import uvicorn
 from prometheus_client import multiprocess as shared_metrics
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import SegformerError, one_line
-from ..integrations.modelscope.messages import held_back_messages
 from ..processes import start_without_ctrl_c, when_the_parent_ends
 from .app import Service, create_app
 from .metrics import SHARED
 from .options import ServeOptions
+from .problems import MEDIA_TYPE, Problem
 
 BACKLOG = 2048  # connections that the system holds until they are accepted
 KEEP_ALIVE = 15  # seconds that a connection is kept without a request
+SENDING_SECONDS = 10.0  # in which a client has to take something of an answer
 SETTLE = 0.5  # seconds after the signal to stop in which connections that were on their way are still answered
 OWN_METRICS = (
     'MS_SEGFORMER_METRICS_DIR'  # environment variable that tells workers the folder that goes with the command
@@ -55,6 +58,7 @@ def serve(options: ServeOptions, ready: Callable[[str], Any] = lambda _: None) -
         SegformerError, OSError: a model cannot be opened.
     """
     with _listening(options) as listener:
+        options = replace(options, address=listener.getsockname()[0])
         address = _address(options.host, listener.getsockname()[1])
         if options.workers == 1:
             _Server(options, lambda: ready(address)).run([listener])
@@ -82,28 +86,64 @@ def _address(host: str, port: int) -> str:
     return f'http://{shown}:{port}'
 
 
-class _Protocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers do not come in time; bodies have a time of their own."""
+class _Protocol(H11Protocol):
+    """Ends connections that keep others waiting: whose request line and headers do not come in time (bodies have a time
+    of their own), and whose other side does not take the answer.
+    """
 
     header_seconds: float  # of the subclass that a server makes
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(self.header_seconds, self._too_late)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        self._deadline.cancel()
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # of the next request, a part has come
-            self._deadline = self.loop.call_later(self.header_seconds, self._too_late)
+        if self._is_waiting():
+            self._await_head()
+        elif self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         super().connection_lost(exc)
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.loop.call_later(SENDING_SECONDS, self._check_sending, self.transport.get_write_buffer_size())
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP request; the application never sees it."""
+        problem = Problem('broken-request', f'{msg} Expected HTTP/1.1, with 64 KB of request line and headers at most')
+        body = bytes(problem.response().body)
+        head = f'HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n'
+        self.transport.write(f'{head}Connection: close\r\n\r\n'.encode() + body)
+        self.transport.close()
+
+    def _is_waiting(self) -> bool:
+        """Whether no request is worked on."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        """Give the next request its time, which further bytes of it do not extend."""
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.header_seconds, self._too_late)
+
     def _too_late(self) -> None:
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        self._deadline = None
+        if self._is_waiting() and not self.transport.is_closing():
             self.transport.close()
+
+    def _check_sending(self, unsent: int) -> None:
+        """End the connection if nothing of an answer was taken since the last time; it may be closing already."""
+        left = self.transport.get_write_buffer_size()
+        if left and left >= unsent:
+            self.transport.abort()
+        elif left:
+            self.loop.call_later(SENDING_SECONDS, self._check_sending, left)
 
 
 class _Server(uvicorn.Server):
@@ -131,7 +171,9 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                log_level='warning' if options.verbose else 'error',
                 timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=int(2 * SENDING_SECONDS),
                 backlog=BACKLOG,
             )
         )
@@ -143,6 +185,7 @@ class _Server(uvicorn.Server):
             Exception: what kept the models from being made ready.
         """
         _more_files()
+        logging.getLogger('python_multipart').setLevel(logging.ERROR)  # it tells of every malformed form
         super().run(sockets)
         if self._service.failure is not None:
             raise self._service.failure
@@ -202,7 +245,8 @@ class _Workers:
         """
         with _shared_metrics(), self._signals() as wake:
             try:
-                self._running = [self._start(0.0) for _ in range(self._options.workers)]
+                for _ in range(self._options.workers):
+                    self._running.append(self._start(0.0))
                 while not self._signal:
                     self._watch(wake)
             finally:
@@ -308,8 +352,7 @@ def _serve_in_worker(options: ServeOptions, listener: socket.socket, pipe: Conne
     time.sleep(pause)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     try:
-        with held_back_messages(not options.verbose):
-            _Server(options, lambda: pipe.send(('ready', ''))).run([listener])
+        _Server(options, lambda: pipe.send(('ready', ''))).run([listener])
     except Exception as error:  # whatever it is, the command says it
         ours = isinstance(error, (SegformerError, OSError))
         pipe.send(('failed', str(error) if ours else f'{type(error).__name__}: {one_line(error)}'))
