@@ -9,6 +9,7 @@ first one stays for the other blocks, each further one is ended once it is ready
 
 import ast
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from hub.environments import environment_beside
 from hub.fixtures import published_files
 from hub.server import BY_PROXY, Hub
 from PIL import Image
+from videos import make_clip
 
 from ms_segformer.cli.main import COMMANDS
 from ms_segformer.cli.serve import NEEDED as SERVE_NEEDS
@@ -50,7 +52,8 @@ import ms_segformer
 from ms_segformer.metainfo import configuration_dir
 print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) for name in ('*.json', 'README.md')))
 """
-NEEDS = {'Export': 'onnx', 'INT8': 'nncf', 'Where to read on': 'sphinx'}  # heading -> package beyond those of the tests
+# Heading -> package beyond those of the tests.
+NEEDS = {'Export': 'onnx', 'INT8': 'nncf', 'Video': 'av', 'Where to read on': 'sphinx'}
 FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
 SERVICE = 'ms-segformer serve '  # how blocks start that serve until they are ended
 ADDRESS = 'http://127.0.0.1:8000'  # of the service in the text
@@ -225,6 +228,8 @@ def furnish(folder, photograph):
     (folder / 'photos').mkdir()
     for name, color in (('a.jpg', (90, 120, 200)), ('b.png', (60, 140, 50))):
         Image.new('RGB', (96, 64), color).save(folder / 'photos' / name)
+    if importlib.util.find_spec('av'):
+        make_clip(folder / 'clip.mp4', 3)
     shutil.copy(ROOT / 'tests' / 'cards' / 'card_predict.py', folder)
     own_data(folder / 'my_data')
     raw_coco_stuff(folder / 'coco', folder.parent)
@@ -325,6 +330,13 @@ def after_command_line(sandbox, outputs):
         for name in ('street', 'photos/a', 'photos/b')
         for suffix in ('_labels.png', '_overlay.jpg', '.json')
     } | {'manifest.jsonl'} == written
+
+
+def after_video(sandbox, outputs):
+    assert {path.name for path in (sandbox.folder / 'clips').iterdir()} == {
+        *('clip_overlay.mp4', 'clip.jsonl', 'manifest.jsonl')
+    }
+    assert re.fullmatch(r'0\.00 s: .+\n0\.10 s: .+\n0\.20 s: .+\n', outputs[1]), outputs[1]
 
 
 def after_to_a_labeling_tool(sandbox, outputs):
@@ -429,6 +441,7 @@ AFTERWARDS = {
     ('deploy', 'INT8'): after_int8,
     ('predict', 'In Python'): after_result,
     ('predict', 'From the command line'): after_command_line,
+    ('predict', 'Video'): after_video,
     ('predict', 'Large images'): after_large_images,
     ('label', 'To a labeling tool'): after_to_a_labeling_tool,
     ('label', 'Back into training'): after_back_into_training,

@@ -95,6 +95,11 @@ def scale(text: str) -> float:
     return _number(text, lambda value: 0 < value <= LARGEST_SCALE, f'a factor above 0, {LARGEST_SCALE:g} at most')
 
 
+def frames_a_second(text: str) -> float:
+    """A frame rate above 0."""
+    return _number(text, lambda value: 0 < value <= 1000, 'a number of frames a second above 0, 1000 at most')
+
+
 def percentage(text: str) -> float:
     """A share in percent, 0 to 100, as a fraction, 0 to 1; a `%` may follow."""
     return _number(text.removesuffix('%'), lambda value: 0 <= value <= 100, 'a share in percent, 0 to 100') / 100

@@ -27,6 +27,7 @@ PACKAGES = (
     'opencv-python',
     'opencv-python-headless',
     'Pillow',
+    'av',
     'safetensors',
     'datasets',
     'oss2',

@@ -1,4 +1,4 @@
-"""`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and keep the results as files."""
+"""`ms-segformer predict IMAGE… --model DIR_OR_ID -o OUT`: segment photographs and videos, the results as files."""
 
 import argparse
 import glob
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ..progress import screen
 from .arguments import (
     MODES,
     add_engine_arguments,
+    frames_a_second,
     one_of,
     output_folder,
     percentage,
@@ -28,12 +29,16 @@ from .arguments import (
     pixels,
     positive_int,
 )
+from .predict_video import check_videos, segment_video
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
     from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationResult
 
-HELP = 'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE)'
+HELP = (
+    'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE); '
+    'and videos: overlay, and a line of JSON a frame'
+)
 OUTPUTS = ('labels', 'overlay', 'json')
 FORMATS = ('coco', 'panoptic', 'labelme', 'labelstudio', 'masks', 'csv')
 REGIONS = ('rle', 'polygons')
@@ -48,7 +53,10 @@ PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaini
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        'images', nargs='+', metavar='IMAGE', help='image files, folders, patterns ("shots/*.jpg") or URLs'
+        'images',
+        nargs='+',
+        metavar='IMAGE',
+        help='image and video files, folders of images, patterns ("shots/*.jpg"), or URLs of images',
     )
     parser.add_argument(
         '--model',
@@ -94,9 +102,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--max-pixels',
         type=positive_int,
         metavar='N',
-        help='refuse images with more pixels before they are decoded (default: 134217728)',
+        help='refuse images, and frames of videos, with more pixels before they are decoded (default: 134217728; of '
+        'frames 33554432)',
     )
-    parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images worked on together')
+    parser.add_argument(
+        '--video-from-images',
+        type=frames_a_second,
+        metavar='FPS',
+        help='each folder is one video: its images, in the order of their names and numbers, so many a second',
+    )
+    parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images or frames worked on together')
     parser.add_argument(
         '--min-share',
         type=percentage,
@@ -175,13 +190,17 @@ def _format_options(args: Namespace) -> dict[str, Any]:
 
 
 def run(args: Namespace) -> int:
-    from ..results import Manifest, find_input, make_plan
+    from ..results import Manifest, find_input, find_sequence, make_plan
 
     format_options = _format_options(args)
-    locations, empty = _expand(args.images, args.quiet)
-    inputs = [find_input(location) for location in locations]
+    folders = {item for item in args.images if args.video_from_images and os.path.isdir(item)}
+    if args.video_from_images and not folders:
+        raise ArgumentError('--video-from-images is for folders, and none was given')
+    locations, empty = _expand(args.images, args.quiet, folders)
+    inputs = [find_sequence(location) if location in folders else find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
         raise ArgumentError('\nerror: '.join([*empty, *(each.refusal or '' for each in inputs)]))
+    check_videos(args, inputs)
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     segmenter = _open(args)
@@ -197,6 +216,7 @@ def run(args: Namespace) -> int:
         )
         start = time.monotonic()
         _segment(args, segmenter, manifest, task, jobs)
+        _segment_videos(args, segmenter, manifest, task, jobs)
         seconds = time.monotonic() - start
         manifest.compact(job.input.key for job in jobs)
         problems = _write_formats(args, segmenter, manifest, jobs, format_options)
@@ -254,16 +274,13 @@ def _segment(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ..datasets.class_names import names_in
-    from ..results import RemoteImage, ResultWriter
+    from ..results import RemoteImage
 
-    settings = segmenter.settings
-    writer = ResultWriter(args.output, settings.classes, settings.palette, args.language, args.names)
-    names = names_in(args.language, settings.classes)
+    writer, names = _writer(args, segmenter)
     for job in jobs:
         if job.state == 'failed':
             _fail(manifest, task, job, None, job.error or '')
-    todo = [job for job in jobs if job.state == 'todo']
+    todo = [job for job in jobs if job.state == 'todo' and not job.input.video]
     sources = [job.input.source(job.known) for job in todo]
     results = segmenter(
         iter(sources),
@@ -301,6 +318,28 @@ def _segment(
                     _report(job, writer.folder, rows, names, args.min_share)
 
 
+def _segment_videos(
+    args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']
+) -> None:
+    """Segment the videos that are to be done, after the images."""
+    writer, names = _writer(args, segmenter)
+    for job in jobs:
+        if job.state == 'todo' and job.input.video:
+            rows = segment_video(args, segmenter, writer, manifest, task, job)
+            if rows is not None and not args.quiet:
+                _report(job, writer.folder, rows, names, args.min_share)
+
+
+def _writer(args: Namespace, segmenter: 'SegformerPipeline') -> 'tuple[ResultWriter, list[str]]':
+    """What makes the files, and the names of the classes by id as the terminal shows them."""
+    from ..datasets.class_names import names_in
+    from ..results import ResultWriter
+
+    settings = segmenter.settings
+    writer = ResultWriter(args.output, settings.classes, settings.palette, args.language, args.names)
+    return writer, names_in(args.language, settings.classes)
+
+
 def _keep(
     writer: 'ResultWriter',
     manifest: 'Manifest',
@@ -311,6 +350,7 @@ def _keep(
 ) -> 'list[Row] | None':
     """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
     from ..results import AlteredError, change, obstacle, out_of_date
+    from ..results.manifest import record_of
 
     wanted = out_of_date(job, version, manifest, task)
     error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
@@ -320,10 +360,11 @@ def _keep(
     announced = None
     try:
         contents, rows = writer.contents(wanted, job.input.name, result)
-        new = change(job, manifest, task, {wanted[kind]: content for kind, content in contents.items()})
+        files = {wanted[kind]: content for kind, content in contents.items()}
+        new = change(job, manifest, task, {output: record_of(content) for output, content in files.items()})
         announced = job.announcement(task, version, new)
         manifest.append(announced)
-        writer.write(new.files)
+        writer.write({output: files[output] for output in new.files})
     except AlteredError as reason:
         _fail(manifest, task, job, None, str(reason))
         return None
@@ -352,7 +393,8 @@ def _write_formats(
     from ..results.formats.options import FormatOptions
 
     made = FormatOptions(segmenter.classes, segmenter.palette, **options)
-    written, problems = write_formats(args.formats, manifest, jobs, made, args.overwrite)
+    images = [job for job in jobs if not job.input.video]
+    written, problems = write_formats(args.formats, manifest, images, made, args.overwrite)
     if not args.quiet:
         places = dict.fromkeys(path.split('/')[0] + '/' * ('/' in path) for path in written)
         print('-> ' + ', '.join(str(manifest.folder / place) + '/' * place.endswith('/') for place in places))
@@ -375,7 +417,7 @@ def _full_disk_in_words(output: str, jobs: list['Job']) -> Iterator[None]:
             raise
         done = sum(job.state in ('done', 'skipped') for job in jobs)
         raise OSError(
-            f'{output}: {error.strerror}. {done} of {len(jobs)} images are finished and kept; make room, and '
+            f'{output}: {error.strerror}. {done} of {len(jobs)} {_inputs(jobs)} are finished and kept; make room, and '
             'the same command goes on with the others'
         ) from None
 
@@ -416,24 +458,32 @@ def _say_failures(jobs: list['Job'], empty: list[str]) -> None:
 
 
 def _summarise(jobs: list['Job'], seconds: float) -> None:
-    """Say how many images have a result, and how fast."""
+    """Say how many images and videos have a result, and how fast."""
     done, skipped, failed = (
         sum(job.state.startswith(state) for job in jobs) for state in ('done', 'skipped', 'failed')
     )
+    what = _inputs(jobs)
     if len(jobs) > 1 or skipped:
         print(
-            f'{done} of {len(jobs)} images segmented'
-            + (f' in {seconds:.1f} s, {done / seconds:.1f} images/s' if done else '')
+            f'{done} of {len(jobs)} {what} segmented'
+            + (f' in {seconds:.1f} s' if done else '')
+            + (f', {done / seconds:.1f} images/s' if done and what == 'images' else '')
             + (f'; {skipped} skipped, which an earlier run has finished' if skipped else '')
             + (f'; {failed} failed' if failed else ''),
             file=sys.stderr,
         )
 
 
-def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[str]]:
+def _inputs(jobs: list['Job']) -> str:
+    """The word for what a run is about."""
+    return 'inputs' if any(job.input.video for job in jobs) else 'images'
+
+
+def _expand(items: Iterable[str], quiet: bool = False, whole: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Files, folders (with their sub-folders) and patterns to a list of paths, each once, in the order given.
 
-    Results of earlier runs that lie in a folder or match a pattern are not images to segment, which is said.
+    The folders in `whole` stay as they are. Results of earlier runs that lie in a folder or match a pattern are not
+    images to segment, which is said.
 
     Returns:
         The paths; and what is wrong with folders and patterns that give none.
@@ -449,8 +499,11 @@ def _expand(items: Iterable[str], quiet: bool = False) -> tuple[list[str], list[
         if not item:
             empty.append("'': an empty text names no image")
             continue
-        if os.path.isdir(item):
-            seen, nothing = image_files(item), f'{item}: no images in this folder'
+        if os.path.isdir(item) and item not in whole:
+            seen, nothing = (
+                image_files(item),
+                f'{item}: no images in this folder (videos are named, or matched: "*.mp4")',
+            )
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
             seen = sorted(glob.glob(item, recursive=True))
             nothing = f'{item}: nothing matches this pattern'

@@ -6,13 +6,13 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Optional, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Optional, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -31,9 +31,11 @@ from ..postprocess.sliding_window import slide_segment
 from ..preprocessors.image import MAX_PIXELS, DamagedImageError, ImageSource, check_reading, load_image
 from ..preprocessors.segformer import PreparedImage, SegformerPreprocessor
 from ..preprocessors.shapes import ImageShapes
+from ..preprocessors.video import Frame, Video, open_video
 from ..results.output import SegmentationOutput
 from ..results.palettes import palette_for
 from ..results.result import SegmentationResult
+from .read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,16 +61,16 @@ MODELSCOPE_ARGUMENTS = (
     'config',
 )
 
+Read = TypeVar('Read')
 Several: TypeAlias = list[Any] | tuple[Any, ...]
 Sides: TypeAlias = int | Sequence[int] | np.ndarray  # of both sides, or (height, width)
 Item: TypeAlias = 'tuple[int, ImageSource, Future[PreparedImage]]'  # of a list: position, what was given, reading
 
 
-class CallOptions(TypedDict, total=False):
-    """The keyword arguments of `SegformerPipeline.__call__`."""
+class StreamOptions(TypedDict, total=False):
+    """The keyword arguments of `SegformerPipeline.__call__` that `stream` takes as well."""
 
     batch_size: int | None
-    channel_order: str
     mode: str | None
     crop_size: Sides | None
     stride: Sides | None
@@ -77,6 +79,12 @@ class CallOptions(TypedDict, total=False):
     max_pixels: int | None
     with_image: bool
     confidence: bool
+
+
+class CallOptions(StreamOptions, total=False):
+    """The keyword arguments of `SegformerPipeline.__call__`."""
+
+    channel_order: str
 
 
 @dataclass(frozen=True)
@@ -262,9 +270,7 @@ class SegformerPipeline(Pipeline):
             TypeError: there is no such argument.
         """
         _refuse_unknown(kwargs, 'a call of the pipeline', *_parameters(SegformerPipeline.__call__))
-        images_at_once = 1 if batch_size is None else as_integer(batch_size) or 0
-        if images_at_once < 1:
-            raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
+        images_at_once = _images_at_once(batch_size)
         options = self.options(
             channel_order=channel_order,
             mode=mode,
@@ -280,6 +286,50 @@ class SegformerPipeline(Pipeline):
             return self.segment([self.prepare(input, options)], options)[0]
         results = self._stream(input, images_at_once, options)
         return list(results) if isinstance(input, (list, tuple)) else results
+
+    def stream(
+        self, video: 'str | os.PathLike | Video', *, fps: float | None = None, **options: 'Unpack[StreamOptions]'
+    ) -> Generator[SegmentationResult, None, None]:
+        """Segment a video frame by frame; decoding runs ahead in another thread, by two batches of frames at most.
+
+        Args:
+            video: path of a video file (PyAV, the extra `[video]`, reads it); of a folder of images, with `fps`; or
+                what `preprocessors.video.open_video` returned, which says more about it, and how it is read.
+            fps: frames a second of a folder.
+            options: of `__call__`, `channel_order` left out. `max_pixels` is that of a frame, and its default
+                `preprocessors.video.MAX_VIDEO_PIXELS`.
+
+        Returns:
+            A generator of results in order, each with `index`, counted from 0, and `time`, in seconds from the first
+            frame. Closing it ends the thread and closes the file.
+
+        Raises:
+            FileNotFoundError, ImageError: the video cannot be read. These and errors of arguments come at once; a
+                `DamagedVideoError` comes after the last frame if some could not be decoded.
+            ArgumentError, TypeError: an argument is not accepted.
+            postprocess.LogitsError: the model's logits hold NaN or infinity.
+        """
+        _refuse_unknown(options, 'stream', 'fps', *StreamOptions.__annotations__)
+        frames_at_once = _images_at_once(options.pop('batch_size', None))
+        max_pixels = options.get('max_pixels')
+        checked = self.options(**options)  # type: ignore[misc]  # without batch_size
+        opened = video if isinstance(video, Video) else open_video(video, fps, max_pixels)
+        return self._of_frames(opened, frames_at_once, checked)
+
+    def _of_frames(self, video: Video, batch_size: int, options: Options) -> Generator[SegmentationResult, None, None]:
+        self.prepare_model()
+
+        def prepared() -> Iterator[tuple[Frame, PreparedImage]]:
+            with closing(video.frames):
+                for frame in video.frames:
+                    yield frame, self.prepare(frame.image, options)
+
+        with closing(read_ahead(prepared(), 2 * batch_size)) as ahead:
+            for batch in _batches(ahead, batch_size):
+                results = self.segment([inputs for _, inputs in batch], options)
+                for (frame, _), result in zip(batch, results, strict=True):
+                    result['index'], result['time'] = frame.index, frame.time
+                    yield result
 
     def options(
         self,
@@ -518,6 +568,30 @@ class SegformerPipeline(Pipeline):
             masks=[], labels=[], scores=[], error=reason, index=index, damaged=isinstance(error, DamagedImageError)
         )
         return self._with_facts(content, path)
+
+
+def _images_at_once(batch_size: object) -> int:
+    number = 1 if batch_size is None else as_integer(batch_size) or 0
+    if number < 1:
+        raise ArgumentError(f'batch_size is {batch_size!r}; accepted: a positive integer or None')
+    return number
+
+
+def _batches(items: Iterable[Read], size: int) -> Iterator[list[Read]]:
+    """Lists of that many items; where the items end with an error, those before it come first."""
+    batch: list[Read] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def _only(model: 'str | os.PathLike | Segformer | Several') -> 'str | os.PathLike | Segformer':

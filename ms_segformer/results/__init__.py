@@ -4,11 +4,12 @@ It brings OpenCV and Pillow, so the command line imports it where it is used.
 """
 
 from .formats import encode_rle
-from .inputs import Input, InputVersion, RemoteImage, find_input
+from .inputs import Input, InputVersion, RemoteImage, find_input, find_sequence
 from .manifest import Manifest, ManifestError, OwnOutputs
 from .output import BoxedRow, Row, SegmentationOutput, segments
 from .plan import AlteredError, Job, Run, change, make_plan, obstacle, out_of_date
 from .result import ResultError, SegmentationResult, coco_of
+from .video import VideoFiles
 from .writer import ResultWriter
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     'Run',
     'SegmentationOutput',
     'SegmentationResult',
+    'VideoFiles',
     'change',
     'coco_of',
     'encode_rle',
     'find_input',
+    'find_sequence',
     'make_plan',
     'obstacle',
     'out_of_date',

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from ..download import DownloadError, Version, download, without_userinfo
 from ..preprocessors.image import ImageError, check_regular
+from ..preprocessors.video import is_video, sequence_files
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
 
@@ -33,6 +34,7 @@ class Input:
         version: of a file; None for what has none before it is read.
         file: (device, inode) of a file, None for anything else.
         refusal: why it can be no image, as far as that is seen without opening it; else None.
+        video: it is a video, by its suffix or as it was asked for.
     """
 
     location: str
@@ -41,6 +43,7 @@ class Input:
     version: InputVersion | None = None
     file: tuple[int, int] | None = None
     refusal: str | None = None
+    video: bool = False
 
     @cached_property
     def place(self) -> tuple[str, ...]:
@@ -93,7 +96,9 @@ def find_input(location: str) -> Input:
         parts = urllib.parse.SplitResult('', '', location, '', '')
     scheme = parts.scheme.lower()
     if scheme in ('http', 'https'):
-        return Input(location, 'url', without_userinfo(location))
+        key = without_userinfo(location)
+        refusal = f'{key}: a video is read from a file; download it first' if is_video(parts.path) else None
+        return Input(location, 'url', key, refusal=refusal)
     if scheme == 'data':
         return Input(location, 'data', 'sha256:' + hashlib.sha256(os.fsencode(location)).hexdigest())
     path = urllib.request.url2pathname(parts.path) if scheme == 'file' else location
@@ -102,12 +107,26 @@ def find_input(location: str) -> Input:
         check_regular(path)
         status = os.stat(path)
     except (ImageError, OSError) as error:
-        return Input(location, 'path', key, refusal=str(error))
+        return Input(location, 'path', key, refusal=str(error), video=is_video(key))
     version = InputVersion(size=status.st_size, mtime_ns=status.st_mtime_ns)
     real = os.path.realpath(path)
     if real != key:  # a link that leads to another file later is another image
         version['link_to'] = real
-    return Input(location, 'path', key, version, (status.st_dev, status.st_ino))
+    return Input(location, 'path', key, version, (status.st_dev, status.st_ino), video=is_video(key))
+
+
+def find_sequence(folder: str) -> Input:
+    """Look at a folder whose images are the frames of a video, without opening them."""
+    key = _key_of_path(folder.rstrip(os.sep) or os.sep)
+    try:
+        files = [(os.path.basename(path), os.stat(path)) for path in sequence_files(folder)]
+    except OSError as error:
+        return Input(folder, 'path', key, refusal=f'{folder}: cannot be read ({error.strerror})', video=True)
+    listing = repr([(name, status.st_size, status.st_mtime_ns) for name, status in files])
+    version = InputVersion(
+        size=sum(status.st_size for _, status in files), sha256=hashlib.sha256(os.fsencode(listing)).hexdigest()
+    )
+    return Input(folder, 'path', key, version, refusal=None if files else f'{folder}: no images in it', video=True)
 
 
 def _key_of_path(path: str) -> str:

@@ -2,13 +2,15 @@
 
 One JSON object a line and image:
 
-- `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`; or `url` with `size` and `sha256` of its
-  content, `etag` and `last_modified`; or `data`, the digest of a `data:` URL;
+- `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`, or, of a folder that is a video, with `size` and
+  `sha256` over the names, sizes and times of its images; or `url` with `size` and `sha256` of its content, `etag` and
+  `last_modified`; or `data`, the digest of a `data:` URL;
 - `outputs`: its files, relative to the folder, each with `size` and `sha256`: another content is not ours any more;
 - `model`: `name` as it was given and `sha256` over weights and settings (`models.fingerprint`);
 - `options`: those that change results;
-- `error`: null, or why there is no result. An image that has one keeps its line when a later try fails before anything
-  is written. Where another try may succeed, `input` is without what tells contents apart, and the next run tries again;
+- `error`: null, or why there is no result; where there are `outputs` nevertheless, what a video's lack. An image that
+  has one keeps its line when a later try fails before anything is written. Where another try may succeed, `input` is
+  without what tells contents apart, and the next run tries again;
 - `writing`: true in the line that announces the files of an image before the first of them appears, with `before`: what
   stands in their places, as in `outputs`. After a run only images that are unfinished have it, because the run was
   killed or a file could not be written.
@@ -33,6 +35,7 @@ NAME = 'manifest.jsonl'
 FORMAT_LIST = 'formats.json'  # beside it: what other formats were written, `{"outputs": {path: record}}`
 LARGEST_LIST = 2**28  # bytes of it: a million files
 LONGEST_LINE = 2**22  # bytes
+READ = 2**20  # bytes of a file at a time
 _BEGIN = b'{"input": {"'
 
 
@@ -180,6 +183,16 @@ def record_of(content: bytes) -> Record:
     return Record(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+def record_of_file(path: str | os.PathLike) -> Record:
+    """The record of what a file holds, which may be larger than the memory."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, 'rb') as file:
+        while block := file.read(READ):
+            digest.update(block)
+            size += len(block)
+    return Record(size=size, sha256=digest.hexdigest())
+
+
 def records_in(entry: Entry, output: str) -> list[Record]:
     """What an entry says a file may hold: its result or, where it is still being written, what stood there before."""
     return [records[output] for records in (entry['outputs'], entry.get('before', {})) if output in records]
@@ -190,7 +203,7 @@ def holds_one_of(path: str | os.PathLike, records: list[Record]) -> bool:
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode) or status.st_size not in [record['size'] for record in records]:
         return False
-    return record_of(Path(path).read_bytes()) in records
+    return record_of_file(path) in records
 
 
 class Manifest:

@@ -20,7 +20,7 @@ class SegmentationOutput(_Segments, total=False):
 
     The first three keys are those of ModelScope's `OutputKeys`. `image`, `confidence` and `margin` are there where they
     were asked for. An image of a list that cannot be segmented has `error`, `index` and `damaged` in place of the
-    others.
+    others. A frame of a video has `index` and `time` besides.
     """
 
     seg_map: np.ndarray  # H×W uint8 class ids, those without a name (VOID) among them
@@ -28,7 +28,8 @@ class SegmentationOutput(_Segments, total=False):
     confidence: np.ndarray  # H×W float16, 0–1: probability of the pixel's class
     margin: np.ndarray  # H×W float16, 0–1: that less the probability of the second best class
     error: str  # why there is no result
-    index: int  # the image's position in the list
+    index: int  # the position in the list, or in the video
+    time: float  # of a frame: seconds from the first one
     damaged: bool  # the content is at fault: another try would give the same
 
 

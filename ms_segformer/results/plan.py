@@ -7,8 +7,8 @@ from typing import Any, TypeGuard, cast
 
 from ..errors import SegformerError
 from .inputs import Input, InputVersion
-from .manifest import Entry, Manifest, ManifestError, ModelName, Record, holds_one_of, record_of, records_in
-from .writer import KINDS
+from .manifest import Entry, Manifest, ManifestError, ModelName, Record, holds_one_of, records_in
+from .writer import KINDS, VIDEO_KINDS
 
 LONGEST_NAME = 255  # bytes; the limit of nearly every file system
 _NOT_OURS = 'is not a result of this image; move it away, use --overwrite, or write to another folder (-o)'
@@ -56,6 +56,10 @@ class Job:
     state: str = 'todo'
     error: str | None = None
     known: InputVersion | None = None
+
+    def asked(self, run: Run) -> list[str]:
+        """The files that a run wants of it; a video has none of some kinds."""
+        return [self.outputs[kind] for kind in run.save if kind in self.outputs]
 
     def fail(self, error: str) -> None:
         self.state, self.error = 'failed', error
@@ -127,13 +131,18 @@ def _name_all(inputs: list[Input], manifest: Manifest, run: Run) -> list[dict[st
         owned = set(manifest.owned(each.key))
         # What an earlier run saved besides is written too: it must not stay behind when the image has changed.
         named.append(
-            {kind: base + suffix for kind, suffix in KINDS.items() if kind in run.save or base + suffix in owned}
+            {
+                kind: base + suffix
+                for kind, suffix in (VIDEO_KINDS if each.video else KINDS).items()
+                if kind in run.save or base + suffix in owned
+            }
         )
     return named
 
 
 def _base_of(output: str) -> str:
-    return next((output.removesuffix(suffix) for suffix in KINDS.values() if output.endswith(suffix)), output)
+    suffixes = (*KINDS.values(), *VIDEO_KINDS.values())
+    return next((output.removesuffix(suffix) for suffix in suffixes if output.endswith(suffix)), output)
 
 
 def _candidates(place: tuple[str, ...]) -> Iterable[str]:
@@ -189,8 +198,7 @@ def _refuse_inputs(job: Job, folder: str, files: dict[tuple[int, int], Input]) -
 
 
 def _decide(job: Job, manifest: Manifest, run: Run) -> None:
-    asked = [job.outputs[kind] for kind in run.save]
-    error = job.input.refusal or obstacle(job, asked, manifest, run)
+    error = job.input.refusal or obstacle(job, job.asked(run), manifest, run)
     if error:
         job.fail(error)
         return
@@ -216,9 +224,9 @@ def _differs(entry: Entry, run: Run) -> bool:
 
 def _complete(job: Job, entry: Entry, manifest: Manifest, run: Run) -> bool:
     """Whether all files that this run is asked for are there, each as large as it was written."""
-    for kind in run.save:
-        record = entry['outputs'].get(job.outputs[kind])
-        path = f'{manifest.folder}/{job.outputs[kind]}'
+    for output in job.asked(run):
+        record = entry['outputs'].get(output)
+        path = f'{manifest.folder}/{output}'
         if record is None or not os.path.isfile(path) or os.path.getsize(path) != record['size']:
             return False
     return True
@@ -271,17 +279,17 @@ class Change:
     """What the files of an image become; `change` makes it.
 
     Attributes:
-        files: content by path, for those that do not hold it yet.
+        files: those that do not hold it yet.
         outputs, before: the manifest's records of them, and of what they replace.
     """
 
-    files: dict[str, bytes]
+    files: list[str]
     outputs: dict[str, Record]
     before: dict[str, Record]
 
 
-def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> Change:
-    """Compare what an image's files shall hold with what they do.
+def change(job: Job, manifest: Manifest, run: Run, files: dict[str, Record]) -> Change:
+    """Compare what an image's files shall hold, by path, with what they do.
 
     Raises:
         AlteredError: one holds neither that nor what the manifest says: somebody has worked on it.
@@ -290,22 +298,22 @@ def change(job: Job, manifest: Manifest, run: Run, files: dict[str, bytes]) -> C
     entry = manifest.entries.get(job.input.key)
     outputs = dict(manifest.owned(job.input.key))
     before: dict[str, Record] = {}
-    unequal: dict[str, bytes] = {}
-    for output, content in files.items():
+    unequal: list[str] = []
+    for output, record in files.items():
         path = f'{manifest.folder}/{output}'
-        outputs[output] = record_of(content)
+        outputs[output] = record
         try:
-            equal = holds_one_of(path, [outputs[output]])
+            equal = holds_one_of(path, [record])
         except OSError:  # not there, or its writing says what is wrong
-            unequal[output] = content
+            unequal.append(output)
             continue
         if equal:
             continue
         ours = records_in(entry, output) if entry else []
-        known = next((record for record in ours if holds_one_of(path, [record])), None)
+        known = next((one for one in ours if holds_one_of(path, [one])), None)
         if known is None and not run.overwrite:
             raise AlteredError(f'{job.input.name}: {path} has been changed since it was written, and {_NOT_OURS}')
-        unequal[output] = content
+        unequal.append(output)
         if known:
             before[output] = known
     return Change(unequal, outputs, before)

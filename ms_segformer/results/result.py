@@ -291,17 +291,22 @@ class SegmentationResult(dict[str, Any]):
             An object of `image`, `height`, `width` and `segments`: the dicts of `to_dicts`, each with the `mask` as
             COCO's compressed run lengths.
         """
+        return _json_text({'image': name or self._name(), **self._described()}, indent=1)
+
+    def to_json_line(self) -> str:
+        """The line that `ms-segformer predict` writes of a frame of a video.
+
+        Returns:
+            An object of `index`, `time` (seconds), `height`, `width` and `segments`, which are those of `to_json`.
+        """
+        return _json_text({'index': self.get('index'), 'time': self.get('time'), **self._described()})
+
+    def _described(self) -> dict[str, Any]:
         self._whole()
         by_columns = np.asfortranarray(self['seg_map'])  # as run lengths go
         found = [dict(row, mask=encode_rle(by_columns == row['id'])) for row in self.to_dicts()]
         height, width = self['seg_map'].shape
-        content = {'image': name or self._name(), 'height': height, 'width': width, 'segments': found}
-        text = json.dumps(content, ensure_ascii=False, indent=1) + '\n'
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a file name that is no text; escaped, it comes back as it was
-            text = json.dumps(content, indent=1) + '\n'
-        return text
+        return {'height': height, 'width': width, 'segments': found}
 
     def to_coco(
         self, name: str | None = None, *, regions: str = 'rle', simplify: float = SIMPLIFY, min_area: int = 0
@@ -526,6 +531,15 @@ def coco_of(
         for image, place in zip(document['images'], places, strict=True):
             image['file_name'] = name_below(place, root)
     return document
+
+
+def _json_text(content: dict[str, Any], indent: int | None = None) -> str:
+    text = json.dumps(content, ensure_ascii=False, indent=indent) + '\n'
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is no text; escaped, it comes back as it was
+        text = json.dumps(content, indent=indent) + '\n'
+    return text
 
 
 def _in_the_way(path: Path) -> bool:

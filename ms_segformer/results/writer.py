@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..files import atomic_write
@@ -15,6 +16,7 @@ from .visualization import draw_result, encoded, label_map_image, shown_names
 
 # What is saved of an image, and how the names of the files end.
 KINDS = {'labels': '_labels.png', 'overlay': '_overlay.jpg', 'json': '.json'}
+VIDEO_KINDS = {'overlay': '_overlay.mp4', 'json': '.jsonl'}  # of a video
 
 
 class ResultWriter:
@@ -80,6 +82,27 @@ class ResultWriter:
         for path, content in contents.items():
             with atomic_write(self.folder / path) as temporary:
                 temporary.write_bytes(content)  # Pillow's own writing misses it when a full disk takes a part only
+
+    def frame(self, result: SegmentationResult, rows: Sequence[Row]) -> np.ndarray:
+        """The overlay of a frame of a video, without a legend: its lines would come and go with the classes.
+
+        Args:
+            result: the pipeline's, with `image`.
+            rows: its segments, `output.segments`'s.
+
+        Returns:
+            H×W×3 uint8 RGB.
+        """
+        return draw_result(
+            result['image'],
+            result['seg_map'],
+            rows,
+            self.palette,
+            max_side=None,
+            legend=False,
+            names=self.names,
+            class_names=self.shown,
+        )
 
     def _labels(self, name: str | None, result: SegmentationResult, rows: list[Row]) -> bytes:
         return encoded(label_map_image(result['seg_map'], self.palette), 'PNG')
