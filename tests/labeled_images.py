@@ -7,6 +7,7 @@ from PIL import Image
 from ms_segformer.results import Manifest, ResultWriter, Run, SegmentationResult, change, find_input, make_plan
 from ms_segformer.results.formats.export import write_formats
 from ms_segformer.results.formats.options import FormatOptions
+from ms_segformer.results.manifest import record_of
 from ms_segformer.results.palettes import palette_for
 
 CLASSES = ['sky', 'tree', 'road', 'car', 'person, sitting', 'VÖGEL & Co; "<8>"']
@@ -54,8 +55,9 @@ def finish(folder, images):
         for job, label in zip(jobs, images.values(), strict=True):
             result = SegmentationResult(result_of(label), CLASSES)
             contents, _ = writer.contents(job.outputs, job.input.name, result)
-            new = change(job, manifest, run, {job.outputs[kind]: content for kind, content in contents.items()})
-            writer.write(new.files)
+            files = {job.outputs[kind]: content for kind, content in contents.items()}
+            new = change(job, manifest, run, {output: record_of(content) for output, content in files.items()})
+            writer.write(files)
             manifest.append(job.entry(run, job.input.version, new.outputs))
             job.state = 'done'
     return jobs

@@ -105,7 +105,7 @@ REFUSED = {
     ('predict', 'nope.jpg', '--model', 'demo'): 'nope.jpg: no such file',
     ('predict', '', '--model', 'demo'): "'': an empty text names no image",
     ('predict', 'nope*.jpg', '--model', 'demo'): 'nope*.jpg: nothing matches this pattern',
-    ('predict', 'empty', '--model', 'demo'): 'empty: no images in this folder',
+    ('predict', 'empty', '--model', 'demo'): 'empty: no images in this folder (videos are named, or matched: "*.mp4")',
     ('predict', 'photo.jpg', '--model', 'b9'): f'b9: no such directory, and neither a hub id such as {PUBLISHED} nor '
     'one of b0, b1, b2, b3, b4, b5, demo',
     ('predict', 'photo.jpg', '--model', ''): f"'': no such directory, and neither a hub id such as {PUBLISHED} nor "

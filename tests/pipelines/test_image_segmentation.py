@@ -313,7 +313,7 @@ def test_the_keys_of_a_result_are_modelscopes(tiny):
     result = tiny(random_images()[0], with_image=True, confidence=True)
     assert list(result)[:3] == [OutputKeys.MASKS, OutputKeys.LABELS, OutputKeys.SCORES]
     (failed,) = tiny([b'no image'])
-    assert {*result, *failed} == {*SegmentationOutput.__required_keys__, *SegmentationOutput.__optional_keys__}
+    assert {*result, *failed, 'time'} == {*SegmentationOutput.__required_keys__, *SegmentationOutput.__optional_keys__}
 
 
 def test_nonsense_arguments_are_refused(tiny, tiny_model_dir):
