@@ -336,7 +336,7 @@ def after_video(sandbox, outputs):
     assert {path.name for path in (sandbox.folder / 'clips').iterdir()} == {
         *('clip_overlay.mp4', 'clip.jsonl', 'manifest.jsonl')
     }
-    assert re.fullmatch(r'0\.00 s: .+\n0\.10 s: .+\n0\.20 s: .+\n', outputs[1]), outputs[1]
+    assert re.findall(r'^(0\.\d\d) s: .', outputs[1], re.MULTILINE) == ['0.00', '0.10', '0.20'], outputs[1]
 
 
 def after_to_a_labeling_tool(sandbox, outputs):
