@@ -193,11 +193,12 @@ def run(args: Namespace) -> int:
     from ..results import Manifest, find_input, find_sequence, make_plan
 
     format_options = _format_options(args)
-    folders = {item for item in args.images if args.video_from_images and os.path.isdir(item)}
-    if args.video_from_images and not folders:
+    fps = args.video_from_images
+    folders = {item for item in args.images if os.path.isdir(item)} if fps else set()
+    if fps and not folders:
         raise ArgumentError('--video-from-images is for folders, and none was given')
     locations, empty = _expand(args.images, args.quiet, folders)
-    inputs = [find_sequence(location) if location in folders else find_input(location) for location in locations]
+    inputs = [find_sequence(location, fps) if location in folders else find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
         raise ArgumentError('\nerror: '.join([*empty, *(each.refusal or '' for each in inputs)]))
     check_videos(args, inputs)
@@ -500,10 +501,8 @@ def _expand(items: Iterable[str], quiet: bool = False, whole: Collection[str] = 
             empty.append("'': an empty text names no image")
             continue
         if os.path.isdir(item) and item not in whole:
-            seen, nothing = (
-                image_files(item),
-                f'{item}: no images in this folder (videos are named, or matched: "*.mp4")',
-            )
+            seen = image_files(item)
+            nothing = f'{item}: no images in this folder (videos are named, or matched: "*.mp4")'
         elif not os.path.exists(item) and glob.has_magic(item) and '://' not in item:
             seen = sorted(glob.glob(item, recursive=True))
             nothing = f'{item}: nothing matches this pattern'

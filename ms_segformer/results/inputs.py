@@ -115,14 +115,14 @@ def find_input(location: str) -> Input:
     return Input(location, 'path', key, version, (status.st_dev, status.st_ino), video=is_video(key))
 
 
-def find_sequence(folder: str) -> Input:
-    """Look at a folder whose images are the frames of a video, without opening them."""
+def find_sequence(folder: str, fps: float) -> Input:
+    """Look at a folder whose images are the frames of a video, so many a second, without opening them."""
     key = _key_of_path(folder.rstrip(os.sep) or os.sep)
     try:
         files = [(os.path.basename(path), os.stat(path)) for path in sequence_files(folder)]
     except OSError as error:
         return Input(folder, 'path', key, refusal=f'{folder}: cannot be read ({error.strerror})', video=True)
-    listing = repr([(name, status.st_size, status.st_mtime_ns) for name, status in files])
+    listing = repr([fps, *((name, status.st_size, status.st_mtime_ns) for name, status in files)])
     version = InputVersion(
         size=sum(status.st_size for _, status in files), sha256=hashlib.sha256(os.fsencode(listing)).hexdigest()
     )

@@ -3,8 +3,8 @@
 One JSON object a line and image:
 
 - `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`, or, of a folder that is a video, with `size` and
-  `sha256` over the names, sizes and times of its images; or `url` with `size` and `sha256` of its content, `etag` and
-  `last_modified`; or `data`, the digest of a `data:` URL;
+  `sha256` over its rate and the names, sizes and times of its images; or `url` with `size` and `sha256` of its
+  content, `etag` and `last_modified`; or `data`, the digest of a `data:` URL;
 - `outputs`: its files, relative to the folder, each with `size` and `sha256`: another content is not ours any more;
 - `model`: `name` as it was given and `sha256` over weights and settings (`models.fingerprint`);
 - `options`: those that change results;

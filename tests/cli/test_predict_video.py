@@ -1,5 +1,6 @@
 """`ms-segformer predict clip.mp4`: its files, the manifest, and damaged, stopped and repeated runs."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from videos import cut, make_clip, make_folder
 from ms_segformer.cli.main import main
 from ms_segformer.files import TEMPORARY, temporary_prefix
 from ms_segformer.results import ResultWriter
+from ms_segformer.results.video import OverlayVideo
 
 av = pytest.importorskip('av', reason='needs PyAV')
 
@@ -174,6 +176,7 @@ def test_a_folder_is_one_video_where_asked_for(predict, capsys):
     assert predict('shots', '--video-from-images', 5) == 0 and '1 skipped' in capsys.readouterr().err
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save('shots/shot3.png')
     assert predict('shots', '--video-from-images', 5) == 0 and len(lines_of('out/shots.jsonl')) == 4
+    assert predict('shots', '--video-from-images', 10) == 0 and lines_of('out/shots.jsonl')[1]['time'] == 0.1
     assert predict('shots/shot0.png', '--video-from-images', 5) == 1
     assert 'is for folders, and none was given' in capsys.readouterr().err
 
@@ -190,6 +193,19 @@ def test_an_error_in_the_middle_leaves_nothing(predict, monkeypatch, capsys):
     assert predict('a.mp4') == 1
     assert 'a.mp4: its result cannot be made or written (out of memory)' in capsys.readouterr().err
     assert names() == ['manifest.jsonl']
+    monkeypatch.undo()
+
+
+def test_a_full_disk_leaves_nothing(predict, monkeypatch, capsys):
+    make_clip(Path('a.mp4'), 6)
+
+    def full(self, picture, time):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(OverlayVideo, 'add', full)
+    assert predict('a.mp4') == 1
+    assert 'out: No space left on device. 0 of 1 inputs are finished and kept; make room' in capsys.readouterr().err
+    assert names() == []
     monkeypatch.undo()
 
 
