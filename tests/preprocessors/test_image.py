@@ -22,6 +22,7 @@ from ms_segformer.preprocessors.image import (
     FORMATS,
     DamagedImageError,
     ImageError,
+    ImageMemoryError,
     image_files,
     load_image,
 )
@@ -298,7 +299,7 @@ def test_other_kinds_are_not_even_opened(kind):
 @pytest.mark.parametrize(
     'raised, error, said',
     [
-        (MemoryError(), ImageError, 'a.png: there is not enough memory'),
+        (MemoryError(), ImageMemoryError, 'a.png: there is not enough memory'),
         (OSError(errno.EIO, 'Input/output error'), ImageError, 'a.png: cannot be read .Input/output error'),
         (RuntimeError('odd'), DamagedImageError, 'a.png: a truncated or damaged image .odd'),
     ],

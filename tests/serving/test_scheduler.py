@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +17,12 @@ from ms_segformer.serving import ServeOptions, create_app
 from ms_segformer.serving.metrics import Metrics
 from ms_segformer.serving.problems import Problem
 from ms_segformer.serving.scheduler import GoneError, Scheduler
+
+
+def in_a_thread(coroutine):
+    """Run it where no loop is running: that of a browser's driver may be in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Large:
@@ -55,7 +62,7 @@ def test_what_is_canceled_while_it_waits_keeps_nothing(scheduler):
         assert await first
         assert await scheduler.run('network', scheduler.take_place(), int, '7') == 7
 
-    asyncio.run(wait_for_the_network())
+    in_a_thread(wait_for_the_network())
 
 
 def test_a_thread_is_free_again_only_when_it_is(scheduler):
@@ -77,7 +84,7 @@ def test_a_thread_is_free_again_only_when_it_is(scheduler):
         await second
         assert started == [1, 2]
 
-    asyncio.run(cancel_the_first())
+    in_a_thread(cancel_the_first())
 
 
 def test_a_phase_of_a_job_that_has_ended_does_not_begin(scheduler):
@@ -88,7 +95,7 @@ def test_a_phase_of_a_job_that_has_ended_does_not_begin(scheduler):
         with pytest.raises(GoneError):
             await scheduler.run('network', job, int, '7')
 
-    asyncio.run(end_before())
+    in_a_thread(end_before())
     assert scheduler.active == 0
 
 
