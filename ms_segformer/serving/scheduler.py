@@ -149,9 +149,8 @@ class Scheduler:
         except BaseException:
             free.release()
             raise
-        future.add_done_callback(
-            release
-        )  # when the thread has ended, which a request that is cancelled does not wait for
+        # When the thread has ended, which a request that is canceled does not wait for.
+        future.add_done_callback(release)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
