@@ -119,9 +119,9 @@ class Scheduler:
             self._in_work.release()
 
     async def run(self, phase: str, job: Job, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a phase in its threads. Cancelled before it begins, it is not begun.
+        """Run a phase in its threads. Canceled before it begins, it is not begun.
 
-        Nothing waits inside the pool, which would keep the arguments of a cancelled request: a thread is free first.
+        Nothing waits inside the pool, which would keep the arguments of a canceled request: a thread is free first.
 
         Args:
             phase: of `THREADS`.
