@@ -62,6 +62,16 @@ def timing_table(seconds, against=None):
     return rows
 
 
+def rate_table(seconds, count, against, unit):
+    """Rows: name, units a second, and the median and range of the per-round ratios of its rate to that of `against`."""
+    rows = [('candidate', f'{unit}/s', f'of the {against.partition(",")[0]}', 'range')]
+    for name, taken in seconds.items():
+        ratios = sorted(other / own for other, own in zip(seconds[against], taken, strict=True))
+        rate = count / statistics.median(taken)
+        rows.append((name, f'{rate:.2f}', f'{statistics.median(ratios):.2f}', f'{ratios[0]:.2f}–{ratios[-1]:.2f}'))
+    return rows
+
+
 def ratio(seconds, name, against):
     """Median over rounds of one candidate's time over another's in the same round."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[against], strict=True))

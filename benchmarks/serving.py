@@ -7,11 +7,9 @@ import http.client
 import io
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,7 +17,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from PIL import Image
 
-from .measure import parser, quiet, report
+from .measure import interleave, parser, quiet, rate_table, report
 from .subjects import photograph
 
 CLIENTS = 8
@@ -40,28 +38,11 @@ def main():
     files = pictures(args.image or photograph(width=800))
     segmenter = load(model, device='cpu', precision=args.precision)
     with service(model, args) as (port, pid):
-        seconds = {name: [] for name in ('pipeline', *FORMS)}
-        for step in range(args.warmup + args.rounds):
-            turns = {'pipeline': lambda: segment(segmenter, files)}
-            turns |= {name: lambda form=form: ask(port, files, form) for name, form in FORMS.items()}
-            for name, turn in turns.items():
-                time.sleep(0.2)
-                start = time.perf_counter()
-                turn()
-                if step >= args.warmup:
-                    seconds[name].append(time.perf_counter() - start)
+        turns = {'pipeline': lambda: segment(segmenter, files)}
+        turns |= {name: lambda form=form: ask(port, files, form) for name, form in FORMS.items()}
+        seconds = interleave(turns, args)
         kilobytes = peak(pid)
-    rows = [('candidate', 'images/s', 'of the pipeline', 'range')]
-    for name, taken in seconds.items():
-        ratios = sorted(own / other for own, other in zip(seconds['pipeline'], taken, strict=True))
-        rows.append(
-            (
-                name,
-                f'{IMAGES / statistics.median(taken):.2f}',
-                f'{statistics.median(ratios):.2f}',
-                f'{ratios[0]:.2f}–{ratios[-1]:.2f}',
-            )
-        )
+    rows = rate_table(seconds, IMAGES, 'pipeline', 'images')
     notes = (
         f'{CLIENTS} clients in the process of the benchmark, {IMAGES} JPEGs of {SIZE[0]}×{SIZE[1]} a turn, '
         f'{args.precision}, {args.workers} worker(s); the pipeline takes them one after another, and reads ahead. Peak '

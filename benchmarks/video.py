@@ -3,17 +3,16 @@
 python -m benchmarks.video --model DIR
 """
 
-import statistics
 import tempfile
-import time
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .measure import PAUSE, parser, quiet, report
+from .measure import interleave, parser, quiet, rate_table, report
 from .subjects import photograph
 
 SIZE = 640, 360
@@ -44,28 +43,19 @@ def main():
             'stream and JSON lines': lambda: write(segmenter, clip, Path(folder), ('json',)),
             'stream, JSON lines, overlay': lambda: write(segmenter, clip, Path(folder), ('json', 'overlay')),
         }
-        clock = time.process_time if args.cpu_time else time.perf_counter
-        seconds = {name: [] for name in candidates}
-        for step in range(args.warmup + args.rounds):
-            for name, candidate in candidates.items():
-                time.sleep(PAUSE)
-                start = clock()
-                found = candidate()
-                if step >= args.warmup:
-                    seconds[name].append(clock() - start)
-                assert found == args.frames
+        seconds = interleave({name: partial(complete, run, args.frames) for name, run in candidates.items()}, args)
         kilobytes = {path.suffix: path.stat().st_size / args.frames / 1000 for path in Path(folder).glob('out.*')}
-    first = seconds['pipeline, decoded frames']
-    rows = [('candidate', 'frames/s', 'of the pipeline', 'range')]
-    for name, taken in seconds.items():
-        ratios = sorted(own / other for own, other in zip(first, taken, strict=True))
-        rate = args.frames / statistics.median(taken)
-        rows.append((name, f'{rate:.2f}', f'{statistics.median(ratios):.2f}', f'{ratios[0]:.2f}–{ratios[-1]:.2f}'))
+    rows = rate_table(seconds, args.frames, 'pipeline, decoded frames', 'frames')
     notes = (
         f'{args.frames} frames of {SIZE[0]}×{SIZE[1]}, {args.precision}. The overlay has {kilobytes[".mp4"]:.1f} kB a '
         f'frame, the JSON lines {kilobytes[".jsonl"]:.1f}.'
     )
     report(f'A video, {Path(model).name}', rows, args, 'video', notes)
+
+
+def complete(candidate, frames):
+    """Run a candidate, which has to see every frame."""
+    assert candidate() == frames
 
 
 def make(path, photo, count):
