@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from ..errors import one_line
 from ..integrations.modelscope.messages import held_back_messages
 from ..preprocessors.image import ImageError, TooManyPixelsError
+from ..results.result import VOID
 from ..version import __version__
 from .answers import JPEG, PNG, Segmentation, SegmentOptions, encode, negotiate
 from .body import FORM, RAW, Body, BodyReader, file_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 PAGE = Path(__file__).parent / 'page'
 SEGMENT = '/v1/segment'
+LOOK = 0.05  # seconds between looks whether the models are ready
 START_SECONDS = 60  # that ending waits for models that are being made ready
 PIXELS_IN_ONE_PIECE = 2**22  # at full size: the network takes up to 0.5 GB a megapixel for them
 logger = logging.getLogger(__name__)
@@ -96,6 +98,11 @@ class Service:
             self.failure = error
             logger.info('the models cannot be made ready', exc_info=error)
 
+    async def wait(self) -> None:
+        """Return when the models are ready or cannot be made ready, or when the server is being stopped."""
+        while not (self.models.ready or self.failure or self.stopping):
+            await asyncio.sleep(LOOK)
+
     async def close(self) -> None:
         """End the threads, that which makes the models ready too: Python may not end while it compiles."""
         self.scheduler.close()
@@ -118,7 +125,7 @@ class Service:
         media_type = negotiate(request.headers.get('accept'))
         name, segmenter = self.models.get(options.model)
         request.scope['segformer_model'] = name
-        _check_classes(options.classes, segmenter.classes)
+        _check_classes(options, segmenter.classes)
         self.scheduler.check_room()  # before the body: it need not be sent in vain
         body = Body(self.bodies)
         try:
@@ -224,8 +231,14 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _check_classes(names: list[str] | None, classes: tuple[str, ...]) -> None:
-    for name in names or []:
+def _check_classes(options: SegmentOptions, classes: tuple[str, ...]) -> None:
+    if (options.classes is not None or options.min_share) and len(classes) > VOID:
+        raise Problem(
+            'invalid-option',
+            f'classes and min_share leave pixels out, and of the ids 0 to {VOID} none is left for them: the model has '
+            f'{len(classes)} classes; leave both out',
+        )
+    for name in options.classes or []:
         if name not in classes:
             near = difflib.get_close_matches(name, classes, 3)
             advice = f'did you mean {" or ".join(map(repr, near))}?' if near else '/v1/models lists them'
@@ -244,12 +257,13 @@ class _PageFiles(StaticFiles):
         return response
 
 
-def create_app(options: ServeOptions) -> FastAPI:
+def create_app(options: ServeOptions, at_once: bool = True) -> FastAPI:
     """The application, for any ASGI server.
 
     Args:
         options: of the service; what concerns sockets and processes (host, port, workers, header_seconds) is the
             server's part.
+        at_once: start before the models are ready, and answer 503 until they are.
 
     Returns:
         The application; `app.state.service` is its `Service`. Its models are opened when the server starts it.
@@ -259,6 +273,8 @@ def create_app(options: ServeOptions) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if not at_once:
+            await service.wait()
         yield
         await service.close()
 

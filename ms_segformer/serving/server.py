@@ -153,10 +153,11 @@ class _Server(uvicorn.Server):
     Args:
         options: of the service.
         ready: called once the models are ready.
+        at_once: accept connections before, and say that the models are being made ready.
     """
 
-    def __init__(self, options: ServeOptions, ready: Callable[[], Any]) -> None:
-        self._application = create_app(options)
+    def __init__(self, options: ServeOptions, ready: Callable[[], Any], at_once: bool = True) -> None:
+        self._application = create_app(options, at_once)
         self._service: Service = self._application.state.service
         self._ready: Callable[[], Any] | None = ready
         self._stop_since: float | None = None
@@ -288,7 +289,9 @@ class _Workers:
     def _start(self, pause: float, replaced: bool = False) -> '_Worker':
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve_in_worker, args=(self._options, self._listener, theirs, pause), name='ms-segformer-worker'
+            target=_serve_in_worker,
+            args=(self._options, self._listener, theirs, pause, not replaced),
+            name='ms-segformer-worker',
         )
         start_without_ctrl_c(process)
         theirs.close()
@@ -345,14 +348,19 @@ class _Worker:
             self.pipe = None
 
 
-def _serve_in_worker(options: ServeOptions, listener: socket.socket, pipe: Connection, pause: float) -> None:
-    """A worker: serves with its share of the threads, until a signal or until the process that has started it ends."""
+def _serve_in_worker(
+    options: ServeOptions, listener: socket.socket, pipe: Connection, pause: float, at_once: bool
+) -> None:
+    """A worker: serves with its share of the threads, until a signal or until the process that has started it ends.
+
+    One that takes the place of another accepts nothing before it is ready: the others do.
+    """
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
     when_the_parent_ends(_end_in_order)
     time.sleep(pause)
     torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
     try:
-        _Server(options, lambda: pipe.send(('ready', ''))).run([listener])
+        _Server(options, lambda: pipe.send(('ready', '')), at_once).run([listener])
     except Exception as error:  # whatever it is, the command says it
         ours = isinstance(error, (SegformerError, OSError))
         pipe.send(('failed', str(error) if ours else f'{type(error).__name__}: {one_line(error)}'))

@@ -191,6 +191,19 @@ def test_refusals_say_what_was_given_and_what_is_accepted(client, content, heade
     assert all(word in problem['detail'] for word in words), problem['detail']
 
 
+@pytest.mark.parametrize('options', [{'min_share': 0.1}, {'classes': ['class 1']}])
+def test_a_model_of_256_classes_has_no_id_for_what_is_left_out(options):
+    from ms_segformer.serving.answers import SegmentOptions
+    from ms_segformer.serving.app import _check_classes
+    from ms_segformer.serving.problems import Problem
+
+    names = tuple(f'class {number}' for number in range(256))
+    _check_classes(SegmentOptions(**options), names[:255])
+    with pytest.raises(Problem, match='the model has 256 classes'):
+        _check_classes(SegmentOptions(**options), names)
+    _check_classes(SegmentOptions(), names)
+
+
 @pytest.mark.parametrize(
     'method, path, status', [('GET', '/v1/segment', 405), ('GET', '/nothing', 404), ('PUT', '/', 405)]
 )

@@ -38,6 +38,15 @@ def slowly(self, prepared, options):
 SegformerPipeline.segment = slowly
 """
 
+# The models take a while to be made ready.
+SLOW_START = """
+import time
+from ms_segformer.serving.models import Models
+
+make_ready = Models.make_ready
+Models.make_ready = lambda self: (time.sleep(3), make_ready(self))
+"""
+
 
 def ask(server, **options):
     return httpx.post(f'{server.url}/v1/segment', content=PHOTO, headers=JPEG, timeout=120, **options)
@@ -240,16 +249,10 @@ def test_nothing_is_written_besides_the_cache(tmp_path):
 
 
 def test_while_the_models_are_made_ready_it_says_so(tmp_path):
-    changes = (
-        'import time\n'
-        'from ms_segformer.serving.models import Models\n'
-        'make_ready = Models.make_ready\n'
-        'Models.make_ready = lambda self: (time.sleep(3), make_ready(self))\n'
-    )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    with running_with(tmp_path, changes, wait=False, port=port) as process:
+    with running_with(tmp_path, SLOW_START, wait=False, port=port) as process:
 
         def answer(path):
             try:
@@ -316,15 +319,18 @@ def children(pid):
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='finds processes in /proc')
-def test_a_worker_that_is_killed_comes_back_and_the_others_go_on():
-    with running('--workers', '2') as server:
+def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(tmp_path):
+    """The one that takes its place accepts nothing while it is made ready."""
+    with running_with(tmp_path, SLOW_START, workers=2) as server:
         workers = children(server.process.pid)
         assert len(workers) == 2
         expected = ask(server).json()
         os.kill(workers[0], signal.SIGKILL)
-        for _ in range(5):
-            assert ask(server).json() == expected
+        until(lambda: workers[0] not in children(server.process.pid))
         until(lambda: len(set(children(server.process.pid)) - set(workers)) == 1)
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            assert ask(server).json() == expected
         until(lambda: metric(server, 'segformer_requests_total{model="demo",status="200"}') >= 6)
         os.kill(workers[1], signal.SIGKILL)
 
