@@ -1,12 +1,45 @@
 """Processes that a command starts: Ctrl-C is the command's to hear, and none of them outlives it."""
 
+import logging
 import multiprocessing
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from .errors import SegformerError, one_line
+
+Item = TypeVar('Item')
+Outcome = TypeVar('Outcome')
+AT_A_TIME = 2  # items that a process has: the one it works on, and the next
+UNFINISHED = 8  # items, times the number of processes, that the slowest one may keep back
+TRIES = 2  # of an item whose process dies
+STARTS = 3  # processes that may die one after the other before they are ready
+
+
+class ProcessError(SegformerError, RuntimeError):
+    """A process of several cannot start, or has met an error that is nobody's item's; the message says which."""
+
+
+@dataclass(frozen=True)
+class Died:
+    """What becomes of an item at which a process dies each time.
+
+    Attributes:
+        code: the last one's exit code; negative: the number of the signal that ended it.
+    """
+
+    code: int | None
+
+    def __str__(self) -> str:
+        how = f'exit code {self.code}' if self.code is None or self.code >= 0 else f'signal {-self.code}'
+        return f'the process that worked on it died {TRIES} times ({how}), perhaps for want of memory'
 
 
 def start_without_ctrl_c(process: Any) -> None:
@@ -39,3 +72,167 @@ def when_the_parent_ends(do: Callable[[], Any]) -> None:
         do()
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def work_in_processes(
+    open_work: Callable[[int], Callable[[Item], Outcome]], items: Iterable[Item], processes: int
+) -> Generator[Outcome | Died, None, None]:
+    """Work on items in several processes, each on one after the other; what becomes of them comes in their order.
+
+    A process that dies is replaced. What it worked on is tried once more, and given up if that process dies too; what
+    it had not begun goes to the others. `concurrent.futures` gives up everything then. The processes end with this
+    generator, however it ends.
+
+    Args:
+        open_work: called with its number, from 0, in each process, it returns what works on an item there. Like the
+            items and what becomes of them it is pickled.
+        items: taken as they are needed, some ahead.
+        processes: their number.
+
+    Yields:
+        What `open_work`'s function returned for each item, or `Died`.
+
+    Raises:
+        ProcessError: it has raised an exception, or process after process dies before it is ready.
+    """
+    pool = _Pool(open_work, enumerate(items), processes)
+    try:
+        yield from pool.outcomes()
+    finally:
+        pool.end()
+
+
+class _Pool(Generic[Item, Outcome]):
+    """The processes of `work_in_processes`, and which item is where."""
+
+    def __init__(
+        self, open_work: Callable[[int], Callable[[Item], Outcome]], items: Iterator[tuple[int, Item]], processes: int
+    ) -> None:
+        self._open_work, self._items = open_work, items
+        self._again: deque[tuple[int, Item]] = deque()  # from processes that died
+        self._tries: Counter[int] = Counter()
+        self._done: dict[int, Outcome | Died] = {}
+        self._next, self._taken = 0, 0  # the item to yield, and the number of those taken
+        self._most = UNFINISHED * processes
+        self._dead_at_start = 0
+        self._context = multiprocessing.get_context('spawn')  # threads of torch do not survive a fork
+        self._running: list[_Process] = []
+        for number in range(processes):
+            self._running.append(self._start(number))
+
+    def outcomes(self) -> Iterator[Outcome | Died]:
+        while True:
+            self._hand_out()
+            if not any(process.items for process in self._running):
+                return
+            pipes: dict[Any, _Process] = {process.pipe: process for process in self._running}
+            for pipe in wait(list(pipes)):
+                self._hear(pipes[pipe])
+            while self._next in self._done:
+                yield self._done.pop(self._next)
+                self._next += 1
+
+    def end(self) -> None:
+        for process in self._running:
+            process.process.kill()  # it writes nothing that would be left half done
+        for process in self._running:
+            process.process.join()
+
+    def _start(self, number: int) -> '_Process[Item]':
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(self._open_work, number, theirs), daemon=True)
+        start_without_ctrl_c(process)
+        theirs.close()
+        return _Process(number, process, ours)
+
+    def _hand_out(self) -> None:
+        for count in range(AT_A_TIME):  # first one for each
+            for process in self._running:
+                if len(process.items) <= count and (entry := self._take()) is not None:
+                    process.give(entry)
+
+    def _take(self) -> tuple[int, Item] | None:
+        if self._again:
+            return self._again.popleft()
+        if self._taken - self._next >= self._most:
+            return None
+        entry = next(self._items, None)
+        if entry is not None:
+            self._taken += 1
+        return entry
+
+    def _hear(self, process: '_Process[Item]') -> None:
+        try:
+            said, content = process.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(process)
+            return
+        if said == 'failed':
+            raise ProcessError(content)
+        self._dead_at_start = 0
+        if said == 'ready':
+            process.ready = True
+        else:
+            index, _ = process.items.popleft()
+            self._done[index] = content
+
+    def _replace(self, process: '_Process[Item]') -> None:
+        process.process.join()
+        code = process.process.exitcode
+        if not process.ready:
+            self._dead_at_start += 1
+            if self._dead_at_start >= STARTS:
+                raise ProcessError(
+                    f'{STARTS} processes died one after the other before they were ready (exit code {code}), perhaps '
+                    'for want of memory: use fewer --processes'
+                )
+        elif process.items:
+            index, _ = process.items[0]
+            self._tries[index] += 1
+            if self._tries[index] >= TRIES:
+                process.items.popleft()
+                self._done[index] = Died(code)
+        self._again.extendleft(reversed(process.items))
+        self._running[self._running.index(process)] = self._start(process.number)
+
+
+class _Process(Generic[Item]):
+    """A process of several, as the one that has started it sees it."""
+
+    def __init__(self, number: int, process: Any, pipe: Connection) -> None:
+        self.number, self.process, self.pipe = number, process, pipe
+        self.items: deque[tuple[int, Item]] = deque()
+        self.ready = False
+
+    def give(self, entry: tuple[int, Item]) -> None:
+        self.items.append(entry)
+        try:
+            self.pipe.send(entry[1])
+        except OSError:  # it has died, which is heard next
+            pass
+
+
+def _work(open_work: Callable[[int], Callable[[Any], Any]], number: int, pipe: Connection) -> None:
+    """One of several processes: works on what comes through the pipe until the pipe's other end is gone."""
+    given: SimpleQueue[Any] = SimpleQueue()
+
+    def receive() -> None:
+        try:
+            while True:
+                given.put(pipe.recv())
+        except Exception:  # the other end is gone; at once, also out of a long run of the network
+            os._exit(1)
+
+    threading.Thread(target=receive, daemon=True).start()
+    try:
+        work = open_work(number)
+        pipe.send(('ready', None))
+        while True:
+            pipe.send(('done', work(given.get())))
+    except BrokenPipeError:
+        os._exit(0)
+    except Exception as error:  # whatever it is, the command says it
+        logging.getLogger(__name__).debug('a process fails', exc_info=error)
+        ours = isinstance(error, (SegformerError, OSError))
+        pipe.send(('failed', str(error) if ours else f'{type(error).__name__}: {one_line(error)}'))
+        os._exit(1)

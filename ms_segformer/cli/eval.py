@@ -10,13 +10,25 @@ import json
 import math
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config.limits import check_windows
 from ..errors import ArgumentError, some_of
 from ..files import atomic_write
 from ..integrations.modelscope.hub import model_directory
-from .arguments import MODES, add_engine_arguments, one_of, output_file, positive_int, scale, side, workers
+from ..integrations.modelscope.messages import held_back_messages
+from .arguments import (
+    MODES,
+    add_engine_arguments,
+    one_of,
+    output_file,
+    positive_int,
+    processes,
+    scale,
+    side,
+    workers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +38,7 @@ if TYPE_CHECKING:
     from ..datasets.sources import Source
     from ..engines import Engine
     from ..models.segformer import Segformer
-    from ..trainers.evaluation import Evaluation
+    from ..trainers.evaluation import Evaluation, ImageCounter
 
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
 
@@ -59,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=workers, default=0, metavar='N', help='loading processes (default: %(default)s)'
     )
+    parser.add_argument(
+        '--processes', type=processes, metavar='N', help='that share the images out (default: 1)'
+    )
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
     parser.add_argument('--confusion', type=output_file, metavar='PNG', help='draw the confusion matrix into this file')
@@ -79,11 +94,16 @@ def run(args: argparse.Namespace) -> int:
     settings = read_configuration(folder)
     test = inference_settings(args, settings)
     from ..trainers import distributed
-    from ..trainers.evaluation import evaluate
+    from ..trainers.evaluation import evaluate, evaluate_in_processes
 
     rank, world_size = distributed.start(device=args.device)
-    device = distributed.choose_device(args.device, world_size)
     dataset = open_data(args, settings)
+    number = _number_of_processes(args, world_size)
+    if number > 1:
+        open_counter = partial(_open_counter, args, folder, number)
+        report(args, evaluate_in_processes(open_counter, dataset, number, sys.stderr.isatty()))
+        return 0
+    device = distributed.choose_device(args.device, world_size)
     model = load(folder)[0].to(device)
     found = evaluate(
         model,
@@ -100,6 +120,42 @@ def run(args: argparse.Namespace) -> int:
     if rank == 0:
         report(args, found)
     return 0
+
+
+def _number_of_processes(args: argparse.Namespace, world_size: int) -> int:
+    """How many share the images out.
+
+    Raises:
+        ArgumentError: more than one are asked for, with what is of one alone.
+    """
+    if (args.processes or 1) > 1:
+        for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
+            if given:
+                raise ArgumentError(f'{option} is of one process: each of several loads one image after the other')
+        if world_size > 1:
+            raise ArgumentError('--processes is for one process that starts others; torchrun has started several')
+    return args.processes or 1
+
+
+def _open_counter(args: argparse.Namespace, folder: str, processes: int, number: int) -> 'ImageCounter':
+    """What counts in a process of several, which has its share of the threads; with GPUs each has one."""
+    import torch
+
+    from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
+    from ..trainers import distributed
+    from ..trainers.evaluation import Evaluator, ImageCounter
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    name = args.device
+    if torch.cuda.is_available() and name in (None, 'gpu', 'cuda'):
+        name = f'cuda:{number % torch.cuda.device_count()}'
+    device = distributed.choose_device(name)
+    with held_back_messages():
+        settings = read_configuration(folder)
+        model = load(folder)[0].to(device)
+        dataset = open_data(args, settings)
+    evaluator = Evaluator(model, device, inference_settings(args, settings), network=_engine(args, model, device))
+    return ImageCounter(evaluator, dataset)
 
 
 def load(folder: str) -> 'tuple[Segformer, Settings]':

@@ -3,13 +3,12 @@
 import argparse
 import glob
 import itertools
-import logging
 import os
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
@@ -28,12 +27,14 @@ from .arguments import (
     pixel_count,
     pixels,
     positive_int,
+    processes,
 )
 from .predict_video import check_videos, segment_video
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
-    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run, SegmentationResult
+    from ..pipelines.to_files import Made, Making
+    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run
 
 HELP = (
     'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE); '
@@ -112,6 +113,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='each folder is one video: its images, in the order of their names and numbers, so many a second',
     )
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images or frames worked on together')
+    parser.add_argument(
+        '--processes',
+        type=processes,
+        metavar='N',
+        help='that share the images out (default: by the number of images, cores and the memory)',
+    )
     parser.add_argument(
         '--min-share',
         type=percentage,
@@ -275,30 +282,30 @@ def _segment(
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ..results import RemoteImage
+    from ..pipelines.to_files import Wanted, make_files
+    from ..results import out_of_date
 
     writer, names = _writer(args, segmenter)
     for job in jobs:
         if job.state == 'failed':
             _fail(manifest, task, job, None, job.error or '')
     todo = [job for job in jobs if job.state == 'todo' and not job.input.video]
-    sources = [job.input.source(job.known) for job in todo]
-    results = segmenter(
-        iter(sources),
-        batch_size=args.batch_size,
-        mode=args.mode,
-        resize=not args.full_size,
-        with_masks=False,
-        max_pixels=args.max_pixels,
-        with_image=any('overlay' in job.outputs for job in todo),
+    images = (
+        Wanted(
+            job.input.source(job.known),
+            job.input.name,
+            tuple(out_of_date(job, job.input.version, manifest, task) if job.input.version else job.outputs),
+        )
+        for job in todo
     )
+    number = args.processes or 1
     shown = not args.quiet and len(todo) > 1 and sys.stderr.isatty()
     above = logging_redirect_tqdm() if shown else nullcontext()  # log lines go above the bar
     with (
-        _without_warnings('ms_segformer.pipelines'),
         above,
+        closing(make_files(_making(args, segmenter), segmenter, images, number)) as files,
         tqdm(
-            zip(todo, sources, results, strict=True),
+            zip(todo, files, strict=True),
             total=len(todo),
             unit=' images',
             bar_format=PROGRESS,
@@ -306,17 +313,36 @@ def _segment(
             **screen(),
         ) as progress,
     ):
-        for job, source, result in progress:
-            version = job.input.version
-            if isinstance(source, RemoteImage):
-                if source.unchanged:
-                    job.pass_over(manifest.entries[job.input.key])
-                    continue
-                version = source.version
-            rows = _keep(writer, manifest, task, job, version, result)
-            if rows is not None and not args.quiet:
+        for job, made in progress:
+            if made.unchanged:
+                job.pass_over(manifest.entries[job.input.key])
+                continue
+            kept = _keep(writer, manifest, task, job, made.version or job.input.version, made)
+            if kept and not args.quiet:
                 with tqdm.external_write_mode():
-                    _report(job, writer.folder, rows, names, args.min_share)
+                    _report(job, writer.folder, made.rows, names, args.min_share)
+
+
+def _making(args: Namespace, segmenter: 'SegformerPipeline') -> 'Making':
+    """How files are made, in any process."""
+    from ..pipelines.to_files import Making
+
+    return Making(
+        segmenter.model.model_dir,
+        args.device or 'gpu',
+        args.engine,
+        args.precision,
+        {
+            'batch_size': args.batch_size,
+            'mode': args.mode,
+            'resize': not args.full_size,
+            'with_masks': False,
+            'max_pixels': args.max_pixels,
+        },
+        args.language,
+        args.names,
+        args.verbose,
+    )
 
 
 def _segment_videos(
@@ -342,46 +368,40 @@ def _writer(args: Namespace, segmenter: 'SegformerPipeline') -> 'tuple[ResultWri
 
 
 def _keep(
-    writer: 'ResultWriter',
-    manifest: 'Manifest',
-    task: 'Run',
-    job: 'Job',
-    version: 'InputVersion | None',
-    result: 'SegmentationResult',
-) -> 'list[Row] | None':
-    """Write one image's files and what the manifest says of it; returns the rows to report, None after an error."""
+    writer: 'ResultWriter', manifest: 'Manifest', task: 'Run', job: 'Job', version: 'InputVersion | None', made: 'Made'
+) -> bool:
+    """Write one image's files and what the manifest says of it; returns whether they are there."""
     from ..results import AlteredError, change, obstacle, out_of_date
     from ..results.manifest import record_of
 
     wanted = out_of_date(job, version, manifest, task)
-    error = result.get('error') or obstacle(job, wanted.values(), manifest, task)
+    error = made.error or obstacle(job, wanted.values(), manifest, task)
     if error:
-        _fail(manifest, task, job, version if result.get('damaged') else None, error)
-        return None
+        _fail(manifest, task, job, version if made.damaged else None, error)
+        return False
     announced = None
     try:
-        contents, rows = writer.contents(wanted, job.input.name, result)
-        files = {wanted[kind]: content for kind, content in contents.items()}
+        files = {output: made.contents[kind] for kind, output in wanted.items()}
         new = change(job, manifest, task, {output: record_of(content) for output, content in files.items()})
         announced = job.announcement(task, version, new)
         manifest.append(announced)
         writer.write({output: files[output] for output in new.files})
     except AlteredError as reason:
         _fail(manifest, task, job, None, str(reason))
-        return None
+        return False
     except OSError as reason:
         if reason.errno in FULL_DISK:
             raise
         error = f'{job.input.name}: its result cannot be written ({reason})'
         if announced is None:
             _fail(manifest, task, job, None, error)
-            return None
+            return False
         job.fail(error)
         manifest.append({**announced, 'error': error})
-        return None
+        return False
     manifest.append(job.entry(task, version, new.outputs))
     job.state, job.outputs = 'done', wanted
-    return rows
+    return True
 
 
 def _write_formats(
@@ -421,18 +441,6 @@ def _full_disk_in_words(output: str, jobs: list['Job']) -> Iterator[None]:
             f'{output}: {error.strerror}. {done} of {len(jobs)} {_inputs(jobs)} are finished and kept; make room, and '
             'the same command goes on with the others'
         ) from None
-
-
-@contextmanager
-def _without_warnings(name: str) -> Iterator[None]:
-    """Silence a logger's warnings: failures are listed at the end, so the pipeline need not say them too."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _report(job: 'Job', folder: 'Path', rows: 'list[Row]', names: list[str], least: float) -> None:

@@ -140,6 +140,7 @@ class OpenVINOEngine(Engine):
             'INFERENCE_PRECISION_HINT': self._hint,
             'INFERENCE_NUM_THREADS': self._threads,
             'NUM_STREAMS': 1,
+            'ENABLE_CPU_PINNING': False,  # each process would pin its threads to the same, the first, cores
         }
         name = f'{self._key}-{"x".join(map(str, shape))}.openvino'
         content = cache.read(name)

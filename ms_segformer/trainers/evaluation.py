@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -28,6 +28,7 @@ from ..postprocess.augmentation import Mirrored, Whole, Windows, label_versions
 from ..postprocess.segmentation import segment
 from ..postprocess.sliding_window import Mosaic, slide_segment
 from ..preprocessors.shapes import ImageShapes
+from ..processes import Died, ProcessError, work_in_processes
 from ..progress import screen
 from . import distributed
 from .data_loading import ShareSampler
@@ -163,6 +164,8 @@ class LabeledImages(MapStyle, Protocol):
     @property
     def ignore_index(self) -> int: ...
 
+    def sample_name(self, index: int) -> str: ...
+
 
 @dataclass
 class Evaluation:
@@ -275,6 +278,60 @@ def evaluate(
             confusion.update(prediction, label)
             bar.update()
     confusion.all_reduce()
+    return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
+
+
+class ImageCounter:
+    """Counts the pixels of one image of a data set after the other, for processes that share it out.
+
+    Args:
+        evaluator: predicts.
+        dataset: a `SegDataset` with a test pipeline and labels.
+    """
+
+    def __init__(self, evaluator: Evaluator, dataset: LabeledImages) -> None:
+        self._evaluator, self._dataset = evaluator, dataset
+
+    def __call__(self, index: int) -> np.ndarray:
+        """The counts of an image, as those of a `ConfusionMatrix`: C×(C+1) int64.
+
+        Raises:
+            DatasetError: the pair cannot be used.
+        """
+        confusion = ConfusionMatrix(self._dataset.num_classes, self._dataset.ignore_index)
+        for _, prediction, label in predictions(self._evaluator, self._dataset, [index]):
+            confusion.update(prediction, label)
+        return confusion.counts
+
+
+def evaluate_in_processes(
+    open_counter: Callable[[int], ImageCounter], dataset: LabeledImages, processes: int, progress: bool = False
+) -> Evaluation:
+    """Evaluate a model on a data set that several processes share out; what they count is added up.
+
+    Args:
+        open_counter: makes, in the process of a number from 0, what counts there; it is pickled.
+        dataset: what each of them opens.
+        processes: their number.
+        progress: show a progress bar.
+
+    Raises:
+        DatasetError: the data set is empty.
+        ProcessError: a process cannot work, or died twice at one image.
+    """
+    if len(dataset) == 0:
+        raise DatasetError('there is no image to evaluate on')
+    started = time.monotonic()
+    confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
+    with (
+        closing(work_in_processes(open_counter, range(len(dataset)), processes)) as counted,
+        tqdm(total=len(dataset), unit='image', desc='evaluating', disable=not progress, **screen()) as bar,
+    ):
+        for index, counts in enumerate(counted):
+            if isinstance(counts, Died):
+                raise ProcessError(f'{dataset.sample_name(index)}: {counts}; use fewer --processes')
+            confusion.counts += counts
+            bar.update()
     return Evaluation(confusion, list(dataset.CLASSES), len(dataset), time.monotonic() - started)
 
 

@@ -12,6 +12,7 @@ from small_evaluation import random_pairs
 
 from ms_segformer.cli import eval as command
 from ms_segformer.datasets.errors import DatasetError
+from ms_segformer.processes import ProcessError
 
 
 @pytest.fixture(scope='module')
@@ -129,3 +130,25 @@ def test_ids_that_could_be_any_list_s_are_taken_and_this_is_said(model, data, tm
     caplog.clear()
     run('--model', model, '--data', data)
     assert not [record for record in caplog.records if 'names no classes' in record.getMessage()]
+
+
+@pytest.mark.parametrize('words', [[], ['--mode', 'slide', '--crop-size', 48, 48, '--stride', 32, 32], ['--limit', 1]])
+def test_several_processes_count_the_same(model, data, tmp_path, capsys, words):
+    for number in (1, 2):
+        found = tmp_path / f'{number}.json'
+        assert run('--model', model, '--data', data, '--json', found, '--processes', number, *words) == 0
+    one, two = (json.loads((tmp_path / f'{number}.json').read_text()) for number in (1, 2))
+    assert {**one, 'seconds': 0} == {**two, 'seconds': 0}
+
+
+def test_several_processes_load_one_image_after_the_other(model, data):
+    for words in (['--batch-size', 2], ['--workers', 1]):
+        with pytest.raises(ValueError, match=f'{words[0]} is of one process'):
+            run('--model', model, '--data', data, '--processes', 2, *words)
+
+
+def test_a_broken_pair_ends_several_processes_with_its_name(model, data, tmp_path):
+    shutil.copytree(data, tmp_path / 'data')
+    next((tmp_path / 'data').rglob('a.jpg')).write_bytes(b'no image')
+    with pytest.raises(ProcessError, match=r'a\.jpg'):
+        run('--model', model, '--data', tmp_path / 'data', '--processes', 2)
