@@ -71,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=workers, default=0, metavar='N', help='loading processes (default: %(default)s)'
     )
-    parser.add_argument(
-        '--processes', type=processes, metavar='N', help='that share the images out (default: 1)'
-    )
+    parser.add_argument('--processes', type=processes, metavar='N', help='that share the images out (default: 1)')
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
     parser.add_argument('--confusion', type=output_file, metavar='PNG', help='draw the confusion matrix into this file')

@@ -16,6 +16,7 @@ from unicodedata import east_asian_width
 from ..errors import ArgumentError
 from ..files import FULL_DISK
 from ..metainfo import DEMO, DEMO_NOTE, LANGUAGES
+from ..processes import prepare_processes
 from ..progress import screen
 from .arguments import (
     MODES,
@@ -49,6 +50,8 @@ OPTIONS_OF_FORMATS = {
     'min_area': ('coco', 'labelme', 'labelstudio'),
     'image_prefix': ('labelstudio',),
 }
+# What the processes import that share the images out.
+MODULES = ('modelscope.pipelines', 'ms_segformer.pipelines.image_segmentation', 'ms_segformer.pipelines.to_files')
 PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaining} left'
 
 
@@ -211,6 +214,8 @@ def run(args: Namespace) -> int:
     check_videos(args, inputs)
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
+    if (args.processes or 1) > 1:
+        prepare_processes(MODULES)  # while this one imports much the same
     segmenter = _open(args)
     jobs: list[Job] = []
     with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:

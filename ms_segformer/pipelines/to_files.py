@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..results import SegmentationResult
     from .image_segmentation import SegformerPipeline
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Making:

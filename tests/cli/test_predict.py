@@ -90,9 +90,9 @@ def segmented(monkeypatch):
     written = []
     contents = ResultWriter.contents
 
-    def note(self, kinds, *args):
-        written.append(next(iter(kinds.values())))
-        return contents(self, kinds, *args)
+    def note(self, kinds, name, result):
+        written.append(os.path.relpath(os.path.splitext(name)[0]) + writer.KINDS[kinds[0]])
+        return contents(self, kinds, name, result)
 
     monkeypatch.setattr(ResultWriter, 'contents', note)
     return written
