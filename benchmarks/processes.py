@@ -3,8 +3,8 @@
     git worktree add --detach ../before COMMIT && (cd ../before && python setup.py build_ext --inplace)
     python -m benchmarks.processes --photos DIR --before ../before
 
-Each command runs from its start to its end, with all files written; the photographs are cut from those of a folder, in
-as many shapes as there are photographs.
+Each command runs from its start to its end, with all files written. The photographs are cut from those of a folder, in
+the sizes that photographs of COCO have.
 """
 
 import os
@@ -16,11 +16,21 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .measure import interleave, parser, quiet, rate_table, report
 
 ROOT = Path(__file__).parents[1]
+# Of 21 photographs of COCO 2017; three of ten are turned upright here.
+SIZES = (
+    *((640, 480),) * 5,
+    *((640, 427),) * 2,
+    *((640, 426),) * 2,
+    *((640, 425),) * 2,
+    *((500, 375), (640, 458), (640, 382), (640, 420), (640, 360), (640, 428), (640, 315), (320, 240), (612, 612)),
+    (640, 419),
+)
+UPRIGHT = 0.3
 KINDS = ('.jpg', '.jpeg', '.png')
 
 
@@ -53,8 +63,8 @@ def main():
     rows = rate_table(seconds, args.photographs, next(iter(candidates)), 'images')
     rows = [(*rows[0], 'memory'), *((*row, f'{memory[row[0]]:,} MiB') for row in rows[1:])]
     notes = (
-        f'{args.photographs} photographs of {shapes} shapes, {args.precision}, written: {", ".join(args.save)}; from the '
-        "command's start to its end. Memory is the most that all of its processes have together, shared pages divided."
+        f'{args.photographs} photographs of {shapes} shapes, {args.precision}, written: {", ".join(args.save)}. The time '
+        'is that of the whole command. Memory is the most that all of its processes have together, shared pages divided.'
     )
     report(f'A folder in several processes, {Path(model).name}', rows, args, 'processes', notes)
 
@@ -63,15 +73,14 @@ def make(source, folder, count):
     """Cut photographs of many shapes from those of a folder, always the same; returns the number of shapes."""
     folder.mkdir()
     found = sorted(path for path in source.rglob('*') if path.suffix.lower() in KINDS)
-    found = [path for path in found if 'annotations' not in path.parts and 'oracle' not in path.parts]
+    found = [path for path in found if 'annotations' not in path.parts]
     choose, shapes = random.Random(0), set()
     for number in range(count):
-        with Image.open(found[number % len(found)]) as image:
-            picture = image.convert('RGB')
-        width, height = (int(side * choose.uniform(0.7, 1)) for side in picture.size)
-        left, top = choose.randint(0, picture.width - width), choose.randint(0, picture.height - height)
-        picture.crop((left, top, left + width, top + height)).save(folder / f'{number:04}.jpg', quality=90)
-        shapes.add((width, height))
+        size = choose.choice(SIZES)
+        size = size[::-1] if choose.random() < UPRIGHT else size
+        with Image.open(found[number * 7 % len(found)]) as image:
+            ImageOps.fit(image.convert('RGB'), size).save(folder / f'{number:04}.jpg', quality=90)
+        shapes.add(size)
     return len(shapes)
 
 
@@ -103,18 +112,20 @@ class Memory(threading.Thread):
 
     def run(self):
         while not self._ended.wait(0.5):
-            self.most = max(self.most, sum(map(held, [self.pid, *children(self.pid)])) >> 10)
+            self.most = max(self.most, sum(map(held, family(self.pid))) >> 10)
 
     def end(self):
         self._ended.set()
         self.join()
 
 
-def children(pid):
+def family(pid):
+    """A process and those that come from it."""
     try:
-        return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     except OSError:
-        return []
+        children = []
+    return [pid, *(each for child in children for each in family(int(child)))]
 
 
 def held(pid):

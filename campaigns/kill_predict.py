@@ -7,6 +7,9 @@ SIGKILL. Then a second process is given the same command. The moment is drawn ev
 duration of an unbroken run, most of which is its start, in the others from its part after the first line of the
 manifest. Every other time the folder holds the results of an earlier run, since which half of the images have changed.
 The processes are forked from one that has imported torch and ModelScope, which saves each of them four seconds.
+
+With `--processes N` the command shares the images out, and every other kill is that of one of its processes: the run
+itself goes on then. `--images 200` adds images of other shapes.
 """
 
 import json
@@ -43,7 +46,11 @@ NAMES = (
 
 
 def main():
-    args = frame.arguments(__doc__, cases=50).parse_args()
+    parser = frame.arguments(__doc__, cases=50)
+    parser.add_argument('--processes', type=int, default=1, help='of the command (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=len(NAMES), help='at least 12 (default: %(default)s)')
+    args = parser.parse_args()
+    names = (*NAMES, *(f'more/{number}.jpg' for number in range(args.images - len(NAMES))))
     import modelscope.pipelines  # noqa: F401
     import torch
 
@@ -55,14 +62,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ['MS_SEGFORMER_CACHE'] = f'{folder}/cache'
         os.chdir(folder)
-        write_images(args.seed, NAMES)
-        predict('earlier')
-        write_images(args.seed + 1, NAMES[::2])
+        write_images(args.seed, names)
+        predict('earlier', args.processes)
+        write_images(args.seed + 1, names[::2])
         shutil.copytree('earlier', 'changed')
         unbroken, durations = {}, {}
         for start in ('fresh', 'changed'):
             began = time.monotonic()
-            process = predict_later(start)
+            process = predict_later(start, args.processes)
             wait_for_writing(start, process)
             writing = time.monotonic()
             assert finish(process) == 1, 'the broken image'
@@ -76,7 +83,8 @@ def main():
             moment = chance.uniform(0, durations[start][0 if whole else 1])
             if number < args.first:
                 continue
-            found = one(start, whole, moment, unbroken[start])
+            worker = args.processes > 1 and number % 8 >= 4
+            found = one(start, whole, moment, unbroken[start], args.processes, worker)
             counts.update(found)
             bad = [what for what in found if what in BAD]
             tally.add(f'{start} folder', 'anything else' if bad else 'results', None if bad else f'killed {found[1]}')
@@ -86,22 +94,27 @@ def main():
                 file=sys.stderr,
                 flush=True,
             )
-    report(durations, counts)
+    report(durations, counts, len(names))
     return frame.finish('predict, killed', tally, args, time.monotonic() - begun)
 
 
 BAD = ('half-written file', 'other tree', 'temporary file after the second run', 'other exit code')
 
 
-def one(start, whole, moment, unbroken):
-    """Kill one run `moment` seconds after its start or its first line, run again; returns what was seen, in words."""
+def one(start, whole, moment, unbroken, processes, worker):
+    """Kill one run `moment` seconds after its start or its first line, run again; returns what was seen, in words.
+
+    With `worker` one of its processes is killed, and it is not run again.
+    """
     shutil.rmtree('out', ignore_errors=True)
     if start == 'changed':
         shutil.copytree('earlier', 'out')
-    process = predict_later('out')
+    process = predict_later('out', processes)
     if not whole:
         wait_for_writing('out', process)
     time.sleep(moment)
+    if worker:
+        return one_of_its_processes(process, unbroken)
     os.kill(process, signal.SIGKILL)
     found = ['killed' if finish(process) == -signal.SIGKILL else 'ended before']
     left = tree('out')
@@ -119,7 +132,7 @@ def one(start, whole, moment, unbroken):
         found.append('announced last')
     if not all(complete('out', name) for name in left if is_result(name)):
         found.append('half-written file')
-    if finish(predict_later('out')) != 1:
+    if finish(predict_later('out', processes)) != 1:
         found.append('other exit code')
     after = tree('out')
     if any('/.' in f'/{name}' for name in after):
@@ -127,6 +140,27 @@ def one(start, whole, moment, unbroken):
     if after != unbroken:
         found.append('other tree')
     return found
+
+
+def one_of_its_processes(process, unbroken):
+    """Kill one process that segments; returns what was seen of the run, in words."""
+    there = [pid for child in children(process) for pid in children(child)]
+    found = ['one of its processes' if there else 'no process to kill']
+    if there:
+        os.kill(there[-1], signal.SIGKILL)
+    if finish(process) != 1:
+        found.append('other exit code')
+    if tree('out') != unbroken:
+        found.append('other tree')
+    return found
+
+
+def children(pid):
+    """The processes that one has started."""
+    try:
+        return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+    except OSError:
+        return []
 
 
 def wait_for_writing(out, process):
@@ -163,16 +197,17 @@ def write_images(seed, names):
         path = Path('photos') / name
         path.parent.mkdir(parents=True, exist_ok=True)
         side = 900 if 'large' in name else 60
-        Image.fromarray(generator.integers(0, 256, (side, side + 9, 3), dtype=np.uint8)).save(path)
+        wider = 9 + len(name) % 5 * 12
+        Image.fromarray(generator.integers(0, 256, (side, side + wider, 3), dtype=np.uint8)).save(path)
         if 'broken' in name:
             path.write_bytes(path.read_bytes()[:200])
 
 
-def predict(out):
-    return finish(predict_later(out))
+def predict(out, processes):
+    return finish(predict_later(out, processes))
 
 
-def predict_later(out):
+def predict_later(out, processes):
     """Start the command in a process of its own; returns its number."""
     process = os.fork()
     if process:
@@ -184,7 +219,8 @@ def predict_later(out):
         os.dup2(quiet, 2)
         from ms_segformer.cli.main import main as command
 
-        code = command(['predict', 'photos', '--model', str(TINY_MODEL), '-o', out, '--device', 'cpu'])
+        words = ['--device', 'cpu', '--processes', str(processes)]
+        code = command(['predict', 'photos', '--model', str(TINY_MODEL), '-o', out, *words])
     finally:
         os._exit(code)
 
@@ -202,9 +238,9 @@ def tree(folder):
     }
 
 
-def report(durations, counts):
+def report(durations, counts, images):
     print(
-        '12 images, unbroken run '
+        f'{images} images, unbroken run '
         + ', '.join(
             f'{whole:.2f} s, {writing:.2f} s of it writing ({start})' for start, (whole, writing) in durations.items()
         )
@@ -214,6 +250,8 @@ def report(durations, counts):
     order = (
         'killed',
         'ended before',
+        'one of its processes',
+        'no process to kill',
         'before anything was written',
         'among the files',
         'after the last file',

@@ -58,7 +58,7 @@ def epochs(text: str) -> int:
     return number
 
 
-def processes(text: str, least: int = 1) -> int:
+def number_of_processes(text: str, least: int = 1) -> int:
     """A number of processes of this machine."""
     number = _whole(text, least)
     if number > WORKERS:
@@ -68,7 +68,7 @@ def processes(text: str, least: int = 1) -> int:
 
 def workers(text: str) -> int:
     """A number of processes that load data; 0 stands for the process itself."""
-    return processes(text, 0)
+    return number_of_processes(text, 0)
 
 
 def side(text: str) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .arguments import input_folder, label_value, processes, written_file
+from .arguments import input_folder, label_value, number_of_processes, written_file
 
 if TYPE_CHECKING:
     from ..datasets.inspection import Inspection
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--picture', type=picture, metavar='PNG', help='draw the class histogram into this file')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
     parser.add_argument('--all', action='store_true', help='name every file (otherwise 10 per kind of problem)')
-    parser.add_argument('-j', '--jobs', type=processes, metavar='N', help='processes; default: one per core')
+    parser.add_argument('-j', '--jobs', type=number_of_processes, metavar='N', help='processes; default: one per core')
 
 
 def picture(text: str) -> str:

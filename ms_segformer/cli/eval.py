@@ -18,13 +18,14 @@ from ..errors import ArgumentError, some_of
 from ..files import atomic_write
 from ..integrations.modelscope.hub import model_directory
 from ..integrations.modelscope.messages import held_back_messages
+from ..processes import prepare_processes
 from .arguments import (
     MODES,
     add_engine_arguments,
+    number_of_processes,
     one_of,
     output_file,
     positive_int,
-    processes,
     scale,
     side,
     workers,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from ..models.segformer import Segformer
     from ..trainers.evaluation import Evaluation, ImageCounter
 
+# What the processes import that share the images out.
+MODULES = ('ms_segformer.trainers.evaluation', 'ms_segformer.datasets.seg_dataset', 'ms_segformer.models.segformer')
 HELP = 'evaluate a model on images with label maps: mIoU, accuracy, a table per class'
 
 
@@ -71,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=workers, default=0, metavar='N', help='loading processes (default: %(default)s)'
     )
-    parser.add_argument('--processes', type=processes, metavar='N', help='that share the images out (default: 1)')
+    parser.add_argument(
+        '--processes', type=number_of_processes, metavar='N', help='that share the images out (default: 1)'
+    )
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
     parser.add_argument('--confusion', type=output_file, metavar='PNG', help='draw the confusion matrix into this file')
@@ -88,18 +93,20 @@ def run(args: argparse.Namespace) -> int:
 
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
+    processes = _number_of_processes(args)
     folder = model_directory(args.model)
     settings = read_configuration(folder)
     test = inference_settings(args, settings)
+    if processes > 1:
+        prepare_processes(MODULES)  # while this one imports much the same
     from ..trainers import distributed
     from ..trainers.evaluation import evaluate, evaluate_in_processes
 
     rank, world_size = distributed.start(device=args.device)
     dataset = open_data(args, settings)
-    number = _number_of_processes(args, world_size)
-    if number > 1:
-        open_counter = partial(_open_counter, args, folder, number)
-        report(args, evaluate_in_processes(open_counter, dataset, number, sys.stderr.isatty()))
+    if processes > 1:
+        open_counter = partial(_open_counter, args, folder, processes)
+        report(args, evaluate_in_processes(open_counter, dataset, processes, sys.stderr.isatty()))
         return 0
     device = distributed.choose_device(args.device, world_size)
     model = load(folder)[0].to(device)
@@ -120,19 +127,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _number_of_processes(args: argparse.Namespace, world_size: int) -> int:
+def _number_of_processes(args: argparse.Namespace) -> int:
     """How many share the images out.
 
     Raises:
         ArgumentError: more than one are asked for, with what is of one alone.
     """
-    if (args.processes or 1) > 1:
-        for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
-            if given:
-                raise ArgumentError(f'{option} is of one process: each of several loads one image after the other')
-        if world_size > 1:
-            raise ArgumentError('--processes is for one process that starts others; torchrun has started several')
-    return args.processes or 1
+    number: int = args.processes
+    if number == 1:
+        return number
+    for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
+        if given:
+            raise ArgumentError(f'{option} is of one process: each of several loads one image after the other')
+    if int(os.environ.get('WORLD_SIZE', '1')) > 1:
+        raise ArgumentError('--processes is for one process that starts others; torchrun has started several')
+    return number
 
 
 def _open_counter(args: argparse.Namespace, folder: str, processes: int, number: int) -> 'ImageCounter':

@@ -22,13 +22,13 @@ from .arguments import (
     MODES,
     add_engine_arguments,
     frames_a_second,
+    number_of_processes,
     one_of,
     output_folder,
     percentage,
     pixel_count,
     pixels,
     positive_int,
-    processes,
 )
 from .predict_video import check_videos, segment_video
 
@@ -118,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=positive_int, metavar='N', help='images or frames worked on together')
     parser.add_argument(
         '--processes',
-        type=processes,
+        type=number_of_processes,
         metavar='N',
         help='that share the images out (default: by the number of images, cores and the memory)',
     )

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .arguments import output_folder, processes
+from .arguments import number_of_processes, output_folder
 
 if TYPE_CHECKING:
     from ..datasets.preparation import Preparation
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     coco.add_argument('-o', '--output', type=output_folder, required=True, metavar='DIR', help='folder to write to')
     coco.add_argument('--no-links', action='store_true', help='do not link the image folders into the output folder')
-    coco.add_argument('-j', '--jobs', type=processes, metavar='N', help='processes; default: one per core')
+    coco.add_argument('-j', '--jobs', type=number_of_processes, metavar='N', help='processes; default: one per core')
     example = kinds.add_parser(
         'example',
         help='16 small pictures of circles, squares and triangles, to try training',

@@ -10,7 +10,7 @@ from contextlib import suppress
 from ..errors import ArgumentError
 from ..metainfo import DEMO, DEMO_NOTE
 from ..serving.options import MAX_BODY, MAX_PIXELS, PLACES, SECONDS, ServeOptions
-from .arguments import add_engine_arguments, byte_count, port_number, positive_int, processes, seconds
+from .arguments import add_engine_arguments, byte_count, number_of_processes, port_number, positive_int, seconds
 
 HELP = 'serve models over HTTP, with a page to look at results: http://127.0.0.1:8000'
 NEEDED = ('fastapi', 'fastapi_offline', 'uvicorn', 'prometheus_client', 'python_multipart')
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--workers',
-        type=processes,
+        type=number_of_processes,
         default='1',
         metavar='N',
         help='processes that share the port, the threads and the work; one that dies is replaced (default: '

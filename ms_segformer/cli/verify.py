@@ -17,7 +17,7 @@ from ..errors import ArgumentError, one_line
 from ..files import atomic_write, read_json
 from ..metainfo import VARIANTS, Variant, demo_model_dir, find_model, photographs, variant_of_hub_id
 from ..progress import screen
-from .arguments import add_engine_arguments, one_of, output_file, positive_int, processes, workers
+from .arguments import add_engine_arguments, number_of_processes, one_of, output_file, positive_int, workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--limit', type=positive_int, metavar='N', help='only the first N images')
     parser.add_argument(
         '--processes',
-        type=processes,
+        type=number_of_processes,
         metavar='N',
         help='that measure the mIoU together (default: one for each GPU, or one)',
     )
