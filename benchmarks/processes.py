@@ -63,8 +63,9 @@ def main():
     rows = rate_table(seconds, args.photographs, next(iter(candidates)), 'images')
     rows = [(*rows[0], 'memory'), *((*row, f'{memory[row[0]]:,} MiB') for row in rows[1:])]
     notes = (
-        f'{args.photographs} photographs of {shapes} shapes, {args.precision}, written: {", ".join(args.save)}. The time '
-        'is that of the whole command. Memory is the most that all of its processes have together, shared pages divided.'
+        f'{args.photographs} photographs of {shapes} shapes, {args.precision}, written: {", ".join(args.save)}. '
+        'The time is that of the whole command, the memory the most that all of its processes have together, with '
+        'shared pages divided.'
     )
     report(f'A folder in several processes, {Path(model).name}', rows, args, 'processes', notes)
 
