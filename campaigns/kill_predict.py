@@ -87,7 +87,7 @@ def main():
             found = one(start, whole, moment, unbroken[start], args.processes, worker)
             counts.update(found)
             bad = [what for what in found if what in BAD]
-            tally.add(f'{start} folder', 'anything else' if bad else 'results', None if bad else f'killed {found[1]}')
+            tally.add(f'{start} folder', 'anything else' if bad else 'results', None if bad else ', '.join(found[:2]))
             print(
                 f'{number:4} {start:8} {moment:6.2f} s of {"the whole" if whole else "its writing"}: '
                 f'{", ".join(found)}',

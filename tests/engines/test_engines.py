@@ -297,6 +297,18 @@ print('done')
     assert (done.returncode, done.stdout.strip()) == (0, 'done'), (done.returncode, done.stderr[-2000:])
 
 
+def test_openvino_leaves_its_threads_where_the_system_puts_them(model, tmp_path, monkeypatch):
+    """Pinned, those of two processes would share one core. A network from the cache is no exception."""
+    pytest.importorskip('openvino', reason='OpenVINO is not installed')
+    monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path))
+    for _ in ('compiled', 'read'):
+        engine = create_engine(model, 'openvino')
+        engine(torch.randn(1, 3, 64, 96))
+        (request,) = engine._special.values()
+        assert request.get_compiled_model().get_property('ENABLE_CPU_PINNING') is False
+    assert list(tmp_path.rglob('*.openvino'))
+
+
 def test_torch_takes_over_from_an_openvino_that_cannot_compile(model, monkeypatch):
     openvino_engine = pytest.importorskip('ms_segformer.engines.openvino_engine', reason='OpenVINO is not installed')
 
