@@ -303,7 +303,7 @@ def _segment(
         )
         for job in todo
     )
-    number = args.processes or 1
+    number = min(args.processes or 1, max(1, len(todo)))
     shown = not args.quiet and len(todo) > 1 and sys.stderr.isatty()
     above = logging_redirect_tqdm() if shown else nullcontext()  # log lines go above the bar
     with (

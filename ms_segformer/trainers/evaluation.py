@@ -324,7 +324,7 @@ def evaluate_in_processes(
     started = time.monotonic()
     confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
     with (
-        closing(work_in_processes(open_counter, range(len(dataset)), processes)) as counted,
+        closing(work_in_processes(open_counter, range(len(dataset)), min(processes, len(dataset)))) as counted,
         tqdm(total=len(dataset), unit='image', desc='evaluating', disable=not progress, **screen()) as bar,
     ):
         for index, counts in enumerate(counted):
