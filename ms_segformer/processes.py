@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,11 @@ Outcome = TypeVar('Outcome')
 AT_A_TIME = 2  # items that a process has: the one it works on, and the next
 UNFINISHED = 8  # items, times the number of processes, that the slowest one may keep back
 TRIES = 2  # of an item whose process dies
+# The limit of a container's memory and what is used of it, in the two versions of cgroups.
+CGROUPS = (
+    ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'),
+    ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
+)
 FORK_SERVER = 'forkserver'
 STARTS = 3  # processes that may die one after the other before they are ready
 
@@ -81,6 +87,24 @@ def prepare_processes(modules: Iterable[str]) -> None:
     multiprocessing.get_context(FORK_SERVER).set_forkserver_preload(list(modules))
     with _without_ctrl_c():
         forkserver.ensure_running()
+
+
+def free_memory() -> int | None:
+    """Bytes that processes may still take: of the machine and, in a container, of its limit; None if not known."""
+    found = []
+    try:
+        lines = Path('/proc/meminfo').read_text(encoding='ascii').splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith('MemAvailable:')]
+    except (OSError, ValueError, IndexError):
+        pass
+    for limit, used in CGROUPS:
+        try:
+            found.append(
+                max(0, int(Path(limit).read_text(encoding='ascii')) - int(Path(used).read_text(encoding='ascii')))
+            )
+        except (OSError, ValueError):  # 'max', or another version of cgroups
+            continue
+    return min(found, default=None)
 
 
 def when_the_parent_ends(do: Callable[[], Any]) -> None:
