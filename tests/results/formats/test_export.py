@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import weakref
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -325,20 +326,17 @@ def test_a_run_without_images_gives_empty_files(tmp_path, monkeypatch):
 
 def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
     """One image is held at a time: as many masks are alive after fifty as after one."""
-    import gc
-
     from ms_segformer.results.formats import images as module
 
     monkeypatch.chdir(tmp_path)
     jobs = finish('out', {tmp_path / f'{each}.png': label_map(each, 30, 40) for each in range(50)})
-    alive = []
-    read = module.SegmentedImage
+    made, alive = [], []
 
-    class Counted(read):
+    class Counted(module.SegmentedImage):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            gc.collect()
-            alive.append(sum(type(each) is Counted for each in gc.get_objects()))
+            made.append(weakref.ref(self))
+            alive.append(sum(each() is not None for each in made))
 
     monkeypatch.setattr(module, 'SegmentedImage', Counted)
     export('out', jobs, ['coco', 'labelstudio', 'panoptic'])
