@@ -75,7 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--workers', type=workers, default=0, metavar='N', help='loading processes (default: %(default)s)'
     )
     parser.add_argument(
-        '--processes', type=number_of_processes, metavar='N', help='that share the images out (default: 1)'
+        '--processes',
+        type=number_of_processes,
+        default=1,
+        metavar='N',
+        help='that share the images out (default: %(default)s)',
     )
     add_engine_arguments(parser)
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
