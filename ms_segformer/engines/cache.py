@@ -101,6 +101,14 @@ def read(name: str) -> bytes | None:
     return None
 
 
+def has(name: str) -> bool:
+    """Whether there is a file of this name; reading it may find that it is of no use."""
+    try:
+        return (cache_dir() / name).is_file()
+    except OSError:  # no home directory, or not to be looked into
+        return False
+
+
 def write(name: str, content: bytes) -> None:
     """Keep a file; a folder that cannot be used costs only the next start's time, and a warning.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 ov = import_openvino()
 GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
-FREQUENT = 16  # batches of one shape after which a network compiled for just that shape pays for its compilation
-KEPT = 4  # such networks kept at a time, the most recently used ones: 4:3 and 3:2, portrait and landscape
+# Among the last WINDOW batches those of one shape after which a network compiled for just that shape pays for its
+# compilation, or for its reading from the cache.
+FREQUENT, CACHED = 16, 4
+ANY = (-1, 3, -1, -1)  # shape
+WINDOW = 256
+KEPT = 4  # such networks kept at a time, those of the most frequent shapes: 4:3 and 3:2, portrait and landscape
 logger = logging.getLogger(__name__)
 
 
@@ -89,8 +93,9 @@ class OpenVINOEngine(Engine):
             threads=self._threads,
             processor=[CORE.get_property('CPU', name) for name in ('FULL_DEVICE_NAME', 'OPTIMIZATION_CAPABILITIES')],
         )
-        self._seen: Counter[tuple[int, ...]] = Counter()
-        self._special: OrderedDict[tuple[int, ...], InferRequest] = OrderedDict()
+        self._recent: deque[tuple[int, ...]] = deque()  # shapes
+        self._seen: Counter[tuple[int, ...]] = Counter()  # how often each is among them
+        self._special: dict[tuple[int, ...], InferRequest] = {}
         self._general: InferRequest | None = None
         self._built_for = torch.get_num_threads(), weights_version(self._model)
 
@@ -122,18 +127,33 @@ class OpenVINOEngine(Engine):
 
     def _request(self, shape: tuple[int, ...]) -> InferRequest:
         """The inference request of the network for a shape; compiles what is missing."""
-        if shape in self._special:
-            self._special.move_to_end(shape)
-            return self._special[shape]
+        self._recent.append(shape)
         self._seen[shape] += 1
-        if self._special and self._seen[shape] < FREQUENT:
-            self._general = self._general or self._compile((-1, 3, -1, -1))
+        if len(self._recent) > WINDOW:
+            self._seen.subtract([self._recent.popleft()])
+            self._seen = +self._seen  # without those that come no more
+        if shape in self._special:
+            return self._special[shape]
+        if self._special and not self._pays(shape):
+            self._general = self._general or self._compile(ANY)
             return self._general
-        del self._seen[shape]
+        if len(self._special) >= KEPT:
+            del self._special[self._rarest()]
         self._special[shape] = self._compile(shape)
-        if len(self._special) > KEPT:
-            self._special.popitem(last=False)
         return self._special[shape]
+
+    def _pays(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape is so frequent that a network of its own pays, in another one's place where all are taken."""
+        seen = self._seen[shape] - (self._seen[self._rarest()] if len(self._special) >= KEPT else 0)
+        return seen >= FREQUENT or (seen >= CACHED and cache.has(self._name(shape)))
+
+    def _rarest(self) -> tuple[int, ...]:
+        """Of the shapes with a network of their own the one that comes least."""
+        return min(self._special, key=lambda shape: self._seen[shape])
+
+    def _name(self, shape: tuple[int, ...]) -> str:
+        """Of a network in the cache."""
+        return f'{self._key}-{"x".join(map(str, shape))}.openvino'
 
     def _compile(self, shape: tuple[int, ...]) -> InferRequest:
         settings = {
@@ -142,7 +162,7 @@ class OpenVINOEngine(Engine):
             'NUM_STREAMS': 1,
             'ENABLE_CPU_PINNING': False,  # each process would pin its threads to the same, the first, cores
         }
-        name = f'{self._key}-{"x".join(map(str, shape))}.openvino'
+        name = self._name(shape)
         content = cache.read(name)
         if content is not None:
             try:

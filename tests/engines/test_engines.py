@@ -200,19 +200,35 @@ def test_a_network_that_bfloat16_gets_wrong_is_never_run_in_it(model):
         assert (close - exact).abs().mean() < 0.03 * exact.std()
 
 
-def test_shapes_that_keep_coming_get_a_network_of_their_own(model, monkeypatch):
+def test_shapes_that_keep_coming_get_a_network_of_their_own(model, tmp_path, monkeypatch):
     openvino_engine = pytest.importorskip(
         'ms_segformer.engines.openvino_engine', reason='needs openvino', exc_type=ImportError
     )
-    monkeypatch.setattr(openvino_engine, 'FREQUENT', 3)
-    monkeypatch.setattr(openvino_engine, 'KEPT', 2)
+    monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path))
+    for name, value in (('FREQUENT', 4), ('CACHED', 2), ('KEPT', 2), ('WINDOW', 20)):
+        monkeypatch.setattr(openvino_engine, name, value)
+    compiled = []
+    compile_one = openvino_engine.OpenVINOEngine._compile
+
+    def note(self, shape):
+        compiled.append(shape[-1])
+        return compile_one(self, shape)
+
+    monkeypatch.setattr(openvino_engine.OpenVINOEngine, '_compile', note)
     run = created(model, 'openvino')
-    widths = (64, 96, 128)
-    expected = {width: run(images(1, 64, width)) for width in widths}
-    for _ in range(4):
-        for width in widths:
-            assert torch.allclose(run(images(1, 64, width)), expected[width], atol=1e-4)
-    assert len(run._special) == 2
+    expected = {width: run(images(1, 64, width)) for width in (64, 96, 128)}
+    assert compiled == [64, -1], 'the first shape, and all the others'
+    for width in (64, 96, 128) * 6:
+        assert torch.allclose(run(images(1, 64, width)), expected[width], atol=1e-4)
+    assert compiled == [64, -1, 96], 'the third is not more frequent than those'
+    for _ in range(20):
+        run(images(1, 64, 128))
+    assert compiled == [64, -1, 96, 128] and len(run._special) == 2, 'now it is'
+    compiled.clear()
+    again = created(model, 'openvino')
+    for width in (64, 96, 96, 128, 128):
+        assert torch.allclose(again(images(1, 64, width)), expected[width], atol=1e-4)
+    assert compiled == [64, -1, 96], 'those that were compiled before pay sooner'
 
 
 def test_unknown_names_are_refused(model):
