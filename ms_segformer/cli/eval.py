@@ -30,6 +30,8 @@ from .arguments import (
     side,
     workers,
 )
+from .eval_ray import check_ray, evaluate_with_ray
+from .ray_cluster import add_ray_argument
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='that share the images out (default: %(default)s)',
     )
     add_engine_arguments(parser)
+    add_ray_argument(parser, 'share the images out')
     parser.add_argument('--all-classes', action='store_true', help='list classes too that do not occur')
     parser.add_argument('--confusion', type=output_file, metavar='PNG', help='draw the confusion matrix into this file')
     parser.add_argument(
@@ -95,12 +98,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
 
+    check_ray(args)
     if not os.path.exists(args.data):
         raise FileNotFoundError(f'{args.data}: no such file or folder')
-    processes = _number_of_processes(args)
+    processes = 1 if args.ray else _number_of_processes(args)
     folder = model_directory(args.model)
     settings = read_configuration(folder)
     test = inference_settings(args, settings)
+    if args.ray:
+        report(args, evaluate_with_ray(args, open_data(args, settings), test))
+        return 0
     if processes > 1:
         prepare_processes(MODULES)  # while this one imports much the same
     from ..trainers import distributed

@@ -30,7 +30,9 @@ from .arguments import (
     pixels,
     positive_int,
 )
+from .predict_ray import check_ray, predict_with_ray
 from .predict_video import check_videos, segment_video
+from .ray_cluster import add_ray_argument
 
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
@@ -90,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--retry-failed', action='store_true', help='segment again what failed in an earlier run')
     _add_format_arguments(parser)
+    add_ray_argument(parser, 'segment into rows of Parquet files below -o,')
     add_engine_arguments(parser)
     parser.add_argument(
         '--mode',
@@ -202,12 +205,15 @@ def _format_options(args: Namespace) -> dict[str, Any]:
 def run(args: Namespace) -> int:
     from ..results import Manifest, find_input, find_sequence, make_plan
 
+    check_ray(args)
     format_options = _format_options(args)
     fps = args.video_from_images
     folders = {item for item in args.images if os.path.isdir(item)} if fps else set()
     if fps and not folders:
         raise ArgumentError('--video-from-images is for folders, and none was given')
     locations, empty = _expand(args.images, args.quiet, folders)
+    if args.ray:
+        return predict_with_ray(args, locations, empty, lambda: _describe(args, _open(args)))
     inputs = [find_sequence(location, fps) if location in folders else find_input(location) for location in locations]
     if all(each.refusal for each in inputs):
         raise ArgumentError('\nerror: '.join([*empty, *(each.refusal or '' for each in inputs)]))

@@ -1,0 +1,128 @@
+"""What `predict --ray` and `eval --ray` share: the options, and the cluster they connect to or start."""
+
+import argparse
+import logging
+import os
+import re
+import socket
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import ArgumentError, one_line
+
+LOCAL = 'local'
+OBJECT_STORE = 256 << 20  # bytes of the store of a Ray that is started here; images do not go through it
+
+SECONDS_TO_ANSWER = 10
+
+
+def add_ray_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--ray`; `what` is what it does there."""
+    parser.add_argument(
+        '--ray',
+        metavar='ADDRESS',
+        help=f'{what} on a Ray cluster (auto, HOST:PORT or ray://HOST:PORT), whose nodes all have this package and '
+        'reach model and images; local: on a Ray of its own on this machine, which ends with the command. --processes is '
+        'how many it uses at most, each with a CPU, or with a GPU as well; default: all',
+    )
+
+
+@dataclass(frozen=True)
+class Actors:
+    """What each actor gets, and how many of them there are.
+
+    Attributes:
+        num_cpus, num_gpus: of an actor, as Ray counts them.
+        concurrency: (least, most) actors.
+    """
+
+    num_cpus: float
+    num_gpus: float
+    concurrency: tuple[int, int]
+
+    @property
+    def device(self) -> str:
+        """Of an actor's network, as `load` names it; Ray shows it its own GPU only."""
+        return 'gpu:0' if self.num_gpus else 'cpu'
+
+
+def check_ray_arguments(args: Namespace) -> None:
+    """Refuse what makes no sense with `--ray`.
+
+    Raises:
+        ArgumentError: of the options.
+        RayError: Ray is not installed.
+    """
+    if not args.ray:
+        return
+    if args.device and ':' in args.device:
+        raise ArgumentError(f'--device {args.device}: with --ray each actor gets its GPU from Ray; give --device gpu')
+    from ..pipelines.ray import require_ray
+
+    if args.ray == LOCAL:
+        os.environ['RAY_USAGE_STATS_ENABLED'] = '0'  # read when ray is imported
+    require_ray()
+
+
+@contextmanager
+def cluster(args: Namespace) -> Iterator[Actors]:
+    """Connect to the cluster of the command line, or start one here, while the block runs.
+
+    Raises:
+        RayError: it cannot be reached, or has no GPU where one is asked for.
+    """
+    import ray
+    from ray.data import DataContext
+
+    from ..datasets.parallel import available_cores
+    from ..pipelines.ray import RayError
+
+    said = {
+        'log_to_driver': args.verbose,
+        'configure_logging': True,
+        'logging_level': logging.INFO if args.verbose else logging.ERROR,
+    }
+    try:
+        _check_address(args.ray)
+        if args.ray == LOCAL:
+            ray.init(
+                address=LOCAL,
+                num_cpus=available_cores(),
+                **({'num_gpus': 0} if args.device == 'cpu' else {}),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE,
+                _node_ip_address='127.0.0.1',  # nothing that listens can be reached from elsewhere
+                **said,
+            )
+        else:
+            ray.init(address=args.ray, **said)
+    except (OSError, ValueError, RuntimeError, OverflowError) as error:
+        raise RayError(f'--ray {args.ray}: no cluster of Ray is there ({one_line(error)})') from None
+    try:
+        context = DataContext.get_current()
+        context.enable_progress_bars = args.verbose
+        if not args.verbose:
+            logging.getLogger('ray.data').setLevel(logging.ERROR)
+        yield _actors(args, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise `OSError` where nothing answers at HOST:PORT: Ray would try for minutes."""
+    found = re.fullmatch(r'(?:ray://)?\[?([^/]+?)\]?:([0-9]+)', address)
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=SECONDS_TO_ANSWER).close()
+
+
+def _actors(args: Namespace, resources: dict[str, float]) -> Actors:
+    from ..pipelines.ray import RayError
+
+    cpus, gpus = int(resources.get('CPU', 0)), int(resources.get('GPU', 0))
+    if args.device in ('gpu', 'cuda') and not gpus:
+        raise RayError(f'--ray {args.ray}: the cluster has no GPU; leave --device out, or give --device cpu')
+    on_gpus = gpus > 0 and args.device != 'cpu'
+    most = args.processes or max(1, gpus if on_gpus else cpus)
+    return Actors(1, float(on_gpus), (1, most))
