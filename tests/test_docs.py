@@ -54,6 +54,7 @@ print(ms_segformer.__file__, *(len(list(configuration_dir().glob(f'*/{name}'))) 
 """
 # Heading -> package beyond those of the tests.
 NEEDS = {'Export': 'onnx', 'INT8': 'nncf', 'Video': 'av', 'Where to read on': 'sphinx'}
+PAGE_NEEDS = {'serve': SERVE_NEEDS, 'ray': ['ray']}
 FOR_A_CHECKOUT = ('make ', 'pip install ')  # how blocks start that run in a checkout; the others in a user's folder
 SERVICE = 'ms-segformer serve '  # how blocks start that serve until they are ended
 ADDRESS = 'http://127.0.0.1:8000'  # of the service in the text
@@ -269,7 +270,7 @@ def test_what_the_page_says_runs(sandbox, page, heading):
     if any(name in block.text for block in runnable for name in (IMAGE_URL, 'card_predict.py')):
         if not hasattr(sandbox.hub, 'certificate'):
             pytest.skip("needs the openssl command, for a certificate of the host in the card's URL")
-    needed = [NEEDS[heading]] if heading in NEEDS else SERVE_NEEDS if page == 'serve' else []
+    needed = [NEEDS[heading]] if heading in NEEDS else PAGE_NEEDS.get(page, [])
     for name in needed:
         pytest.importorskip(name, reason=f'needs {name}')
     sandbox.install()

@@ -47,12 +47,11 @@ def evaluate_with_ray(args: Namespace, dataset: 'LabeledImages', test: 'Inferenc
         DatasetError: the data set is empty, or an image of it cannot be used.
     """
     import numpy as np
-    from ray.data import from_items
     from tqdm import tqdm
 
     from ..datasets.errors import DatasetError
     from ..metrics import ConfusionMatrix
-    from ..pipelines.ray import TRIES, RayError, pool
+    from ..pipelines.ray import RayError, in_actors
     from ..trainers.evaluation import Evaluation
 
     images = len(dataset)
@@ -64,38 +63,35 @@ def evaluate_with_ray(args: Namespace, dataset: 'LabeledImages', test: 'Inferenc
     size = max(IMAGES_A_TASK, args.batch_size)
     shares = [list(range(start, min(start + size, images))) for start in range(0, images, size)]
     with cluster(args) as actors:
-        rows = from_items([{'indices': share} for share in shares], override_num_blocks=len(shares)).map_batches(
+        arguments = {
+            'model': os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
+            'dataset': dataset,
+            'test': test,
+            'device': actors.device,
+            'engine': args.engine,
+            'precision': args.precision,
+            'batch_size': args.batch_size,
+            'threads': max(1, int(actors.num_cpus)),
+            'directory': os.getcwd(),
+        }
+        rows = in_actors(
             Counter,
-            batch_size=1,
-            batch_format='pyarrow',
+            [{'indices': share} for share in shares],
+            arguments,
             num_cpus=actors.num_cpus,
             num_gpus=actors.num_gpus,
-            compute=pool(actors.concurrency),
-            fn_constructor_kwargs={
-                'model': os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
-                'dataset': dataset,
-                'test': test,
-                'device': actors.device,
-                'engine': args.engine,
-                'precision': args.precision,
-                'batch_size': args.batch_size,
-                'threads': max(1, int(actors.num_cpus)),
-                'directory': os.getcwd(),
-            },
-            max_restarts=-1,
-            max_task_retries=TRIES - 1,
+            concurrency=actors.concurrency,
         )
         bar = tqdm(total=images, unit='image', desc='evaluating', disable=not sys.stderr.isatty(), **screen())
         with bar:
-            for table in rows.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=0):
-                for row in table.to_pylist():
-                    if row['problem'] is not None:
-                        raise DatasetError(row['problem'])
-                    if counted[row['indices']].any():
-                        raise RayError(f'images {row["indices"]} came twice')
-                    counted[row['indices']] = True
-                    confusion.counts += np.frombuffer(row['counts'], np.int64).reshape(confusion.counts.shape)
-                    bar.update(len(row['indices']))
+            for row in rows:
+                if row['problem'] is not None:
+                    raise DatasetError(row['problem'])
+                if counted[row['indices']].any():
+                    raise RayError(f'images {row["indices"]} came twice')
+                counted[row['indices']] = True
+                confusion.counts += np.frombuffer(row['counts'], np.int64).reshape(confusion.counts.shape)
+                bar.update(len(row['indices']))
     left = np.flatnonzero(~counted)
     if len(left):
         raise RayError(f'{len(left)} of {images} images are not counted: {some_of([str(each) for each in left], 8)}')

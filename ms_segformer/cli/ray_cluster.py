@@ -4,17 +4,19 @@ import argparse
 import logging
 import os
 import re
+import secrets
 import socket
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ArgumentError, one_line
 
 LOCAL = 'local'
 OBJECT_STORE = 256 << 20  # bytes of the store of a Ray that is started here; images do not go through it
-
 SECONDS_TO_ANSWER = 10
 
 
@@ -24,8 +26,8 @@ def add_ray_argument(parser: argparse.ArgumentParser, what: str) -> None:
         '--ray',
         metavar='ADDRESS',
         help=f'{what} on a Ray cluster (auto, HOST:PORT or ray://HOST:PORT), whose nodes all have this package and '
-        'reach model and images; local: on a Ray of its own on this machine, which ends with the command. --processes is '
-        'how many it uses at most, each with a CPU, or with a GPU as well; default: all',
+        'reach model and images; local: on a Ray of its own on this machine, which ends with the command. --processes '
+        'is how many it uses at most, each with a CPU, and a GPU where there are some; default: all',
     )
 
 
@@ -61,8 +63,6 @@ def check_ray_arguments(args: Namespace) -> None:
         raise ArgumentError(f'--device {args.device}: with --ray each actor gets its GPU from Ray; give --device gpu')
     from ..pipelines.ray import require_ray
 
-    if args.ray == LOCAL:
-        os.environ['RAY_USAGE_STATS_ENABLED'] = '0'  # read when ray is imported
     require_ray()
 
 
@@ -73,32 +73,24 @@ def cluster(args: Namespace) -> Iterator[Actors]:
     Raises:
         RayError: it cannot be reached, or has no GPU where one is asked for.
     """
+    if args.ray == LOCAL:
+        _be_private()
     import ray
     from ray.data import DataContext
 
     from ..datasets.parallel import available_cores
     from ..pipelines.ray import RayError
 
-    said = {
-        'log_to_driver': args.verbose,
-        'configure_logging': True,
-        'logging_level': logging.INFO if args.verbose else logging.ERROR,
-    }
+    level = logging.INFO if args.verbose else logging.ERROR
+    own: dict[str, Any] = {}
+    if args.ray == LOCAL:
+        own = {'num_cpus': available_cores(), 'include_dashboard': False, 'object_store_memory': OBJECT_STORE}
+        if args.device == 'cpu':
+            own['num_gpus'] = 0
     try:
         _check_address(args.ray)
-        if args.ray == LOCAL:
-            ray.init(
-                address=LOCAL,
-                num_cpus=available_cores(),
-                **({'num_gpus': 0} if args.device == 'cpu' else {}),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                _node_ip_address='127.0.0.1',  # nothing that listens can be reached from elsewhere
-                **said,
-            )
-        else:
-            ray.init(address=args.ray, **said)
-    except (OSError, ValueError, RuntimeError, OverflowError) as error:
+        ray.init(address=args.ray, log_to_driver=args.verbose, logging_level=level, **own)
+    except (OSError, ValueError, RuntimeError) as error:
         raise RayError(f'--ray {args.ray}: no cluster of Ray is there ({one_line(error)})') from None
     try:
         context = DataContext.get_current()
@@ -108,6 +100,17 @@ def cluster(args: Namespace) -> Iterator[Actors]:
         yield _actors(args, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _be_private() -> None:
+    """Have a Ray that is started here send nothing, and answer only those who know a token of this process.
+
+    It listens on all network addresses. Its variables are read when it is imported; a program that has done so before
+    keeps what it has chosen.
+    """
+    os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+    if 'ray' not in sys.modules and not any(name.startswith('RAY_AUTH_') for name in os.environ):
+        os.environ.update(RAY_AUTH_MODE='token', RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 def _check_address(address: str) -> None:

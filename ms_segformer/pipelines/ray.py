@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -53,11 +54,9 @@ class SegmentOptions(TypedDict, total=False):
 
 def require_ray() -> None:
     """Raise `RayError` where Ray Data is not installed."""
-    try:
-        import pyarrow  # noqa: F401  # imported late: optional
-        import ray.data  # noqa: F401
-    except ImportError as error:
-        raise RayError(f"Ray Data is needed ({one_line(error)}): pip install 'ms-segformer[ray]'") from None
+    missing = [name for name in ('ray', 'pyarrow', 'fsspec') if find_spec(name) is None]
+    if missing:
+        raise RayError(f"{', '.join(missing)} not installed: pip install 'ms-segformer[ray]'")
 
 
 def segmentation_schema() -> 'pyarrow.Schema':
@@ -378,34 +377,53 @@ def segment_parts(
         ]
         if not rows:
             return
-        for name, failed, errors, problem in _outcomes(
-            segmenter or PartSegmenter, rows, arguments, num_cpus, num_gpus, concurrency
-        ):
-            if problem is not None:
-                raise RayError(f'{folder.location}: {problem}')
-            folder.commit(left[name])
-            yield Outcome(left.pop(name), failed, errors)
+        found = in_actors(
+            segmenter or PartSegmenter,
+            rows,
+            arguments,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            concurrency=concurrency,
+        )
+        for row in found:
+            if row['problem'] is not None:
+                raise RayError(f'{folder.location}: {row["problem"]}')
+            folder.commit(left[row['name']])
+            yield Outcome(left.pop(row['name']), row['failed'], list(row['errors']))
         left = {single.name: single for part in left.values() for single in part.single()}
     for part in left.values():
         reason = 'the process that segments it was ended every time, usually for want of memory; it has no row'
         yield Outcome(part, len(part.keys), [f'{key}: {reason}' for key in part.keys], lost=True)
 
 
-def _outcomes(
-    segmenter: type,
+def in_actors(
+    actor: type,
     rows: list[dict[str, Any]],
     arguments: dict[str, Any],
+    *,
     num_cpus: float,
     num_gpus: float,
     concurrency: int | tuple[int, int] | None,
-) -> Iterator[tuple[Any, ...]]:
-    """Have actors work on rows, each a task of its own; those whose actor dies every time are left out."""
+) -> Iterator[dict[str, Any]]:
+    """Have actors work on rows, each a task of its own.
+
+    Args:
+        actor: a class; what it makes of an Arrow table of one row is another.
+        rows: for it.
+        arguments: of its constructor.
+        num_cpus, num_gpus, concurrency: see `segment`.
+
+    Yields:
+        The rows that come out, in the order they are finished. What belongs to a row whose actor has died every time is
+        left out.
+    """
     from ray.data import from_items  # imported late: optional
 
     dataset = from_items(rows, override_num_blocks=len(rows))
     dataset.context.max_errored_blocks = -1
-    done = dataset.map_batches(
-        segmenter,
+    dataset.context.max_consecutive_actor_init_deaths = TRIES  # of those killed while they start
+    yield from dataset.map_batches(
+        actor,
         batch_size=1,
         batch_format='pyarrow',
         num_cpus=num_cpus,
@@ -414,10 +432,7 @@ def _outcomes(
         fn_constructor_kwargs=arguments,
         max_restarts=-1,
         max_task_retries=TRIES - 1,
-    )
-    for table in done.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=0):
-        for row in table.to_pylist():
-            yield tuple(row.values())
+    ).iter_rows()
 
 
 class PartSegmenter(Segmenter):

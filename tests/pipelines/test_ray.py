@@ -294,7 +294,7 @@ def test_a_node_and_an_actor_die_in_the_middle_and_every_row_is_there_once(model
     assert sorted(rows_of(out)) == photos
 
 
-def test_a_killed_run_is_finished_by_the_next_and_equals_an_unbroken_one(model, photos, tmp_path):
+def test_a_killed_run_on_this_machine_is_finished_by_the_next(model, photos, tmp_path):
     def command(out):
         words = [
             'predict',
@@ -320,8 +320,8 @@ def test_a_killed_run_is_finished_by_the_next_and_equals_an_unbroken_one(model, 
     kept = len(list((tmp_path / 'broken').glob('part-*.parquet')))
     assert command(tmp_path / 'broken').wait() in (0, 1)  # the broken image may be done
     assert kept < len(list((tmp_path / 'broken').glob('part-*.parquet')))
-    assert command(tmp_path / 'whole').wait() == 1
-    assert rows_of(tmp_path / 'broken') == rows_of(tmp_path / 'whole')
-    assert sorted(path.name for path in (tmp_path / 'broken').iterdir()) == sorted(
-        path.name for path in (tmp_path / 'whole').iterdir()
-    )
+    rows = rows_of(tmp_path / 'broken')
+    results = load(model, device='cpu', engine='torch')(photos, with_masks=False)
+    assert sorted(rows) == photos
+    assert all(agrees(rows[path], result) for path, result in zip(photos, results, strict=True))
+    assert all(path.name == RECORD or path.suffix == '.parquet' for path in (tmp_path / 'broken').iterdir())
