@@ -144,7 +144,7 @@ def _number_of_processes(args: argparse.Namespace) -> int:
     Raises:
         ArgumentError: more than one are asked for, with what is of one alone.
     """
-    number: int = args.processes or 1
+    number: int = args.processes
     if number == 1:
         return number
     for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
