@@ -62,6 +62,7 @@ def test_the_demonstration_model_opens_by_its_name_and_knows_what_it_is():
     assert len(np.unique(segmenter.palette[:10], axis=0)) == 10
 
 
+@pytest.mark.forked_python
 def test_the_example_in_the_help_runs_without_a_network(python, hub):  # noqa: F811
     hub.stop()
     example = ms_segformer.__doc__.split('no network is needed:\n')[1].split('\nRun the code')[0]
@@ -70,6 +71,7 @@ def test_the_example_in_the_help_runs_without_a_network(python, hub):  # noqa: F
     assert hub.requests == []
 
 
+@pytest.mark.forked_python
 def test_a_published_model_opens_by_its_short_name_and_by_its_directory(python, hub):  # noqa: F811
     code = """
         import ms_segformer
@@ -106,6 +108,7 @@ def test_a_folder_without_a_model_is_refused_before_modelscope_sees_it(tmp_path)
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.forked_python
 def test_it_says_so_when_it_is_not_active(python):  # noqa: F811
     code = """
         import ms_segformer

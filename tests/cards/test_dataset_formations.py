@@ -8,6 +8,8 @@ from hub.cards import CARDS
 from hub.coco_stuff import add_coco_stuff, add_files, add_tables, make_pairs, to_official, training_files
 from hub.fixtures import MODEL_ID, published_files
 
+pytestmark = pytest.mark.forked_python
+
 OSS = 'MsDataset.load needs oss2: pip install ms-segformer[train]'
 TRAIN_IDS, OFFICIAL_IDS = [111, 145, 255], [111, 145, 161, 255]  # `to_official` adds wall-other, training id 161
 FORMS = {

@@ -6,6 +6,8 @@ import pytest
 from hub.coco_stuff import add_coco_stuff, make_pairs, training_files
 from hub.fixtures import published_files
 
+pytestmark = pytest.mark.forked_python
+
 TO_SEG_DATASET = """
 import json
 import ms_segformer

@@ -7,6 +7,8 @@ from hub.fixtures import MODEL_ID, needs_hub_client, published_files
 
 from ms_segformer.metainfo import demo_model_dir, find_model
 
+pytestmark = pytest.mark.forked_python
+
 FETCH = (
     'import sys, argparse; from ms_segformer.cli import fetch; parser = argparse.ArgumentParser(); '
     'fetch.add_arguments(parser); sys.exit(fetch.run(parser.parse_args(sys.argv[1:])))'

@@ -7,6 +7,8 @@ from hub.fixtures import MODEL_ID, needs_hub_client, published_files
 
 from ms_segformer.cli import info
 
+pytestmark = pytest.mark.forked_python
+
 INFO = (
     'import sys, argparse; from ms_segformer.cli import info; parser = argparse.ArgumentParser(); '
     'info.add_arguments(parser); sys.exit(info.run(parser.parse_args(sys.argv[1:])))'

@@ -21,6 +21,8 @@ from ms_segformer.cli.main import main
 from ms_segformer.metainfo import VARIANTS, demo_model_dir
 from ms_segformer.verification import score
 
+pytestmark = pytest.mark.forked_python
+
 IMAGES = 30
 ROOT = Path(__file__).parents[2]
 

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from forks import LIBRARIES, forks
 
 from .server import BY_PROXY, Hub
 
@@ -65,14 +66,18 @@ def hub():
 
 
 class Python:
-    """Runs Python in fresh processes with a private cache; `pip()` lists their uses of pip."""
+    """Runs Python in processes of its own with a private cache; `pip()` lists their uses of pip.
 
-    def __init__(self, folder, hub):
+    They are fresh, or forked by `parent`.
+    """
+
+    def __init__(self, folder, hub, parent=None):
         self.cache = folder / 'cache'
         self.hub = hub
         self.executable = sys.executable
         self.extra = {}
         self._folder = folder
+        self._parent = parent
         (folder / 'site').mkdir()
         (folder / 'site' / 'sitecustomize.py').write_text(SITECUSTOMIZE)
         self._noted = folder / 'noted.txt'
@@ -91,7 +96,13 @@ class Python:
             **variables,
         }
         environment['PYTHONPATH'] = os.pathsep.join([str(self._folder / 'site'), environment.get('PYTHONPATH', '')])
-        done = subprocess.run(
+        done = (self._parent.run if self._parent else self._fresh)(arguments, environment, cwd)
+        if check and done.returncode:
+            pytest.fail(f'exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}')
+        return done
+
+    def _fresh(self, arguments, environment, cwd):
+        return subprocess.run(
             [self.executable, *map(str, arguments)],
             env=environment,
             text=True,
@@ -99,9 +110,6 @@ class Python:
             capture_output=True,
             timeout=600,
         )
-        if check and done.returncode:
-            pytest.fail(f'exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}')
-        return done
 
     def result(self, code, **variables):
         """Run code and return what it printed last, as JSON."""
@@ -114,6 +122,10 @@ class Python:
 
 
 @pytest.fixture
-def python(tmp_path, hub):
-    """A `Python` whose ModelScope talks to the loopback hub."""
-    return Python(tmp_path, hub)
+def python(request, tmp_path, hub):
+    """A `Python` whose ModelScope talks to the loopback hub.
+
+    The mark `forked_python` is for tests that are not about what is imported when: it saves each process seconds.
+    """
+    forked = hasattr(os, 'fork') and request.node.get_closest_marker('forked_python')
+    return Python(tmp_path, hub, forks(LIBRARIES) if forked else None)

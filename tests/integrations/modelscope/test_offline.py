@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from hub.fixtures import FOREIGN_ID, MODEL_ID, needs_hub_client
 
-pytestmark = needs_hub_client
+pytestmark = [needs_hub_client, pytest.mark.forked_python]
 
 LOAD = """
 import json, sys, time

@@ -5,6 +5,8 @@ import json
 import pytest
 from hub.fixtures import FOREIGN_ID
 
+pytestmark = pytest.mark.forked_python
+
 # Records every call of a Python function of ModelScope's, its hub client included, during three ways to load a model.
 RECORD = """
 import json, sys

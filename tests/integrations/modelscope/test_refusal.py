@@ -10,6 +10,8 @@ from ms_segformer.config.reader import read_configuration
 from ms_segformer.config.recognition import check_pipeline
 from ms_segformer.integrations.modelscope.patches import drop_dead_plugin
 
+pytestmark = pytest.mark.forked_python
+
 LOAD = """
 import json, sys
 import ms_segformer

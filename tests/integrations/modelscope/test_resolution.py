@@ -7,6 +7,8 @@ from hub.coco_stuff import make_pairs
 from hub.fixtures import MODEL_ID
 from hub.server import BY_PROXY
 
+pytestmark = pytest.mark.forked_python
+
 LOAD = """
 import json, sys
 import ms_segformer
