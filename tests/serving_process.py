@@ -3,11 +3,12 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from forks import COMMANDS, Forked, forks
 
 SECONDS = 120  # for what takes a few on an idle machine
 
@@ -27,7 +28,7 @@ if __name__ == '__main__':
 class Server:
     """A running service."""
 
-    process: subprocess.Popen
+    process: Forked
     url: str
 
     def stop(self, number=signal.SIGTERM):
@@ -57,14 +58,8 @@ def running_with(folder, changes='', wait=True, **options):
 @contextmanager
 def started(words, environment):
     """A Python process that is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, 'OMP_NUM_THREADS': '2', 'PYTHONPATH': os.pathsep.join(sys.path), **environment},
-        start_new_session=True,
-    )
+    variables = {**os.environ, 'OMP_NUM_THREADS': '2', 'PYTHONPATH': os.pathsep.join(sys.path), **environment}
+    process = forks(COMMANDS).start(words, variables)
     try:
         yield process
     finally:
