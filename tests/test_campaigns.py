@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import COMMANDS, forks
 
 from campaigns import __main__ as campaigns
 from campaigns import frame
@@ -130,12 +131,8 @@ CASES = {
 @pytest.mark.parametrize('name', CASES)
 def test_each_campaign_runs(name):
     cases = CASES[name]
-    done = subprocess.run(
-        [sys.executable, '-m', f'campaigns.{name}', '--seed', '1', '--cases', str(cases)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    words = ['-m', f'campaigns.{name}', '--seed', '1', '--cases', cases]
+    done = forks(COMMANDS).run(words, os.environ, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf'^\| all \| {cases} \| \d+ \| \d+ \| 0 \|$', done.stdout, re.MULTILINE)
 

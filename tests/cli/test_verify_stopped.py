@@ -2,13 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import COMMANDS, Forked, forks
 from small_evaluation import evaluated, random_pairs
 
 from ms_segformer.cli import verify as command
@@ -60,25 +60,20 @@ def start(model, data, tmp_path):
 
     def run(*words):
         (tmp_path / 'slow.py').write_text(SLOW)
-        process = subprocess.Popen(
+        process = forks(COMMANDS).start(
             [
-                sys.executable,
-                str(tmp_path / 'slow.py'),
+                tmp_path / 'slow.py',
                 'verify',
-                str(model),
+                model,
                 '--data',
-                str(data),
+                data,
                 '--device',
                 'cpu',
                 '-o',
-                str(tmp_path / 'report.json'),
+                tmp_path / 'report.json',
                 *words,
             ],
-            start_new_session=True,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+            {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
         )
         started.append(process)
         until(lambda: process.poll() is not None or counted(tmp_path) > 1)
@@ -147,7 +142,7 @@ def to_all(number):
 @pytest.mark.parametrize(
     'words, stop, code',
     [
-        (['--processes', '2'], subprocess.Popen.terminate, 143),
+        (['--processes', '2'], Forked.terminate, 143),
         (['--processes', '2', '--workers', '1'], to_all(signal.SIGTERM), 143),
         (['--processes', '2', '--workers', '1'], to_all(signal.SIGINT), 130),
         (['--workers', '2'], to_all(signal.SIGTERM), 143),

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import LIBRARIES, forks
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -18,14 +17,8 @@ SIZE = HEIGHT, WIDTH = 96, 128
 
 
 def run(folder, script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        text=True,
-        capture_output=True,
-        timeout=600,
-    )
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    return forks(LIBRARIES).run([EXAMPLES / script, *arguments], environment, cwd=folder)
 
 
 def horizon(number):
