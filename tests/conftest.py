@@ -9,9 +9,31 @@ import pytest
 import ms_segformer  # noqa: F401  (activates the plugin before any test imports ModelScope)
 
 ROOT = Path(__file__).parents[1]
+# Files that take longest come first: a worker that begins one of them last works alone in the end.
+LONG = [
+    'test_docs.py',
+    'cli/test_verify.py',
+    'serving/test_service.py',
+    'cards/test_cards.py',
+    'serving/test_page.py',
+    'test_campaigns.py',
+    'trainers/test_survival.py',
+    'cli/test_verify_stopped.py',
+    'cli/test_predict_processes.py',
+    'quantization/test_quantize.py',
+    'cli/test_silence.py',
+    'preprocessors/test_image_memory.py',
+    'examples/test_scripts.py',
+    'examples/test_quickstart.py',
+]
 # Tests import OpenVINO and ONNX Runtime themselves; they send nothing either.
 sys.modules.setdefault('openvino_telemetry', None)
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
+
+def pytest_collection_modifyitems(items):
+    order = {ROOT / 'tests' / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope='session')
