@@ -1,4 +1,4 @@
-"""The code of the model cards, as printed, in a fresh process with ModelScope's real client.
+"""The code of the model cards, as printed, in a process of its own with ModelScope's real client.
 
 The scripts beside this file are the prediction code and the training code of the card of
 damo/cv_segformer-b0_image_semantic-segmentation_coco-stuff164k and the fine-tuning code of its documentation, character
@@ -101,6 +101,7 @@ def test_the_labels_are_those_of_the_original(python, hub, image, shared):
     assert printed == [classes[index] for index in sorted(np.unique(seg), reverse=True) if index < len(classes)]
 
 
+@pytest.mark.forked_python
 @pytest.mark.parametrize('real', [False, True], ids=['made', 'COCO-Stuff'])
 def test_the_training_code_trains(python, hub, tmp_path, request, real):
     """Verbatim; the configuration on the hub asks for 2 epochs of smaller crops instead of 30."""
@@ -117,6 +118,7 @@ def test_the_training_code_trains(python, hub, tmp_path, request, real):
     assert python.pip() == []
 
 
+@pytest.mark.forked_python
 def test_the_training_code_trains_on_a_configuration_as_easycv_s_converter_writes_it(python, hub, tmp_path):
     """It names `./data/coco_stuff164k/…`, which is nowhere: the data are those that `MsDataset` brings."""
     pytest.importorskip('oss2', reason='MsDataset.load needs oss2: pip install ms-segformer[train]')
@@ -131,6 +133,7 @@ def test_the_training_code_trains_on_a_configuration_as_easycv_s_converter_write
     assert {'epoch_1.pth'} <= {path.name for path in tmp_path.glob('tmp*/*')} and python.pip() == []
 
 
+@pytest.mark.forked_python
 @pytest.mark.parametrize('meta, epochs', [({}, 31), ({'epoch': 30, 'iter': 221790}, 1)], ids=['no epoch', 'epoch 30'])
 def test_the_fine_tuning_code_trains(python, hub, tmp_path, meta, epochs):
     """Verbatim, at a learning rate of zero: 31 epochs, of which 30 are done where the published checkpoint says so."""
