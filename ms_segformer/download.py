@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, overload
+from typing import Any, Protocol, TypedDict, overload
 
 from .errors import SegformerError, one_line
 from .files import atomic_write
@@ -191,6 +191,12 @@ def _version(headers: http.client.HTTPMessage, content: bytes) -> Version:
     return version
 
 
+class Interruptible(Protocol):
+    """Something that a thread waits for."""
+
+    def interrupt(self) -> None: ...
+
+
 class Interruption:
     """Ends, from another thread, the download that a thread is in, and those that it begins later."""
 
@@ -198,7 +204,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._lock, self._over = threading.Lock(), False
-        self._current: _Deadline | None = None
+        self._current: Interruptible | None = None
 
     def bind(self) -> None:
         """Take the downloads of the calling thread, one at a time, from now on."""
@@ -212,7 +218,7 @@ class Interruption:
                 self._current.interrupt()
 
     @classmethod
-    def watch(cls, deadline: '_Deadline | None') -> None:
+    def watch(cls, deadline: Interruptible | None) -> None:
         """Note what the calling thread is in now."""
         bound = getattr(cls._of_thread, 'bound', None)
         if bound:

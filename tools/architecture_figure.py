@@ -94,7 +94,7 @@ LAYERS = (
     ('models', 'postprocess', 'datasets', 'metrics'),
     ('preprocessors',),
     ('integrations',),
-    ('config', 'download', 'errors', 'files', 'fonts', 'metainfo', 'processes', 'progress'),
+    ('config', 'download', 'errors', 'files', 'fonts', 'metainfo', 'processes', 'progress', 'stores'),
 )
 COLORS = {
     **dict.fromkeys(('trainers', 'datasets', 'metrics'), HEAD),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ..config.limits import EPOCHS, LARGEST_SEED, SMALLEST_SIDE, WORKERS
+from ..errors import ArgumentError
 from ..files import FULL_DISK
 from ..metainfo import ENGINES, ONNX_OPSETS, PRECISIONS
 
@@ -189,6 +190,23 @@ def folder_to_be(text: str) -> str:
 def output_folder(text: str) -> str:
     """A folder that is there or can be made, and in which files can be made."""
     return _writable(text, folder_to_be(text))
+
+
+def output_place(text: str) -> str:
+    """A folder as for `output_folder`, or the URL of one in a store, which is looked at later."""
+    if '://' not in text:
+        return output_folder(text)
+    from ..stores import check_url, scheme_of  # fsspec, only where a URL is given
+
+    if scheme_of(text) is None:
+        raise argparse.ArgumentTypeError(
+            f'{text.partition("://")[0]}:// is no store that results are written to; expected a folder, or a URL such '
+            'as s3://BUCKET/NAME'
+        )
+    try:
+        return check_url(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def output_file(text: str) -> str:

@@ -24,12 +24,13 @@ from .arguments import (
     frames_a_second,
     number_of_processes,
     one_of,
-    output_folder,
+    output_place,
     percentage,
     pixel_count,
     pixels,
     positive_int,
 )
+from .predict_inputs import all_named, check_store, say_left_out
 from .predict_ray import check_ray, predict_with_ray
 from .predict_video import check_videos, segment_video
 from .ray_cluster import add_ray_argument
@@ -37,7 +38,7 @@ from .ray_cluster import add_ray_argument
 if TYPE_CHECKING:
     from ..pipelines.image_segmentation import SegformerPipeline
     from ..pipelines.to_files import Made, Making
-    from ..results import InputVersion, Job, Manifest, ResultWriter, Row, Run
+    from ..results import Input, InputVersion, Job, Manifest, ResultWriter, Row, Run
 
 HELP = (
     'segment images: label map, overlay with legend, and JSON with scores, shares and masks (COCO RLE); '
@@ -60,9 +61,16 @@ PROGRESS = '{l_bar}{bar}| {n_fmt}/{total_fmt} images, {rate_noinv_fmt}, {remaini
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'images',
-        nargs='+',
+        nargs='*',
         metavar='IMAGE',
-        help='image and video files, folders of images, patterns ("shots/*.jpg"), or URLs of images',
+        help='image and video files, folders of images, patterns ("shots/*.jpg"), URLs of images, or URLs of objects, '
+        'folders and patterns in stores (s3://, oss://, gs://, hf://)',
+    )
+    parser.add_argument(
+        '--from',
+        dest='list',
+        metavar='FILE',
+        help='take more of them from a file, one a line; - reads the standard input',
     )
     parser.add_argument(
         '--model',
@@ -73,11 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '-o',
         '--output',
-        type=output_folder,
+        type=output_place,
         default='outputs',
         metavar='DIR',
         help="where to write, in sub-folders like the images' own, with a manifest.jsonl of what is "
-        'what (default: %(default)s)',
+        'what; a folder, or one in a store such as s3://BUCKET/NAME (default: %(default)s)',
     )
     parser.add_argument(
         '--save',
@@ -203,28 +211,40 @@ def _format_options(args: Namespace) -> dict[str, Any]:
 
 
 def run(args: Namespace) -> int:
-    from ..results import Manifest, find_input, find_sequence, make_plan
+    from ..results import find_in_stores, find_input, find_sequence, make_plan, open_manifest
 
     check_ray(args)
     format_options = _format_options(args)
     fps = args.video_from_images
-    folders = {item for item in args.images if os.path.isdir(item)} if fps else set()
+    named = all_named(args.images, args.list)
+    folders = {item for item in named if os.path.isdir(item)} if fps else set()
     if fps and not folders:
         raise ArgumentError('--video-from-images is for folders, and none was given')
-    locations, empty = _expand(args.images, args.quiet, folders)
+    locations, empty = _expand(named, args.quiet, folders)
+    stored = find_in_stores(locations)
+    say_left_out(stored.results, args.quiet)
+    empty += stored.problems
     if args.ray:
+        if stored.inputs:
+            raise ArgumentError('URLs of stores do not go with --ray as inputs; read them with Ray Data, or without --ray')
         return predict_with_ray(args, locations, empty, lambda: _describe(args, _open(args)))
-    inputs = [find_sequence(location, fps) if location in folders else find_input(location) for location in locations]
+    inputs: list[Input] = []
+    for location in locations:
+        if location in stored.inputs:
+            inputs += stored.inputs[location]
+        else:
+            inputs.append(find_sequence(location, fps) if location in folders else find_input(location))
     if all(each.refusal for each in inputs):
         raise ArgumentError('\nerror: '.join([*empty, *(each.refusal or '' for each in inputs)]))
     check_videos(args, inputs)
+    check_store(args, inputs)
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
     if (args.processes or 1) > 1:
         prepare_processes(MODULES)  # while this one imports much the same
     segmenter = _open(args)
     jobs: list[Job] = []
-    with _full_disk_in_words(args.output, jobs), Manifest(args.output) as manifest:
+    with _full_disk_in_words(args.output, jobs), open_manifest(args.output) as manifest:
         task = _describe(args, segmenter)
         jobs += make_plan(inputs, manifest, task)
         manifest.remove_leftovers(
@@ -296,7 +316,7 @@ def _segment(
     from ..pipelines.to_files import Wanted, make_files
     from ..results import out_of_date
 
-    writer, names = _writer(args, segmenter)
+    writer, names = _writer(args, segmenter, manifest)
     for job in jobs:
         if job.state == 'failed':
             _fail(manifest, task, job, None, job.error or '')
@@ -360,7 +380,7 @@ def _segment_videos(
     args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest', task: 'Run', jobs: list['Job']
 ) -> None:
     """Segment the videos that are to be done, after the images."""
-    writer, names = _writer(args, segmenter)
+    writer, names = _writer(args, segmenter, manifest)
     for job in jobs:
         if job.state == 'todo' and job.input.video:
             rows = segment_video(args, segmenter, writer, manifest, task, job)
@@ -368,13 +388,13 @@ def _segment_videos(
                 _report(job, writer.folder, rows, names, args.min_share)
 
 
-def _writer(args: Namespace, segmenter: 'SegformerPipeline') -> 'tuple[ResultWriter, list[str]]':
+def _writer(args: Namespace, segmenter: 'SegformerPipeline', manifest: 'Manifest') -> 'tuple[ResultWriter, list[str]]':
     """What makes the files, and the names of the classes by id as the terminal shows them."""
     from ..datasets.class_names import names_in
-    from ..results import ResultWriter
+    from ..results import writer_for
 
     settings = segmenter.settings
-    writer = ResultWriter(args.output, settings.classes, settings.palette, args.language, args.names)
+    writer = writer_for(manifest, settings.classes, settings.palette, args.language, args.names)
     return writer, names_in(args.language, settings.classes)
 
 
@@ -533,6 +553,5 @@ def _expand(items: Iterable[str], quiet: bool = False, whole: Collection[str] = 
         if not inside:
             empty.append(f'{item}: holds nothing but results of earlier runs' if seen else nothing)
         found.update(dict.fromkeys(inside))
-    if left_out and not quiet:
-        print(f'note: {left_out} results of earlier runs are not taken for images', file=sys.stderr)
+    say_left_out(left_out, quiet)
     return list(found), empty

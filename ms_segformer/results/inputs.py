@@ -11,6 +11,7 @@ from functools import cached_property
 from ..download import DownloadError, Version, download, without_userinfo
 from ..preprocessors.image import ImageError, check_regular
 from ..preprocessors.video import is_video, sequence_files
+from ..stores import StoredObject, StoreError, open_store
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in a file name, on one system or another
 
@@ -28,10 +29,10 @@ class Input:
 
     Attributes:
         location: what the user gave, to be read from.
-        kind: `path`, `url` or `data`.
+        kind: `path`, `url`, `store` (an object in a store) or `data`.
         key: what tells it from every other input: the absolute path, the URL without a password, or the digest of a
             `data:` URL.
-        version: of a file; None for what has none before it is read.
+        version: of a file, or of an object as its store lists it; None for what has none before it is read.
         file: (device, inode) of a file, None for anything else.
         refusal: why it can be no image, as far as that is seen without opening it; else None.
         video: it is a video, by its suffix or as it was asked for.
@@ -45,20 +46,29 @@ class Input:
     refusal: str | None = None
     video: bool = False
 
+    @property
+    def identity(self) -> tuple[int, int] | str | None:
+        """What tells a file, or an object in a store, from every other; None for anything else."""
+        return self.key if self.kind == 'store' else self.file
+
     @cached_property
     def place(self) -> tuple[str, ...]:
         """The folders and the name that mirror the input below an output folder."""
         if self.kind == 'data':
             return 'data', self.key[-16:]
+        if self.kind == 'store':
+            return _place_of_object(self.key)
         return _place_of_url(self.key) if self.kind == 'url' else _place_of_path(self.key)
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        return self.location if self.kind == 'path' else self.key if self.kind == 'url' else f'the data URL {self.key}'
+        return f'the data URL {self.key}' if self.kind == 'data' else self.location if self.kind == 'path' else self.key
 
     def source(self, known: InputVersion | None = None) -> 'str | RemoteImage':
         """What `load_image` reads; a URL's content only if it is not the `known` version any more."""
+        if self.kind == 'store':
+            return StoreImage(self.key, self.version, known)
         return RemoteImage(self.location, known) if self.kind == 'url' else self.location
 
 
@@ -86,6 +96,36 @@ class RemoteImage:
             raise ImageError(f'{self.name}: unchanged')
         self.version = InputVersion(**found.version)
         return found.content
+
+
+class StoreImage(RemoteImage):
+    """An object in a store as a file object that is fetched when it is read; its `version` is as it was `listed`."""
+
+    def __init__(self, url: str, listed: InputVersion | None, known: InputVersion | None = None) -> None:
+        super().__init__(url, known)
+        self.listed = listed
+
+    def read(self) -> bytes:
+        size = (self.listed or {}).get('size')
+        try:
+            content = open_store(self.url).read(self.url) if size != 0 else b''  # no part of nothing can be asked for
+        except StoreError as error:
+            raise ImageError(f'{self.name}: cannot be fetched ({error})') from None
+        version = InputVersion(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name in ('etag', 'last_modified'):
+            if self.listed and name in self.listed:
+                version[name] = self.listed[name]  # type: ignore[literal-required]
+        if self.known and self.known.get('sha256') == version['sha256']:
+            self.unchanged = True
+            raise ImageError(f'{self.name}: unchanged')
+        self.version = version
+        return content
+
+
+def input_of(stored: StoredObject) -> Input:
+    """An object in a store as an image."""
+    refusal = f'{stored.url}: a video is read from a file; download it first' if is_video(stored.url) else None
+    return Input(stored.url, 'store', stored.url, InputVersion(**stored.version) or None, refusal=refusal)
 
 
 def find_input(location: str) -> Input:
@@ -157,3 +197,9 @@ def _place_of_url(url: str) -> tuple[str, ...]:
         stem, suffix = os.path.splitext(names[-1])
         names[-1] = f'{stem}-{hashlib.sha256(os.fsencode(parts.query)).hexdigest()[:8]}{suffix}'
     return tuple(names)
+
+
+def _place_of_object(url: str) -> tuple[str, ...]:
+    """The bucket and the name, which is taken as it is: in a store `%20` is no space."""
+    names = [_UNSAFE.sub('_', name) for name in url.partition('://')[2].split('/')]
+    return tuple(name for name in names if name.strip('. '))

@@ -4,7 +4,8 @@ One JSON object a line and image:
 
 - `input`: `path` with `size` and `mtime_ns`, and for a link `link_to`, or, of a folder that is a video, with `size` and
   `sha256` over its rate and the names, sizes and times of its images; or `url` with `size` and `sha256` of its
-  content, `etag` and `last_modified`; or `data`, the digest of a `data:` URL;
+  content, `etag` and `last_modified`; or `store`, the URL of an object in a store, with the same; or `data`, the digest
+  of a `data:` URL;
 - `outputs`: its files, relative to the folder, each with `size` and `sha256`: another content is not ours any more;
 - `model`: `name` as it was given and `sha256` over weights and settings (`models.fingerprint`);
 - `options`: those that change results;
@@ -74,7 +75,7 @@ class Entry(_Entry, total=False):
 
 def key_of(entry: Entry) -> str:
     """What tells an entry's input from every other: `inputs.Input.key`."""
-    return next(entry['input'][kind] for kind in ('path', 'url', 'data') if kind in entry['input'])
+    return next(entry['input'][kind] for kind in ('path', 'url', 'store', 'data') if kind in entry['input'])
 
 
 def to_line(entry: Entry) -> bytes:
@@ -100,9 +101,26 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, Entry], int, boo
     if not os.path.lexists(path):
         return {}, 0, True
     entries: dict[str, Entry] = {}
+    return entries, *entries_of(_lines(path), path, entries)
+
+
+def entries_of(lines: Iterable[bytes], path: str | os.PathLike, entries: dict[str, Entry]) -> tuple[int, bool]:
+    """Read lines of a manifest.
+
+    Args:
+        lines: each up to its end.
+        path: for error messages.
+        entries: by their input's key; those of the lines are added, or take the place of earlier ones.
+
+    Returns:
+        (bytes of the lines; whether the last one has its end).
+
+    Raises:
+        ManifestError: they are another program's, or damaged.
+    """
     whole, ended = 0, True
     try:
-        for line in _lines(path):
+        for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:
@@ -119,7 +137,7 @@ def read_manifest(folder: str | os.PathLike) -> tuple[dict[str, Entry], int, boo
             f'{path}: not a manifest of ms-segformer predict, or a damaged one ({error}); write to '
             'another folder (-o), or move the file away: what lies beside it is left alone'
         ) from None
-    return entries, whole, ended
+    return whole, ended
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -217,11 +235,14 @@ class Manifest:
 
     Attributes:
         entries: the last entry of each input, by its key; see `key_of`.
+        longest: bytes of a path in the folder, where the limit is not the system's to say.
 
     Raises:
         ManifestError: another process is writing there, or the manifest is not ours.
         OSError: the folder cannot be made.
     """
+
+    longest: int | None = None
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -259,6 +280,38 @@ class Manifest:
     def owned(self, key: str) -> dict[str, Record]:
         """The files of an input, relative to the folder, and what they hold."""
         return self.entries[key]['outputs'] if key in self.entries else {}
+
+    def size_of(self, output: str) -> int | None:
+        """The bytes of a file in the folder; None where there is none."""
+        path = f'{self.folder}/{output}'
+        return os.path.getsize(path) if os.path.isfile(path) else None
+
+    def identity_of(self, output: str) -> 'tuple[int, int] | str | None':
+        """What tells a file in the folder from every other, as `Input.identity`; None where there is none."""
+        try:
+            status = os.stat(f'{self.folder}/{output}')  # of many thousands of files: pathlib takes longer
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
+
+    def look(self, output: str) -> tuple[bool, str | None]:
+        """Look at the place of a file in the folder.
+
+        Returns:
+            (something is there; what nothing is written to: a link, folder or device there, or a link above it).
+        """
+        path = f'{self.folder}/{output}'
+        present = os.path.lexists(path)
+        plain = not present or (os.path.isfile(path) and not os.path.islink(path))
+        return present, self.link_among(os.path.dirname(output)) if plain else path
+
+    def holds_one_of(self, output: str, records: list[Record]) -> bool:
+        """Whether a file in the folder has a content of these.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        return holds_one_of(f'{self.folder}/{output}', records)
 
     def link_among(self, folder: str) -> str | None:
         """The symbolic link that a folder below this one is or lies behind: what is there is not ours."""

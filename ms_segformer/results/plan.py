@@ -7,7 +7,7 @@ from typing import Any, TypeGuard, cast
 
 from ..errors import SegformerError
 from .inputs import Input, InputVersion
-from .manifest import Entry, Manifest, ManifestError, ModelName, Record, holds_one_of, records_in
+from .manifest import Entry, Manifest, ManifestError, ModelName, Record, records_in
 from .writer import KINDS, VIDEO_KINDS
 
 LONGEST_NAME = 255  # bytes; the limit of nearly every file system
@@ -48,7 +48,8 @@ class Job:
         state: `todo`, it has to be segmented; `done`; `skipped`, an earlier run has finished it; `failed`; or
             `failed before`, in an earlier run.
         error: why there is no result, when it failed.
-        known: the version of a URL whose result is there already: it is segmented only if it has changed.
+        known: the version of a URL, or of an object that its store does not tell from a later one, whose result is
+            there already: it is segmented only if it has changed.
     """
 
     input: Input
@@ -111,10 +112,9 @@ def make_plan(inputs: Iterable[Input], manifest: Manifest, run: Run) -> list[Job
     jobs = [Job(each, outputs) for each, outputs in zip(inputs, _name_all(inputs, manifest, run), strict=True)]
     if not run.overwrite:
         _refuse_other_results(jobs, manifest, run)
-    files = {each.file: each for each in inputs if each.file}
-    folder = str(manifest.folder)
+    images = {each.identity for each in inputs if each.identity}
     for job in jobs:
-        _refuse_inputs(job, folder, files)
+        _refuse_inputs(job, manifest, images)
         _decide(job, manifest, run)
     return jobs
 
@@ -184,15 +184,11 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _refuse_inputs(job: Job, folder: str, files: dict[tuple[int, int], Input]) -> None:
+def _refuse_inputs(job: Job, manifest: Manifest, images: set[tuple[int, int] | str]) -> None:
     for output in job.outputs.values():
-        try:
-            status = os.stat(f'{folder}/{output}')  # of many thousands of files: pathlib takes longer than the system
-        except (OSError, ValueError):
-            continue
-        if (status.st_dev, status.st_ino) in files:
+        if manifest.identity_of(output) in images:
             raise ManifestError(
-                f'{folder}/{output}: the result of {job.input.name} would replace this file, which is '
+                f'{manifest.folder}/{output}: the result of {job.input.name} would replace this file, which is '
                 'one of the images to segment; write to another folder (-o)'
             )
 
@@ -208,7 +204,14 @@ def _decide(job: Job, manifest: Manifest, run: Run) -> None:
     if _differs(entry, run) or not (entry['error'] or _complete(job, entry, manifest, run)):
         return
     version = _version(entry, job)
-    if job.input.kind == 'url':
+    if job.input.kind == 'store':
+        listed = job.input.version or InputVersion()
+        if version and {'etag', 'last_modified'} & set(listed):  # size alone does not tell contents apart
+            if all(version.get(name) == value for name, value in listed.items()):
+                job.pass_over(entry)
+        else:
+            job.known = version or None
+    elif job.input.kind == 'url':
         job.known = version or None
     elif version == (job.input.version or {}) and (version or job.input.kind == 'data'):
         job.pass_over(entry)
@@ -226,8 +229,7 @@ def _complete(job: Job, entry: Entry, manifest: Manifest, run: Run) -> bool:
     """Whether all files that this run is asked for are there, each as large as it was written."""
     for output in job.asked(run):
         record = entry['outputs'].get(output)
-        path = f'{manifest.folder}/{output}'
-        if record is None or not os.path.isfile(path) or os.path.getsize(path) != record['size']:
+        if record is None or manifest.size_of(output) != record['size']:
             return False
     return True
 
@@ -244,21 +246,20 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
                 else 'save the image to a file with a shorter name, and pass that'
             )
             return f'{job.input.name}: the name of its result has {longest} bytes, {LONGEST_NAME} at most; {what_to_do}'
-        path = f'{manifest.folder}/{output}'
-        present = os.path.lexists(path)
-        special = path if present and not _is_plain(path) else manifest.link_among(os.path.dirname(output))
+        if manifest.longest and len(os.fsencode(output)) > manifest.longest:
+            return (
+                f'{job.input.name}: the name of its result has {len(os.fsencode(output))} bytes below '
+                f'{manifest.folder}, where {manifest.longest} are left; write to a folder with a shorter name (-o)'
+            )
+        present, special = manifest.look(output)
         if special:
             return (
                 f'{job.input.name}: {special} is a symbolic link, folder or device, which nothing is written to; '
                 'move it away, or write to another folder (-o)'
             )
         if output not in owned and not run.overwrite and present:
-            return f'{job.input.name}: {path} is there already and {_NOT_OURS}'
+            return f'{job.input.name}: {manifest.folder}/{output} is there already and {_NOT_OURS}'
     return None
-
-
-def _is_plain(path: str) -> bool:
-    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def out_of_date(job: Job, version: InputVersion | None, manifest: Manifest, run: Run) -> dict[str, str]:
@@ -300,19 +301,20 @@ def change(job: Job, manifest: Manifest, run: Run, files: dict[str, Record]) -> 
     before: dict[str, Record] = {}
     unequal: list[str] = []
     for output, record in files.items():
-        path = f'{manifest.folder}/{output}'
         outputs[output] = record
         try:
-            equal = holds_one_of(path, [record])
+            equal = manifest.holds_one_of(output, [record])
         except OSError:  # not there, or its writing says what is wrong
             unequal.append(output)
             continue
         if equal:
             continue
         ours = records_in(entry, output) if entry else []
-        known = next((one for one in ours if holds_one_of(path, [one])), None)
+        known = next((one for one in ours if manifest.holds_one_of(output, [one])), None)
         if known is None and not run.overwrite:
-            raise AlteredError(f'{job.input.name}: {path} has been changed since it was written, and {_NOT_OURS}')
+            raise AlteredError(
+                f'{job.input.name}: {manifest.folder}/{output} has been changed since it was written, and {_NOT_OURS}'
+            )
         unequal.append(output)
         if known:
             before[output] = known

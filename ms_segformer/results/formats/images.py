@@ -62,7 +62,7 @@ class SegmentedImages:
 
 
 def _name(image: Input, root: str | None) -> str:
-    if image.kind == 'url':
+    if image.kind in ('url', 'store'):
         return image.key
     if image.kind == 'path' and root is not None:
         return name_below(image.key, root)
