@@ -6,6 +6,7 @@ carries a password here, and values of the environment that look like secrets ar
 
 import functools
 import inspect
+import io
 import os
 import re
 import threading
@@ -14,9 +15,10 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .download import DEADLINE_SECONDS, MAX_BYTES, Interruption, Version
+from .download import CHUNK, DEADLINE_SECONDS, MAX_BYTES, Interruption, Version
 from .errors import ArgumentError, SegformerError, one_line
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ _USERS_IN_URLS = frozenset('abfs abfss az adl wasb sftp ssh ftp smb webdav hdfs 
 _SECRET = re.compile(r'KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL', re.IGNORECASE)
 _SHORTEST_SECRET = 8  # letters; a shorter value would be found in ordinary words
 _ETAGS = ('ETag', 'etag', 'blob_id')  # what stores call the name of a content
-_TIMES = ('LastModified', 'last_modified', 'mtime', 'updated', 'created')
+_TIMES = ('LastModified', 'last_modified', 'updated', 'mtime', 'created')
 
 
 class StoreError(SegformerError):
@@ -163,19 +165,20 @@ class Store:
             StoreError: also where it has more than `most` bytes, or needs more than `DEADLINE_SECONDS`.
         """
 
-        def fetch() -> bytes:
-            with _in_words():
-                return self._system.cat_file(self._path(url), start=0, end=most + 1)
-
-        content = _in_time(fetch)
+        content = self._beginning(url, most + 1)
         if len(content) > most:
             raise StoreError(f'larger than {most >> 20} MiB; fetch it yourself and pass the path')
         return content
 
+    def holds(self, url: str, content: bytes) -> bool:
+        """Whether an object has this content; of a larger one no more is read."""
+        return self._beginning(url, len(content) + 1) == content
+
     def lines(self, url: str, longest: int) -> Iterator[bytes]:
         """The lines of an object, which may be larger than the memory; a longer one comes in pieces."""
         with _in_words(), self._system.open(self._path(url), 'rb') as file:
-            while line := file.readline(longest):
+            buffered = io.BufferedReader(file, CHUNK)  # fsspec's own files take no limit for a line
+            while line := buffered.readline(longest):
                 yield line
 
     def put(self, url: str, content: bytes, new: bool = False) -> None:
@@ -214,6 +217,13 @@ class Store:
             running = [in_background(functools.partial(work, url)) for url in urls[first : first + self.at_once]]
             results += [future.result() for future in running]
         return results
+
+    def _beginning(self, url: str, size: int) -> bytes:
+        def fetch() -> bytes:
+            with _in_words():
+                return self._system.cat_file(self._path(url), start=0, end=size)
+
+        return _in_time(fetch)
 
     def _path(self, url: str) -> str:
         return self._system._strip_protocol(url)
@@ -258,8 +268,15 @@ def _stored(url: str, info: 'dict[str, Any]') -> StoredObject:
     if etag is not None:
         version['etag'] = etag
     elif time is not None:  # a copy has another time and the same etag, so it is looked at only where there is none
-        version['last_modified'] = time.isoformat() if hasattr(time, 'isoformat') else str(time)
+        version['last_modified'] = _one_form(time)
     return StoredObject(url, version)
+
+
+def _one_form(time: object) -> str:
+    """A time of an object: some stores have it as seconds in listings and as a date elsewhere."""
+    if isinstance(time, (int, float)):
+        time = datetime.fromtimestamp(time, timezone.utc)
+    return time.astimezone(timezone.utc).isoformat() if isinstance(time, datetime) else str(time)
 
 
 @contextmanager

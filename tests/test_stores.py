@@ -58,6 +58,9 @@ class Failing:
     def info(self, path):
         raise self.error
 
+    def _strip_protocol(self, url):
+        return url
+
 
 class ForeignError(Exception):
     pass

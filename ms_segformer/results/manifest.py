@@ -343,13 +343,17 @@ class Manifest:
 
     def compact(self, keys: Iterable[str]) -> None:
         """Write the manifest anew: one line an input, those of `keys` last and in this order."""
-        last = dict.fromkeys(keys)
-        entries = [entry for key, entry in self.entries.items() if key not in last]
-        entries += [self.entries[key] for key in last if key in self.entries]
-        content = b''.join(map(to_line, entries))
+        content = self.content(keys)
         if not self.path.exists() or self.path.read_bytes() != content:
             with atomic_write(self.path) as temporary:
                 temporary.write_bytes(content)
+
+    def content(self, keys: Iterable[str]) -> bytes:
+        """The manifest as `compact` writes it."""
+        last = dict.fromkeys(keys)
+        entries = [entry for key, entry in self.entries.items() if key not in last]
+        entries += [self.entries[key] for key in last if key in self.entries]
+        return b''.join(map(to_line, entries))
 
     def remove_leftovers(self, outputs: Iterable[str]) -> None:
         """Remove the temporary files of killed runs for the manifest and for some outputs, and no others."""

@@ -95,6 +95,7 @@ class StoreManifest(Manifest):
 
     def __enter__(self) -> 'StoreManifest':
         folder = str(self.folder)
+        self._version = self._told(lambda: self.store.info(f'{folder}/{NAME}'))  # before it is read
         objects = self._told(lambda: self.store.below(folder))
         beside: list[StoredObject] = []
         for each in objects:
@@ -102,7 +103,6 @@ class StoreManifest(Manifest):
             self._sizes[output] = each.version.get('size', -1)
             if output.startswith(NAME):
                 beside.append(each)
-        self._version = next((each for each in beside if each.url == f'{folder}/{NAME}'), None)
         self._log = [each.url for each in beside if part_of(each.url[len(folder) + 1 :])]
         self.entries, self._generation, self._number = self._told(lambda: read_entries(self.store, folder, beside))
         return self
@@ -134,7 +134,9 @@ class StoreManifest(Manifest):
             raise FileNotFoundError(output)
         if size not in [record['size'] for record in records]:
             return False
-        return self._told(lambda: record_of(self._read(output, size))) in records
+        if size == 0:  # no part of nothing can be asked for
+            return record_of(b'') in records
+        return self._told(lambda: record_of(self.store.read(f'{self.folder}/{output}', size))) in records
 
     def remove_leftovers(self, outputs: Iterable[str]) -> None:
         """An object is there whole or not at all: nothing is left."""
@@ -200,7 +202,7 @@ class StoreManifest(Manifest):
         try:
             self.store.put(url, content, new=True)
         except FileExistsError:
-            if self.store.read(url) != content:  # else it is this run's, whose first answer was lost
+            if not self.store.holds(url, content):  # else it is this run's, whose first answer was lost
                 raise self._busy() from None
         self._log.append(url)
 
@@ -220,15 +222,12 @@ class StoreManifest(Manifest):
         try:
             self.store.put(url, content, new=output not in self._sizes)
         except FileExistsError:
-            if self._read(output, len(content)) != content:
+            if not self.store.holds(url, content):
                 raise ManifestError(
                     f'{url} has appeared since the run began, and is not its result; move it away, or write to another '
                     'folder (-o)'
                 ) from None
         self._sizes[output] = len(content)
-
-    def _read(self, output: str, size: int) -> bytes:
-        return self.store.read(f'{self.folder}/{output}', size) if size else b''
 
     def _told(self, work: Callable[[], Result]) -> Result:
         """Do something with the store; that it fails ends the run, and is said with what to do."""

@@ -3,8 +3,6 @@
 import io
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +53,13 @@ def test_a_list_is_taken_line_by_line(here, predict):
     assert results() == [f'photos/{name}_labels.png' for name in ('a', 'b', 'more/# d', 'more/c')]
 
 
-def test_a_list_comes_after_the_images_and_from_the_standard_input(here, model):
-    command = [sys.executable, '-m', 'ms_segformer', 'predict', 'photos/b.png', '--from', '-']
-    options = ['--model', str(model), '-o', 'out', '--engine', 'torch', '--device', 'cpu', '--save', 'labels']
-    done = subprocess.run(command + options, input=b'photos/a.jpg\nphotos/b.png\n', capture_output=True)
-    assert done.returncode == 0 and done.stdout.index(b'photos/b.png') < done.stdout.index(b'photos/a.jpg')
+def test_a_list_comes_after_the_images_and_from_the_standard_input(here, predict, capsys, monkeypatch):
+    Path('list').write_text('photos/a.jpg\nphotos/b.png\n')
+    with open('list') as file:
+        monkeypatch.setattr('sys.stdin', file)
+        assert predict('photos/b.png', '--from', '-') == 0
+    printed = capsys.readouterr().out
+    assert printed.index('photos/b.png') < printed.index('photos/a.jpg')
     assert results() == ['photos/a_labels.png', 'photos/b_labels.png']
 
 
@@ -78,7 +78,7 @@ def test_names_that_are_no_text_are_taken_as_they_are(here, predict):
         (['--from', 'nowhere.txt'], 'nowhere.txt: cannot be read (No such file or directory)'),
         (['--from', 'photos'], 'photos: cannot be read (Is a directory)'),
         (['--from', 'empty.txt'], 'empty.txt: holds no line that names an image'),
-        (['--from', 'photos/b.png'], 'photos/b.png: line 1 is no name of an image; --from takes a text'),
+        (['--from', 'photos/b.png'], 'photos/b.png: line 3 is no name of an image; --from takes a text'),
         (['--from', 'wrong.txt'], 'nothing.png: no such file'),
     ],
 )

@@ -150,6 +150,11 @@ def test_an_object_is_read_once_when_it_is_asked_for(folder, monkeypatch):
     assert empty.source().read() == b''
 
 
+def test_a_listing_and_a_look_at_one_object_give_one_version(folder):
+    by_name = find_in_stores([f'{folder}/a.jpg']).inputs[f'{folder}/a.jpg'][0]
+    assert by_name in find_in_stores([folder]).inputs[folder]
+
+
 def test_an_object_that_has_gone_or_is_too_large_is_said(folder, monkeypatch):
     (image,) = find_in_stores([f'{folder}/a.jpg']).inputs[f'{folder}/a.jpg']
     open_store(folder).remove([f'{folder}/a.jpg'])

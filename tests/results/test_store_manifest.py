@@ -119,7 +119,7 @@ def test_of_many_images_a_few_objects_of_the_log_say_so(folder, monkeypatch):
             keep(manifest, str(number))
         manifest.compact([])
     assert requests.count('put') - images == 10 + 1, 'a part of the log for each batch, and the manifest'
-    assert requests.count('info') == 10 + 1 and requests.count('below') == 1 and requests.count('read') == 0
+    assert requests.count('info') == 10 + 2 and requests.count('below') == 1 and requests.count('read') == 0
 
 
 def test_an_interrupted_run_puts_what_it_has(folder):
