@@ -49,21 +49,23 @@ def main() -> int:
         os.chdir(folder)
         server.client.create_bucket(Bucket=BUCKET)
         upload(server, args.seed, NAMES + MORE)
-        server.put(BUCKET, f'earlier/{FOREIGN}', b'foreign')
-        finish(predict_later('earlier', args.model, 64))
-        earlier = server.tree(BUCKET, 'earlier/')
+        server.put(BUCKET, f'out/{FOREIGN}', b'foreign')
+        finish(predict_later(args.model, 64))
+        earlier = server.tree(BUCKET, 'out/')
         upload(server, args.seed + 1, (NAMES + MORE)[::2])
         starts = {'fresh': {FOREIGN: b'foreign'}, 'changed': earlier}
         unbroken, durations = {}, {}
         for start, content in starts.items():
-            fill(server, start, content)
+            fill(server, content)
             began = time.monotonic()
-            process = predict_later(start, args.model, 4)
-            wait_for_log(server, start, process)
+            process = predict_later(args.model, 4)
+            wait_for_log(server, process)
             writing = time.monotonic()
             assert finish(process) == 1, 'the broken image'
             durations[start] = time.monotonic() - began, time.monotonic() - writing
-            unbroken[start] = server.tree(BUCKET, f'{start}/')
+            unbroken[start] = server.tree(BUCKET, 'out/')
+            results = sum(map(is_result, unbroken[start]))
+            assert results == 3 * (len(NAMES + MORE) - 2) + 1, 'three files of all but two images, and the foreign one'
         counts: Counter[str] = Counter()
         tally = frame.Tally()
         for number in range(args.first + args.cases):
@@ -73,7 +75,7 @@ def main() -> int:
             moment = chance.uniform(0, durations[start][0 if whole else 1])
             if number < args.first:
                 continue
-            fill(server, 'out', starts[start])
+            fill(server, starts[start])
             found = one(server, whole, moment, batch, args.model, starts[start], unbroken[start])
             counts.update(found)
             bad = [what for what in found if what in BAD]
@@ -96,9 +98,9 @@ def main() -> int:
 
 def one(server: S3Server, whole: bool, moment: float, batch: int, model: str, start: Tree, unbroken: Tree) -> list[str]:
     """Kill one run `moment` seconds after its start or its first part of a log, run again; returns what was seen."""
-    process = predict_later('out', model, batch)
+    process = predict_later(model, batch)
     if not whole:
-        wait_for_log(server, 'out', process)
+        wait_for_log(server, process)
     time.sleep(moment)
     os.kill(process, signal.SIGKILL)
     found = ['killed' if finish(process) == -signal.SIGKILL else 'ended before']
@@ -116,13 +118,15 @@ def one(server: S3Server, whole: bool, moment: float, batch: int, model: str, st
         found.append('a log left by the kill')
     if left.get(FOREIGN) != b'foreign':
         found.append('a foreign object was replaced')
-    if finish(predict_later('out', model, batch)) != 1:
+    if finish(predict_later(model, batch)) != 1:
         found.append('other exit code')
     after = server.tree(BUCKET, 'out/')
     if has_log(after):
         found.append('a log after the second run')
     if after != unbroken:
         found.append('other tree')
+        wrong = [name for name in sorted({*after, *unbroken}) if after.get(name) != unbroken.get(name)]
+        print(f'differ: {", ".join(wrong)}; the second run said: {open("said").read()!r}', file=sys.stderr)
     return found
 
 
@@ -130,9 +134,9 @@ def has_log(tree: Tree) -> bool:
     return any(re.fullmatch(r'manifest\.jsonl\..+', name) for name in tree)
 
 
-def wait_for_log(server: S3Server, out: str, process: int) -> None:
+def wait_for_log(server: S3Server, process: int) -> None:
     """Wait until a log is there or the process has ended (it is left to be waited for)."""
-    while not server.names(BUCKET, f'{out}/manifest.jsonl.'):
+    while not server.names(BUCKET, 'out/manifest.jsonl.'):
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return
         time.sleep(0.005)
@@ -146,14 +150,14 @@ def upload(server: S3Server, seed: int, names: tuple[str, ...]) -> None:
             server.put(BUCKET, f'photos/{name}', file.read())
 
 
-def fill(server: S3Server, out: str, content: Tree) -> None:
-    """Let a folder of results hold this, and nothing else."""
-    server.remove(BUCKET, f'{out}/')
+def fill(server: S3Server, content: Tree) -> None:
+    """Let the folder of results hold this, and nothing else."""
+    server.remove(BUCKET, 'out/')
     for name, each in content.items():
-        server.put(BUCKET, f'{out}/{name}', each)
+        server.put(BUCKET, f'out/{name}', each)
 
 
-def predict_later(out: str, model: str, batch: int) -> int:
+def predict_later(model: str, batch: int) -> int:
     """Start the command in a process of its own; returns its number."""
     process = os.fork()
     if process:
@@ -162,12 +166,12 @@ def predict_later(out: str, model: str, batch: int) -> int:
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
+        os.dup2(os.open('said', os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
         from ms_segformer.cli.main import main as command
         from ms_segformer.results import store_manifest
 
         store_manifest.BATCH = batch
-        places = [f's3://{BUCKET}/photos', '-o', f's3://{BUCKET}/{out}']
+        places = [f's3://{BUCKET}/photos', '-o', f's3://{BUCKET}/out']
         code = command(['predict', *places, '--model', model, '--device', 'cpu'])
     finally:
         os._exit(code)

@@ -114,7 +114,7 @@ class StoreImage(RemoteImage):
         version = InputVersion(size=len(content), sha256=hashlib.sha256(content).hexdigest())
         for name in ('etag', 'last_modified'):
             if self.listed and name in self.listed:
-                version[name] = self.listed[name]  # type: ignore[literal-required]
+                version[name] = self.listed[name]
         if self.known and self.known.get('sha256') == version['sha256']:
             self.unchanged = True
             raise ImageError(f'{self.name}: unchanged')

@@ -107,8 +107,8 @@ class StoreManifest(Manifest):
         self.entries, self._generation, self._number = self._told(lambda: read_entries(self.store, folder, beside))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or self._failed:
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None or self._failed:
             return
         with suppress(StoreError, ManifestError):  # what ended the run is said, and what is not put is made again
             self._flush()
