@@ -10,6 +10,7 @@ that begin from one state one is refused before it puts a file, where the store 
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -91,6 +92,7 @@ class StoreManifest(Manifest):
         self._batch = _Batch()
         self._confirmed: list[bytes] = []  # lines that the next object of the log takes along
         self._putting: Future[None] | None = None
+        self._one_batch = threading.Lock()  # a Ctrl-C between two lines of `_flush` has a batch put twice
         self._failed = False
 
     def __enter__(self) -> 'StoreManifest':
@@ -178,21 +180,23 @@ class StoreManifest(Manifest):
     def _flush(self) -> None:
         """Have the batch put, once the one before is; two of them are in memory at most."""
         self._wait()
-        batch, self._batch = self._batch, _Batch()
+        batch = self._batch
         if batch.announced or batch.ended:
             self._putting = in_background(lambda: self._put(batch))
+        self._batch = _Batch()
 
     def _wait(self) -> None:
-        putting, self._putting = self._putting, None
-        if putting:
-            self._told(putting.result)
+        if self._putting:
+            self._told(self._putting.result)
+            self._putting = None  # after: Ctrl-C may end the wait, and then it is waited for again
 
     def _put(self, batch: _Batch) -> None:
-        if batch.announced:
-            self._append_to_log([*self._confirmed, *batch.announced])
-            self._confirmed = []
-        self.store.each(lambda output: self._put_file(output, batch.files[output]), list(batch.files))
-        self._confirmed += batch.ended
+        with self._one_batch:
+            if batch.announced:
+                self._append_to_log([*self._confirmed, *batch.announced])
+                self._confirmed = []
+            self.store.each(lambda output: self._put_file(output, batch.files[output]), list(batch.files))
+            self._confirmed += batch.ended
 
     def _append_to_log(self, lines: list[bytes]) -> None:
         self._refuse_other_run()

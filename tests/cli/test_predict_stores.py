@@ -220,10 +220,10 @@ def run_later(model, *arguments):
 
 
 def wait_for(found):
-    for _ in range(6000):
+    for _ in range(2400):
         if found():
             return
-        time.sleep(0.01)
+        time.sleep(0.05)
     raise AssertionError('it did not come')
 
 

@@ -1,6 +1,8 @@
 """An output folder in a store keeps what a local one keeps: whatever ends a run, and whoever else writes there."""
 
 import itertools
+import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -129,6 +131,29 @@ def test_an_interrupted_run_puts_what_it_has(folder):
     with StoreManifest(folder) as manifest:
         assert not manifest.entries['/data/a'].get('writing')
     assert tree(folder)['a_labels.png'] == b'labels'
+
+
+def test_an_interrupt_while_a_batch_is_waited_for_loses_none(folder, one_a_batch, monkeypatch):
+    put, result = Store.put, Future.result
+
+    def slow(self, url, content, new=False):
+        time.sleep('a_labels' in url)
+        put(self, url, content, new)
+
+    def interrupted(self):
+        monkeypatch.setattr(Future, 'result', result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, 'put', slow)
+    with pytest.raises(KeyboardInterrupt), StoreManifest(folder) as manifest:
+        keep(manifest, 'a')
+        monkeypatch.setattr(Future, 'result', interrupted)
+        keep(manifest, 'b')
+    with StoreManifest(folder) as manifest:
+        assert {key[-1]: each.get('writing', False) for key, each in manifest.entries.items()} == {
+            'a': False,
+            'b': False,
+        }
 
 
 def test_of_two_runs_from_one_state_one_is_refused_before_it_puts_a_file(folder, one_a_batch):
