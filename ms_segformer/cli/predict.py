@@ -226,7 +226,7 @@ def run(args: Namespace) -> int:
     empty += stored.problems
     if args.ray:
         if stored.inputs:
-            raise ArgumentError('URLs of stores do not go with --ray as inputs; read them with Ray Data, or without --ray')
+            raise ArgumentError('inputs in stores do not go with --ray; read them with Ray Data, or without --ray')
         return predict_with_ray(args, locations, empty, lambda: _describe(args, _open(args)))
     inputs: list[Input] = []
     for location in locations:
