@@ -1,13 +1,16 @@
 """Processes that a command starts: Ctrl-C is the command's to hear, and none of them outlives it."""
 
+import atexit
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -28,7 +31,8 @@ CGROUPS = (
     ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'),
 )
 FORK_SERVER = 'forkserver'
-STARTS = 3  # processes that may die one after the other before they are ready
+STARTS = 3  # processes that may die one after the other before one is ready
+SAFE_PATH = 'PYTHONSAFEPATH'  # environment variable of Python
 
 
 class ProcessError(SegformerError, RuntimeError):
@@ -76,17 +80,33 @@ def _without_ctrl_c() -> Iterator[None]:
 def prepare_processes(modules: Iterable[str]) -> None:
     """Have modules imported, in another process, that those of `work_in_processes` are forked from; it returns at once.
 
-    They start the faster, and share the memory of what is imported. Nothing is done where the system has no such
-    processes, or where one is running already.
+    They start the faster, and share the memory of what is imported. Nothing is done where that cannot be, or where such
+    a process is running already.
 
     Args:
         modules: their names. They must start no threads that a fork would harm.
     """
-    if FORK_SERVER not in multiprocessing.get_all_start_methods():
-        return
+    if FORK_SERVER not in multiprocessing.get_all_start_methods() or sys.version_info < (3, 11):
+        return  # Python 3.10 would take modules of the current folder for them
     multiprocessing.get_context(FORK_SERVER).set_forkserver_preload(list(modules))
-    with _without_ctrl_c():
-        forkserver.ensure_running()
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = '1'  # it is started by `python -c`, which would look into the current folder first
+    try:
+        with suppress(OSError), _without_ctrl_c():  # such as a path of the temporary folder that is too long
+            forkserver.ensure_running()
+            atexit.register(_end_fork_server)
+    finally:
+        del os.environ[SAFE_PATH]
+        if before is not None:
+            os.environ[SAFE_PATH] = before
+
+
+def _end_fork_server() -> None:
+    """End the process that others are forked from, which otherwise first finishes its imports."""
+    pid = getattr(getattr(forkserver, '_forkserver', None), '_forkserver_pid', None)
+    if pid:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def free_memory() -> int | None:
@@ -151,6 +171,13 @@ def work_in_processes(
         pool.end()
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """In place of what becomes of an item: why working on it has raised an exception."""
+
+    reason: str
+
+
 class _Pool(Generic[Item, Outcome]):
     """The processes of `work_in_processes`, and which item is where."""
 
@@ -160,18 +187,19 @@ class _Pool(Generic[Item, Outcome]):
         self._open_work, self._items = open_work, items
         self._again: deque[tuple[int, Item]] = deque()  # from processes that died
         self._tries: Counter[int] = Counter()
-        self._done: dict[int, Outcome | Died] = {}
+        self._done: dict[int, Outcome | Died | _Failed] = {}
         self._next, self._taken = 0, 0  # the item to yield, and the number of those taken
         self._most = UNFINISHED * processes
         self._dead_at_start = 0
         # Threads of torch do not survive a fork of this process.
         methods = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context(FORK_SERVER if FORK_SERVER in methods else 'spawn')
+        self._processes = processes
         self._running: list[_Process] = []
-        for number in range(processes):
-            self._running.append(self._start(number))
 
     def outcomes(self) -> Iterator[Outcome | Died]:
+        for number in range(self._processes):
+            self._running.append(self._start(number))
         while True:
             self._hand_out()
             if not any(process.items for process in self._running):
@@ -180,7 +208,10 @@ class _Pool(Generic[Item, Outcome]):
             for pipe in wait(list(pipes)):
                 self._hear(pipes[pipe])
             while self._next in self._done:
-                yield self._done.pop(self._next)
+                done = self._done.pop(self._next)
+                if isinstance(done, _Failed):
+                    raise ProcessError(done.reason)
+                yield done
                 self._next += 1
 
     def end(self) -> None:
@@ -190,11 +221,24 @@ class _Pool(Generic[Item, Outcome]):
             process.process.join()
 
     def _start(self, number: int) -> '_Process[Item]':
+        if multiprocessing.current_process().daemon:
+            raise ProcessError('a daemonic process starts no others; leave --processes out')
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(self._open_work, number, theirs), daemon=True)
-        start_without_ctrl_c(process)
+        try:
+            process = self._begin(number, theirs)
+        except (EOFError, OSError):  # the process that they are forked from has died, or cannot be
+            self._context = multiprocessing.get_context('spawn')
+            try:
+                process = self._begin(number, theirs)
+            except (EOFError, OSError) as error:
+                raise ProcessError(f'a process cannot be started ({one_line(error)}); leave --processes out') from None
         theirs.close()
         return _Process(number, process, ours)
+
+    def _begin(self, number: int, pipe: Connection) -> Any:
+        process = self._context.Process(target=_work, args=(self._open_work, number, pipe), daemon=True)
+        start_without_ctrl_c(process)
+        return process
 
     def _hand_out(self) -> None:
         for count in range(AT_A_TIME):  # first one for each
@@ -218,33 +262,33 @@ class _Pool(Generic[Item, Outcome]):
         except (EOFError, OSError):
             self._replace(process)
             return
-        if said == 'failed':
+        if said == 'unable':
             raise ProcessError(content)
-        self._dead_at_start = 0
         if said == 'ready':
-            process.ready = True
-        else:
-            index, _ = process.items.popleft()
-            self._done[index] = content
+            process.ready, self._dead_at_start = True, 0
+            return
+        index, _ = process.items.popleft()
+        self._done[index] = content
 
     def _replace(self, process: '_Process[Item]') -> None:
         process.process.join()
         code = process.process.exitcode
-        if not process.ready:
-            self._dead_at_start += 1
-            if self._dead_at_start >= STARTS:
-                raise ProcessError(
-                    f'{STARTS} processes died one after the other before they were ready (exit code {code}), perhaps '
-                    'for want of memory: use fewer --processes'
-                )
-        elif process.items:
+        self._running.remove(process)
+        if process.ready and process.items:
             index, _ = process.items[0]
             self._tries[index] += 1
             if self._tries[index] >= TRIES:
                 process.items.popleft()
                 self._done[index] = Died(code)
         self._again.extendleft(reversed(process.items))
-        self._running[self._running.index(process)] = self._start(process.number)
+        self._dead_at_start += not process.ready
+        if self._dead_at_start < STARTS:
+            self._running.append(self._start(process.number))
+        elif not any(other.ready for other in self._running):  # else those go on without it
+            why = 'perhaps for want of memory: use fewer --processes' if code is None or code < 0 else 'see above'
+            raise ProcessError(
+                f'{STARTS} processes died one after the other before they were ready (exit code {code}), {why}'
+            )
 
 
 class _Process(Generic[Item]):
@@ -274,16 +318,30 @@ def _work(open_work: Callable[[int], Callable[[Any], Any]], number: int, pipe: C
         except Exception:  # the other end is gone; at once, also out of a long run of the network
             os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it comes through all the same
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
+    if number:  # the first one's warnings do
+        logging.getLogger('ms_segformer').setLevel(logging.ERROR)
+        warnings.simplefilter('ignore')
     threading.Thread(target=receive, daemon=True).start()
     try:
-        work = open_work(number)
+        try:
+            work = open_work(number)
+        except Exception as error:  # whatever it is, the command says it
+            pipe.send(('unable', _text(error)))
+            return
         pipe.send(('ready', None))
         while True:
-            pipe.send(('done', work(given.get())))
-    except BrokenPipeError:
-        os._exit(0)
-    except Exception as error:  # whatever it is, the command says it
-        logging.getLogger(__name__).debug('a process fails', exc_info=error)
-        ours = isinstance(error, (SegformerError, OSError))
-        pipe.send(('failed', str(error) if ours else f'{type(error).__name__}: {one_line(error)}'))
+            try:
+                outcome = work(given.get())
+            except Exception as error:  # of whatever kind
+                outcome = _Failed(_text(error))
+            pipe.send(('done', outcome))
+    except OSError:  # the other end is gone
         os._exit(1)
+
+
+def _text(error: Exception) -> str:
+    """What the command says of an exception."""
+    logging.getLogger(__name__).debug('a process fails', exc_info=error)
+    return str(error) if isinstance(error, (SegformerError, OSError)) else f'{type(error).__name__}: {one_line(error)}'

@@ -43,6 +43,12 @@ def fails_at_start(number):
     raise FileNotFoundError('model: no such folder')
 
 
+def one_cannot_start(number):
+    if number:
+        os._exit(3)
+    return str
+
+
 def slow(number):
     """Works on each item for a second."""
     return time.sleep
@@ -77,8 +83,52 @@ def test_an_error_of_the_work_itself_is_raised_in_a_line(tmp_path):
 def test_what_cannot_start_is_an_error():
     with pytest.raises(ProcessError, match='^model: no such folder$'):
         list(work_in_processes(fails_at_start, range(4), 2))
-    with pytest.raises(ProcessError, match='3 processes died one after the other .*exit code 3.*fewer --processes'):
+    with pytest.raises(ProcessError, match='3 processes died one after the other .*exit code 3'):
         list(work_in_processes(dies_at_start, range(4), 2))
+
+
+def test_a_place_whose_processes_all_die_is_given_up_while_others_work():
+    assert list(work_in_processes(one_cannot_start, range(300), 2)) == [str(value) for value in range(300)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.10 imports nothing beforehand')
+def test_modules_of_the_current_folder_are_not_imported_beforehand(tmp_path):
+    code = (
+        'import multiprocessing.forkserver as server, os, time\n'
+        'from ms_segformer.processes import prepare_processes\n'
+        "prepare_processes(['colorsys'])\n"
+        'pid = server._forkserver._forkserver_pid\n'
+        "print(pid, 'PYTHONSAFEPATH' in os.environ, flush=True)\n"
+        'time.sleep(2)\n'
+    )
+    (tmp_path / 'colorsys.py').write_text("open('imported', 'w')")
+    (tmp_path / 'random.py').write_text("open('imported', 'w')")
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, '-P', '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    pid, left_behind = done.stdout.split()
+    assert left_behind == 'False' and not done.stderr and not (tmp_path / 'imported').exists()
+    until(lambda: not alive(int(pid)), 10)  # it ends with the command
+
+
+def test_processes_start_where_none_can_be_forked_from(tmp_path):
+    """Such as where the path of the temporary folder is too long for a socket."""
+    folder = tmp_path / ('long' * 30)
+    folder.mkdir()
+    code = (
+        'import test_processes\n'
+        'from ms_segformer.processes import prepare_processes, work_in_processes\n'
+        "if __name__ == '__main__':\n"
+        "    prepare_processes(['colorsys'])\n"
+        '    print(list(work_in_processes(test_processes.one_cannot_start, [1, 2], 1)))\n'
+    )
+    (tmp_path / 'script.py').write_text(code)
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HERE), *sys.path]), 'TMPDIR': str(folder)}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / 'script.py')], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "['1', '2']" and not done.stderr, done.stderr
 
 
 def test_items_are_taken_as_they_are_needed(tmp_path):
@@ -145,14 +195,15 @@ def test_no_process_outlives_the_one_that_has_started_it(tmp_path, number):
     assert err.count('Traceback') == (1 if number == signal.SIGINT else 0), err
 
 
+def alive(pid):
+    """The session of a process; None where there is none, or a dead one."""
+    try:
+        fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[3]) if fields[0] != 'Z' else None
+
+
 def of_session(session):
     """Processes of a session that are not dead."""
-    found = []
-    for path in Path('/proc').glob('[0-9]*/stat'):
-        try:
-            fields = path.read_text().rpartition(')')[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != 'Z':
-            found.append(int(path.parent.name))
-    return found
+    return [int(path.name) for path in Path('/proc').glob('[0-9]*') if alive(path.name) == session]

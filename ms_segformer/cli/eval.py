@@ -7,6 +7,7 @@ prints the same numbers.
 
 import argparse
 import json
+import logging
 import math
 import os
 import sys
@@ -150,7 +151,7 @@ def _number_of_processes(args: argparse.Namespace) -> int:
     for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
         if given:
             raise ArgumentError(f'{option} is of one process: each of several loads one image after the other')
-    if int(os.environ.get('WORLD_SIZE', '1')) > 1:
+    if os.environ.get('WORLD_SIZE', '1') != '1':
         raise ArgumentError('--processes is for one process that starts others; torchrun has started several')
     return number
 
@@ -163,6 +164,7 @@ def _open_counter(args: argparse.Namespace, folder: str, processes: int, number:
     from ..trainers import distributed
     from ..trainers.evaluation import Evaluator, ImageCounter
 
+    logging.getLogger('ms_segformer.datasets').setLevel(logging.ERROR)  # the command has warned already
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     name = args.device
     if torch.cuda.is_available() and name in (None, 'gpu', 'cuda'):

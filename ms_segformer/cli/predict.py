@@ -214,6 +214,8 @@ def run(args: Namespace) -> int:
     from ..results import find_in_stores, find_input, find_sequence, make_plan, open_manifest
 
     check_ray(args)
+    if (args.processes or 1) > 1 and args.batch_size is not None:
+        raise ArgumentError('--batch-size is of one process: each of several segments one image after the other')
     format_options = _format_options(args)
     fps = args.video_from_images
     named = all_named(args.images, args.list)
@@ -240,7 +242,7 @@ def run(args: Namespace) -> int:
     check_store(args, inputs)
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
-    if (args.processes or 1) > 1:
+    if (args.processes or 1) > 1 and sum(not each.video for each in inputs) > 1:
         prepare_processes(MODULES)  # while this one imports much the same
     segmenter = _open(args)
     jobs: list[Job] = []

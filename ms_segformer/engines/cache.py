@@ -102,11 +102,13 @@ def read(name: str) -> bytes | None:
 
 
 def has(name: str) -> bool:
-    """Whether there is a file of this name; reading it may find that it is of no use."""
+    """Whether `read` would look into a file of this name; it may still find that it is of no use."""
     try:
-        return (cache_dir() / name).is_file()
-    except OSError:  # no home directory, or not to be looked into
+        with _Folder() as folder:
+            folder.look(name)
+    except OSError:
         return False
+    return True
 
 
 def write(name: str, content: bytes) -> None:
@@ -158,9 +160,13 @@ class _Folder:
     def _at(self, name: str) -> dict[str, Any]:
         return {'path': self.path / name} if self._descriptor is None else {'path': name, 'dir_fd': self._descriptor}
 
+    def look(self, name: str) -> None:
+        """Raise the `OSError` that keeps a file from being read."""
+        _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)  # says it better than open's errors
+
     def read(self, name: str) -> tuple[bytes, bytes]:
         """The digest that a file begins with, and the rest of it."""
-        _check(os.stat(follow_symlinks=False, **self._at(name)), self.path / name)  # says it better than open's errors
+        self.look(name)
         with os.fdopen(os.open(flags=os.O_RDONLY | _NO_LINKS | _NO_WAITING, **self._at(name)), 'rb') as file:
             _check(os.fstat(file.fileno()), self.path / name)
             return file.read(32), file.read()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ov = import_openvino()
 GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 # Among the last WINDOW batches those of one shape after which a network compiled for just that shape pays for its
-# compilation, or for its reading from the cache.
+# compilation, or for its reading from the cache; and how many more than another one's it takes to take its place.
 FREQUENT, CACHED = 16, 4
 ANY = (-1, 3, -1, -1)  # shape
 WINDOW = 256
@@ -144,7 +144,9 @@ class OpenVINOEngine(Engine):
 
     def _pays(self, shape: tuple[int, ...]) -> bool:
         """Whether a shape is so frequent that a network of its own pays, in another one's place where all are taken."""
-        seen = self._seen[shape] - (self._seen[self._rarest()] if len(self._special) >= KEPT else 0)
+        seen = self._seen[shape]
+        if len(self._special) >= KEPT:
+            return seen >= self._seen[self._rarest()] + FREQUENT
         return seen >= FREQUENT or (seen >= CACHED and cache.has(self._name(shape)))
 
     def _rarest(self) -> tuple[int, ...]:

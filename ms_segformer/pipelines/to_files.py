@@ -122,8 +122,7 @@ class _Worker:
 
 def _open(making: Making, threads: int, number: int) -> _Worker:
     """What works in a process of several; with GPUs each has one."""
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
-    logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)
+    logging.getLogger('ms_segformer.pipelines').setLevel(logging.ERROR)  # what failed is in what is made
     torch.set_num_threads(threads)
     device = making.device
     if torch.cuda.is_available() and device in ('gpu', 'cuda'):
