@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, some_of
+from ..metainfo import DEMO, DEMO_NOTE
 from ..progress import screen
 from .ray_cluster import check_ray_arguments, cluster
 
 if TYPE_CHECKING:
     from ..pipelines.ray import Outcome
     from ..results import Run
+    from ..results.parquet import ParquetFolder, Plan
 
 # Options that are for files of each image: what they are when they were not given, and why a run with Ray has none.
 FILES_ONLY: dict[str, tuple[object, str]] = {
@@ -63,9 +65,6 @@ def predict_with_ray(args: Namespace, locations: list[str], empty: list[str], de
         ManifestError: of the folder.
         RayError: of the cluster, or a file cannot be written.
     """
-    from tqdm import tqdm
-
-    from ..pipelines.ray import segment_parts
     from ..preprocessors.video import is_video
     from ..results.parquet import ParquetFolder
 
@@ -74,13 +73,36 @@ def predict_with_ray(args: Namespace, locations: list[str], empty: list[str], de
         raise ArgumentError(f'videos do not go with --ray, segment them without it: {some_of(videos, 3)}')
     if not locations:
         raise ArgumentError('\nerror: '.join(empty))
+    if args.model == DEMO and not args.quiet:
+        print(f'note: {DEMO_NOTE}', file=sys.stderr)
     keys = _keys(locations)
     task = describe()
     output = args.output if '://' in args.output else os.path.abspath(args.output)
     tally = _Tally()
-    with ParquetFolder(output, {'model': dict(task.model), 'options': task.options}) as folder, cluster(args) as actors:
+    with ParquetFolder(output, {'model': dict(task.model), 'options': task.options}) as folder:
         plan = folder.plan(keys, args.retry_failed)
-        outcomes = segment_parts(
+        if plan.parts:
+            _segment(args, folder, plan, keys, tally)
+    for error in [*empty, *tally.errors]:
+        print(f'error: {error}', file=sys.stderr)
+    if not args.quiet:
+        tally.say(plan.images, plan.images - plan.left, args.output)
+    return 1 if empty or tally.failed else 0
+
+
+def _segment(args: Namespace, folder: 'ParquetFolder', plan: 'Plan', keys: dict[str, str], tally: '_Tally') -> None:
+    from tqdm import tqdm
+
+    from ..pipelines.ray import segment_parts
+
+    shown = not args.quiet and sys.stderr.isatty()
+    with (
+        cluster(args) as actors,
+        tqdm(
+            total=plan.left, unit=' images', bar_format=PROGRESS, disable=not shown, leave=False, **screen()
+        ) as progress,
+    ):
+        for outcome in segment_parts(
             folder,
             plan.parts,
             os.path.abspath(args.model) if os.path.isdir(args.model) else args.model,
@@ -90,19 +112,9 @@ def predict_with_ray(args: Namespace, locations: list[str], empty: list[str], de
             concurrency=actors.concurrency,
             locations={key: location for key, location in keys.items() if key != location},
             options={'mode': args.mode, 'resize': not args.full_size, 'max_pixels': args.max_pixels},
-        )
-        shown = not args.quiet and sys.stderr.isatty()
-        with tqdm(
-            total=plan.left, unit=' images', bar_format=PROGRESS, disable=not shown, leave=False, **screen()
-        ) as bar:
-            for outcome in outcomes:
-                tally.add(outcome)
-                bar.update(len(outcome.part.keys))
-    for error in [*empty, *tally.errors]:
-        print(f'error: {error}', file=sys.stderr)
-    if not args.quiet:
-        tally.say(plan.images, plan.images - plan.left, args.output)
-    return 1 if empty or tally.failed else 0
+        ):
+            tally.add(outcome)
+            progress.update(len(outcome.part.keys))
 
 
 def _keys(locations: list[str]) -> dict[str, str]:

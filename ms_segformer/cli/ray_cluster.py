@@ -75,6 +75,8 @@ def cluster(args: Namespace) -> Iterator[Actors]:
     """
     if args.ray == LOCAL:
         _be_private()
+    if not args.verbose and 'ray' not in sys.modules:
+        os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')  # of what is written to this terminal
     import ray
     from ray.data import DataContext
 
@@ -92,11 +94,10 @@ def cluster(args: Namespace) -> Iterator[Actors]:
         ray.init(address=args.ray, log_to_driver=args.verbose, logging_level=level, **own)
     except (OSError, ValueError, RuntimeError) as error:
         raise RayError(f'--ray {args.ray}: no cluster of Ray is there ({one_line(error)})') from None
+    if not args.verbose:
+        logging.getLogger('ray.data').setLevel(logging.CRITICAL)  # what was lost is told at the end
     try:
-        context = DataContext.get_current()
-        context.enable_progress_bars = args.verbose
-        if not args.verbose:
-            logging.getLogger('ray.data').setLevel(logging.ERROR)
+        DataContext.get_current().enable_progress_bars = args.verbose
         yield _actors(args, ray.cluster_resources())
     finally:
         ray.shutdown()

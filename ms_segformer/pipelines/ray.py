@@ -9,6 +9,7 @@ Ray and Arrow (the extra `[ray]`) are imported where they are used.
 import difflib
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -418,21 +419,25 @@ def in_actors(
         left out.
     """
     from ray.data import from_items  # imported late: optional
+    from ray.util.annotations import RayDeprecationWarning
 
     dataset = from_items(rows, override_num_blocks=len(rows))
     dataset.context.max_errored_blocks = -1
     dataset.context.max_consecutive_actor_init_deaths = TRIES  # of those killed while they start
-    yield from dataset.map_batches(
-        actor,
-        batch_size=1,
-        batch_format='pyarrow',
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        compute=pool(concurrency),
-        fn_constructor_kwargs=arguments,
-        max_restarts=-1,
-        max_task_retries=TRIES - 1,
-    ).iter_rows()
+    with warnings.catch_warnings():
+        # The only way to bound the tries: by default Ray gives a row out again without end.
+        warnings.simplefilter('ignore', RayDeprecationWarning)
+        done = dataset.map_batches(
+            actor,
+            batch_size=1,
+            batch_format='pyarrow',
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            compute=pool(concurrency),
+            fn_constructor_kwargs=arguments,
+            max_task_retries=TRIES - 1,
+        )
+    yield from done.iter_rows()
 
 
 class PartSegmenter(Segmenter):
