@@ -227,8 +227,8 @@ def run(args: Namespace) -> int:
     say_left_out(stored.results, args.quiet)
     empty += stored.problems
     if args.ray:
-        if stored.inputs:
-            raise ArgumentError('inputs in stores do not go with --ray; read them with Ray Data, or without --ray')
+        urls = {location: [each.key for each in inputs] for location, inputs in stored.inputs.items()}
+        locations = [each for location in locations for each in urls.get(location, [location])]
         return predict_with_ray(args, locations, empty, lambda: _describe(args, _open(args)))
     inputs: list[Input] = []
     for location in locations:

@@ -120,9 +120,13 @@ def _segment(args: Namespace, folder: 'ParquetFolder', plan: 'Plan', keys: dict[
 def _keys(locations: list[str]) -> dict[str, str]:
     """The images by their `path` in the rows: absolute, or a URL without a password."""
     from ..results import find_input
+    from ..stores import scheme_of
 
     found: dict[str, str] = {}
     for location in locations:
+        if scheme_of(location):
+            found[location] = location
+            continue
         each = find_input(location)
         found.setdefault(each.key, each.key if each.kind == 'path' and '://' not in location else location)
     return found

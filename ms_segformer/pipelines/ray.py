@@ -21,9 +21,11 @@ from ..errors import ArgumentError, SegformerError, one_line
 from ..metainfo import DEMO
 from ..preprocessors.image import ImageError, ImageSource
 from ..results.formats import encode_rle
+from ..results.inputs import StoreImage
 from ..results.parquet import ParquetFolder, Part, file_system, read_parquet, replaced, to_parquet, write_file
 from ..results.result import SegmentationResult
 from ..results.visualization import encoded, label_map_image
+from ..stores import scheme_of
 from .loading import load
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ def segment(
 
     Args:
         dataset: one image a row: the bytes of a file, an array (RGB, as `preprocessors.image.load_image` takes it) or a
-            path or URL, which every node of the cluster has to reach.
+            path or URL (of a store too), which every node of the cluster has to reach.
         model: as for `ms_segformer.load`; each actor opens it, so a directory has to be there on every node, and a hub
             id is downloaded on every node.
         column: that holds the images; default: `image`, `bytes` or `path`, the first that is there.
@@ -260,9 +262,15 @@ class Segmenter:
         """A row of `segmentation_schema` for each image; a bad one has its `error`."""
         import pyarrow as pa  # imported late: optional
 
-        sources = (_Missing() if image is None else image for image in images)
-        results = self.pipeline(sources, with_masks=False, **self._options)
+        results = self.pipeline(map(_source, images), with_masks=False, **self._options)
         return pa.Table.from_pylist([_row(result) for result in results], schema=segmentation_schema())
+
+
+def _source(image: 'ImageSource | None') -> 'ImageSource':
+    """What the pipeline reads for an image of a row."""
+    if image is None:
+        return _Missing()
+    return StoreImage(image, None) if isinstance(image, str) and scheme_of(image) else image
 
 
 class _Missing:
@@ -473,6 +481,6 @@ class PartSegmenter(Segmenter):
             if again:
                 rows = replaced(read_parquet(self._files, f'{self._path}/{name}'), rows)
             write_file(self._files, f'{self._unfinished}/{name}', to_parquet(rows))
-        except OSError as error:  # a full disk, a store that is gone: it would be the same for the others
-            return {'name': name, 'problem': str(error)}
+        except Exception as error:  # a full disk, a store that is gone: it would be the same for the others
+            return {'name': name, 'problem': one_line(error)}
         return {'name': name, 'failed': len(errors), 'errors': errors[:MOST_ERRORS]}

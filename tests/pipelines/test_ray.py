@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from small_evaluation import random_pairs, scale_to
 
+from campaigns.s3_server import S3Server
 from ms_segformer import load
 from ms_segformer.cli.main import main
 from ms_segformer.results.parquet import RECORD
@@ -263,7 +264,7 @@ def actors(job='MapWorker'):
     return found
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, 'it did not come'
@@ -294,34 +295,33 @@ def test_a_node_and_an_actor_die_in_the_middle_and_every_row_is_there_once(model
     assert sorted(rows_of(out)) == photos
 
 
-def test_a_killed_run_on_this_machine_is_finished_by_the_next(model, photos, tmp_path):
-    def command(out):
-        words = [
-            'predict',
-            *photos,
-            '--ray',
-            'local',
-            '--processes',
-            '1',
-            '--model',
-            model,
-            '-o',
-            out,
-            '--engine',
-            'torch',
-        ]
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-        return subprocess.Popen([sys.executable, '-m', 'ms_segformer', *map(str, words)], cwd=tmp_path, env=environment)
+def test_a_killed_run_from_store_to_store_is_finished_by_the_next(model, photos, tmp_path):
+    for name in ('moto', 's3fs'):
+        pytest.importorskip(name, reason=f'needs {name}, for a store on this machine')
+    words = ['predict', 's3://bucket/photos', '--ray', 'local', '--processes', '1', '--model', str(model)]
 
-    broken = command(tmp_path / 'broken')
-    wait_for(lambda: list((tmp_path / 'broken').glob('part-*.parquet')))
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    kept = len(list((tmp_path / 'broken').glob('part-*.parquet')))
-    assert command(tmp_path / 'broken').wait() in (0, 1)  # the broken image may be done
-    assert kept < len(list((tmp_path / 'broken').glob('part-*.parquet')))
-    rows = rows_of(tmp_path / 'broken')
+    def command(server):
+        environment = {**os.environ, **server.environment, 'PYTHONPATH': str(ROOT)}
+        arguments = [*words, '-o', 's3://bucket/rows', '--engine', 'torch']
+        return subprocess.Popen([sys.executable, '-m', 'ms_segformer', *arguments], cwd=tmp_path, env=environment)
+
+    with S3Server() as server:
+        server.client.create_bucket(Bucket='bucket')
+        for path in photos:
+            server.put('bucket', f'photos/{Path(path).name}', Path(path).read_bytes())
+        broken = command(server)
+        wait_for(lambda: server.names('bucket', 'rows/part-'))
+        broken.send_signal(signal.SIGKILL)
+        broken.wait()
+        kept = len(server.names('bucket', 'rows/part-'))
+        assert command(server).wait() in (0, 1)  # the broken image may be done
+        (tmp_path / 'rows').mkdir()
+        for name, content in server.tree('bucket', 'rows/').items():
+            (tmp_path / 'rows' / name).write_bytes(content)
+    assert kept < len(list((tmp_path / 'rows').glob('part-*.parquet')))
+    rows = rows_of(tmp_path / 'rows')
     results = load(model, device='cpu', engine='torch')(photos, with_masks=False)
-    assert sorted(rows) == photos
-    assert all(agrees(rows[path], result) for path, result in zip(photos, results, strict=True))
-    assert all(path.name == RECORD or path.suffix == '.parquet' for path in (tmp_path / 'broken').iterdir())
+    assert sorted(rows) == [f's3://bucket/photos/{Path(path).name}' for path in photos]
+    for (url, row), path, result in zip(sorted(rows.items()), photos, results, strict=True):
+        assert row['error'].replace(url, path) == result['error'] if 'error' in result else agrees(row, result)
+    assert all(path.name == RECORD or path.suffix == '.parquet' for path in (tmp_path / 'rows').iterdir())
