@@ -465,7 +465,7 @@ def test_what_is_checked_afterwards_is_there():
 
 def test_few_blocks_are_not_run_and_each_says_why():
     not_run = [block for block in english_blocks() if block.not_run]
-    assert len(not_run) <= 3 and all(len(block.not_run) > 20 for block in not_run)
+    assert len(not_run) <= 4 and all(len(block.not_run) > 20 for block in not_run)
     for block in not_run:  # they are real commands nevertheless
         program, *arguments = block.text.split()
         command = ['make', '-n', *arguments] if program == 'make' else ['bash', '-n', '-c', block.text]
