@@ -80,9 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--processes',
         type=number_of_processes,
-        default=1,
         metavar='N',
-        help='that share the images out (default: %(default)s)',
+        help='that share the images out (default: 1; with --ray all that there are)',
     )
     add_engine_arguments(parser)
     add_ray_argument(parser, 'share the images out')
@@ -145,7 +144,7 @@ def _number_of_processes(args: argparse.Namespace) -> int:
     Raises:
         ArgumentError: more than one are asked for, with what is of one alone.
     """
-    number: int = args.processes
+    number: int = args.processes or 1
     if number == 1:
         return number
     for given, option in ((args.batch_size > 1, '--batch-size'), (args.workers, '--workers')):
