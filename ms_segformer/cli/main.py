@@ -54,6 +54,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed with a message, 2 wrong usage, 130 interrupted."""
     args = build_parser().parse_args(argv)
+    args.from_terminal = argv is None  # else a program has called this
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO if args.verbose else logging.WARNING)
     try:
         if args.command != 'run':  # a script's output is its own

@@ -362,6 +362,8 @@ def _segment(
 def _number_of_processes(args: Namespace, segmenter: 'SegformerPipeline', images: int) -> int:
     """How many share the images out: as many as are asked for or, where more than one pay, one a thread.
 
+    A program that calls the command gets others only if it asks for them: Python imports its script in each.
+
     That they pay was measured (`benchmarks.per_core`): two processes of one thread make 1.25 times the images a second
     of one with two in float32 with B0, and 1.35 in bfloat16; with B2 and B5 1.03 to 1.10, for twice the memory.
     """
@@ -371,7 +373,7 @@ def _number_of_processes(args: Namespace, segmenter: 'SegformerPipeline', images
 
     if args.processes:
         return min(args.processes, max(1, images))
-    if segmenter.variant != 'b0' or args.batch_size or segmenter.device.type != 'cpu':
+    if not args.from_terminal or segmenter.variant != 'b0' or args.batch_size or segmenter.device.type != 'cpu':
         return 1
     memory = free_memory()
     most = min(torch.get_num_threads(), images // IMAGES_EACH, (memory or 0) // MEMORY_EACH)

@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ms_segformer import processes
+from ms_segformer.cli import predict as command
 from ms_segformer.cli.main import main
 
 # Photographs whose name says so kill the process that has segmented them: the first time, or each time.
@@ -121,3 +125,35 @@ def test_impossible_numbers_are_refused(model, photos, capsys, number):
     with pytest.raises(SystemExit):
         predict(model, '--processes', number)
     assert '--processes' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'changes, images, memory, expected',
+    [
+        ({}, 1000, 64 << 30, 4),
+        ({}, 599, 64 << 30, 3),
+        ({}, 149, 64 << 30, 1),
+        ({}, 1000, 5 << 30, 2),
+        ({}, 1000, 1 << 30, 1),
+        ({}, 1000, None, 1),
+        ({'processes': 9}, 1000, None, 9),
+        ({'processes': 9}, 2, None, 2),
+        ({'processes': 9}, 0, None, 1),
+        ({'batch_size': 2}, 1000, 64 << 30, 1),
+        ({'from_terminal': False}, 1000, 64 << 30, 1),
+        ({'variant': 'b2'}, 1000, 64 << 30, 1),
+        ({'device': torch.device('cuda:0')}, 1000, 64 << 30, 1),
+    ],
+)
+def test_the_number_of_processes_where_none_is_given(changes, images, memory, expected, monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    monkeypatch.setattr(processes, 'free_memory', lambda: memory)
+    monkeypatch.setattr(command, 'prepare_processes', lambda _: None)
+    given = {'processes': None, 'batch_size': None, 'from_terminal': True, **changes}
+    segmenter = SimpleNamespace(**{'variant': 'b0', 'device': torch.device('cpu'), **changes})
+    assert command._number_of_processes(SimpleNamespace(**given), segmenter, images) == expected
+
+
+def test_the_free_memory_is_that_of_the_machine_or_less():
+    free = processes.free_memory()
+    assert free is None or 0 <= free <= os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
