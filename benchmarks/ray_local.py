@@ -1,4 +1,4 @@
-"""Ray on this machine against one process: images a second of `segment_parts` with an actor a core, and of the pipeline.
+"""Ray on this machine against one process: images a second of `segment_parts`, and of the pipeline, the same rows.
 
     python -m benchmarks.ray_local --images 100 --rounds 3
 

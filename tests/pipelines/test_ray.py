@@ -30,6 +30,7 @@ pytest.importorskip('ray', reason="needs Ray Data: pip install 'ms-segformer[ray
 pytest.importorskip('pyarrow', reason="needs pyarrow: pip install 'ms-segformer[ray]'")
 
 os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
+os.environ['RAY_worker_niceness'] = '0'  # beside other tests they would wait
 
 import pyarrow as pa  # noqa: E402
 import ray  # noqa: E402
