@@ -5,8 +5,10 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +91,7 @@ def cluster(args: Namespace) -> Iterator[Actors]:
         own = {'num_cpus': available_cores(), 'include_dashboard': False, 'object_store_memory': OBJECT_STORE}
         if args.device == 'cpu':
             own['num_gpus'] = 0
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         _check_address(args.ray)
         ray.init(address=args.ray, log_to_driver=args.verbose, logging_level=level, **own)
@@ -101,6 +104,8 @@ def cluster(args: Namespace) -> Iterator[Actors]:
         yield _actors(args, ray.cluster_resources())
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray leaves its own
 
 
 def _be_private() -> None:

@@ -52,6 +52,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def same_signals():
+    """Ray leaves a handler of SIGTERM in this process, which the tests after these would meet."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture(scope='module')
 def model(tiny_model_dir, tmp_path_factory):
     """The tiny model, for photographs of about 64×48 pixels."""
