@@ -52,7 +52,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def same_signals():
     """Ray leaves a handler of SIGTERM in this process, which the tests after these would meet."""
     before = signal.getsignal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 playwright = pytest.importorskip('playwright.sync_api', reason='needs Playwright: pip install playwright')
 expect = playwright.expect
+expect.set_options(timeout=20_000)  # of the machine, which may be busy, not of the page
 
 PAGE = Path(__file__).parents[2] / 'ms_segformer' / 'serving' / 'page'
 EXAMPLE = PAGE / 'example.jpg'
