@@ -146,13 +146,10 @@ class Counter:
         return pa.Table.from_pylist([self._count(row['indices']) for row in table.to_pylist()], schema=schema)
 
     def _count(self, indices: list[int]) -> dict[str, Any]:
-        from ..metrics import ConfusionMatrix
-        from ..trainers.evaluation import predictions
+        from ..trainers.evaluation import count
 
-        confusion = ConfusionMatrix(self._dataset.num_classes, self._dataset.ignore_index)
         try:
-            for _, prediction, label in predictions(self._evaluator, self._dataset, indices, self._batch_size):
-                confusion.update(prediction, label)
+            counts = count(self._evaluator, self._dataset, indices, self._batch_size)
         except (SegformerError, OSError) as error:  # it would be the same in another actor
             return {'indices': indices, 'problem': str(error)}
-        return {'indices': indices, 'counts': confusion.counts.tobytes()}
+        return {'indices': indices, 'counts': counts.tobytes()}

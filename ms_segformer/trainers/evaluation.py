@@ -298,10 +298,19 @@ class ImageCounter:
         Raises:
             DatasetError: the pair cannot be used.
         """
-        confusion = ConfusionMatrix(self._dataset.num_classes, self._dataset.ignore_index)
-        for _, prediction, label in predictions(self._evaluator, self._dataset, [index]):
-            confusion.update(prediction, label)
-        return confusion.counts
+        return count(self._evaluator, self._dataset, [index])
+
+
+def count(evaluator: Evaluator, dataset: LabeledImages, indices: Iterable[int], batch_size: int = 1) -> np.ndarray:
+    """The counts of some images of a data set, as those of a `ConfusionMatrix`: C×(C+1) int64.
+
+    Raises:
+        DatasetError: a pair cannot be used.
+    """
+    confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_index)
+    for _, prediction, label in predictions(evaluator, dataset, indices, batch_size):
+        confusion.update(prediction, label)
+    return confusion.counts
 
 
 def evaluate_in_processes(
