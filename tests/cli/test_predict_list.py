@@ -8,17 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_evaluation import scale_to
 
 from ms_segformer.cli.main import main
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('model') / 'small'
-    shutil.copytree(tiny_model_dir, folder)
-    scale_to(folder, [64, 48])
-    return folder
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_evaluation import scale_to
 
 from campaigns.s3_server import S3Server
 from ms_segformer import stores
@@ -41,14 +39,6 @@ def bucket(server, request):
     name = re.sub('[^a-z0-9]', '-', request.node.name.lower())[:60].strip('-')
     server.client.create_bucket(Bucket=name)
     return name
-
-
-@pytest.fixture(scope='module')
-def model(tiny_model_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('model') / 'small'
-    shutil.copytree(tiny_model_dir, folder)
-    scale_to(folder, [64, 48])
-    return folder
 
 
 @pytest.fixture
