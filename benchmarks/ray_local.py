@@ -1,104 +1,82 @@
-"""Ray on this machine against one process: images a second of `segment_parts`, and of the pipeline, the same rows.
+"""`predict` on a folder of photographs: several processes, and as many actors of Ray on this machine, in turns.
 
-    python -m benchmarks.ray_local --images 100 --rounds 3
+    python -m benchmarks.ray_local --photos DIR
 
-The photographs are cut from `assets/china.jpg` in many shapes, as JPEG files. One process segments the list and makes
-the same rows; its threads are the machine's. Of Ray the time begins with the first part that is finished, which leaves
-the start out (seconds, given apart), and the images of that part are not counted.
+Each command runs from its start to its end. The processes write label maps and JSON, the actors Parquet with the same
+content. Ray and its actors take longer to start, so the rate is given of the whole command and of what it does after a
+sixth of the images, when all of them are at work.
 """
 
-import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+from .measure import parser, quiet, report
+from .processes import ROOT, make
 
-from ms_segformer.pipelines.ray import Segmenter, segment_parts
-from ms_segformer.results.parquet import ParquetFolder, to_parquet
-
-ROOT = Path(__file__).parents[1]
-RECORD = {'model': {'name': 'demo', 'sha256': '0' * 64}, 'options': {}}
+LEFT_OUT = 6  # one in so many images comes before all are at work
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--images', type=int, default=100)
-    parser.add_argument('--actors', type=int, default=2)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--model', default='demo')
-    parser.add_argument('--engine', default='auto')
-    args = parser.parse_args()
-    os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
-    import ray
-    from ray.data import DataContext
+def main():
+    p = parser(__doc__.splitlines()[0], rounds=3)
+    p.add_argument('--photos', required=True, help='folder of photographs, with its sub-folders')
+    p.add_argument('--photographs', type=int, default=300, help='to make of them (default: %(default)s)')
+    p.add_argument('--processes', type=int, default=2)
+    args = p.parse_args()
+    args.warmup = min(args.warmup, 1)
+    quiet()
+    model = str(Path(args.model).resolve()) if args.model and args.model != 'demo' else 'demo'
+    candidates = {f'{args.processes} processes': ['--save', 'labels', 'json'], 'Ray': ['--ray', 'local']}
+    rates = {name: [] for name in candidates}
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = Path(folder, 'photographs')
+        shapes = make(Path(args.photos), photographs, args.photographs)
+        for step in range(args.warmup + args.rounds):
+            for name, options in candidates.items():
+                found = predict(photographs, model, args, options)
+                if step >= args.warmup:
+                    rates[name].append(found)
+    first = next(iter(candidates))
+    rows = [('candidate', 'images/s', f'of {first}', 'whole command, images/s', f'of {first}')]
+    for name, found in rates.items():
+        row = [name]
+        for kind in range(2):
+            own, other = ([each[kind] for each in rates[which]] for which in (name, first))
+            row += [f'{statistics.median(own):.2f}', f'{statistics.median(map(float.__truediv__, own, other)):.2f}']
+        rows.append(tuple(row))
+    notes = f'{args.photographs} photographs of {shapes} shapes. The first rate is that after a sixth of the images.'
+    report(f'Ray on one machine, {Path(model).name}', rows, args, 'ray_local', notes)
 
-    threads = torch.get_num_threads()
-    opening = {'device': 'cpu', 'engine': args.engine}
-    with tempfile.TemporaryDirectory() as place:
-        paths = photographs(Path(place), args.images)
-        alone = Segmenter(args.model, opening, threads)
-        alone.rows(paths[:8])
-        ray.init(
-            address='local',
-            num_cpus=args.actors,
-            include_dashboard=False,
-            object_store_memory=256 << 20,
-            log_to_driver=False,
-            logging_level='ERROR',
+
+def predict(photographs, model, args, options):
+    """Run the command; returns its images a second after the first ones, and from its start to its end."""
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as out:
+        words = [str(photographs), '--model', model, '-o', out, '--device', 'cpu', '-q']
+        start = time.time()
+        subprocess.run(
+            [sys.executable, '-m', 'ms_segformer', 'predict', *words, '--processes', str(args.processes), *options],
+            cwd=out,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            stderr=subprocess.DEVNULL if '--ray' in options else None,
+            check=True,
         )
-        DataContext.get_current().enable_progress_bars = False
-        one, many, starts = [], [], []
-        for number in range(args.rounds):
-            began = time.monotonic()
-            for first in range(0, len(paths), 8):
-                to_parquet(alone.rows(paths[first : first + 8]))
-            one.append(len(paths) / (time.monotonic() - began))
-            began, first_end, images = time.monotonic(), 0.0, 0
-            with ParquetFolder(f'{place}/rows{number}', RECORD) as folder:
-                for outcome in segment_parts(
-                    folder,
-                    folder.plan(paths).parts,
-                    args.model,
-                    opening,
-                    num_cpus=1,
-                    num_gpus=0,
-                    concurrency=args.actors,
-                ):
-                    if not first_end:
-                        first_end = time.monotonic()
-                        continue
-                    images += len(outcome.part.keys)
-                many.append(images / (time.monotonic() - first_end))
-            starts.append(first_end - began)
-            print(f'round {number}: one process {one[-1]:.2f}, Ray {many[-1]:.2f} images/s', flush=True)
-        ray.shutdown()
-    ratio = statistics.median(many[i] / one[i] for i in range(args.rounds))
-    print(
-        f'{args.images} images, {threads} threads against {args.actors} actors: {statistics.median(one):.2f} and '
-        f'{statistics.median(many):.2f} images/s, ratio {ratio:.2f}; first part after {statistics.median(starts):.1f} s'
-    )
-
-
-def photographs(folder: Path, count: int) -> list[str]:
-    chance = np.random.default_rng(0)
-    photograph = Image.open(ROOT / 'assets' / 'china.jpg').convert('RGB')
-    paths = []
-    for number in range(count):
-        width, height = (int(side) for side in chance.integers(240, 641, 2))
-        height = min(height, photograph.height)
-        left, top = (
-            int(chance.integers(photograph.width - width + 1)),
-            int(chance.integers(photograph.height - height + 1)),
-        )
-        path = folder / f'{number:04}.jpg'
-        photograph.crop((left, top, left + width, top + height)).save(path, quality=92)
-        paths.append(str(path))
-    return paths
+        whole = time.time() - start
+        files = [(path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in Path(out).rglob('*.parquet')]
+        files = files or [(path.stat().st_mtime, 1) for path in Path(out).rglob('*.json')]
+    done = 0
+    begin, before = start, 0
+    for moment, images in sorted(files):
+        done += images
+        if not before and done >= args.photographs // LEFT_OUT:
+            begin, before = moment, done
+    assert done == args.photographs, f'{done} results'
+    return (done - before) / (moment - begin), done / whole
 
 
 if __name__ == '__main__':

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from ..models.segformer import Segformer
 
 ov = import_openvino()
-GRAPH = 3  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
+GRAPH = 4  # raise it when openvino_graph.py changes what is computed: cached networks of other numbers are not used
 # Among the last WINDOW batches those of one shape after which a network compiled for just that shape pays for its
 # compilation, or for its reading from the cache; and how many more than another one's it takes to take its place.
-FREQUENT, CACHED = 16, 4
+FREQUENT, CACHED = 8, 4
 ANY = (-1, 3, -1, -1)  # shape
 WINDOW = 256
-KEPT = 4  # such networks kept at a time, those of the most frequent shapes: 4:3 and 3:2, portrait and landscape
+# Such networks kept at a time, those of the most frequent shapes: with B0, and with others, where one takes 1 GiB (B5)
+# instead of 0.2: 4:3 and 3:2, portrait and landscape.
+KEPT_SMALL, KEPT = 8, 4
+SMALL = 8_000_000  # parameters at most; B0 has 3.8 million
 logger = logging.getLogger(__name__)
 
 
@@ -70,6 +73,7 @@ class OpenVINOEngine(Engine):
             self._hint = 'bf16'
         self._model = model
         self._classes = model.settings.head.num_classes
+        self._kept = KEPT_SMALL if sum(p.numel() for p in model.parameters()) <= SMALL else KEPT
         self._built_for: tuple | None = None  # threads and version of the weights
         self._instead: TorchEngine | None = None
         self._int8: Int8Network | None = None
@@ -137,7 +141,7 @@ class OpenVINOEngine(Engine):
         if self._special and not self._pays(shape):
             self._general = self._general or self._compile(ANY)
             return self._general
-        if len(self._special) >= KEPT:
+        if len(self._special) >= self._kept:
             del self._special[self._rarest()]
         self._special[shape] = self._compile(shape)
         return self._special[shape]
@@ -145,7 +149,7 @@ class OpenVINOEngine(Engine):
     def _pays(self, shape: tuple[int, ...]) -> bool:
         """Whether a shape is so frequent that a network of its own pays, in another one's place where all are taken."""
         seen = self._seen[shape]
-        if len(self._special) >= KEPT:
+        if len(self._special) >= self._kept:
             return seen >= self._seen[self._rarest()] + FREQUENT
         return seen >= FREQUENT or (seen >= CACHED and cache.has(self._name(shape)))
 

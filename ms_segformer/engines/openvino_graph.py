@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ov = import_openvino()
 ops = ov.opset13
 TO_NHWC = 0, 2, 3, 1
+TO_NCHW = 0, 3, 1, 2
 
 
 def build_graph(
@@ -47,7 +48,7 @@ def build_graph(
     for stage in model.backbone.stages():
         embed, blocks, norm = stage.parts()
         x = _convolution(x, embed.projection)
-        size = ops.shape_of(x)
+        size = ops.gather(ops.shape_of(x), _integers(*TO_NHWC), ops.constant(np.int64(0)))
         x = _norm(_pixels(x), embed.norm)
         for block in blocks:
             x = _block(x, block, size, fold_norms)
@@ -61,7 +62,7 @@ def build_graph(
 
 
 def _block(x: Node, block: Block, shape: Node, fold_norms: bool) -> Node:
-    """N×L×C; `shape` is that of the pixels as an image."""
+    """N×L×C; `shape` is that of the pixels as an image, N×H×W×C."""
     x = _attention(x, block.norm1, block.attn, shape, fold_norms)
     expand, depthwise, _, _, shrink, _ = block.ffn.parts()
     hidden, norm = _normalized(x, block.norm2, fold_norms)
@@ -180,12 +181,12 @@ def _with_norm(
 def _pixels(x: Node) -> Node:
     """N×C×H×W to N×L×C."""
     channels = x.get_output_partial_shape(0)[1].get_length()
-    return _transpose(ops.reshape(x, _integers(0, channels, -1), True), (0, 2, 1))
+    return ops.reshape(_transpose(x, TO_NHWC), _integers(0, -1, channels), True)
 
 
 def _image(x: Node, shape: Node) -> Node:
-    """N×L×C to N×C×H×W of a given shape."""
-    return ops.reshape(_transpose(x, (0, 2, 1)), shape, False)
+    """N×L×C to N×C×H×W; `shape` is N, H, W, C."""
+    return _transpose(ops.reshape(x, shape, False), TO_NCHW)
 
 
 def _heads(x: Node, heads: int, size: int) -> Node:

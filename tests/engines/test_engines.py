@@ -205,7 +205,7 @@ def test_shapes_that_keep_coming_get_a_network_of_their_own(model, tmp_path, mon
         'ms_segformer.engines.openvino_engine', reason='needs openvino', exc_type=ImportError
     )
     monkeypatch.setenv('MS_SEGFORMER_CACHE', str(tmp_path))
-    for name, value in (('FREQUENT', 4), ('CACHED', 2), ('KEPT', 2), ('WINDOW', 20)):
+    for name, value in (('FREQUENT', 4), ('CACHED', 2), ('KEPT_SMALL', 2), ('WINDOW', 20)):
         monkeypatch.setattr(openvino_engine, name, value)
     compiled = []
     compile_one = openvino_engine.OpenVINOEngine._compile
