@@ -42,7 +42,7 @@ def main():
                     rates[name].append(found)
     first = next(iter(candidates))
     rows = [('candidate', 'images/s', f'of {first}', 'whole command, images/s', f'of {first}')]
-    for name, found in rates.items():
+    for name in candidates:
         row = [name]
         for kind in range(2):
             own, other = ([each[kind] for each in rates[which]] for which in (name, first))
