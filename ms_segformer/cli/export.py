@@ -4,6 +4,7 @@ import argparse
 
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import model_directory
+from ..metainfo import ONNX_OUTPUTS
 from .arguments import one_of, opset, output_folder, positive_int, side
 
 FORMATS = ('onnx', 'openvino')
@@ -28,21 +29,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('HEIGHT', 'WIDTH'),
         help='the only input size the file takes (default: any)',
     )
-    parser.add_argument('--batch', type=positive_int, metavar='N', help='images in a batch, with --size (default: 1)')
+    parser.add_argument(
+        '--image-size',
+        type=side,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='with --gives classes: the only size of photographs that the file is for; its class maps have that size',
+    )
+    parser.add_argument(
+        '--batch', type=positive_int, metavar='N', help='images in a batch, with --size or --image-size (default: 1)'
+    )
+    parser.add_argument(
+        '--gives',
+        type=one_of(ONNX_OUTPUTS),
+        choices=ONNX_OUTPUTS,
+        default='logits',
+        help='ONNX: logits, or the class ids of the pixels (default: %(default)s)',
+    )
     parser.add_argument('--opset', type=opset, help='ONNX operator set (default: 17)')
-    parser.add_argument('--fp16', action='store_true', help='OpenVINO: store the weights in half precision')
+    parser.add_argument(
+        '--fp16', action='store_true', help='ONNX: compute in half precision; OpenVINO: store the weights in it'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ..config.reader import read_configuration  # imported late: takes 30 ms, and --help is to be fast
 
-    for option, needed, there in (
-        ('batch', '--size', args.size),
-        ('opset', '--format onnx', args.format == 'onnx'),
-        ('fp16', '--format openvino', args.format == 'openvino'),
+    classes = args.gives == 'classes'
+    for option, given, needed, there in (
+        ('batch', args.batch, '--size or --image-size', args.size or args.image_size),
+        ('opset', args.opset, '--format onnx', args.format == 'onnx'),
+        ('gives classes', classes, '--format onnx', args.format == 'onnx'),
+        ('image-size', args.image_size, '--gives classes', classes),
     ):
-        if getattr(args, option) and not there:
+        if given and not there:
             raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
+    if args.size and args.image_size:
+        raise ArgumentError('--size and --image-size: the first follows from the second; leave one of them out')
 
     folder = model_directory(args.model)
 
@@ -52,9 +75,14 @@ def run(args: argparse.Namespace) -> int:
     from ..exporters.segformer_exporter import SegformerExporter
 
     exporter = SegformerExporter(Model.from_pretrained(folder))
-    shape = None if args.size is None else (args.batch or 1, 3, *args.size)
+    shape, image_shape = (
+        None if size is None else (args.batch or 1, 3, *size) for size in (args.size, args.image_size)
+    )
     if args.format == 'onnx':
-        files = exporter.export_onnx(args.output, shape=shape, **({'opset': args.opset} if args.opset else {}))
+        options = {'opset': args.opset} if args.opset else {}
+        files = exporter.export_onnx(
+            args.output, shape=shape, image_shape=image_shape, output=args.gives, fp16=args.fp16, **options
+        )
     else:
         files = exporter.export_openvino(args.output, shape=shape, compress_to_fp16=args.fp16)
     for path in files.values():

@@ -16,6 +16,7 @@ from ..config.reader import PreprocessSettings, read_configuration
 from ..errors import ArgumentError
 from ..metainfo import PREPROCESSOR
 from .image import MAX_PIXELS, ImageError, ImageSource, load_image
+from .shapes import ImageShapes
 
 Shape = tuple[int, int]  # (height, width)
 
@@ -94,20 +95,25 @@ class SegformerPreprocessor(Preprocessor):
         """Like calling the preprocessor, but with the image after resizing in place of the tensor."""
         array = load_image(image, channel_order, max_pixels)
         original = array.shape[0], array.shape[1]
-        height, width = self.network_shape(*original) if resize else original
+        shapes = self.shapes(*original, resize)
         resized = array
-        if (height, width) != original:
-            resized = cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR)
-        divisor = self.settings.size_divisor or 1
-        padded_height, padded_width = (-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in (height, width))
+        if shapes.resized != original:
+            resized = cv2.resize(array, shapes.resized[::-1], interpolation=cv2.INTER_LINEAR)
         filename = str(image) if isinstance(image, (str, os.PathLike)) else None
         return PreparedImage(
             image=resized,
             ori_shape=original,
-            img_shape=(height, width),
-            pad_shape=(padded_height, padded_width),
+            img_shape=shapes.resized,
+            pad_shape=shapes.padded,
             filename=filename,
         )
+
+    def shapes(self, height: int, width: int, resize: bool = True) -> ImageShapes:
+        """The sizes that an image of this size goes through."""
+        resized = self.network_shape(height, width) if resize else (height, width)
+        divisor = self.settings.size_divisor or 1
+        padded_height, padded_width = (-(-max(side, SMALLEST_SIDE) // divisor) * divisor for side in resized)
+        return ImageShapes((padded_height, padded_width), resized, (height, width))
 
     def network_shape(self, height: int, width: int) -> Shape:
         """(h, w) that an image of this size is resized to, before padding."""
