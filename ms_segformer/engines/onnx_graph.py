@@ -7,65 +7,90 @@ import inspect
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..models.folding import FoldedHead
 from .base import EngineError
 
 if TYPE_CHECKING:
     from ..models.segformer import Segformer
+    from ..models.segformer_head import SegformerHead
     from ..preprocessors.shapes import ImageShapes
 
 OPSET = 17
 EXPORTABLE = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 1)  # 2.0 has attention, but not for ONNX
 
 
-class _Network(torch.nn.Module):
-    """What the file computes: the network, and behind it what the output asks for.
+class _Resize(torch.autograd.Function):
+    """Bilinear scaling to a size that is a constant of the graph; torch's own asks for N and C when it runs."""
 
-    Args:
-        model: prepared for inference; it is left as it is.
-        fp16: compute in half precision; what goes in and comes out is as before.
-    """
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor, height: int, width: int, align_corners: bool) -> torch.Tensor:
+        return F.interpolate(x, size=(height, width), mode='bilinear', align_corners=align_corners)
 
-    def __init__(self, model: Segformer, fp16: bool) -> None:
+    @staticmethod
+    def symbolic(g: Any, x: Any, height: int, width: int, align_corners: bool) -> Any:
+        """What stands in the graph for `forward`."""
+        sizes = [*x.type().sizes()[:2], height, width]
+        scaled = g.op(
+            'Resize',
+            x,
+            g.op('Constant', value_t=torch.tensor([], dtype=torch.float32)),  # no region
+            g.op('Constant', value_t=torch.tensor([], dtype=torch.float32)),  # no factors
+            g.op('Constant', value_t=torch.tensor(sizes)),
+            mode_s='linear',
+            coordinate_transformation_mode_s='align_corners' if align_corners else 'pytorch_half_pixel',
+        )
+        scaled.setType(x.type().with_sizes(sizes))
+        return scaled
+
+
+class _Head(FoldedHead):
+    """A folded head of its own weights; with `static`, every size in it is a constant."""
+
+    def __init__(self, head: SegformerHead, static: bool) -> None:
+        super().__init__(copy.deepcopy(head))
+        self.static = static
+
+    def scale(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        return _Resize.apply(x, *map(int, size), self.align_corners) if self.static else super().scale(x, size)
+
+
+class _Logits(torch.nn.Module):
+    """The network; `static` says that its input has one shape only."""
+
+    def __init__(self, model: Segformer, static: bool) -> None:
         super().__init__()
-        head = model.prepare_inference().folding.folded()  # type: ignore[union-attr]  # it is there now
-        self.fp16 = fp16
-        self.align_corners = head.align_corners
-        self.backbone, self.head = (copy.deepcopy(part).half() if fp16 else part for part in (model.backbone, head))
+        self.backbone = model.backbone
+        self.head = _Head(model.decode_head, static)
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
-        logits = self._logits(img)
-        return logits.float() if self.fp16 else logits
-
-    def _logits(self, img: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(img.half() if self.fp16 else img))
+        return self.head(self.backbone(img))
 
 
-class _Classes(_Network):
+class _Classes(_Logits):
     """The best class of every pixel, N×H×W uint8, in place of the logits.
 
     Args:
         shapes: of an image; without them the class map has the input's size.
     """
 
-    def __init__(self, model: Segformer, fp16: bool, shapes: ImageShapes | None) -> None:
-        super().__init__(model, fp16)
+    def __init__(self, model: Segformer, static: bool, shapes: ImageShapes | None) -> None:
+        super().__init__(model, static)
         self.shapes = shapes
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
-        logits = self._scaled(self._logits(img), img.shape[2:])
+        logits = self.head.scale(super().forward(img), img.shape[2:])
         if self.shapes is not None and self.shapes.original != self.shapes.padded:
             height, width = self.shapes.resized
-            logits = self._scaled(logits[:, :, :height, :width], self.shapes.original)
+            logits = self.head.scale(logits[:, :, :height, :width], self.shapes.original)
         # TensorRT documents conversions to uint8 from floating point only, and wants them right before the output.
         return logits.argmax(1).float().to(torch.uint8)
-
-    def _scaled(self, logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        return F.interpolate(logits, size=size, mode='bilinear', align_corners=self.align_corners)
 
 
 def write_onnx(
@@ -93,7 +118,7 @@ def write_onnx(
             in the pipeline's two steps.
 
     Raises:
-        EngineError: this torch cannot.
+        EngineError: this torch cannot, or half precision needs a package that is not there.
     """
     if not EXPORTABLE:
         raise EngineError(
@@ -102,27 +127,55 @@ def write_onnx(
     sides = {0: 'N', 2: 'H', 3: 'W'}
     open_sides = {0: 'N', 2: 'h', 3: 'w'} if output == 'logits' else {0: 'N', 1: 'H', 2: 'W'}
     axes = {'img': sides, output: open_sides} if dynamic else None
-    network = _Network(model, fp16) if output == 'logits' else _Classes(model, fp16, shapes)
+    model.eval()
+    static = not dynamic
+    network = _Logits(model, static) if output == 'logits' else _Classes(model, static, shapes)
     options: dict[str, Any] = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     with warnings.catch_warnings(), torch.no_grad():
         # It warns of its own deprecation, and of sizes taken as Python numbers where they are none that change.
         warnings.simplefilter('ignore', DeprecationWarning)
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        try:
-            torch.onnx.export(
-                network.eval(),
-                (torch.zeros(tuple(shape)),),
-                str(path),
-                input_names=['img'],
-                output_names=[output],
-                opset_version=opset,
-                dynamic_axes=axes,
-                **options,
-            )
-        except RuntimeError as error:
-            if not (fp16 and "'Half'" in str(error)):
-                raise
-            raise EngineError(
-                f'torch {torch.__version__} has no half precision on the CPU, which writing the network in it needs; '
-                'install a later one, or leave fp16 out'
-            ) from None
+        torch.onnx.export(
+            network.eval(),
+            (torch.zeros(tuple(shape)),),
+            str(path),
+            input_names=['img'],
+            output_names=[output],
+            opset_version=opset,
+            dynamic_axes=axes,
+            **options,
+        )
+    if fp16:
+        _halve(Path(path))
+
+
+def _halve(path: Path) -> None:
+    """Turn a file's weights and everything between its input and its output to half precision.
+
+    Exporting the network in it would need a torch that has all of it on the CPU, and takes a run of the network there,
+    which in half precision is slow.
+    """
+    try:
+        import onnx  # optional
+    except ImportError as error:
+        raise EngineError(f'fp16 needs the package onnx ({error}); pip install onnx, or leave fp16 out') from None
+    network = onnx.load_model_from_string(path.read_bytes())
+    graph = network.graph
+    single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    kept = {name for node in graph.node if node.op_type == 'Resize' for name in node.input[1:3]}  # region and factors
+    constants = [(node.output[0], node.attribute[0].t) for node in graph.node if node.op_type == 'Constant']
+    for name, tensor in [*constants, *((tensor.name, tensor) for tensor in graph.initializer)]:
+        if tensor.data_type == single and name not in kept:
+            with np.errstate(over='ignore'):  # what runs the file finds infinities
+                values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    del graph.value_info[:]  # which has the former types
+    (entry,), (result,) = graph.input, graph.output
+    for node in graph.node:
+        for names, end in ((node.input, entry), (node.output, result)):
+            if result.type.tensor_type.elem_type == single or end is entry:
+                names[:] = [f'{name}_half' if name == end.name else name for name in names]
+    graph.node.insert(0, onnx.helper.make_node('Cast', [entry.name], [f'{entry.name}_half'], to=half))
+    if result.type.tensor_type.elem_type == single:
+        graph.node.append(onnx.helper.make_node('Cast', [f'{result.name}_half'], [result.name], to=single))
+    path.write_bytes(network.SerializeToString())

@@ -4,7 +4,7 @@ It is made from a head's weights and runs the head's own `forward`; on a CPU wit
 in strips of the finest map.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -43,15 +43,6 @@ class FoldedHead(SegformerHead):
                 F.pad(head.conv_seg.weight.flatten(1), (0, 0, 0, spare)),
                 F.pad(cast(torch.Tensor, head.conv_seg.bias), (0, spare)),
             )
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> 'FoldedHead':
-        """What `half()` and `to()` go through: the folded weights are no parameters, and come along here."""
-        super()._apply(fn)  # with all of its parts, of which torch 2.0 asks nothing
-        self.projections = [(fn(weight), fn(bias)) for weight, bias in self.projections]
-        self.parts = [(fn(weight), None if bias is None else fn(bias)) for weight, bias in self.parts]
-        self._shift = fn(self._shift)
-        self._classifier = fn(self._classifier[0]), fn(self._classifier[1])
-        return self
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         return self._in_strips(features) if in_strips(features[0]) else super().forward(features)

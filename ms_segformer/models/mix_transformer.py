@@ -85,7 +85,8 @@ class EfficientAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         """N×H×W×C, and the branch's `identity` of the same shape, to their sum."""
-        n, h, w, c = x.shape
+        n, h, w = x.shape[:3]
+        c = self.attn.out_proj.in_features  # a plain number in a traced network too, which leaves it constants
         heads = self.num_heads, c // self.num_heads
         reduced = x
         if self.sr_ratio > 1:
@@ -95,12 +96,12 @@ class EfficientAttention(nn.Module):
         q = F.linear(x.reshape(n, h * w, c), weight[:c], q_bias).reshape(n, h * w, *heads)  # N×L×heads×d
         kv = F.linear(reduced.reshape(n, -1, c), weight[c:], kv_bias).reshape(n, -1, 2, *heads)  # N×S×2×heads×d
         k, v = kv.unbind(2)  # N×S×heads×d
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            dropout_p=self.attn_drop_rate if self.training else 0.0,
-        )  # N×heads×L×d
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # N×heads×L×d, N×heads×S×d
+        if torch.jit.is_tracing():  # torch would write the scale into ONNX as a computation from shapes
+            out = (q * heads[1] ** -0.5 @ k.transpose(2, 3)).softmax(-1) @ v
+        else:
+            dropout = self.attn_drop_rate if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # N×heads×L×d
         out = self.attn.out_proj(out.transpose(1, 2).reshape(n, h, w, c))  # N×H×W×C
         return self.drop_path(self.proj_drop(out)).add_(identity)
 
