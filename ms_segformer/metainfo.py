@@ -35,6 +35,8 @@ PRECISIONS = ('float32', 'bf16', 'int8')
 INT8_FORMATS = ('openvino', 'onnx')  # that `quantize` writes
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
 ONNX_OUTPUTS = ('logits', 'classes')  # that an ONNX file can give
+# The first operator set with layer norms as one operator; spelled out, their squares overflow half precision.
+FIRST_FP16_OPSET = 17
 COCO_STUFF_IMAGES = 118_287  # of COCO-Stuff 164k train, which the published models were trained on
 WEIGHTS_OF_TRANSFORMERS = ('model.safetensors', 'pytorch_model.bin')  # Hugging Face's names, the better one first
 NUM_OUTPUTS = 172  # of the published models; output 171 never gets a target and is VOID

@@ -4,7 +4,7 @@ import argparse
 
 from ..errors import ArgumentError
 from ..integrations.modelscope.hub import model_directory
-from ..metainfo import ONNX_OUTPUTS
+from ..metainfo import FIRST_FP16_OPSET, ONNX_OUTPUTS
 from .arguments import one_of, opset, output_folder, positive_int, side
 
 FORMATS = ('onnx', 'openvino')
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
             raise ArgumentError(f'--{option} goes with {needed} only: add that, or leave --{option} out')
     if args.size and args.image_size:
         raise ArgumentError('--size and --image-size: the first follows from the second; leave one of them out')
+    if args.fp16 and args.opset and args.opset < FIRST_FP16_OPSET:
+        raise ArgumentError(f'--fp16 goes with --opset {FIRST_FP16_OPSET} or later only; leave --opset out')
 
     folder = model_directory(args.model)
 

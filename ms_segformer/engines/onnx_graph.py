@@ -44,7 +44,7 @@ class _Resize(torch.autograd.Function):
             g.op('Constant', value_t=torch.tensor([], dtype=torch.float32)),  # no factors
             g.op('Constant', value_t=torch.tensor(sizes)),
             mode_s='linear',
-            coordinate_transformation_mode_s='align_corners' if align_corners else 'pytorch_half_pixel',
+            coordinate_transformation_mode_s='align_corners' if align_corners else 'half_pixel',
         )
         scaled.setType(x.type().with_sizes(sizes))
         return scaled

@@ -27,7 +27,7 @@ from ..engines.onnx_graph import OPSET, write_onnx
 from ..engines.silent_import import import_onnxruntime, import_openvino
 from ..errors import SegformerError, one_line
 from ..files import atomic_write
-from ..metainfo import MODEL, ONNX_OPSETS, ONNX_OUTPUTS, TASK
+from ..metainfo import FIRST_FP16_OPSET, MODEL, ONNX_OPSETS, ONNX_OUTPUTS, TASK
 from ..postprocess.resampling import ColumnStretch, stretch_rows
 from ..postprocess.segmentation import bands, taps_to_original
 from ..preprocessors.segformer import SegformerPreprocessor
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3  # of float32 logits, whose own rounding is about 1e-5
 HALF_TOLERANCE = 5e-2  # of half precision's, in units of the largest: it overflows, or is far below
-FP16_OPSET = 17  # the first with layer norms as one operator; spelled out, their squares overflow half precision
 
 
 class ExportError(SegformerError, ValueError):
@@ -89,9 +88,10 @@ class SegformerExporter(Exporter):
             )
         if output not in ONNX_OUTPUTS:
             raise ExportError(f'output {output!r}; accepted: {" or ".join(map(repr, ONNX_OUTPUTS))}')
-        if fp16 and opset < FP16_OPSET:
+        if fp16 and opset < FIRST_FP16_OPSET:
             raise ExportError(
-                f'opset {opset} with fp16: layer norms would overflow half precision; accepted: {FP16_OPSET} or later'
+                f'opset {opset} with fp16: layer norms written in it overflow half precision; accepted: '
+                f'{FIRST_FP16_OPSET} or later'
             )
         shape, shapes = _checked(shape), None
         if image_shape is not None:
@@ -166,7 +166,7 @@ class SegformerExporter(Exporter):
                 f'{self.model.settings.test.mode!r}. Export it with shape, of a window, and put the windows together '
                 'yourself'
             )
-        shapes = SegformerPreprocessor(self.model.model_dir).shapes(*shape[2:])
+        shapes = SegformerPreprocessor(self.model.model_dir).shapes(shape[2], shape[3])
         return _checked((*shape[:2], *shapes.padded)), shapes
 
     def _compare(
