@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import warnings
@@ -37,11 +36,13 @@ class _Resize(torch.autograd.Function):
     def symbolic(g: Any, x: Any, height: int, width: int, align_corners: bool) -> Any:
         """What stands in the graph for `forward`."""
         sizes = [*x.type().sizes()[:2], height, width]
+        left_out = g.op('prim::Constant')  # the region and the factors
+        left_out.setType(torch._C.OptionalType.ofTensor())
         scaled = g.op(
             'Resize',
             x,
-            g.op('Constant', value_t=torch.tensor([], dtype=torch.float32)),  # no region
-            g.op('Constant', value_t=torch.tensor([], dtype=torch.float32)),  # no factors
+            left_out,
+            left_out,
             g.op('Constant', value_t=torch.tensor(sizes)),
             mode_s='linear',
             coordinate_transformation_mode_s='align_corners' if align_corners else 'half_pixel',
@@ -51,10 +52,10 @@ class _Resize(torch.autograd.Function):
 
 
 class _Head(FoldedHead):
-    """A folded head of its own weights; with `static`, every size in it is a constant."""
+    """A folded head; with `static`, every size in it is a constant."""
 
     def __init__(self, head: SegformerHead, static: bool) -> None:
-        super().__init__(copy.deepcopy(head))
+        super().__init__(head)
         self.static = static
 
     def scale(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -86,7 +87,7 @@ class _Classes(_Logits):
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
         logits = self.head.scale(super().forward(img), img.shape[2:])
-        if self.shapes is not None and self.shapes.original != self.shapes.padded:
+        if self.shapes is not None and not self.shapes.padded == self.shapes.resized == self.shapes.original:
             height, width = self.shapes.resized
             logits = self.head.scale(logits[:, :, :height, :width], self.shapes.original)
         # TensorRT documents conversions to uint8 from floating point only, and wants them right before the output.
@@ -166,16 +167,17 @@ def _halve(path: Path) -> None:
     constants = [(node.output[0], node.attribute[0].t) for node in graph.node if node.op_type == 'Constant']
     for name, tensor in [*constants, *((tensor.name, tensor) for tensor in graph.initializer)]:
         if tensor.data_type == single and name not in kept:
-            with np.errstate(over='ignore'):  # what runs the file finds infinities
+            with np.errstate(over='ignore'):  # an infinity shows in what the file gives
                 values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     del graph.value_info[:]  # which has the former types
     (entry,), (result,) = graph.input, graph.output
+    floating = [end for end in (entry, result) if end.type.tensor_type.elem_type == single]
+    inside = {end.name: f'{end.name}_half' for end in floating}
     for node in graph.node:
-        for names, end in ((node.input, entry), (node.output, result)):
-            if result.type.tensor_type.elem_type == single or end is entry:
-                names[:] = [f'{name}_half' if name == end.name else name for name in names]
-    graph.node.insert(0, onnx.helper.make_node('Cast', [entry.name], [f'{entry.name}_half'], to=half))
-    if result.type.tensor_type.elem_type == single:
-        graph.node.append(onnx.helper.make_node('Cast', [f'{result.name}_half'], [result.name], to=single))
+        for names in (node.input, node.output):
+            names[:] = [inside.get(name, name) for name in names]
+    graph.node.insert(0, onnx.helper.make_node('Cast', [entry.name], [inside[entry.name]], to=half))
+    if result in floating:
+        graph.node.append(onnx.helper.make_node('Cast', [inside[result.name]], [result.name], to=single))
     path.write_bytes(network.SerializeToString())

@@ -5,7 +5,7 @@ No test here builds anything with TensorRT, which needs a GPU: the files are hel
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 
 import ms_segformer
-from ms_segformer.engines.onnx_graph import EXPORTABLE
+from ms_segformer.config.reader import read_configuration
+from ms_segformer.engines.onnx_graph import EXPORTABLE, write_onnx
 from ms_segformer.exporters import segformer_exporter
 from ms_segformer.exporters.segformer_exporter import ExportError, SegformerExporter
 from ms_segformer.metainfo import ONNX_OPSETS, demo_model_dir
 from ms_segformer.models.segformer import Segformer
+from ms_segformer.postprocess.segmentation import segment
 from ms_segformer.preprocessors.segformer import SegformerPreprocessor
 
 onnx = pytest.importorskip('onnx')
@@ -186,6 +188,7 @@ def test_the_file_is_valid_and_made_of_what_tensorrt_takes(exported):
             halves = {b'half_pixel', b'pytorch_half_pixel'}
             modes = {b'align_corners'} if variant.model == 'aligned' else halves
             assert given['coordinate_transformation_mode'] in modes
+            assert set(node.input[1:3]) == {''}, 'neither a region nor factors, but a size'
             assert not {'antialias', 'axes', 'keep_aspect_ratio_policy'} & set(given)
         elif node.op_type == 'LayerNormalization':
             assert len(node.output) == 1 and given.get('stash_type', 1) == onnx.TensorProto.FLOAT, 'sums in float32'
@@ -257,6 +260,23 @@ def test_onnx_runtime_gives_what_the_model_gives(exported):
     assert found.dtype == np.uint8 and found.shape == expected.shape
     # Random weights leave classes that half precision cannot tell apart; the demonstration model is below.
     assert (found == expected).mean() >= (0.9 if variant.fp16 else 0.9999)
+
+
+def test_photographs_of_the_inputs_size_may_be_scaled_on_their_way(models, tmp_path):
+    """Scaled from 96×96 to 90×90 and padded to 96×96 again."""
+    folder = shutil.copytree(models['tiny'], tmp_path / 'model')
+    model = Segformer.from_pretrained(str(folder))
+    settings = read_configuration(folder)
+    small = replace(settings.preprocess, scale=(200, 90), size_divisor=32)
+    shapes = SegformerPreprocessor(settings=small).shapes(96, 96)
+    assert (shapes.padded, shapes.resized, shapes.original) == ((96, 96), (90, 90), (96, 96))
+    write_onnx(model, tmp_path / 'x.onnx', (1, 3, 96, 96), dynamic=False, output='classes', shapes=shapes)
+    image = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    session = onnxruntime.InferenceSession(tmp_path / 'x.onnx', providers=['CPUExecutionProvider'])
+    (found,) = session.run(None, {'img': image.numpy()})
+    with torch.inference_mode():
+        expected = segment(model.logits(image)[0], shapes, 172).seg_map
+    assert (found[0] == expected).mean() >= 0.9999
 
 
 @pytest.mark.parametrize('fp16', [False, True])
