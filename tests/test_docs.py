@@ -42,7 +42,7 @@ PAGES |= {
 }  # docstrings, in English only
 COMMAND_LINE = ''.join(path.read_text(encoding='utf-8') for path in (ROOT / 'ms_segformer' / 'cli').glob('*.py'))
 # argparse's, torchrun's, the benchmarks', ModelScope's server's
-OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant', '--int', '--model_id', '--revision'}
+OPTIONS_OF_OTHERS = {'--help', '--nproc_per_node', '--variant', '--int8', '--model_id', '--revision'}
 EVERY_PAGE = [page for pair in PAGES.items() for page in pair]
 RUN = {'bash', 'python'}
 NOT_RUN = re.compile(r'<!-- not run: (.+) -->')
@@ -527,7 +527,7 @@ def test_links_and_lines_are_right(page):
     assert [path for path in files if not any((top / path).exists() for top in (ROOT, ROOT / 'ms_segformer'))] == []
     folders = re.findall(r'`((?:tests|tools|configuration)/?[\w-]*)`', text)
     assert [path for path in folders if not (ROOT / path).is_dir()] == []
-    options = set(re.findall(r'(?<![\w-])--[a-z][a-z_-]+', text)) - OPTIONS_OF_OTHERS
+    options = set(re.findall(r'(?<![\w-])--[a-z][a-z0-9_-]+', text)) - OPTIONS_OF_OTHERS
     assert [option for option in options if f"'{option}'" not in COMMAND_LINE] == []
 
 
