@@ -2,8 +2,8 @@
 
 No test here builds anything with TensorRT, which needs a GPU: the files are held against its documentation, and against
 what stopped others: outputs without a size (NVlabs/SegFormer, issue 14), integers beyond 32 bits (mmsegmentation 1210),
-an attention that only a plugin knows and shapes computed for every layer (mmdeploy 1673, 1764), layer norms that overflow
-half precision (mmdeploy 2477). Shapes too large for the GPU (mmdeploy 1957) are in the guide.
+an attention that only a plugin knows and shapes computed for every layer (mmdeploy 1673, 1764), layer norms that
+overflow half precision (mmdeploy 2477). Shapes too large for the GPU (mmdeploy 1957) are in the guide.
 """
 
 import json
