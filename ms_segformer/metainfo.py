@@ -31,7 +31,7 @@ DEMO_NOTE = (
 )
 ENGINES = ('torch', 'torch-compile', 'openvino', 'onnxruntime')
 LANGUAGES = ('en', 'zh')  # that COCO-Stuff's class names are known in
-PRECISIONS = ('float32', 'bf16', 'int8')
+PRECISIONS = ('float32', 'bf16', 'fp16', 'int8')
 INT8_FORMATS = ('openvino', 'onnx')  # that `quantize` writes
 ONNX_OPSETS = range(16, 24)  # that the network can be written in
 ONNX_OUTPUTS = ('logits', 'classes')  # that an ONNX file can give

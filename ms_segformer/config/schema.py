@@ -311,6 +311,7 @@ _TRAIN = Section(
         'amp': either(TEXT, FLAG),
         'ema': either(SHARE, FLAG),
         'loss_at_logits_size': FLAG,
+        'deterministic': FLAG,
     }
 )
 _EVALUATION = Section({'dataloader': _LOADER, 'metrics': ANY, 'val_iters_per_epoch': COUNT, 'period': Section(_PERIOD)})

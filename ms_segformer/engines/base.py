@@ -34,8 +34,8 @@ class Engine(ABC):
             batch: N×3×H×W float32 tensor or array, normalized RGB.
 
         Returns:
-            N×C×ceil(H/4)×ceil(W/4) float32 tensor in channels-last memory; it belongs to the caller. Calls from
-            several threads take turns.
+            N×C×ceil(H/4)×ceil(W/4) float32 tensor in channels-last memory, on the engine's device; it belongs to the
+            caller. Calls from several threads take turns.
 
         Raises:
             EngineError: a batch of another shape or type.

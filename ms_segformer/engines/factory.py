@@ -35,8 +35,8 @@ def create_engine(
             tensor. Values written through `.data` or `.numpy()` are not counted, and results may be those of before.
         name: one of `ENGINES`, or 'auto': the fastest installed one for the device.
         precision: 'float32' reproduces the plain network's label maps; 'bf16' is faster where the processor has it and
-            may change pixels near a boundary; 'int8' is faster still, changes more of them, and needs the int8 network
-            that `ms-segformer quantize` puts into a model directory.
+            may change pixels near a boundary; so does 'fp16', on a GPU; 'int8' is still faster on a CPU, changes more
+            of them, and needs the int8 network that `ms-segformer quantize` puts into a model directory.
         device: 'cpu', or a device of torch; OpenVINO and ONNX Runtime run on the CPU only.
 
     Returns:
@@ -45,8 +45,8 @@ def create_engine(
 
     Raises:
         EngineError: unknown name or precision; a device that is not there or that the named engine does not have; bf16
-            where the processor computes a convolution of this network wrong; int8 without an int8 network that fits
-            the weights, or without a package that runs it.
+            where the processor computes a convolution of this network wrong; fp16 on a CPU; int8 without an int8
+            network that fits the weights, or without a package that runs it.
     """
     device = _checked_device(device)
     if name != 'auto' and name not in ENGINES:
@@ -55,6 +55,8 @@ def create_engine(
         raise EngineError(f'unknown precision {precision!r}; expected {" or ".join(map(repr, PRECISIONS))}')
     if device.type != 'cpu' and name in ('openvino', 'onnxruntime'):
         raise EngineError(f"engine {name!r} runs on the CPU, device is '{device}'; use device='cpu' or engine='torch'")
+    if precision == 'fp16' and device.type == 'cpu':
+        raise EngineError("precision fp16 runs on a GPU, device is 'cpu'; on a CPU use 'bf16' or 'float32'")
     if precision == 'int8':
         name = _engine_for_int8(model, name, device)
     model.prepare_inference()
@@ -84,7 +86,7 @@ def _checked_device(device: str | torch.device) -> torch.device:
     try:
         device = torch.device(device)
         if device.type != 'cpu':
-            torch.empty(1, device=device)
+            device = torch.empty(1, device=device).device  # with its number
     except (RuntimeError, AssertionError) as error:
         reason = one_line(error)
         raise EngineError(

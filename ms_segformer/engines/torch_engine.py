@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..float32 import exact_float32
 from .base import Engine
 
 if TYPE_CHECKING:
     from ..models.segformer import Segformer
 
+TYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 logger = logging.getLogger(__name__)
 
 
@@ -20,9 +22,9 @@ class TorchEngine(Engine):
     """Runs the model's own modules, on any device of torch.
 
     Args:
-        model: a prepared `Segformer`. In float32 it is run itself; bf16 runs a converted copy.
-        precision: 'float32' or 'bf16'.
-        device: where to run.
+        model: a prepared `Segformer`. In float32 on its own device it is run itself, else a converted copy.
+        precision: 'float32', 'bf16' or 'fp16'. On a GPU float32 is not TF32.
+        device: where to run. On a GPU convolutions have their weights channels-last, like the images.
         compiled: go through `torch.compile`; the first batch of a shape then takes long, and a C++ compiler is needed.
     """
 
@@ -30,9 +32,12 @@ class TorchEngine(Engine):
         super().__init__(precision)
         self.name = 'torch-compile' if compiled else 'torch'
         self.device = device
-        self.dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
+        self.dtype = TYPES[precision]
         if self.dtype != torch.float32 or next(model.parameters()).device != device:
-            model = copy.deepcopy(model).to(device, self.dtype).prepare_inference()
+            model = copy.deepcopy(model).to(device, self.dtype)
+        if device.type != 'cpu':
+            model.to(memory_format=torch.channels_last)
+        model.prepare_inference()
         self.model = model
         self._logits = model.logits
         if compiled:
@@ -46,4 +51,13 @@ class TorchEngine(Engine):
             self.model.prepare_inference()
         else:
             folding.folded()  # at no cost unless weights have changed
-        return self._logits(batch.to(self.device, self.dtype)).float().cpu()
+        with exact_float32(self.device):
+            return self._logits(self._on_device(batch)).float()
+
+    def _on_device(self, batch: torch.Tensor) -> torch.Tensor:
+        if self.device.type == 'cpu':
+            return batch.to(self.device, self.dtype)
+        if self.device.type == 'cuda' and batch.device.type == 'cpu':
+            batch = batch.pin_memory()  # so that the copy does not wait for what runs before it
+        batch = batch.to(self.device, non_blocking=True)
+        return batch.to(self.dtype, memory_format=torch.channels_last)

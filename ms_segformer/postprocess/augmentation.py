@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
 from .resampling import ColumnStretch, stretch_rows
 from .segmentation import bands, exact_type, taps_to_original
@@ -23,9 +24,11 @@ class Version(Protocol):
 
     Attributes:
         classes: their number.
+        device: where they are.
     """
 
     classes: int
+    device: torch.device
 
     def band(self, rows: slice) -> torch.Tensor:
         """rows×W×C logits of some rows of the photograph, finite in their type."""
@@ -45,7 +48,7 @@ class Whole:
         align_corners: bool = False,
         model: str | os.PathLike | None = None,
     ) -> None:
-        self.classes = len(logits)
+        self.classes, self.device = len(logits), logits.device
         self._pixels = logits.detach().permute(1, 2, 0).to(exact_type(logits, model))
         self._rows, cols = taps_to_original(logits, shapes, align_corners)
         self._columns = ColumnStretch(cols, self._pixels.dtype, self._pixels.device)
@@ -59,10 +62,10 @@ class Windows:
     """A `Version` from a mosaic of windows, filled and with nothing forgotten."""
 
     def __init__(self, mosaic: Mosaic, shapes: ImageShapes) -> None:
-        self.classes, self._mosaic = mosaic.classes, mosaic
+        self.classes, self.device, self._mosaic = mosaic.classes, mosaic.device, mosaic
         self._rows, cols = taps_from_padded(shapes, mosaic.align_corners)
         self._read_columns = range(shapes.resized[1])
-        self._columns = ColumnStretch(cols, mosaic.dtype, torch.device('cpu'))
+        self._columns = ColumnStretch(cols, mosaic.dtype, mosaic.device)
 
     def band(self, rows: slice) -> torch.Tensor:
         read, down = self._rows.part(rows)
@@ -100,12 +103,14 @@ def label_versions(versions: Sequence[Mirrored], size: tuple[int, int]) -> np.nd
     Returns:
         H×W uint8 class ids.
     """
-    label_map = np.empty(size, np.uint8)
-    for rows in bands(*size, versions[0].version.classes):
-        total = versions[0].band(rows, size[0])
-        if len(versions) > 1:
-            total = total.softmax(-1)
-            for version in versions[1:]:
-                total = total + version.band(rows, size[0]).softmax(-1)
-        label_map[rows] = total.argmax(-1).to('cpu', torch.uint8).numpy()
-    return label_map
+    first, device = versions[0].version, versions[0].version.device
+    label_map = torch.empty(size, dtype=torch.uint8, device=device)
+    with exact_float32(device):
+        for rows in bands(*size, first.classes, device):
+            total = versions[0].band(rows, size[0])
+            if len(versions) > 1:
+                total = total.softmax(-1)
+                for version in versions[1:]:
+                    total = total + version.band(rows, size[0]).softmax(-1)
+            label_map[rows] = total.argmax(-1)
+    return label_map.cpu().numpy()

@@ -134,7 +134,8 @@ def _bilinear(size: int, final: int, align_corners: bool) -> tuple[np.ndarray, n
 
 def stretch_rows(pixels: torch.Tensor, taps: Taps) -> torch.Tensor:
     """h×w×C to n×w×C."""
-    return (taps.matrix(len(pixels)).to(pixels) @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
+    matrix = taps.matrix(len(pixels)).to(pixels.device, pixels.dtype, non_blocking=True)
+    return (matrix @ pixels.flatten(1)).unflatten(1, pixels.shape[1:])
 
 
 class ColumnStretch:
@@ -155,10 +156,10 @@ class ColumnStretch:
         weights = np.pad(taps.weights, ((0, pad), (0, 0)), 'edge').reshape(blocks, self.WIDTH, -1)
         size = int((first.max(1) - first.min(1)).max()) + weights.shape[2]
         start = np.minimum(first.min(1), int(first.max()) + weights.shape[2] - size)
-        self.index = torch.from_numpy((start[:, None] + np.arange(size)).ravel()).long().to(device)
+        self.index = torch.from_numpy((start[:, None] + np.arange(size)).ravel()).long().to(device, non_blocking=True)
         self.matrices = torch.stack(
             [Taps(f - s, w).matrix(size) for f, s, w in zip(first, start, weights, strict=True)]
-        ).to(device, dtype)
+        ).to(device, dtype, non_blocking=True)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         gathered = rows.index_select(1, self.index).unflatten(1, (len(self.matrices), -1))  # rows×blocks×size×C

@@ -4,6 +4,10 @@ The published models are defined by two bilinear resizes, logits to the network'
 photograph's, then softmax and argmax. Both resizes are linear and separable, so their composition is one sparse map per
 axis (`resampling.two_step_taps`), applied here in bands of rows: the C×H×W tensor never exists.
 
+On a CPU a C kernel does it, if it was compiled. Elsewhere, and without it, torch does, on the device of the logits:
+besides them and the label map it holds at most three times a band, of `BAND_VALUES` or `DEVICE_BAND_VALUES` floats
+(one row where that is more); only the label map, a byte a pixel, and 16 bytes a class come back, in one copy.
+
 Logits that are finite in float32 give a right answer, of whatever size; NaN and infinity are a `LogitsError`, whichever
 way is taken.
 """
@@ -19,12 +23,15 @@ import numpy as np
 import torch
 
 from ..errors import SegformerError
+from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
 from . import kernel
 from .resampling import ColumnStretch, Taps, stretch_rows, two_step_taps
 
 TILE_SAMPLES = 8  # side, in samples of the logits, of a tile that has its own list of possible winners
 BAND_VALUES = 4 << 20  # float32 values of one band of upsampled logits, 16 MiB
+DEVICE_BAND_VALUES = 16 << 20  # the same where they are not on a CPU, 64 MiB
+FIXED_POINT = 1 << 30  # units of a probability of 1 while probabilities are added up: exactly, so in any order
 FLOAT32_RANGE = 1e29  # magnitude up to which no mean or difference of logits overflows float32, in any unit used here
 MOST_CLASSES = 256  # label maps are uint8
 
@@ -84,7 +91,8 @@ def segment(
     and argmax, both bilinear, up to the rounding of float32.
 
     Args:
-        logits: C×h×w float tensor or array (any memory layout; channels-last needs no copy), C ≤ 256.
+        logits: C×h×w float tensor or array (any memory layout; channels-last needs no copy), C ≤ 256. The work is done
+            on the tensor's device.
         shapes: of the network's input and of the photograph.
         num_names: classes that have a name; ids from `num_names` on are VOID: they keep their pixels in `seg_map` but
             are no segment.
@@ -143,7 +151,7 @@ def label_pixels(
     """Stretch logits by one sparse map per axis and take the best class of every pixel.
 
     Args:
-        pixels: h×w×C float tensor, C ≤ 256; fastest in float32 on the CPU with the classes side by side.
+        pixels: h×w×C float tensor on any device, C ≤ 256; fastest in float32 with the classes side by side.
         rows, cols: of `resampling`, one output for each pixel.
         model: directory or name of the model, for messages.
 
@@ -160,8 +168,10 @@ def label_pixels(
     rows.check(pixels.shape[0])
     cols.check(pixels.shape[1])
     pixels = _class_after_class(pixels)
-    found = _label_compiled(pixels, rows, cols) if kernel.compiled() else None
-    return _label_torch(pixels, rows, cols, model) if found is None else found
+    found = None
+    if pixels.device.type == 'cpu' and kernel.compiled():
+        found = _label_compiled(pixels, rows, cols)
+    return label_in_torch(pixels, rows, cols, model) if found is None else found
 
 
 def confidence_pixels(
@@ -179,20 +189,21 @@ def confidence_pixels(
         LogitsError: the logits hold NaN or infinity.
     """
     pixels = _class_after_class(pixels)
-    dtype = exact_type(pixels, model)
-    columns = ColumnStretch(cols, dtype, pixels.device)
+    device, dtype = pixels.device, exact_type(pixels, model)
+    columns = ColumnStretch(cols, dtype, device)
     height, width = len(rows.first), columns.final
-    found = Confidence.empty((height, width))
-    for band in bands(height, width, pixels.shape[2]):
-        read, down = rows.part(band)
-        values = columns(stretch_rows(pixels[read.start : read.stop].to(dtype), down))  # rows×W×C
-        best, label = values.max(-1, keepdim=True)
-        values -= best
-        probability = values.exp_().sum(-1).reciprocal_()
-        second = values.scatter_(-1, label, 0).amax(-1)  # relative to the best
-        found.probability[band] = probability.numpy()
-        found.margin[band] = second.neg_().add_(1).mul_(probability).numpy()
-    return found
+    probability, margin = (torch.empty((height, width), dtype=torch.float16, device=device) for _ in range(2))
+    with exact_float32(device):
+        for band in bands(height, width, pixels.shape[2], device):
+            read, down = rows.part(band)
+            values = columns(stretch_rows(pixels[read.start : read.stop].to(dtype), down))  # rows×W×C
+            best, label = values.max(-1, keepdim=True)
+            values -= best
+            sure = values.exp_().sum(-1).reciprocal_()
+            second = values.scatter_(-1, label, 0).amax(-1)  # relative to the best
+            probability[band] = sure
+            margin[band] = second.neg_().add_(1).mul_(sure)
+    return Confidence(probability.cpu().numpy(), margin.cpu().numpy())
 
 
 def largest_magnitude(logits: torch.Tensor, model: str | os.PathLike | None = None) -> float:
@@ -231,17 +242,17 @@ def exact_type(logits: torch.Tensor, model: str | os.PathLike | None = None) -> 
 
 
 def _class_after_class(pixels: torch.Tensor) -> torch.Tensor:
-    """h×w×C of any layout, type and device to float32 on the CPU, where pixels may stand further apart than C."""
-    pixels = pixels.detach().to('cpu', torch.float32)
+    """h×w×C of any layout and type to float32, where pixels may stand further apart than C."""
+    pixels = pixels.detach().to(torch.float32)
     pitch = pixels.stride(1)
     if pixels.stride() == (pixels.shape[1] * pitch, pitch, 1) and pitch >= pixels.shape[2]:
         return pixels
     # contiguous() may leave any stride to an axis of one sample; type and device are not left to torch's defaults
-    return torch.empty(pixels.shape, dtype=torch.float32, device='cpu').copy_(pixels)
+    return torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device).copy_(pixels)
 
 
 def _label_compiled(pixels: torch.Tensor, rows: Taps, cols: Taps) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """As `_label_torch`, by the C kernel in as many threads as torch may use; None where it is not made for them."""
+    """As `label_in_torch`, by the C kernel in as many threads as torch may use; None where it is not made for them."""
     rows, cols = (Taps(*map(np.ascontiguousarray, axis)) for axis in (rows, cols))
     seg_map = np.empty((len(rows.first), len(cols.first)), np.uint8)
     height, width = seg_map.shape
@@ -264,39 +275,58 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix='segment')
 
 
-def _label_torch(
-    pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None
+def label_in_torch(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, model: str | os.PathLike | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the label map and, per class, the summed probability and the count of its pixels."""
-    classes = pixels.shape[2]
-    dtype = exact_type(pixels, model)
-    columns = ColumnStretch(cols, dtype, pixels.device)
-    seg_map = np.empty((len(rows.first), columns.final), np.uint8)
-    sums, counts = np.zeros(classes), np.zeros(classes, np.int64)
-    for band in bands(*seg_map.shape, classes):
-        read, down = rows.part(band)
-        source = pixels[read.start : read.stop].to(dtype)
-        values = columns(stretch_rows(source, down))  # rows×W×C
-        winners = _possible_winners(source)
-        best, label = values[..., winners].max(-1)
-        probability = values.sub_(best[..., None]).exp_().sum(-1).reciprocal_()
-        labels = winners[label].to(torch.uint8).numpy()
-        seg_map[band] = labels
-        sums += np.bincount(labels.ravel(), probability.numpy().ravel(), classes)
-        counts += np.bincount(labels.ravel(), minlength=classes)
-    return seg_map, sums, counts
+    """As `label_pixels`, which checks the arguments, in torch on the device of the logits."""
+    found, largest = _label_bands(pixels, rows, cols, torch.float32)
+    if not largest <= FLOAT32_RANGE:
+        found, _ = _label_bands(pixels, rows, cols, exact_type(pixels, model))
+    return found
 
 
-def bands(height: int, width: int, classes: int) -> Iterator[slice]:
-    """Cut the rows of a photograph so that the stretched logits of a band stay within `BAND_VALUES`."""
-    step = max(1, BAND_VALUES // (width * classes))
-    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+def _label_bands(
+    pixels: torch.Tensor, rows: Taps, cols: Taps, dtype: torch.dtype
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], float]:
+    """The results of `label_pixels`, and the largest magnitude among the logits, NaN if there is one.
 
-
-def _possible_winners(source: torch.Tensor) -> torch.Tensor:
-    """Ids, ascending, of the classes whose maximum reaches the largest minimum of any class.
-
-    Every upsampled value is a weighted mean of source values, so no other class can be the best anywhere.
+    Nothing waits for the device before everything is there.
     """
-    flat = source.flatten(0, 1)
-    return torch.nonzero(flat.amax(0) >= flat.amin(0).max())[:, 0]
+    device, classes = pixels.device, pixels.shape[2]
+    columns = ColumnStretch(cols, dtype, device)
+    height, width = len(rows.first), columns.final
+    seg_map = torch.empty((height, width), dtype=torch.uint8, device=device)
+    sums, counts = torch.zeros((2, classes), dtype=torch.int64, device=device)
+    with exact_float32(device):
+        for band in bands(height, width, classes, device):
+            read, down = rows.part(band)
+            values = columns(stretch_rows(pixels[read.start : read.stop].to(dtype), down))  # rows×W×C
+            best, label = values.max(-1, keepdim=True)
+            probability = values.sub_(best).exp_().sum(-1).reciprocal_()
+            label = label.flatten()
+            seg_map[band] = label.view(-1, width)
+            sums.index_add_(0, label, (probability.flatten() * FIXED_POINT).long())
+            counts.index_add_(0, label, torch.ones_like(label))
+    largest = torch.stack(torch.aminmax(pixels)).abs().amax()[None]
+    parts = (sums, counts, largest, seg_map.flatten())
+    packed = torch.cat([part.view(torch.uint8) for part in parts]).cpu().numpy()  # in one copy
+    ends = np.cumsum([8 * classes, 8 * classes, 4])
+    fixed, number, magnitude, labels = np.split(packed, ends)
+    return (
+        labels.reshape(height, width),
+        fixed.view(np.int64) / FIXED_POINT,
+        number.view(np.int64),
+    ), float(magnitude.view(np.float32)[0])
+
+
+def bands(height: int, width: int, classes: int, device: torch.device | None = None) -> Iterator[slice]:
+    """Cut the rows of a photograph so that the stretched logits of a band stay within what a device works on at a time.
+
+    Args:
+        height, width: of the photograph.
+        classes: C of the logits.
+        device: where they are; None for the CPU.
+    """
+    values = BAND_VALUES if device is None or device.type == 'cpu' else DEVICE_BAND_VALUES
+    step = max(1, values // (width * classes))
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
 from .resampling import Taps, resize_taps, stretch_rows
 from .segmentation import Confidence, Segmentation, confidence_pixels, exact_type, label_pixels, summarize
@@ -52,7 +53,8 @@ def slide_segment(
     """Segment an image window by window.
 
     Args:
-        engine: callable from 1×3×h×w float32 to 1×C×h'×w' logits; see `engines.create_engine`.
+        engine: callable from 1×3×h×w float32 to 1×C×h'×w' logits, on whose device the work is done; see
+            `engines.create_engine`.
         read: callable (top, bottom, left, right) to that part of the network's input, 1×3×h×w float32. It is asked for
             one window at a time, in reading order.
         shapes: of the network's input, all of which the windows cover, and of the photograph.
@@ -148,6 +150,7 @@ class Mosaic:
         tops, lefts: first rows and columns of the windows.
         classes: channels of the logits, from the first window on.
         dtype: of the averages: float32, or float64 once a window's logits may overflow that.
+        device: that of the logits.
 
     Raises:
         ValueError: a stride below 1 or above the window.
@@ -173,7 +176,7 @@ class Mosaic:
             _coverage(starts, size, total)
             for starts, size, total in zip((self.tops, self.lefts), self.crop, shape, strict=True)
         ]
-        self.classes, self.dtype = 0, torch.float32
+        self.classes, self.dtype, self.device = 0, torch.float32, torch.device('cpu')
 
     def fill(self, engine: Engine, read: ReadPart) -> Iterator[tuple[int, int]]:
         """Run the network on one window after the other; yields each window's number in its column and row."""
@@ -187,20 +190,21 @@ class Mosaic:
         # In sums NaN is no longer told from infinity.
         if exact_type(logits.permute(1, 2, 0), self.model) == torch.float64:
             self.dtype = torch.float64
-        logits = logits.detach().to('cpu', torch.float32).permute(1, 2, 0).contiguous()
+        logits = logits.detach().to(torch.float32).permute(1, 2, 0).contiguous()
         rows, cols = (
             resize_taps(size, crop, self.align_corners) for size, crop in zip(logits.shape[:2], self.crop, strict=True)
         )
         self.windows[k, j] = _Window(self.tops[k], self.lefts[j], logits, 0, rows, cols)
-        self.classes = logits.shape[2]
+        self.classes, self.device = logits.shape[2], logits.device
 
     def average(self, rows: range, cols: range) -> torch.Tensor:
         """Mean of the windows over a range of rows and columns: rows×cols×C float32."""
-        total = torch.zeros(len(rows), len(cols), self.classes, dtype=self.dtype, device='cpu')
-        for window in self.windows.values():
-            self._add_part(total, window, rows, cols)
+        total = torch.zeros(len(rows), len(cols), self.classes, dtype=self.dtype, device=self.device)
+        with exact_float32(self.device):
+            for window in self.windows.values():
+                self._add_part(total, window, rows, cols)
         counts = self.cover[0][rows.start : rows.stop, None] * self.cover[1][None, cols.start : cols.stop]
-        return total.div_(torch.from_numpy(counts)[..., None]).float()
+        return total.div_(torch.from_numpy(counts)[..., None].to(self.device)).float()
 
     def _add_part(self, total: torch.Tensor, window: _Window, rows: range, cols: range) -> None:
         top, bottom = max(rows.start, window.top), min(rows.stop, window.top + self.crop[0])
@@ -213,7 +217,7 @@ class Mosaic:
             read_rows.start - window.row : read_rows.stop - window.row, read_cols.start : read_cols.stop
         ].to(self.dtype)
         part = total[top - rows.start : bottom - rows.start, left - cols.start : right - cols.start]
-        part += across.matrix(len(read_cols)).to(self.dtype) @ stretch_rows(source, down)
+        part += across.matrix(len(read_cols)).to(source) @ stretch_rows(source, down)
 
     def forget(self, k: int, j: int) -> None:
         """Drop what no later window's output needs, after window (k, j) and the output up to it are done."""

@@ -106,7 +106,7 @@ class Evaluator:
     def _label_whole(self, versions: list[torch.Tensor], metas: list[ImageMeta]) -> np.ndarray:
         """From an image's logits, one C×h×w of each version."""
         shapes = [ImageShapes.of(meta) for meta in metas]
-        if len(versions) == 1 and versions[0].device.type == 'cpu':
+        if len(versions) == 1:
             return segment(versions[0], shapes[0], 0, self.align_corners, self.name).seg_map
         return label_versions(
             [

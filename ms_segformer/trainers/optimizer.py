@@ -200,3 +200,11 @@ def _has_fused(cls: type[torch.optim.Optimizer], device_type: str) -> bool:
         return False
     version = tuple(int(part) for part in torch.__version__.split('.')[:2])
     return device_type == 'cuda' and torch.cuda.is_available() or device_type == 'cpu' and version >= (2, 4)
+
+
+def loss_scaler(device_type: str) -> torch.amp.GradScaler:
+    """What keeps float16 gradients within their range; on another device than a GPU it changes nothing."""
+    enabled = device_type == 'cuda'
+    if hasattr(torch.amp, 'GradScaler'):  # torch 2.3
+        return torch.amp.GradScaler(device_type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)

@@ -5,6 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_cases import KINDS, judge, make_case, plain
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ms_segformer.postprocess import kernel as kernels
 from ms_segformer.postprocess import segmentation
@@ -150,6 +153,40 @@ def test_memory_layout_and_type_do_not_matter(layout):
     else:
         assert (result.seg_map == expected.seg_map).all()
         assert result.scores == pytest.approx(expected.scores, abs=1e-6)
+
+
+class Held(TorchDispatchMode):
+    """Most bytes that tensors made inside it have at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self._storages = 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._storages = {key: each for key, each in self._storages.items() if not each[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        return made
+
+
+@pytest.mark.parametrize('final', [(480, 640), (1600, 1200), (7, 3000)])
+@pytest.mark.parametrize('confidence', [False, True])
+def test_torch_holds_three_bands_at_most(use, monkeypatch, final, confidence):
+    use('torch')
+    monkeypatch.setattr(segmentation, 'BAND_VALUES', 1 << 20)
+    logits = smooth_logits(172, 128, 160)
+    shapes = ImageShapes((512, 640), (512, 640), final)
+    segment(logits, shapes, 172, confidence=confidence)  # what is made once
+    before = logits.numel() * 4 * 2  # theirs, and with the classes side by side
+    with Held() as held:
+        segment(logits, shapes, 172, confidence=confidence)
+    band = 4 * max(1 << 20, final[1] * 172)
+    maps = final[0] * final[1] * (1 + 4 * confidence) * 2  # and their copies for the host
+    assert band < held.most < before + 3 * band + maps
 
 
 @pytest.mark.usefixtures('kernel')
