@@ -8,7 +8,7 @@ MODEL ?= demo
 CAMPAIGN_SECONDS ?= 600
 CAMPAIGN_SEED ?= 1
 
-.PHONY: demo test test-low test-new easycv interop studio modelscope-server sanitize campaign docs lint clean
+.PHONY: demo test test-low test-new easycv interop gpu studio modelscope-server sanitize campaign docs lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/ms-segformer predict $(IMAGE) --model $(MODEL) -o $(OUT) --overwrite
@@ -46,6 +46,12 @@ interop: $(VENV)/.ready-test
 	.venv-interop/bin/python -m pip install --disable-pip-version-check -q pycocotools supervision label-studio-sdk \
 		labelme datumaro
 	MS_SEGFORMER_INTEROP_PYTHON=$(CURDIR)/.venv-interop/bin/python $(BIN)/python -m pytest tests/interop
+
+# Tests and benchmarks on a GPU, with the torch of $(PYTHON) and wheels from a folder; the report goes to
+# benchmarks/RESULTS_GPU.md. `tools/gpu.sh wheels` fills the folder.
+WHEELS ?= wheels
+gpu:
+	PYTHON=$(PYTHON) tools/gpu.sh run $(WHEELS)
 
 # app.py with Gradio, which asks for an older Pillow than the other tests run with, in an environment of its own.
 studio:

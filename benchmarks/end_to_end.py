@@ -13,7 +13,7 @@ from .subjects import int8_model, our_pipeline, photograph, random_model_dir, tr
 def main():
     p = parser(__doc__.splitlines()[0], rounds=30)
     p.add_argument('--without-peer', action='store_true', help='time our own parts only')
-    p.add_argument('--precision', default='float32', help='float32, bf16 or int8 (default: %(default)s)')
+    p.add_argument('--precision', default='float32', help='float32, bf16, fp16 or int8 (default: %(default)s)')
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import openvino_engine
@@ -24,7 +24,7 @@ def main():
         model = args.model or random_model_dir('b0', folder)
         if args.precision == 'int8':
             model = int8_model(model_dir=model, folder=folder).model_dir
-        ours = our_pipeline(model, precision=args.precision)
+        ours = our_pipeline(model, args.device, precision=args.precision)
         ours(path)
         prepared = ours.preprocessor(path)
         engine = ours.prepare_model()
@@ -36,7 +36,10 @@ def main():
         }
         candidates = {}
         if not args.without_peer:
-            candidates['transformers'] = partial(transformers_pipeline(prepared['img_shape']), path)
+            candidates['transformers'] = partial(transformers_pipeline(prepared['img_shape'], args.device), path)
+            if args.device != 'cpu':
+                peer = transformers_pipeline(prepared['img_shape'], args.device, compiled=True)
+                candidates['transformers, compiled'] = partial(peer, path)
         seconds = interleave({**candidates, 'ours': lambda: ours(path), **parts}, args)
         found = len(ours(path)['labels'])
     rows = timing_table(seconds, None if args.without_peer else 'transformers')

@@ -15,9 +15,12 @@ from .subjects import (
     our_model,
     transformers_int8,
     transformers_model,
+    transformers_on,
     transformers_onnxruntime,
     transformers_openvino,
 )
+
+TYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def main():
@@ -56,6 +59,8 @@ def main():
         'ours, OpenVINO': lambda: create_engine(model, 'openvino'),
         'ours, OpenVINO bf16': lambda: create_engine(model, 'openvino', 'bf16'),
     }
+    if args.device != 'cpu':
+        makers = on_gpu(model, peer, args.device)
     if args.int8:
         calibration = [torch.randn(shape).numpy() for _ in range(6)]
         makers |= {
@@ -73,6 +78,7 @@ def main():
     ]
     pairs += [('ours, OpenVINO int8', f'ours, OpenVINO{p}') for p in ('', ' bf16')]
     pairs += [('ours, OpenVINO int8', 'transformers, OpenVINO int8')]
+    pairs += [(f'ours{p}', f'transformers{p}{c}') for p in ('', ' bf16', ' fp16') for c in ('', ', compiled')]
     bounds = [(a, b) for a, b in pairs if {a, b} <= set(seconds)]
     notes = (
         'Median of the ratios within a round: '
@@ -83,6 +89,22 @@ def main():
     if args.no_bf16:
         title += f', the rest in float32, instructions up to {os.environ.get("ONEDNN_MAX_CPU_ISA", "all")}'
     report(f'{title}, {args.variant.upper()}, {args.size[0]}×{args.size[1]}, one image', rows, args, 'forward', notes)
+
+
+def on_gpu(model, peer, device):
+    """The candidates that run on a GPU, from an image in the CPU's memory to logits in the GPU's."""
+    from ms_segformer.engines import create_engine
+
+    makers = {}
+    for precision, dtype in TYPES.items():
+        suffix = '' if precision == 'float32' else f' {precision}'
+        makers |= {
+            f'transformers{suffix}': partial(transformers_on, peer, device, dtype),
+            f'transformers{suffix}, compiled': partial(transformers_on, peer, device, dtype, True),
+            f'ours{suffix}': partial(create_engine, model, 'torch', precision, device),
+            f'ours{suffix}, compiled': partial(create_engine, model, 'torch-compile', precision, device),
+        }
+    return makers
 
 
 if __name__ == '__main__':

@@ -8,6 +8,9 @@ from functools import partial
 
 import torch
 
+from ms_segformer.float32 import exact_float32
+
+from .forward import TYPES
 from .measure import interleave, parser, quiet, report
 from .subjects import SIZE, count_flops, our_model
 
@@ -15,22 +18,25 @@ from .subjects import SIZE, count_flops, our_model
 def main():
     p = parser(__doc__.splitlines()[0], rounds=20)
     p.add_argument('--variants', nargs='+', default=['b0', 'b2'])
+    p.add_argument('--precision', default='float32', help='of both, on a GPU: float32, bf16 or fp16')
+    p.add_argument('--batch', type=int, default=1, help='images a run (default: %(default)s)')
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine, openvino_engine
 
     openvino_engine.FREQUENT = 1
-    image, square = torch.randn(1, 3, *SIZE), 1536
-    a, b = torch.randn(square, square), torch.randn(square, square)
+    on_gpu = args.device != 'cpu'
+    image, square = torch.randn(args.batch, 3, *SIZE), 8192 if on_gpu else 1536
+    a, b = torch.randn(2, square, square).to(args.device, TYPES[args.precision])
     candidates, flops = {'matrix product': lambda: a @ b}, {'matrix product': 2 * square**3}
     for variant in args.variants:
         model = our_model(variant)
         operations = count_flops(model, image)
-        for engine in ('torch', 'openvino'):
+        for engine in ('torch', 'torch-compile') if on_gpu else ('torch', 'openvino'):
             name = f'{variant.upper()}, {engine}'
-            candidates[name] = partial(create_engine(model, engine), image)
+            candidates[name] = partial(create_engine(model, engine, args.precision, args.device), image.to(args.device))
             flops[name] = operations
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32(torch.device(args.device)):
         seconds = interleave(candidates, args)
     peak = [flops['matrix product'] / s for s in seconds['matrix product']]
     rows = [['what', 'GFLOP', 'GFLOP/s', "share of the product's"]]
@@ -49,8 +55,8 @@ def main():
         rows,
         args,
         'gemm_share',
-        f'float32; the product is {square}×{square} by {square}×{square} in torch. Products and convolutions are '
-        'counted, nothing else; attention counts as its two products.',
+        f'{args.precision}, {args.batch} image(s); the product is {square}×{square} by {square}×{square} in torch. '
+        'Products and convolutions are counted, nothing else; attention counts as its two products.',
     )
 
 

@@ -31,22 +31,35 @@ def parser(description, rounds=15):
         help='count the processor time of the process, not the time that '
         'passes: for ratios on a machine that is busy with other work',
     )
+    p.add_argument('--device', default='cpu', help='where to run: cpu, or cuda (default: %(default)s)')
     p.add_argument('--keep', action='store_true', help='write the table to benchmarks/RESULTS.md')
     return p
 
 
 def interleave(candidates, args):
-    """Run the candidates in turn and return {name: seconds of each round}."""
+    """Run the candidates in turn and return {name: seconds of each round}; what a GPU was given is finished in them."""
     clock = time.process_time if args.cpu_time else time.perf_counter
+    finish = synchronize(getattr(args, 'device', 'cpu'))
     seconds = {name: [] for name in candidates}
     for step in range(args.warmup + args.rounds):
         for name, function in candidates.items():
             time.sleep(PAUSE)
+            finish()
             start = clock()
             function()
+            finish()
             if step >= args.warmup:
                 seconds[name].append(clock() - start)
     return seconds
+
+
+def synchronize(device):
+    """A function that waits until a device has done what it was given."""
+    if not str(device).startswith('cuda'):
+        return lambda: None
+    import torch
+
+    return torch.cuda.synchronize
 
 
 def timing_table(seconds, against=None):
@@ -81,6 +94,8 @@ def report(title, rows, args, module, notes=''):
     """Print a table; with `--keep`, also put it into RESULTS.md in the place of the last one of that title."""
     header, *body = rows
     table = '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in [header, ['-'] * len(header), *body])
+    if getattr(args, 'device', 'cpu') != 'cpu':
+        title += f', {_gpu()}'
     command = ' '.join(['python', '-m', f'benchmarks.{module}', *(a for a in sys.argv[1:] if a != '--keep')])
     command = re.sub(r'(?<= )\S*/(\w+/?)(?= |$)', r'…/\1', re.sub(r'\S*/(\S+\.\w+)', r'…/\1', command))
     clock = 'Times are processor time of the process, all its threads.' if args.cpu_time else ''
@@ -114,6 +129,12 @@ def environment():
             str(date.today()),
         ]
     )
+
+
+def _gpu():
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'
 
 
 def _processor():

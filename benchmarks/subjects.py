@@ -104,6 +104,20 @@ def transformers_model(variant='b0'):
     return SegformerForSemanticSegmentation(config).eval()
 
 
+def transformers_on(model, device, dtype=torch.float32, compiled=False):
+    """The `transformers` network on a device; returns a callable from an image on the CPU to logits there.
+
+    Args:
+        dtype: of weights and activations.
+        compiled: by `torch.compile`.
+    """
+    import copy
+
+    model = copy.deepcopy(model).to(device, dtype)
+    run = torch.compile(model) if compiled else model
+    return lambda image: run(image.to(device, dtype)).logits
+
+
 class TransformersLogits(torch.nn.Module):
     """Image to logits, for tracing."""
 
@@ -180,18 +194,21 @@ def photograph(path=None, width=640, height=480, folder=None):
     return str(target)
 
 
-def transformers_pipeline(size):
+def transformers_pipeline(size, device='cpu', compiled=False):
     """The `transformers` image-segmentation pipeline, B0, at a network input of (height, width)."""
     from transformers import SegformerImageProcessor, pipeline
 
     processor = SegformerImageProcessor(size={'height': size[0], 'width': size[1]}, do_reduce_labels=False)
-    return pipeline('image-segmentation', model=transformers_model(), image_processor=processor, device='cpu')
+    made = pipeline('image-segmentation', model=transformers_model(), image_processor=processor, device=device)
+    if compiled:
+        made.model = torch.compile(made.model)
+    return made
 
 
-def our_pipeline(model_dir, **options):
+def our_pipeline(model_dir, device='cpu', **options):
     """This package's pipeline on a model directory."""
     from modelscope.pipelines import pipeline
 
     import ms_segformer  # noqa: F401
 
-    return pipeline('image-segmentation', model_dir, device='cpu', **options)
+    return pipeline('image-segmentation', model_dir, device=device, **options)

@@ -17,9 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-SIZE, BATCH, OUTPUTS = 512, 2, 172
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.measure import synchronize  # noqa: E402
+
+SIZE, OUTPUTS = 512, 172
 
 
 def main():
@@ -28,12 +32,17 @@ def main():
     parser.add_argument('--steps', type=int, default=3, help='steps of a turn')
     parser.add_argument('--rounds', type=int, default=5, help='turns of each')
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--amp', choices=('bf16',), help='our side in mixed precision (theirs stays in float32)')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
+    parser.add_argument('--batch', type=int, default=2, help='images a step (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=0, help='processes that load data, of each side')
+    parser.add_argument(
+        '--amp', choices=('bf16', 'fp16'), help='mixed precision; on a CPU of our side only (theirs stays in float32)'
+    )
     parser.add_argument('--json', help='write the numbers here')
     parser.add_argument('--first', choices=('ours', 'theirs'), help=argparse.SUPPRESS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(args.data or made_up(Path(folder) / 'data'))
+        data = Path(args.data or made_up(Path(folder) / 'data', max(8, 2 * args.batch)))
         if args.first:
             sides(args, data, folder)[args.first]()()
             return
@@ -51,11 +60,13 @@ def measure(args, data, folder):
     times = {name: [] for name in steps}
     for step in steps.values():  # memory is allocated, lazily built parts are built
         step()
+    finish = synchronize(args.device)
     for _ in range(args.rounds):
         for name, step in steps.items():
             wall, processor = time.perf_counter(), time.process_time()
             for _ in range(args.steps):
                 step()
+            finish()
             passed = time.perf_counter() - wall, time.process_time() - processor
             times[name].append([seconds / args.steps for seconds in passed])
     return times
@@ -78,8 +89,13 @@ def ours(data, folder, args):
             'work_dir': str(Path(folder) / 'run'),
             'seed': 0,
             'max_epochs': 10_000,
-            'device': 'cpu',
-            'cfg_options': {'model.pretrained': None, 'evaluation.period': None, 'train.dataloader.workers_per_gpu': 0},
+            'device': args.device,
+            'cfg_options': {
+                'model.pretrained': None,
+                'evaluation.period': None,
+                'train.dataloader.workers_per_gpu': args.workers,
+                'train.dataloader.batch_size_per_gpu': args.batch,
+            },
         },
     )
     trainer.prepare()
@@ -104,7 +120,7 @@ def theirs(data, args):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     processor = SegformerImageProcessor(size={'height': SIZE, 'width': SIZE})
-    model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=OUTPUTS)).train()
+    model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=OUTPUTS)).train().to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-5)
     random = np.random.RandomState(0)
     files = sorted((data / 'train2017').glob('*.jpg'))
@@ -121,17 +137,37 @@ def theirs(data, args):
             sample = processor(images=image, segmentation_maps=label, return_tensors='pt')
             return {key: value[0] for key, value in sample.items()}
 
+    on_gpu = args.device != 'cpu'
+    loader = torch.utils.data.DataLoader(
+        Pairs(),
+        args.batch,
+        shuffle=True,
+        num_workers=args.workers,
+        persistent_workers=args.workers > 0,
+        pin_memory=on_gpu,
+        drop_last=True,
+    )
+    dtype = {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(args.amp) if on_gpu else None
+    scaler = torch.amp.GradScaler(args.device, enabled=dtype == torch.float16) if on_gpu else None
+
     def batches():
         while True:
-            yield from torch.utils.data.DataLoader(Pairs(), BATCH, shuffle=True)
+            yield from loader
 
     stream = batches()
 
     def step():
         batch = next(stream)
-        loss = model(pixel_values=batch['pixel_values'], labels=batch['labels'].long()).loss
-        loss.backward()
-        optimizer.step()
+        pixels, labels = (batch[key].to(args.device, non_blocking=True) for key in ('pixel_values', 'labels'))
+        with torch.autocast(args.device, dtype) if dtype else nullcontext():
+            loss = model(pixel_values=pixels, labels=labels.long()).loss
+        if scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
         optimizer.zero_grad()
         return loss.item()
 
@@ -142,7 +178,8 @@ def first_iteration(name, data, args):
     """Seconds from the start of a process to the end of its first step."""
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, __file__, '--first', name, '--data', str(data), '--threads', str(args.threads)],
+        [sys.executable, __file__, '--first', name, '--data', str(data), '--threads', str(args.threads)]
+        + ['--device', args.device, '--batch', str(args.batch), '--workers', str(args.workers)],
         check=True,
         capture_output=True,
         env={**os.environ, 'MODELSCOPE_LOG_LEVEL': '40'},
@@ -153,13 +190,13 @@ def first_iteration(name, data, args):
 def report(args, times, first):
     rates = {
         name: {
-            'wall': BATCH / statistics.median(wall for wall, _ in values),
-            'processor': BATCH / statistics.median(processor for _, processor in values),
+            'wall': args.batch / statistics.median(wall for wall, _ in values),
+            'processor': args.batch / statistics.median(processor for _, processor in values),
         }
         for name, values in times.items()
     }
     print(
-        f'| B0, {SIZE}×{SIZE}, batch {BATCH}, {args.threads} thread(s) | images/s | images per processor second | '
+        f'| B0, {SIZE}×{SIZE}, batch {args.batch}, {where(args)} | images/s | images per processor second | '
         'first iteration after, s |'
     )
     print('|-|-|-|-|')
@@ -175,21 +212,29 @@ def report(args, times, first):
         Path(args.json).write_text(json.dumps({'rates': rates, 'first_iteration': first, 'turns': turns}, indent=2))
 
 
-def made_up(root):
-    """Eight noisy pictures of 640×480 with label maps, and the list of them that the configuration names."""
+def where(args):
+    """What the steps ran on."""
+    import torch
+
+    gpu = '' if args.device == 'cpu' else f'{torch.cuda.get_device_name()}, {args.workers} loading processes, '
+    return f'{gpu}{args.threads} thread(s)'
+
+
+def made_up(root, count=8):
+    """Noisy pictures of 640×480 with label maps, and the list of them that the configuration names."""
     import cv2
     import numpy as np
 
     random = np.random.RandomState(0)
     for folder in ('train2017', 'annotations/train2017'):
         (root / folder).mkdir(parents=True)
-    for number in range(8):
+    for number in range(count):
         small = random.randint(0, 171, (12, 16)).astype(np.uint8)
         label = cv2.resize(small, (640, 480), interpolation=cv2.INTER_NEAREST)
         image = cv2.resize(random.randint(0, 256, (60, 80, 3)).astype(np.uint8), (640, 480))
         cv2.imwrite(str(root / 'train2017' / f'{number}.jpg'), image)
         cv2.imwrite(str(root / 'annotations' / 'train2017' / f'{number}_labelTrainIds.png'), label)
-    (root / 'train.txt').write_text(''.join(f'{number}\n' for number in range(8)))
+    (root / 'train.txt').write_text(''.join(f'{number}\n' for number in range(count)))
     return root
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_run import CLASSES, make_data, shrink
 
-from ms_segformer.models.checkpoint import load_state
+from ms_segformer.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.gpu
 
@@ -64,7 +64,7 @@ def test_the_loss_falls_and_a_checkpoint_is_written(options, tmp_path, device, a
     assert (trainer.scaler is not None and trainer.scaler.is_enabled()) == (amp == 'fp16')
     assert all(value.dtype != torch.float16 for value in weights.values())
     newest = max((tmp_path / 'run').glob('*.pth'), key=lambda path: path.stat().st_mtime)
-    assert same(load_state(newest), weights)
+    assert same(read_checkpoint(newest)[0], weights)
 
 
 def test_the_first_step_is_that_of_the_cpu(options, tmp_path):

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Tests and benchmarks on a GPU, on a machine without a network: needs a Python whose torch can use CUDA, and a folder of
+# wheels that `tools/gpu.sh wheels` has filled on a machine with one.
+#
+#   tools/gpu.sh wheels [DIR]      download what is needed besides torch, for this machine's Python and system
+#   tools/gpu.sh run [DIR] [FILE]  install from DIR (default: wheels), test, measure; the report goes to FILE
+#
+# PYTHON names the Python; VENV the environment that is made (default: .venv-gpu), which uses its torch.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+venv=${VENV:-.venv-gpu}
+wheels=${2:-wheels}
+case ${1:-run} in
+wheels)
+    mkdir -p "$wheels"
+    # torch and what belongs to its CUDA are the machine's own
+    $python -m pip download --disable-pip-version-check -q -d "$wheels" -c constraints.txt -r tools/gpu_requirements.txt
+    $python -m pip download --disable-pip-version-check -q -d "$wheels" 'setuptools>=77' wheel
+    rm -f "$wheels"/torch-* "$wheels"/nvidia_* "$wheels"/triton-*
+    ;;
+run)
+    report=${3:-benchmarks/RESULTS_GPU.md}
+    $python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else f"torch {torch.__version__} sees no GPU")'
+    test -x "$venv/bin/python" || $python -m venv --system-site-packages "$venv"
+    "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-index --find-links "$wheels" \
+        -r tools/gpu_requirements.txt
+    "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-index --find-links "$wheels" \
+        --no-build-isolation --no-deps -e .
+    "$venv/bin/python" -m benchmarks.gpu --output "$report"
+    ;;
+*)
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
