@@ -22,7 +22,10 @@ wheels)
 run)
     report=${3:-benchmarks/RESULTS_GPU.md}
     $python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else f"torch {torch.__version__} sees no GPU")'
-    test -x "$venv/bin/python" || $python -m venv --system-site-packages "$venv"
+    test -x "$venv/bin/python" || $python -m venv "$venv"
+    # its torch, and what lies beside it, are found there, whether it is the system's or another environment's
+    packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    $python -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' >"$packages/torch_of_this_machine.pth"
     "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-index --find-links "$wheels" \
         -r tools/gpu_requirements.txt
     "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-index --find-links "$wheels" \

@@ -49,7 +49,7 @@ USAGE = {  # command line: what is said
     ('train', 'demo', '--device', 'tpu'): f"--device: 'tpu' {DEVICE}",
     (*PREDICT, '--engine', 'torhc'): f"--engine: 'torhc' is not one of {ENGINES}; did you mean torch?",
     (*EVAL, '--engine', 'tensorrt'): f"--engine: 'tensorrt' is not one of {ENGINES}",
-    (*PREDICT, '--precision', 'half'): "--precision: 'half' is not one of float32, bf16, int8",
+    (*PREDICT, '--precision', 'half'): "--precision: 'half' is not one of float32, bf16, fp16, int8",
     (*PREDICT, '--mode', 'tile'): "--mode: 'tile' is not one of whole, slide",
     (*PREDICT, '--save', 'label'): "--save: 'label' is not one of labels, overlay, json; did you mean labels?",
     (*PREDICT, '--max-pixels', '0'): "--max-pixels: '0' is not a whole number of at least 1",

@@ -231,6 +231,11 @@ def test_shapes_that_keep_coming_get_a_network_of_their_own(model, tmp_path, mon
     assert compiled == [64, -1, 96], 'those that were compiled before pay sooner'
 
 
+def test_float16_is_of_gpus(model):
+    with pytest.raises(EngineError, match=r"^precision fp16 runs on a GPU, device is 'cpu'; on a CPU use 'bf16'"):
+        create_engine(model, precision='fp16')
+
+
 def test_unknown_names_are_refused(model):
     with pytest.raises(EngineError, match="unknown engine 'tensorrt'.*'openvino'"):
         create_engine(model, 'tensorrt')
