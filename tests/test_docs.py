@@ -471,7 +471,7 @@ def test_what_is_checked_afterwards_is_there():
 
 def test_few_blocks_are_not_run_and_each_says_why():
     not_run = [block for block in english_blocks() if block.not_run]
-    assert len(not_run) <= 6 and all(len(block.not_run) > 20 for block in not_run)
+    assert len(not_run) <= 7 and all(len(block.not_run) > 20 for block in not_run)
     for block in not_run:  # they are real commands and code nevertheless
         if block.language == 'python':
             compile(block.text, block.page, 'exec')
