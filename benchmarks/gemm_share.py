@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from ms_segformer.float32 import exact_float32
+from ms_segformer.postprocess.float32 import exact_float32
 
 from .forward import TYPES
 from .measure import interleave, parser, quiet, report

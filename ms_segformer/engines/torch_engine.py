@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..float32 import exact_float32
+from ..postprocess.float32 import exact_float32
 from .base import Engine
 
 if TYPE_CHECKING:

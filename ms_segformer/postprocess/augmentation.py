@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
+from .float32 import exact_float32
 from .resampling import ColumnStretch, stretch_rows
 from .segmentation import bands, exact_type, taps_to_original
 from .sliding_window import Mosaic, taps_from_padded

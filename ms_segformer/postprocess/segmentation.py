@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from ..errors import SegformerError
-from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
 from . import kernel
+from .float32 import exact_float32
 from .resampling import ColumnStretch, Taps, stretch_rows, two_step_taps
 
 TILE_SAMPLES = 8  # side, in samples of the logits, of a tile that has its own list of possible winners

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..float32 import exact_float32
 from ..preprocessors.shapes import ImageShapes
+from .float32 import exact_float32
 from .resampling import Taps, resize_taps, stretch_rows
 from .segmentation import Confidence, Segmentation, confidence_pixels, exact_type, label_pixels, summarize
 

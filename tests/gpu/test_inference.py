@@ -9,10 +9,10 @@ from kernel_cases import KINDS, make_case
 
 import ms_segformer
 from ms_segformer.engines import create_engine
-from ms_segformer.float32 import exact_float32
 from ms_segformer.metainfo import VARIANTS, configuration_dir, demo_model_dir
 from ms_segformer.models.segformer import Segformer
 from ms_segformer.postprocess import segmentation
+from ms_segformer.postprocess.float32 import exact_float32
 from ms_segformer.postprocess.segmentation import LogitsError, label_pixels, segment
 from ms_segformer.preprocessors.image import load_image
 from ms_segformer.preprocessors.shapes import ImageShapes
