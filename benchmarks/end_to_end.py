@@ -16,9 +16,10 @@ def main():
     p.add_argument('--precision', default='float32', help='float32, bf16, fp16 or int8 (default: %(default)s)')
     args = p.parse_args()
     quiet()
-    from ms_segformer.engines import openvino_engine
+    if args.device == 'cpu':
+        from ms_segformer.engines import openvino_engine
 
-    openvino_engine.FREQUENT = 1  # as every user has it after two dozen photographs of a shape
+        openvino_engine.FREQUENT = 1  # as every user has it after two dozen photographs of a shape
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(args.image, folder=folder)
         model = args.model or random_model_dir('b0', folder)

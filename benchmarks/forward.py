@@ -37,11 +37,14 @@ def main():
     )
     args = p.parse_args()
     quiet()
-    from ms_segformer.engines import create_engine, openvino_engine
+    from ms_segformer.engines import create_engine
 
-    if args.no_bf16:
-        openvino_engine.fault_in_bfloat16 = lambda _: 'left out for the benchmark'
-    openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
+    if args.device == 'cpu':
+        from ms_segformer.engines import openvino_engine
+
+        if args.no_bf16:
+            openvino_engine.fault_in_bfloat16 = lambda _: 'left out for the benchmark'
+        openvino_engine.FREQUENT = 1  # one shape only here: the network for that shape from the start, like the peers'
     shape = (1, 3, *args.size)
     image = torch.randn(shape)
     model, peer = our_model(args.variant, args.model), transformers_model(args.variant)

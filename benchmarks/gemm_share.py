@@ -22,9 +22,12 @@ def main():
     p.add_argument('--batch', type=int, default=1, help='images a run (default: %(default)s)')
     args = p.parse_args()
     quiet()
-    from ms_segformer.engines import create_engine, openvino_engine
+    from ms_segformer.engines import create_engine
 
-    openvino_engine.FREQUENT = 1
+    if args.device == 'cpu':
+        from ms_segformer.engines import openvino_engine
+
+        openvino_engine.FREQUENT = 1
     on_gpu = args.device != 'cpu'
     image, square = torch.randn(args.batch, 3, *SIZE), 8192 if on_gpu else 1536
     a, b = torch.randn(2, square, square).to(args.device, TYPES[args.precision])

@@ -181,7 +181,7 @@ def first_iteration(name, data, args):
         [sys.executable, __file__, '--first', name, '--data', str(data), '--threads', str(args.threads)]
         + ['--device', args.device, '--batch', str(args.batch), '--workers', str(args.workers)],
         check=True,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
         env={**os.environ, 'MODELSCOPE_LOG_LEVEL': '40'},
     )
     return time.perf_counter() - began
