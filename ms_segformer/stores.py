@@ -16,6 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from glob import has_magic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .download import CHUNK, DEADLINE_SECONDS, MAX_BYTES, Interruption, Version
@@ -123,15 +124,20 @@ class Store:
     def __init__(self, url: str) -> None:
         self.scheme = url.partition('://')[0]
         kind = _class_of(self.scheme)
-        with _in_words():
+        with in_words():
             self._system: AbstractFileSystem = kind(**kind._get_kwargs_from_urls(url))
         writing = getattr(self._system, '_pipe_file', self._system.pipe_file)
         self._creates = 'mode' in inspect.signature(writing).parameters
         self.at_once = AT_ONCE if self._system.async_impl else 1  # the others are not made for several threads
 
+    @property
+    def file_system(self) -> 'AbstractFileSystem':
+        """fsspec's; its errors are those of the store's package."""
+        return self._system
+
     def info(self, url: str) -> StoredObject | None:
         """What a URL names; None where nothing does, or is there."""
-        with _in_words():
+        with in_words():
             try:
                 self._system.invalidate_cache()
                 info = self._system.info(self._path(url))
@@ -146,7 +152,7 @@ class Store:
             depth: how many folders to look into, this one included; None for all.
         """
         folder = url.rstrip('/')
-        with _in_words():
+        with in_words():
             self._system.invalidate_cache()  # of what another process has changed it knows nothing
             path = self._path(folder)
             found = self._system.find(path, maxdepth=depth, detail=True)
@@ -176,7 +182,7 @@ class Store:
 
     def lines(self, url: str, longest: int) -> Iterator[bytes]:
         """The lines of an object, which may be larger than the memory; a longer one comes in pieces."""
-        with _in_words(), self._system.open(self._path(url), 'rb') as file:
+        with in_words(), self._system.open(self._path(url), 'rb') as file:
             buffered = io.BufferedReader(file, CHUNK)  # fsspec's own files take no limit for a line
             while line := buffered.readline(longest):
                 yield line
@@ -191,7 +197,7 @@ class Store:
             FileExistsError: there is one, and `new` was asked for.
         """
         path = self._path(url)
-        with _in_words():
+        with in_words():
             if not new:
                 self._system.pipe_file(path, content)
             elif self._creates:
@@ -203,10 +209,15 @@ class Store:
                 self._system.pipe_file(path, content)
 
     def remove(self, urls: list[str]) -> None:
-        """Remove objects."""
-        if urls:
-            with _in_words():
-                self._system.rm([self._path(url) for url in urls])
+        """Remove objects, and no others: fsspec takes some names for patterns."""
+        paths = [self._path(url) for url in urls]
+        plain = [path for path in paths if not has_magic(path)]
+        with in_words():
+            if plain:
+                self._system.rm(plain)
+            for path in paths:
+                if has_magic(path):
+                    self._system.rm_file(path)
 
     def each(self, work: Callable[[str], Result], urls: list[str]) -> list[Result]:
         """Do something with several URLs, as many at once as this store takes; results in order."""
@@ -220,8 +231,16 @@ class Store:
 
     def _beginning(self, url: str, size: int) -> bytes:
         def fetch() -> bytes:
-            with _in_words():
-                return self._system.cat_file(self._path(url), start=0, end=size)
+            path = self._path(url)
+            with in_words():
+                try:
+                    return self._system.cat_file(path, start=0, end=size)
+                except (FileNotFoundError, PermissionError):
+                    raise
+                except Exception:  # no part of nothing can be asked for
+                    if self._system.info(path)['size'] == 0:
+                        return b''
+                    raise
 
         return _in_time(fetch)
 
@@ -233,7 +252,7 @@ def open_store(url: str) -> Store:
     """The store of a URL; those of one server are one."""
     scheme = url.partition('://')[0]
     kind = _class_of(scheme)
-    with _in_words():
+    with in_words():
         options = kind._get_kwargs_from_urls(url)
     key = (scheme, *sorted((name, repr(value)) for name, value in options.items()))
     with _opening:
@@ -280,7 +299,7 @@ def _one_form(time: object) -> str:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def in_words() -> Iterator[None]:
     """Inside it, whatever goes wrong is a `StoreError`: each store's package has exceptions of its own."""
     try:
         yield
@@ -293,13 +312,13 @@ def _in_words() -> Iterator[None]:
 def _words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return 'there is no such object, or no such bucket'
-    text = _without_secrets(one_line(error))
+    text = without_secrets(one_line(error))
     if isinstance(error, PermissionError) or 'credential' in text.lower():
         return f"the store refuses it ({text}); it takes credentials from its own environment, see the guide 'Predict'"
     return text if isinstance(error, OSError) else f'{type(error).__name__}: {text}'
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """A text without the values of variables that are called a key, a token and the like."""
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:

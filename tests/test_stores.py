@@ -130,3 +130,26 @@ def test_an_object_is_made_only_where_there_is_none():
     finally:
         store._creates = True
     assert store.read(url) == b'first'
+
+
+def test_a_name_that_looks_like_a_pattern_removes_itself_and_nothing_else():
+    store = open_store('memory://patterns')
+    urls = [f'memory://patterns/{name}' for name in ('run[1]/a', 'run1/a', 'run*/a', 'runs/a', 'b')]
+    for url in urls:
+        store.put(url, b'a')
+    store.remove([urls[0], urls[2], urls[4]])
+    assert [each.url for each in store.below('memory://patterns')] == [urls[1], urls[3]]
+
+
+def test_an_empty_object_has_no_content_where_no_part_of_it_can_be_asked_for(monkeypatch):
+    store = open_store('memory://empty')
+    store.put('memory://empty/a', b'')
+
+    def refuse(path, start=None, end=None):
+        raise OSError(22, 'The requested range is not satisfiable')
+
+    monkeypatch.setattr(store.file_system, 'cat_file', refuse)
+    assert store.read('memory://empty/a') == b''
+    store.put('memory://empty/a', b'a')
+    with pytest.raises(StoreError, match='not satisfiable'):
+        store.read('memory://empty/a')

@@ -33,7 +33,7 @@ def all_named(images: list[str], list_file: str | None) -> list[str]:
 
 
 def read_list(path: str) -> list[str]:
-    """The lines of a list of inputs; empty ones are left out.
+    """The lines of a list of inputs; empty ones, and those of nothing but blanks, are left out.
 
     Raises:
         ArgumentError: it cannot be read, or is no text with a name a line.
@@ -54,7 +54,7 @@ def read_list(path: str) -> list[str]:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f'{_name(path)}: cannot be read ({getattr(error, "strerror", None) or error})') from None
-    return [line for line in lines if line]
+    return [line for line in lines if line.strip()]
 
 
 def _name(path: str) -> str:

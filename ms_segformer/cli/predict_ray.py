@@ -75,7 +75,10 @@ def predict_with_ray(args: Namespace, locations: list[str], empty: list[str], de
         raise ArgumentError('\nerror: '.join(empty))
     if args.model == DEMO and not args.quiet:
         print(f'note: {DEMO_NOTE}', file=sys.stderr)
-    keys = _keys(locations)
+    keys, problems = _keys(locations)
+    if not keys:
+        raise ArgumentError('\nerror: '.join([*empty, *problems]))
+    empty = [*empty, *problems]
     task = describe()
     output = args.output if '://' in args.output else os.path.abspath(args.output)
     tally = _Tally()
@@ -117,19 +120,25 @@ def _segment(args: Namespace, folder: 'ParquetFolder', plan: 'Plan', keys: dict[
             progress.update(len(outcome.part.keys))
 
 
-def _keys(locations: list[str]) -> dict[str, str]:
-    """The images by their `path` in the rows: absolute, or a URL without a password."""
+def _keys(locations: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The images by their `path` in the rows: absolute, or a URL without a password; and what has no such path."""
     from ..results import find_input
     from ..stores import scheme_of
 
     found: dict[str, str] = {}
+    problems: list[str] = []
     for location in locations:
+        try:
+            location.encode()
+        except UnicodeEncodeError:
+            problems.append(f'{location}: its name is not UTF-8, as the text of a row has to be; rename the image')
+            continue
         if scheme_of(location):
             found[location] = location
             continue
         each = find_input(location)
         found.setdefault(each.key, each.key if each.kind == 'path' and '://' not in location else location)
-    return found
+    return found, problems
 
 
 class _Tally:

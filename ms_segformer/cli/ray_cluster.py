@@ -59,8 +59,10 @@ def check_ray_arguments(args: Namespace) -> None:
         ArgumentError: of the options.
         RayError: Ray is not installed.
     """
-    if not args.ray:
+    if args.ray is None:
         return
+    if not args.ray:
+        raise ArgumentError('--ray names no cluster; expected local, auto, HOST:PORT or ray://HOST:PORT')
     if args.device and ':' in args.device:
         raise ArgumentError(f'--device {args.device}: with --ray each actor gets its GPU from Ray; give --device gpu')
     from ..pipelines.ray import require_ray

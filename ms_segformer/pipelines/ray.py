@@ -25,7 +25,7 @@ from ..results.inputs import StoreImage
 from ..results.parquet import ParquetFolder, Part, file_system, read_parquet, replaced, to_parquet, write_file
 from ..results.result import SegmentationResult
 from ..results.visualization import encoded, label_map_image
-from ..stores import scheme_of
+from ..stores import scheme_of, without_secrets
 from .loading import load
 
 if TYPE_CHECKING:
@@ -362,8 +362,7 @@ def segment_parts(
         What became of each part, in the order they are finished; those that are lost come last.
 
     Raises:
-        RayError: a part cannot be written.
-        ray.exceptions.RayError: the model cannot be opened in an actor; the cluster is gone.
+        RayError: a part cannot be written; the model cannot be opened in an actor; the cluster is gone.
     """
     left = {part.name: part for part in parts}
     arguments = {
@@ -425,8 +424,12 @@ def in_actors(
     Yields:
         The rows that come out, in the order they are finished. What belongs to a row whose actor has died every time is
         left out.
+
+    Raises:
+        RayError: an actor cannot be made; the cluster is gone.
     """
     from ray.data import from_items  # imported late: optional
+    from ray.exceptions import RayError as ErrorOfRay
     from ray.util.annotations import RayDeprecationWarning
 
     dataset = from_items(rows, override_num_blocks=len(rows))
@@ -445,7 +448,11 @@ def in_actors(
             fn_constructor_kwargs=arguments,
             max_task_retries=TRIES - 1,
         )
-    yield from done.iter_rows()
+    try:
+        yield from done.iter_rows()
+    except ErrorOfRay as error:  # its text holds tracebacks of other processes; the reason is their last line
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), '')
+        raise RayError(f'the processes of the cluster cannot work: {one_line(reason)}') from error
 
 
 class PartSegmenter(Segmenter):
@@ -482,5 +489,5 @@ class PartSegmenter(Segmenter):
                 rows = replaced(read_parquet(self._files, f'{self._path}/{name}'), rows)
             write_file(self._files, f'{self._unfinished}/{name}', to_parquet(rows))
         except Exception as error:  # a full disk, a store that is gone: it would be the same for the others
-            return {'name': name, 'problem': one_line(error)}
+            return {'name': name, 'problem': without_secrets(one_line(error))}
         return {'name': name, 'failed': len(errors), 'errors': errors[:MOST_ERRORS]}

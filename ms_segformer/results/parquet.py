@@ -13,12 +13,15 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from glob import has_magic
 from typing import TYPE_CHECKING, Any
 
+from ..errors import one_line
 from ..files import atomic_write, locked
+from ..stores import StoreError, in_words, open_store, scheme_of
 from .manifest import NAME as MANIFEST
 from .manifest import ManifestError
 
@@ -68,7 +71,7 @@ class ParquetFolder:
     """A folder while a run fills it.
 
     Args:
-        location: a directory, or a URI such as `s3://bucket/folder`; made when missing.
+        location: a directory, or the URL of a folder in a store, such as `s3://bucket/folder`; made when missing.
         record: what tells its rows from others: model and options, as JSON has them.
 
     Attributes:
@@ -78,6 +81,7 @@ class ParquetFolder:
         ManifestError: another run writes there; there are results of another model or of other options, or files that
             no run with Ray has written.
         OSError: it cannot be made.
+        StoreError: the store does not do what it is asked, here and later.
     """
 
     def __init__(self, location: str, record: dict[str, Any]) -> None:
@@ -96,11 +100,12 @@ class ParquetFolder:
                     'folder (-o)'
                 )
                 opened.enter_context(locked(self._path, busy))
-            if self._is_ours():
-                self._remove()  # what a killed run has left
-            else:
-                record = json.dumps(self._record, ensure_ascii=False, indent=1).encode()
-                write_file(self._files, f'{self._path}/{RECORD}', record)
+            with self._told():
+                if self._is_ours():
+                    self._remove()  # what a killed run has left
+                else:
+                    record = json.dumps(self._record, ensure_ascii=False, indent=1).encode()
+                    write_file(self._files, f'{self._path}/{RECORD}', record)
             opened.callback(self._remove)
             self._open = opened.pop_all()
         return self
@@ -135,6 +140,7 @@ class ParquetFolder:
         return True
 
     def _names(self) -> list[str]:
+        self._files.invalidate_cache()  # of what other processes have written it knows nothing
         try:
             return [entry.rstrip('/').rpartition('/')[2] for entry in self._files.ls(self._path, detail=False)]
         except FileNotFoundError:  # in a store a folder is there with its first file
@@ -143,16 +149,50 @@ class ParquetFolder:
     def _remove(self) -> None:
         """Remove what is unfinished; whoever still writes there belongs to a run that has ended."""
         path = f'{self._path}/{UNFINISHED}'
-        with suppress(FileNotFoundError):  # in a store a folder goes with its last file
-            self._files.rm(path, recursive=True)
+        with self._told(), suppress(FileNotFoundError):  # in a store a folder goes with its last file
+            if self._local or not has_magic(path):
+                self._files.rm(path, recursive=True)
+                return
+            for file in self._files.find(path):  # `rm` takes the path for a pattern
+                self._files.rm_file(file)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Inside it, what goes wrong in a store is a `StoreError` that names the folder."""
+        if self._local:
+            yield
+            return
+        try:
+            with in_words():
+                yield
+        except StoreError as error:
+            raise StoreError(
+                f'{self.location}: {error}. Rows that are there are kept, and the same command goes on with the others'
+            ) from None
 
     def parts(self) -> list[str]:
         """Names of the files that are there."""
-        return sorted(name for name in self._names() if PART.fullmatch(name))
+        with self._told():
+            return sorted(name for name in self._names() if PART.fullmatch(name))
 
     def read(self, name: str, columns: list[str] | None = None) -> 'pyarrow.Table':
-        """The rows of a file that is there."""
-        return read_parquet(self._files, f'{self._path}/{name}', columns)
+        """The rows of a file that is there.
+
+        Raises:
+            ManifestError: it is damaged.
+        """
+        import pyarrow as pa  # imported late: optional
+
+        with self._told():
+            try:
+                return read_parquet(self._files, f'{self._path}/{name}', columns)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # the system's, or the store's
+                    raise
+                raise ManifestError(
+                    f'{self.location}/{name}: damaged, or not what ms-segformer predict --ray has written '
+                    f'({one_line(error)}); move it away, and the same command makes its rows again'
+                ) from None
 
     def plan(self, keys: Iterable[str], retry_failed: bool = False, size: int | None = None) -> 'Plan':
         """Deal out what is to be done.
@@ -188,13 +228,18 @@ class ParquetFolder:
         """Put a part that is written below `unfinished` to its place.
 
         Raises:
-            OSError: it is not there, or cannot be moved.
+            OSError, StoreError: it is not there, or cannot be moved.
         """
         source, target = f'{self.unfinished}/{part.name}', f'{self._path}/{part.name}'
         if self._local:
             os.replace(source, target)
-        else:
-            self._files.mv(source, target)
+            return
+        with self._told():
+            if has_magic(source):  # `mv` takes it for a pattern
+                self._files.cp_file(source, target)
+                self._files.rm_file(source)
+            else:
+                self._files.mv(source, target)
 
 
 @dataclass(frozen=True)
@@ -216,11 +261,12 @@ class Plan:
 
 
 def file_system(location: str) -> tuple[Any, str]:
-    """fsspec's file system of a place, and the path in it."""
-    from fsspec.core import url_to_fs  # imported late: optional, it comes with Ray Data
+    """fsspec's file system of a directory or of the URL of a folder in a store, and the path in it."""
+    from fsspec.implementations.local import LocalFileSystem  # imported late: optional, it comes with Ray Data
 
-    files, path = url_to_fs(location)
-    return files, str(path).rstrip('/') or '/'
+    # Not `url_to_fs`, to which `::` in a name is a chain of file systems.
+    files = open_store(location).file_system if scheme_of(location) else LocalFileSystem()
+    return files, str(files._strip_protocol(location)).rstrip('/') or '/'
 
 
 def is_local(files: Any) -> bool:

@@ -57,8 +57,12 @@ def find_in_stores(locations: Iterable[str]) -> StoredInputs:
 def _looked_for(urls: list[str]) -> dict[str, StoredObject | StoreError | None]:
     """What URLs name, one request each, several at once."""
     stores: dict[Store, list[str]] = defaultdict(list)
+    found: dict[str, StoredObject | StoreError | None] = {}
     for url in urls:
-        stores[open_store(url)].append(url)
+        try:
+            stores[open_store(url)].append(url)
+        except StoreError as error:
+            found[url] = error
 
     def look(store: Store, url: str) -> StoredObject | StoreError | None:
         try:
@@ -66,7 +70,6 @@ def _looked_for(urls: list[str]) -> dict[str, StoredObject | StoreError | None]:
         except StoreError as error:
             return error
 
-    found: dict[str, StoredObject | StoreError | None] = {}
     for store, theirs in stores.items():
         found.update(zip(theirs, store.each(partial(look, store), theirs), strict=True))
     return found
@@ -100,6 +103,8 @@ def _missing(url: str, reason: str) -> Input:
 
 def _find(location: str, url: str, named: StoredObject | StoreError | None, found: StoredInputs) -> None:
     if isinstance(named, StoreError):
+        if _PATTERN.search(url):
+            _split(url)
         raise named
     if named and not named.folder:
         found.inputs[location] = [input_of(named)]

@@ -80,8 +80,11 @@ class StoreManifest(Manifest):
     """
 
     def __init__(self, url: str) -> None:
-        self.store = open_store(url)
         self.folder = StoreFolder(url)  # type: ignore[assignment]  # whoever needs a path of the system asks before
+        try:
+            self.store = open_store(url)
+        except StoreError as error:
+            raise StoreError(f'{self.folder}: {error}') from None
         self.longest = LONGEST_KEY - len(os.fsencode(str(self.folder).split('/', 3)[-1])) - 1
         self.entries: dict[str, Entry] = {}
         self._sizes: dict[str, int] = {}  # of what is there, by output

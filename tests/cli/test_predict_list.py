@@ -38,7 +38,7 @@ def results():
 
 def test_a_list_is_taken_line_by_line(here, predict):
     Path('list.txt').write_bytes(
-        b'\xef\xbb\xbfphotos/a.jpg\r\n\n' + f'{here}/photos/b.png\nphotos/more\nphotos/a.j*'.encode()
+        b'\xef\xbb\xbfphotos/a.jpg\r\n\n \t\n' + f'{here}/photos/b.png\nphotos/more\nphotos/a.j*'.encode()
     )
     assert predict('--from', 'list.txt') == 0
     assert results() == [f'photos/{name}_labels.png' for name in ('a', 'b', 'more/# d', 'more/c')]

@@ -18,6 +18,8 @@ from campaigns.s3_server import S3Server
 from ms_segformer import stores
 from ms_segformer.cli.main import main
 from ms_segformer.results import store_manifest
+from ms_segformer.results.manifest import NAME
+from ms_segformer.results.store_log import NO_MANIFEST
 from ms_segformer.stores import Store
 
 pytest.importorskip('s3fs', reason="needs s3fs: pip install '.[s3]'")
@@ -150,6 +152,15 @@ def test_results_in_a_store_are_what_a_local_folder_would_hold(here, predict, se
     puts = [url for method, url in asked if method == 'put']
     assert len(puts) == 1 and 'manifest.jsonl.' in puts[0], 'results that are equal stay'
     assert server.tree(bucket, 'results/') == tree('local')
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(here, predict, server, bucket):
+    """The log of another run, whose folder the pattern would match, stays."""
+    server.put(bucket, f'run1/{NAME}.{NO_MANIFEST}.000001', b'theirs')
+    assert predict('photos', out='local') == 0
+    assert predict('photos', out=f's3://{bucket}/run[1]') == 0
+    assert server.tree(bucket, 'run[1]/') == tree('local')
+    assert server.names(bucket, 'run1/') == [f'run1/{NAME}.{NO_MANIFEST}.000001']
 
 
 def test_nothing_that_is_not_this_images_result_is_replaced(here, predict, server, bucket, capsys):

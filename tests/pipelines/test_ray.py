@@ -220,6 +220,7 @@ REFUSED = [
     (['--ray', 'local', '--min-share', '3'], '--min-share does not go with --ray'),
     (['--ray', 'local', '--device', 'cuda:1'], '--device cuda:1: with --ray each actor gets its GPU from Ray'),
     (['clip.mp4', '--ray', 'local'], 'videos do not go with --ray'),
+    (['--ray', ''], '--ray names no cluster; expected local, auto, HOST:PORT or ray://HOST:PORT'),
 ]
 
 
@@ -227,6 +228,14 @@ REFUSED = [
 def test_what_does_not_go_with_ray_is_refused(model, photos, tmp_path, capsys, words, message):
     assert predict(photos[0], *words, model=model, out=tmp_path / 'rows') == 1
     assert message in capsys.readouterr().err and not (tmp_path / 'rows').exists()
+
+
+def test_a_name_that_is_no_text_is_said_before_a_cluster_is_asked(model, tmp_path, capsys):
+    path = os.fsdecode(bytes(tmp_path) + b'/\xff.png')
+    Image.new('RGB', (64, 48)).save(path)
+    assert predict(path, '--ray', 'local', model=model, out=tmp_path / 'rows') == 1
+    assert 'its name is not UTF-8, as the text of a row has to be' in capsys.readouterr().err
+    assert not (tmp_path / 'rows').exists()
 
 
 def test_where_no_cluster_is_the_address_is_named(model, photos, tmp_path, capsys):

@@ -22,6 +22,7 @@ from ms_segformer.results.parquet import (  # noqa: E402
     replaced,
     to_parquet,
 )
+from ms_segformer.stores import StoreError, open_store  # noqa: E402
 
 OURS = {'model': {'name': 'demo', 'sha256': 'a' * 64}, 'options': {'mode': 'whole'}}
 KEYS = [f'/photos/{number}.jpg' for number in range(30)]
@@ -154,6 +155,46 @@ def test_the_same_in_a_store(place):
         assert paths(folder) == sorted(KEYS[: 2 * FEWEST])
         assert json.loads(folder._files.cat_file('/bucket/rows/' + RECORD)) == OURS
         assert not folder._files.exists(f'/bucket/rows/{UNFINISHED}')
+
+
+def test_a_name_that_looks_like_a_pattern_or_a_chain_is_the_name_of_the_folder(tmp_path):
+    """To `rm` and `mv` of fsspec it is a pattern, and to `url_to_fs` a chain of file systems."""
+    for url, path in (('memory://magic/rows[1]', '/magic/rows[1]'), ('memory://magic/*', '/magic/*')):
+        other = f'/magic/rows1/{UNFINISHED}/theirs.parquet'
+        with ParquetFolder(url, OURS) as folder:
+            folder._files.pipe_file(other, b'of another run')
+            (part,) = folder.plan(KEYS[:3]).parts
+            folder._files.pipe_file(f'{folder.unfinished}/{part.name}', to_parquet(rows(part.keys)))
+            folder.commit(part)
+        with ParquetFolder(url, OURS) as folder:
+            assert folder.plan(KEYS[:3]).parts == [] and paths(folder) == KEYS[:3]
+            assert sorted(folder._files.find(path)) == [f'{path}/{RECORD}', f'{path}/{part.name}']
+            assert folder._files.exists(other)
+    with ParquetFolder(str(tmp_path / 'rows::[1]'), OURS) as folder:
+        do(folder, folder.plan(KEYS[:3]).parts)
+    assert len(list((tmp_path / 'rows::[1]').glob('part-*.parquet'))) == 1
+
+
+@pytest.mark.parametrize('content', [b'', b'PAR1 cut off', b'not Parquet at all'])
+def test_a_damaged_file_is_named_with_what_to_do(place, content):
+    with ParquetFolder(place, OURS) as folder:
+        (part,) = folder.plan(KEYS[:3]).parts
+        do(folder, [part])
+    (Path(place) / part.name).write_bytes(content)
+    with ParquetFolder(place, OURS) as folder:
+        with pytest.raises(ManifestError, match=f'{part.name}: damaged, or not .*; move it away'):
+            folder.plan(KEYS)
+        (Path(place) / part.name).unlink()
+        assert folder.plan(KEYS).left == len(KEYS)
+
+
+def test_a_store_that_does_not_answer_is_said_with_the_folder(monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError('could not connect')
+
+    monkeypatch.setattr(open_store('memory://gone').file_system, 'ls', fail)
+    with pytest.raises(StoreError, match='gone/rows: RuntimeError: could not connect.*same command goes on'):
+        ParquetFolder('memory://gone/rows', OURS).__enter__()
 
 
 def test_parts_grow_with_the_number_of_images_within_bounds():
