@@ -24,19 +24,6 @@ FAILED = re.compile('Failed to load resource')
 DONE = re.compile(r'^Done: \d+ classes\.$')
 
 
-@pytest.fixture(scope='session')
-def chromium():
-    executable = shutil.which('chromium') or shutil.which('chromium-browser')
-    if executable is None:
-        pytest.skip('needs Chromium: apt-get install chromium')
-    # The camera shows a test picture, and nobody is asked for permission.
-    camera = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
-    with playwright.sync_playwright() as run:
-        browser = run.chromium.launch(executable_path=executable, args=['--no-sandbox', *camera])
-        yield browser
-        browser.close()
-
-
 class Visit:
     """A window of its own, in which the page is open; records what the page does behind the scenes."""
 
