@@ -1,6 +1,8 @@
 """`segmenter.stream(video)`: the results of the pipeline for the frames, one after the other."""
 
+import dataclasses
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from ms_segformer import load
 from ms_segformer.errors import ArgumentError
 from ms_segformer.preprocessors.image import TooManyPixelsError
 from ms_segformer.preprocessors.video import DamagedVideoError, open_video
+from ms_segformer.results import ResultWriter, VideoFiles
 
 pytest.importorskip('av', reason='needs PyAV')
 
@@ -49,6 +52,27 @@ def test_a_caller_that_stops_ends_the_thread(segmenter, clip):
     next(results)
     results.close()
     assert not [thread for thread in threading.enumerate() if thread.name == 'ms-segformer-read-ahead']
+
+
+def test_of_a_long_video_a_few_frames_are_in_memory_at_a_time(segmenter, tmp_path):
+    frames, results, most = [], [], [0, 0]
+    clip = open_video(make_clip(tmp_path / 'long.mp4', 50))
+
+    def watched():
+        for frame in clip.frames:
+            frames.append(weakref.ref(frame.image))
+            yield frame
+
+    video = dataclasses.replace(clip, frames=watched())
+    paths = {'overlay': tmp_path / 'a.mp4', 'json': tmp_path / 'a.jsonl'}
+    with VideoFiles(paths, video, ResultWriter(tmp_path, segmenter.classes, segmenter.palette)) as files:
+        for result in segmenter.stream(video, with_image=True, with_masks=False, resize=False):
+            results.append(weakref.ref(result['seg_map']))
+            files.add(result)
+            for index, kind in enumerate((frames, results)):
+                most[index] = max(most[index], sum(each() is not None for each in kind))
+        files.finish()
+    assert len(frames) == len(results) == 50 and 0 < most[0] <= 20 and 0 < most[1] <= 10, most
 
 
 def test_mistakes_are_said_at_once(segmenter, clip, tmp_path):
