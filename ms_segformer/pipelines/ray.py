@@ -452,7 +452,7 @@ def in_actors(
         yield from done.iter_rows()
     except ErrorOfRay as error:  # its text holds tracebacks of other processes; the reason is their last line
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), '')
-        raise RayError(f'the processes of the cluster cannot work: {one_line(reason)}') from error
+        raise RayError(f'the processes of the cluster cannot work: {without_secrets(one_line(reason))}') from error
 
 
 class PartSegmenter(Segmenter):

@@ -83,7 +83,7 @@ def _in_listed_folders(urls: dict[str, str], found: StoredInputs) -> dict[str, s
             folders[url.rpartition('/')[0]][location] = url
     left = dict(urls)
     for folder, named in folders.items():
-        if len(named) < NAMED:
+        if len(named) < NAMED or folder.endswith('/'):  # of `a//b.jpg`, which a listing of `a` has as deeper
             continue
         try:
             objects = {each.url: each for each in open_store(folder + '/').below(folder, 1)}
@@ -118,9 +118,11 @@ def _find(location: str, url: str, named: StoredObject | StoreError | None, foun
         from fsspec.utils import glob_translate  # imported late: only where a pattern is given
 
         folder, names = _split(url)
-        objects = store.below(folder, None if '**' in names else names.count('/') + 1)
+        deep = '**' in names or folder.endswith('/')
+        objects = store.below(folder, None if deep else names.count('/') + 1)
         matches = re.compile(glob_translate(names)).match
-        seen = [each for each in objects if matches(each.url[len(folder) + 1 :])]
+        below = f'{folder}/'
+        seen = [each for each in objects if each.url.startswith(below) and matches(each.url[len(below) :])]
     else:
         folder = url.rstrip('/')
         objects = store.below(folder)
@@ -143,7 +145,7 @@ def _split(pattern: str) -> tuple[str, str]:
     """The folder that a pattern is about, and the pattern below it."""
     found = _PATTERN.search(pattern)
     folder = pattern[: found.start() if found else None].rpartition('/')[0]
-    if folder.endswith('/'):
+    if folder.endswith(':/'):
         raise StoreError('the name of a bucket is no pattern; name each bucket')
     return folder, pattern[len(folder) + 1 :]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from campaigns.s3_server import S3Server
 from ms_segformer import stores
 from ms_segformer.cli.main import main
-from ms_segformer.results import store_manifest
+from ms_segformer.results import find_in_stores, store_inputs, store_manifest
 from ms_segformer.results.manifest import NAME
 from ms_segformer.results.store_log import NO_MANIFEST
 from ms_segformer.stores import Store
@@ -135,6 +135,18 @@ def test_unchanged_objects_are_skipped_without_being_fetched(here, predict, serv
     assert [url for method, url in asked if method == 'read'] == [f's3://{bucket}/photos/b.png']
     changed = {name for name, content in tree('out').items() if before[name] != content}
     assert changed == {'manifest.jsonl', f'{bucket}/photos/b_labels.png', f'{bucket}/photos/b.json'}
+
+
+def test_names_with_two_slashes_are_names(here, server, bucket, monkeypatch):
+    monkeypatch.setattr(store_inputs, 'NAMED', 2)
+    for name in ('a/1.jpg', 'a//2.jpg', 'a//3.jpg', '/4.jpg', '/5.jpg'):
+        server.put(bucket, name, b'image')
+    named = [f's3://{bucket}/{name}' for name in ('a//2.jpg', 'a//3.jpg', '/4.jpg', '/5.jpg', 'a//missing.jpg')]
+    found = find_in_stores(named)
+    assert [each.refusal for url in named[:4] for each in found.inputs[url]] == [None] * 4
+    assert found.inputs[named[4]][0].refusal == f'{named[4]}: there is no such object, folder or bucket'
+    pattern = f's3://{bucket}/a//*.jpg'
+    assert [each.key for each in find_in_stores([pattern]).inputs[pattern]] == named[:2]
 
 
 def test_results_in_a_store_are_what_a_local_folder_would_hold(here, predict, server, bucket, monkeypatch, capsys):
@@ -308,6 +320,11 @@ def fresh_stores(monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def test_a_bucket_that_is_named_by_a_pattern_is_said(here, predict, server, capsys):
+    assert predict('s3://photo*/a.jpg') == 1
+    assert 'error: s3://photo*/a.jpg: the name of a bucket is no pattern; name each' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('arguments, out', [(['s3://bucket/photos'], 'out'), (['photos'], 's3://bucket/out')])
 def test_a_server_that_is_gone_is_said_in_words(here, predict, monkeypatch, fresh_stores, capsys, arguments, out):
     with socket.create_server(('127.0.0.1', 0)) as gone:
@@ -343,6 +360,14 @@ def test_no_secret_reaches_a_message_or_a_manifest(here, predict, server, bucket
         assert server.environment[name] not in said and server.environment[name].encode() not in kept
     assert 'hush' not in said and said.count('a name or password stands before the @') == 2
     assert not Path('out').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments, out', [(['ftp://127.0.0.1:1/a.jpg'], 'out'), (['photos'], 'ftp://127.0.0.1:1/out')]
+)
+def test_a_store_that_cannot_be_opened_is_named(here, predict, capsys, arguments, out):
+    assert predict(*arguments, out=out) == 1
+    assert capsys.readouterr().err.startswith('error: ftp://127.0.0.1:1/')
 
 
 @pytest.mark.parametrize(

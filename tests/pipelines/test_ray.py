@@ -24,7 +24,7 @@ from small_evaluation import random_pairs, scale_to
 from campaigns.s3_server import S3Server
 from ms_segformer import load
 from ms_segformer.cli.main import main
-from ms_segformer.results.parquet import RECORD
+from ms_segformer.results.parquet import RECORD, ParquetFolder, file_system
 
 pytest.importorskip('ray', reason="needs Ray Data: pip install 'ms-segformer[ray]'")
 pytest.importorskip('pyarrow', reason="needs pyarrow: pip install 'ms-segformer[ray]'")
@@ -37,7 +37,14 @@ import ray  # noqa: E402
 from pyarrow import dataset as arrow_dataset  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from ms_segformer.pipelines.ray import segment, segmentation_schema  # noqa: E402
+from ms_segformer.pipelines.ray import (  # noqa: E402
+    PartSegmenter,
+    RayError,
+    in_actors,
+    segment,
+    segment_parts,
+    segmentation_schema,
+)
 
 ROOT = Path(__file__).parents[2]
 STORE = 100 << 20  # bytes of a node's object store
@@ -311,6 +318,41 @@ def test_a_node_and_an_actor_die_in_the_middle_and_every_row_is_there_once(model
         cluster.shutdown()
     assert max(seen) < len(list(out.glob('part-*.parquet')))
     assert sorted(rows_of(out)) == photos
+
+
+def test_an_image_that_ends_its_process_every_time_has_no_row_and_the_others_have(connected, tmp_path):
+    class Stub(PartSegmenter):
+        """Without a model, whose start would take most of the time."""
+
+        def __init__(self, location, unfinished, **arguments):
+            self._files, self._path = file_system(location)
+            self._unfinished = unfinished
+
+        def rows(self, images):
+            if 'fatal' in images:
+                os._exit(1)
+            return pa.Table.from_pylist([{'height': 1}] * len(images), schema=segmentation_schema())
+
+    keys = [*map(str, range(10)), 'fatal']
+    with ParquetFolder(str(tmp_path / 'rows'), {'model': {'sha256': ''}, 'options': {}}) as folder:
+        arguments = {'num_cpus': 1, 'num_gpus': 0, 'concurrency': 2, 'segmenter': Stub}
+        outcomes = list(segment_parts(folder, folder.plan(keys).parts, 'none', {}, **arguments))
+        assert [(each.part.keys, each.failed) for each in outcomes if each.lost] == [(('fatal',), 1)]
+        assert 'fatal: the process that segments it was ended every time' in outcomes[-1].errors[0]
+        assert [part.keys for part in folder.plan(keys).parts] == [('fatal',)]
+    assert sorted(rows_of(tmp_path / 'rows')) == sorted(keys[:-1])
+
+
+def test_why_actors_cannot_be_made_is_said_in_a_line(connected):
+    class Broken:
+        def __init__(self):
+            raise FileNotFoundError('model: no such directory')
+
+        def __call__(self, table):
+            return table
+
+    with pytest.raises(RayError, match='^the processes of the cluster cannot work: FileNotFoundError: model: no such'):
+        list(in_actors(Broken, [{'row': 1}], {}, num_cpus=1, num_gpus=0, concurrency=1))
 
 
 def test_a_killed_run_from_store_to_store_is_finished_by_the_next(model, photos, tmp_path):
