@@ -251,6 +251,8 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
                 f'{job.input.name}: the name of its result has {len(os.fsencode(output))} bytes below '
                 f'{manifest.folder}, where {manifest.longest} are left; write to a folder with a shorter name (-o)'
             )
+        if manifest.longest and not _is_text(output):
+            return f'{job.input.name}: its name is not UTF-8, as names in stores are; rename the image'
         present, special = manifest.look(output)
         if special:
             return (
@@ -260,6 +262,15 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
         if output not in owned and not run.overwrite and present:
             return f'{job.input.name}: {manifest.folder}/{output} is there already and {_NOT_OURS}'
     return None
+
+
+def _is_text(name: str) -> bool:
+    """Whether the bytes of a file's name are UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def out_of_date(job: Job, version: InputVersion | None, manifest: Manifest, run: Run) -> dict[str, str]:

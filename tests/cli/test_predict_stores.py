@@ -1,6 +1,7 @@
 """`ms-segformer predict` with images and results in stores, against an S3 server on this machine."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -173,6 +174,15 @@ def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(here, predict, ser
     assert predict('photos', out=f's3://{bucket}/run[1]') == 0
     assert server.tree(bucket, 'run[1]/') == tree('local')
     assert server.names(bucket, 'run1/') == [f'run1/{NAME}.{NO_MANIFEST}.000001']
+
+
+def test_a_name_that_is_no_text_fails_alone(here, predict, server, bucket, capsys):
+    photograph(here / os.fsdecode(b'photos/\xff.png'))
+    assert predict('photos', out=f's3://{bucket}/results') == 1
+    said = capsys.readouterr().err
+    assert 'its name is not UTF-8, as names in stores are; rename the image' in said and '4 of 5 images' in said
+    assert sum(name.endswith('.json') for name in server.names(bucket)) == 4
+    assert predict('photos') == 0, 'a folder takes it'
 
 
 def test_nothing_that_is_not_this_images_result_is_replaced(here, predict, server, bucket, capsys):
