@@ -15,6 +15,7 @@ import torch
 from ..models.checkpoint import read_checkpoint, read_optimizer
 from . import pretrained, resuming, run_state
 from .errors import TrainingError
+from .optimizer import as_its_parameters
 from .protocol import Trainer
 
 
@@ -148,6 +149,7 @@ def _restore_optimizer(trainer: Trainer, saved: dict[str, Any] | None) -> None:
     if run_state.not_finite(run_state.gathered({'state': state}, {})) is not None:
         raise _DoesNotFit("the file's is not finite")
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
+    as_its_parameters(optimizer)
 
 
 def _in_their_order(groups: list[dict], trainer: Trainer) -> list[torch.nn.Parameter]:

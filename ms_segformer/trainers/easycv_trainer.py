@@ -188,9 +188,7 @@ class EasyCVTrainer(EpochBasedTrainer):
         self._dist = self.world_size > 1
         self.bare_model = self.unwrap_module(self.model)
         self.bare_model.to(self.device)
-        if (
-            self.device.type == 'cuda'
-        ):  # where convolutions are fastest so; the maps between them are channels-last already
+        if self.device.type == 'cuda':  # where convolutions are fastest so; the maps between them are so already
             self.bare_model.to(memory_format=torch.channels_last)
         self._start_data(seed)
         if self._dist:  # the same start everywhere, other draws of dropout in every process
@@ -338,7 +336,8 @@ class EasyCVTrainer(EpochBasedTrainer):
                 checkpoint cannot be written, a loader's process died; the message says which checkpoint is safe.
         """
         progress = self.prepare()
-        with own_names(), deterministic(bool(self.cfg.safe_get('train.deterministic'))):
+        wanted = bool(self.cfg.safe_get('train.deterministic'))
+        with own_names(), deterministic(wanted, self.device.type == 'cuda'):
             with resuming.alone(self), closing(progress), failures.explained(self):
                 continuing.begin(self, checkpoint_path, load_all_state, self.given.resume)
                 self.train_loop(self.train_dataloader)

@@ -202,6 +202,31 @@ def _has_fused(cls: type[torch.optim.Optimizer], device_type: str) -> bool:
     return device_type == 'cuda' and torch.cuda.is_available() or device_type == 'cpu' and version >= (2, 4)
 
 
+def as_its_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer has gathered, once loaded, the memory layout of its parameters.
+
+    torch does so with type and device only. Its fused optimizers go through memory, not through indices: with other
+    strides they raise an error on a GPU, and on a CPU mix up the values.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group['params']:
+            values: Any = optimizer.state.get(parameter)
+            if not isinstance(values, dict):
+                continue
+            for name, value in values.items():
+                if not isinstance(value, torch.Tensor):
+                    continue
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    values[name] = laid_out_as(parameter, value)
+                elif name == 'step' and group.get('fused'):  # loaded as the saved group had it, fused or not
+                    values[name] = value.to(parameter.device, torch.float32)
+
+
+def laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A copy of a tensor on a parameter's device, with its strides."""
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
 def loss_scaler(device_type: str) -> torch.amp.GradScaler:
     """What keeps float16 gradients within their range; on another device than a GPU it changes nothing."""
     enabled = device_type == 'cuda'

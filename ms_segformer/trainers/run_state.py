@@ -22,6 +22,7 @@ from ..models.checkpoint import CheckpointError, load_state, read_checkpoint, sa
 from ..models.torch_file import digest_of, read_torch_file, write_torch_file
 from . import distributed
 from .errors import TrainingError
+from .optimizer import as_its_parameters, laid_out_as
 from .protocol import Trainer
 
 MODEL_SUFFIX = '.pth'
@@ -354,7 +355,7 @@ def restore(trainer: Trainer, pair: Pair, same_run: bool = True) -> None:
             hook.load_state_dict(saved['hooks'][key])
     parameters = dict(trainer.bare_model.named_parameters())
     for name, gradient in saved.get('gradients', {}).items():
-        parameters[name].grad = gradient.to(trainer.device)
+        parameters[name].grad = laid_out_as(parameters[name], gradient)
     iteration, inner_iteration = saved['iteration'], saved['inner_iteration']
     if saved.get('epoch_done'):  # which had another number of iterations, if the batch size or the data has changed
         inner_iteration = trainer.iters_per_train_epoch
@@ -393,6 +394,7 @@ def _restore_optimizer(trainer: Trainer, saved: dict[str, Any]) -> None:
         ) from None
     for group, options in zip(trainer.optimizer.param_groups, configured, strict=True):
         group.update(options if trainer.schedule is not None else {})
+    as_its_parameters(trainer.optimizer)
 
 
 def _knows_files(hook: Any) -> bool:

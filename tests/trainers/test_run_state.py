@@ -214,6 +214,22 @@ def test_a_lower_rate_takes_effect_in_a_resumed_run(folder, options):
     assert max(group['lr'] for group in trainer.optimizer.param_groups) < 1e-4
 
 
+def test_a_run_of_a_gpu_goes_on_with_the_same_weights(folder, options, finished):
+    """There convolutions, and what the optimizer keeps of them, are channels-last."""
+    for path in folder.glob('epoch_3*'):
+        path.unlink()
+    path = folder / 'epoch_2_trainer_state.pth'
+    state = read_torch_file(path).content
+    for values in state['optimizer']['state'].values():
+        for name, value in values.items():
+            values[name] = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+    path.unlink()  # a hard link of it is in output/
+    write_torch_file(path, state)
+    build_trainer('easycv', {**options, 'resume': True, 'cfg_options': {'evaluation.period': None}}).train()
+    weights, expected = (read_checkpoint(run / 'epoch_3.pth')[0] for run in (folder, finished))
+    assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
 def test_with_an_average_switched_on_or_off_a_run_goes_on_with_the_right_weights(folder, options):
     for path in folder.glob('epoch_3*'):
         path.unlink()
