@@ -423,12 +423,12 @@ class SegformerPipeline(Pipeline):
                 prepared[index] = future.result()
             except Exception as error:  # whatever a list holds, the rest of it has a result
                 results[index] = self._left_out(index, image, error)
-        try:
+        with suppress(RuntimeError, MemoryError):  # such as a lack of memory, which may be for one of them
             results.update(zip(prepared, self.segment(list(prepared.values()), options), strict=True))
-        except (RuntimeError, MemoryError):  # such as a lack of memory, which may be for one of them
-            for index, image, _ in items:
-                if index in prepared:
-                    results[index] = self._alone(index, image, prepared[index], options)
+        # Out here the error is gone, which held what the batch had in memory.
+        for index, image, _ in items:
+            if index in prepared and index not in results:
+                results[index] = self._alone(index, image, prepared[index], options)
         return [results[index] for index, *_ in items]
 
     def _alone(self, index: int, image: ImageSource, prepared: PreparedImage, options: Options) -> SegmentationResult:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -321,6 +322,21 @@ def test_an_image_that_the_network_fails_on_fails_alone(tiny, monkeypatch, batch
     results = tiny(images, batch_size=batch_size)
     assert ['error' in result for result in results] == [False, True, False]
     assert results[1]['index'] == 1 and not results[1]['damaged'] and 'out of memory Tried' in results[1]['error']
+
+
+def test_what_a_batch_held_is_free_when_its_images_are_tried_one_by_one(tiny, monkeypatch):
+    of_now, held = tiny.segment, []
+
+    def segment(prepared, options):
+        if len(prepared) > 1:
+            logits = torch.zeros(1000)
+            held.append(weakref.ref(logits))
+            raise torch.cuda.OutOfMemoryError('out of memory')
+        assert held[0]() is None
+        return of_now(prepared, options)
+
+    monkeypatch.setattr(tiny, 'segment', segment)
+    assert all('seg_map' in result for result in tiny(random_images()[:2], batch_size=2))
 
 
 def test_a_list_of_one_model_is_that_model(tiny_model_dir):
