@@ -31,6 +31,7 @@ from .resampling import ColumnStretch, Taps, stretch_rows, two_step_taps
 TILE_SAMPLES = 8  # side, in samples of the logits, of a tile that has its own list of possible winners
 BAND_VALUES = 4 << 20  # float32 values of one band of upsampled logits, 16 MiB
 DEVICE_BAND_VALUES = 16 << 20  # the same where they are not on a CPU, 64 MiB
+FEWEST_CLASSES = 32  # as which fewer of them count: what is kept of a pixel besides its logits, indices for example
 FIXED_POINT = 1 << 30  # units of a probability of 1 while probabilities are added up: exactly, so in any order
 FLOAT32_RANGE = 1e29  # magnitude up to which no mean or difference of logits overflows float32, in any unit used here
 MOST_CLASSES = 256  # label maps are uint8
@@ -328,5 +329,5 @@ def bands(height: int, width: int, classes: int, device: torch.device | None = N
         device: where they are; None for the CPU.
     """
     values = BAND_VALUES if device is None or device.type == 'cpu' else DEVICE_BAND_VALUES
-    step = max(1, values // (width * classes))
+    step = max(1, values // (width * max(classes, FEWEST_CLASSES)))
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
