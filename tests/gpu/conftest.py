@@ -10,6 +10,9 @@ import torch
 # For trying out the tests themselves where there is no GPU. What needs float16 or CUDA's own functions is skipped then.
 INSTEAD = 'MS_SEGFORMER_GPU_TESTS_ON'
 
+# cuBLAS reads it when it starts, in whichever test; for those of deterministic mode.
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+
 sys.path.insert(0, str(Path(__file__).parents[1] / 'trainers'))  # for `tiny_run`
 
 

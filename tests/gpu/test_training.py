@@ -73,6 +73,13 @@ def test_the_first_step_is_that_of_the_cpu(options, tmp_path):
     assert on_gpu[0] == pytest.approx(on_cpu[0], abs=2e-3)
 
 
+def test_a_run_of_the_cpu_goes_on_on_a_gpu(options, tmp_path):
+    """Whose optimizer wants everything in the memory layout of the weights."""
+    train(options, work_dir=str(tmp_path / 'cpu'), max_epochs=2, device='cpu')
+    losses, _, _ = train(options, resume=str(tmp_path / 'cpu' / 'epoch_1.pth'))
+    assert losses and all(math.isfinite(loss) for loss in losses)
+
+
 @pytest.mark.parametrize('amp', [None, 'fp16'])
 def test_a_resumed_run_goes_on(options, tmp_path, device, amp):
     """In deterministic mode to the same weights; with fp16 the scaler's state goes on too."""
