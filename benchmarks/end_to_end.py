@@ -14,6 +14,7 @@ def main():
     p = parser(__doc__.splitlines()[0], rounds=30)
     p.add_argument('--without-peer', action='store_true', help='time our own parts only')
     p.add_argument('--precision', default='float32', help='float32, bf16, fp16 or int8 (default: %(default)s)')
+    p.add_argument('--compiled', action='store_true', help='the peer by torch.compile too')
     args = p.parse_args()
     quiet()
     if args.device == 'cpu':
@@ -38,7 +39,7 @@ def main():
         candidates = {}
         if not args.without_peer:
             candidates['transformers'] = partial(transformers_pipeline(prepared['img_shape'], args.device), path)
-            if args.device != 'cpu':
+            if args.compiled:
                 peer = transformers_pipeline(prepared['img_shape'], args.device, compiled=True)
                 candidates['transformers, compiled'] = partial(peer, path)
         seconds = interleave({**candidates, 'ours': lambda: ours(path), **parts}, args)

@@ -42,7 +42,7 @@ def main():
     parser.add_argument('--first', choices=('ours', 'theirs'), help=argparse.SUPPRESS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(args.data or made_up(Path(folder) / 'data', max(8, 2 * args.batch)))
+        data = Path(args.data or made_up(Path(folder) / 'data', 8 if args.device == 'cpu' else 16 * args.batch))
         if args.first:
             sides(args, data, folder)[args.first]()()
             return
