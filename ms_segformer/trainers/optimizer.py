@@ -227,9 +227,9 @@ def laid_out_as(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def loss_scaler(device_type: str) -> torch.amp.GradScaler:
+def loss_scaler(device_type: str) -> 'torch.amp.GradScaler':  # a name that torch has since 2.3
     """What keeps float16 gradients within their range; on another device than a GPU it changes nothing."""
     enabled = device_type == 'cuda'
-    if hasattr(torch.amp, 'GradScaler'):  # torch 2.3
+    if hasattr(torch.amp, 'GradScaler'):
         return torch.amp.GradScaler(device_type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled)

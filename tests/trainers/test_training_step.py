@@ -1,5 +1,7 @@
 """One training step against the original's, and the loss against its plain definition."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from ms_segformer.models import checkpoint
 from ms_segformer.models.losses import upsampled_cross_entropy
 from ms_segformer.models.segformer import Segformer
+from ms_segformer.trainers import optimizer
 from ms_segformer.trainers.optimizer import as_its_parameters, build_optimizer
 
 # The original reads its gradients from float32 of another torch (1.13.1): rounding of sums differs.
@@ -108,6 +111,16 @@ def test_an_image_without_labels_has_no_loss_and_no_gradient():
     assert loss == 0 and correct == 0 and not logits.grad.any()
 
 
+@pytest.mark.filterwarnings('ignore:.*GradScaler:FutureWarning')
+def test_the_scaler_s_former_name_is_enough(monkeypatch):
+    """As in torch before 2.3."""
+    monkeypatch.delattr(torch.amp, 'GradScaler')
+    spec = importlib.util.spec_from_file_location('ms_segformer.trainers.optimizer_again', optimizer.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not module.loss_scaler('cpu').is_enabled()
+
+
 def test_the_state_of_an_optimizer_from_another_memory_layout_is_the_same():
     """As from a GPU, where weights are channels-last; fused optimizers do not look at strides."""
 
@@ -115,21 +128,21 @@ def test_the_state_of_an_optimizer_from_another_memory_layout_is_the_same():
         torch.manual_seed(0)
         model = torch.nn.Conv2d(3, 4, 3)
         options = {'type': 'AdamW', 'lr': 0.1}
-        optimizer = build_optimizer(options, model)
+        adam = build_optimizer(options, model)
         for step in range(2):
             model.weight.grad, model.bias.grad = torch.randn(4, 3, 3, 3), torch.randn(4)
-            optimizer.step()
+            adam.step()
             if step == 0 and relaid:
-                saved = optimizer.state_dict()
+                saved = adam.state_dict()
                 for values in saved['state'].values():
                     for name, value in values.items():
                         values[name] = (
                             value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
                         )
-                optimizer = build_optimizer(options, model)
-                optimizer.load_state_dict(saved)
-                as_its_parameters(optimizer)
-                assert optimizer.state[model.weight]['exp_avg'].is_contiguous()
+                adam = build_optimizer(options, model)
+                adam.load_state_dict(saved)
+                as_its_parameters(adam)
+                assert adam.state[model.weight]['exp_avg'].is_contiguous()
         return model.weight.detach()
 
     torch.testing.assert_close(stepped(True), stepped(False), rtol=0, atol=0)
