@@ -34,7 +34,7 @@ class TorchEngine(Engine):
         self.device = device
         self.dtype = TYPES[precision]
         if self.dtype != torch.float32 or next(model.parameters()).device != device:
-            model = copy.deepcopy(model).to(device, self.dtype)
+            model = _converted(model, device, self.dtype)
         if device.type != 'cpu':
             model.to(memory_format=torch.channels_last)
         model.prepare_inference()
@@ -61,3 +61,12 @@ class TorchEngine(Engine):
             batch = batch.pin_memory()  # so that the copy does not wait for what runs before it
         batch = batch.to(self.device, non_blocking=True)
         return batch.to(self.dtype, memory_format=torch.channels_last)
+
+
+def _converted(model: Segformer, device: torch.device, dtype: torch.dtype) -> Segformer:
+    """A copy of another type, whose batch norms, which are not run but folded, stay as they are."""
+    result = copy.deepcopy(model).to(device, dtype)
+    for module, own in zip(result.modules(), model.modules(), strict=True):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.to(torch.float32).load_state_dict(own.state_dict())
+    return result

@@ -131,6 +131,12 @@ def _plain(block: ConvNorm) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _folded(block: ConvNorm) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, variance = cast(torch.Tensor, block.bn.running_mean), cast(torch.Tensor, block.bn.running_var)
-    scale = block.bn.weight / torch.sqrt(variance + block.bn.eps)
-    return block.conv.weight.flatten(1) * scale[:, None], block.bn.bias - mean * scale
+    """Computed in float32 at least: in half precision a variance may be infinite, or its rounding seen."""
+    norm, given = block.bn, block.conv.weight.dtype
+    dtype = torch.promote_types(given, torch.float32)
+    mean, variance, factor, shift = (
+        cast(torch.Tensor, value).to(dtype) for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    scale = factor / torch.sqrt(variance + norm.eps)
+    weight = block.conv.weight.flatten(1).to(dtype) * scale[:, None]
+    return weight.to(given), (shift - mean * scale).to(given)

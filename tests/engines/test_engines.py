@@ -13,6 +13,7 @@ from ms_segformer import metainfo
 from ms_segformer.config.reader import read_configuration
 from ms_segformer.engines import EngineError, cache, create_engine, factory
 from ms_segformer.engines.onnx_graph import EXPORTABLE
+from ms_segformer.engines.torch_engine import TorchEngine
 from ms_segformer.metainfo import own_configuration
 from ms_segformer.models import bfloat16
 from ms_segformer.models.segformer import Segformer
@@ -229,6 +230,17 @@ def test_shapes_that_keep_coming_get_a_network_of_their_own(model, tmp_path, mon
     for width in (64, 96, 96, 128, 128):
         assert torch.allclose(again(images(1, 64, width)), expected[width], atol=1e-4)
     assert compiled == [64, -1, 96], 'those that were compiled before pay sooner'
+
+
+@pytest.mark.parametrize('precision', ['bf16', 'fp16'])
+def test_batch_norms_are_folded_before_they_are_rounded(model, precision):
+    norm = model.decode_head.fusion_conv.bn
+    norm.running_var.mul_(1e6)  # beyond float16
+    expected = model.prepare_inference().folding.folded()
+    engine = TorchEngine(model, precision, torch.device('cpu'))
+    for found, exact in zip(engine.model.folding.folded().parts, expected.parts, strict=True):
+        assert found[0].dtype == engine.dtype
+        torch.testing.assert_close(found[0].float(), exact[0], rtol=1e-2, atol=1e-6)
 
 
 def test_float16_is_of_gpus(model):
