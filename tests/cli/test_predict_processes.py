@@ -133,7 +133,7 @@ def test_impossible_numbers_are_refused(model, photos, capsys, number):
         ({}, 1000, 64 << 30, 4),
         ({}, 599, 64 << 30, 3),
         ({}, 149, 64 << 30, 1),
-        ({}, 1000, 5 << 30, 2),
+        ({}, 1000, 8 << 30, 2),
         ({}, 1000, 1 << 30, 1),
         ({}, 1000, None, 1),
         ({'processes': 9}, 1000, None, 9),
