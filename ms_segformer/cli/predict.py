@@ -275,8 +275,8 @@ def _open(args: Namespace) -> 'SegformerPipeline':
 
     device = {None: 'gpu', 'gpu': 'gpu:0'}.get(args.device, args.device)  # one that is asked for by name is missed
     segmenter = load(args.model, device=device, engine=args.engine, precision=args.precision)
-    if args.precision == 'int8':
-        segmenter.prepare_model()  # whether there is such a network is known before anything is written
+    if args.precision in ('int8', 'fp16'):
+        segmenter.prepare_model()  # whether that can be had is known before anything is written
     return segmenter
 
 

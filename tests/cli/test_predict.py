@@ -790,3 +790,9 @@ def test_another_language_is_a_mistake(photos, predict, capsys):
     with pytest.raises(SystemExit):
         predict(photos / 'a.jpg', '--language', 'xx')
     assert '--language' in capsys.readouterr().err
+
+
+def test_float16_without_a_gpu_is_refused_before_anything_is_written(photos, predict, tmp_path, capsys):
+    assert predict(photos, '--precision', 'fp16', '--device', 'cpu') == 1
+    assert "precision fp16 runs on a GPU, device is 'cpu'" in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
