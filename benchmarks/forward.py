@@ -20,8 +20,6 @@ from .subjects import (
     transformers_openvino,
 )
 
-TYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
 
 def main():
     p = parser(__doc__.splitlines()[0], rounds=30)
@@ -97,6 +95,7 @@ def main():
 def on_gpu(model, peer, device):
     """The candidates that run on a GPU, from an image in the CPU's memory to logits in the GPU's."""
     from ms_segformer.engines import create_engine
+    from ms_segformer.engines.torch_engine import TYPES
 
     makers = {}
     for precision, dtype in TYPES.items():

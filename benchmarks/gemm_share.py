@@ -10,7 +10,6 @@ import torch
 
 from ms_segformer.postprocess.float32 import exact_float32
 
-from .forward import TYPES
 from .measure import interleave, parser, quiet, report
 from .subjects import SIZE, count_flops, our_model
 
@@ -23,6 +22,7 @@ def main():
     args = p.parse_args()
     quiet()
     from ms_segformer.engines import create_engine
+    from ms_segformer.engines.torch_engine import TYPES
 
     if args.device == 'cpu':
         from ms_segformer.engines import openvino_engine

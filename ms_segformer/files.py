@@ -226,3 +226,12 @@ def _copied_into(path: str | os.PathLike, descriptor: int | None) -> Iterator[Pa
         target = os.dup(descriptor) if descriptor is not None else os.open(path, os.O_WRONLY)
         with open(temporary, 'rb') as content, open(target, 'wb') as device:
             shutil.copyfileobj(content, device)
+
+
+def is_text(name: str) -> bool:
+    """Whether the bytes of a file's name are UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, some_of
+from ..files import is_text
 from ..metainfo import DEMO, DEMO_NOTE
 from ..progress import screen
 from .ray_cluster import check_ray_arguments, cluster
@@ -128,9 +129,7 @@ def _keys(locations: list[str]) -> tuple[dict[str, str], list[str]]:
     found: dict[str, str] = {}
     problems: list[str] = []
     for location in locations:
-        try:
-            location.encode()
-        except UnicodeEncodeError:
+        if not is_text(location):
             problems.append(f'{location}: its name is not UTF-8, as the text of a row has to be; rename the image')
             continue
         if scheme_of(location):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 from ..errors import SegformerError
+from ..files import is_text
 from .inputs import Input, InputVersion
 from .manifest import Entry, Manifest, ManifestError, ModelName, Record, records_in
 from .writer import KINDS, VIDEO_KINDS
@@ -251,7 +252,7 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
                 f'{job.input.name}: the name of its result has {len(os.fsencode(output))} bytes below '
                 f'{manifest.folder}, where {manifest.longest} are left; write to a folder with a shorter name (-o)'
             )
-        if manifest.longest and not _is_text(output):
+        if manifest.longest and not is_text(output):
             return f'{job.input.name}: its name is not UTF-8, as names in stores are; rename the image'
         present, special = manifest.look(output)
         if special:
@@ -262,15 +263,6 @@ def obstacle(job: Job, outputs: Iterable[str], manifest: Manifest, run: Run) -> 
         if output not in owned and not run.overwrite and present:
             return f'{job.input.name}: {manifest.folder}/{output} is there already and {_NOT_OURS}'
     return None
-
-
-def _is_text(name: str) -> bool:
-    """Whether the bytes of a file's name are UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def out_of_date(job: Job, version: InputVersion | None, manifest: Manifest, run: Run) -> dict[str, str]:

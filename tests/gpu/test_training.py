@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import CLASSES, make_data, shrink
+from tiny_run import make_data, run_options, shrink
 
 from ms_segformer.models.checkpoint import read_checkpoint
 
@@ -24,16 +24,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def options(data, tiny_model_dir, tmp_path, device):
     """Arguments of `build_trainer`; a test changes what it is about."""
-    return {
-        'model': str(tiny_model_dir),
-        'data_root': str(data),
-        'classes': list(CLASSES),
-        'seed': 3,
-        'work_dir': str(tmp_path / 'run'),
-        'max_epochs': 3,
-        'device': str(device),
-        'cfg_modify_fn': shrink,
-    }
+    return run_options(tiny_model_dir, data, tmp_path / 'run', device)
 
 
 def train(options, **changes):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_run`, which the processes that tests start need too
-from tiny_run import CLASSES, make_data, shrink  # noqa: E402
+from tiny_run import make_data, run_options  # noqa: E402
 
 
 @pytest.fixture(scope='session')
@@ -22,16 +22,7 @@ def tiny_data(tmp_path_factory):
 @pytest.fixture
 def options(tiny_data, tiny_model_dir, tmp_path):
     """Arguments of `build_trainer` for a run of seconds; a test changes what it is about."""
-    return {
-        'model': str(tiny_model_dir),
-        'data_root': str(tiny_data),
-        'classes': list(CLASSES),
-        'seed': 3,
-        'work_dir': str(tmp_path / 'run'),
-        'max_epochs': 3,
-        'device': 'cpu',
-        'cfg_modify_fn': shrink,
-    }
+    return run_options(tiny_model_dir, tiny_data, tmp_path / 'run')
 
 
 @pytest.fixture

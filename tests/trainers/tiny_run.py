@@ -54,3 +54,17 @@ def shrink(cfg: Any) -> Any:
         if hook['type'] == 'TextLoggerHook':
             hook['interval'] = 1
     return cfg
+
+
+def run_options(model: Path, data: Path, work_dir: Path, device: object = 'cpu') -> dict[str, Any]:
+    """Arguments of `build_trainer` for a run of seconds; a test changes what it is about."""
+    return {
+        'model': str(model),
+        'data_root': str(data),
+        'classes': list(CLASSES),
+        'seed': 3,
+        'work_dir': str(work_dir),
+        'max_epochs': 3,
+        'device': str(device),
+        'cfg_modify_fn': shrink,
+    }
